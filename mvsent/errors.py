@@ -1,0 +1,55 @@
+"""Everything that can go wrong on purpose: one exception per cause, each saying what to do next.
+
+An `MvsentError` reaches the user as one line on stderr, `mvsent: WHAT. NEXT`, and as the process's exit code:
+0 done, 1 failed, 2 bad usage or configuration, 3 finished with some work left (resumable), 130 interrupted.
+"""
+
+
+class MvsentError(Exception):
+    """A failure that the user can act on.
+
+    Args:
+        what: what is wrong and where (a path, a file:line, an id), without a final full stop.
+        next_step: what to do about it, as an imperative.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, next_step: str = "") -> None:
+        self.what = what
+        self.next_step = next_step
+        super().__init__(f"{what}. {next_step}" if next_step else what)
+
+
+class UsageError(MvsentError):
+    """A flag, an argument or a setting cannot be used as given."""
+
+    exit_code = 2
+
+
+class OutputExistsError(UsageError):
+    """The output already holds something finished, and `--overwrite` was not given."""
+
+
+class InputError(MvsentError):
+    """A file that the user gave (labels, texts, pictures, a lexicon, a split) cannot be read as what it should be."""
+
+
+class DatasetError(MvsentError):
+    """A dataset folder is missing, unfinished, altered, or lacks what the command needs."""
+
+
+class SplitError(MvsentError):
+    """A split cannot be made, or does not fit the dataset."""
+
+
+class WeightsError(MvsentError):
+    """Pretrained weights or word vectors are not to be had, or are not what they should be."""
+
+
+class RunError(MvsentError):
+    """A run folder is missing, unfinished or not one."""
+
+
+class NonFiniteLossError(MvsentError):
+    """The training loss became infinite or not a number."""

@@ -1,0 +1,1 @@
+"""Pictures and words to numbers: backbones, cached maps, vocabulary, word vectors."""

@@ -1,0 +1,1 @@
+"""A dataset on disk: schema, writer, reader, manifest, card."""

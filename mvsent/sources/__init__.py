@@ -1,0 +1,1 @@
+"""Where pairs come from: parsing is pure, fetching is thin."""
