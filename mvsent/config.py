@@ -71,7 +71,7 @@ S = TypeVar("S", bound=Settings)
 def resolve(
     section: str, kind: type[S], flags: Mapping[str, Any], base: Mapping[str, Any] | None = None
 ) -> S:
-    """The settings of command `section`: defaults < base < mvsent.toml < environment < flags that are not None.
+    """The settings of command `section`: defaults < mvsent.toml < environment < flags that are not None.
 
     `base` holds the settings of a run that is replayed; then mvsent.toml and the environment do not count.
 

@@ -32,7 +32,7 @@ class OutputExistsError(UsageError):
 
 
 class InputError(MvsentError):
-    """A file that the user gave (labels, texts, pictures, a lexicon, a split) cannot be read as what it should be."""
+    """A file that the user gave (labels, texts, pictures, a split) cannot be read as what it should be."""
 
 
 class DatasetError(MvsentError):

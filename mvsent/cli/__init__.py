@@ -1,4 +1,4 @@
-"""The `mvsent` command: parse, call one pipeline, print. Nothing heavy is imported at the top of these modules."""
+"""The `mvsent` command: parse, call one pipeline, print. Nothing heavy is imported at the top here."""
 
 import errno
 import sys
@@ -20,14 +20,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def mvsent(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Build image+text sentiment datasets, and train and evaluate models on them."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def mvsent(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Build image+text sentiment datasets, and train and evaluate models on them."""
 
 
 # BadParameter < UsageError < ClickException: Typer carries its own click, and does not export the base.
