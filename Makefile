@@ -1,0 +1,62 @@
+# `make` lists the targets. `make demo` and `make test` each work as the first command on a fresh machine with
+# Python 3.11 or newer, pip and make: they create .venv, install into it, and run. A second call installs nothing.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick bench format clean
+
+PYTHON ?=
+ARGS ?=
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/demo-installed ## Set up, then draw a small dataset, train on it and evaluate, offline, in three minutes
+	$(BIN)/mvsent demo $(ARGS)
+
+test: .venv/test-installed ## Set up, then run every check: style, types, import layers, the whole test suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+quick: .venv/test-installed ## Run the tests that take no more than a few seconds each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
+
+bench: .venv/bench-installed ## Measure the speed goals and print one table of ratios
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: .venv/test-installed ## Put the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# What each job needs beyond the package itself; see [project.optional-dependencies] in pyproject.toml.
+.venv/demo-installed: EXTRAS := offline
+.venv/test-installed: EXTRAS := offline,dawid-skene,tensorboard,dev
+.venv/bench-installed: EXTRAS := offline,bench
+
+# pip's own words go to .venv/install.log; the large downloads are shown while they happen.
+.venv/%-installed: pyproject.toml | $(BIN)/python
+	@echo "Installing mvsent[$(EXTRAS)] into .venv: once, some minutes (torch is large). Log: .venv/install.log"
+	@$(BIN)/python -m pip install --editable '.[$(EXTRAS)]' 2>&1 | tee .venv/install.log \
+		| awk '/Downloading .*[MG]B\)/ {print "  " $$1, $$2, $$3, $$4; fflush()} /^Installing/ {print "  Unpacking …"; fflush()}' \
+		|| { tail -n 15 .venv/install.log; echo "The installation failed: the lines above say why. Then: make $*"; exit 1; }
+	@touch $@
+
+# Some distributions ship Python without ensurepip: then the pip of that Python fills the environment.
+$(BIN)/python:
+	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; python=; \
+	done; \
+	if [ -z "$$python" ]; then echo "mvsent needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 …"; exit 1; fi; \
+	echo "Creating .venv with $$($$python --version)"; \
+	"$$python" -m venv .venv 2>/dev/null || \
+		{ "$$python" -m venv --clear --without-pip .venv && "$$python" -m pip --python .venv/bin/python install -q pip; }

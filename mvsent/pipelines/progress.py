@@ -1,0 +1,37 @@
+"""What a user sees of a running fold: a bar on a terminal, a line an epoch anywhere else."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from mvsent.learn.checkpoint import EpochRecord
+from mvsent.pipelines.run import RunFolder
+
+
+class EpochProgress:
+    """Called with every finished epoch; shows loss, accuracy and the time that is left at most."""
+
+    def __init__(self, run: RunFolder, fold: int, *, quiet: bool) -> None:
+        place = run.wanted_folds.index(fold) + 1
+        self.name = f"fold {place}/{len(run.wanted_folds)}"
+        self.lines = not quiet and not sys.stderr.isatty()
+        self.bar = tqdm(
+            total=run.settings.epochs, desc=self.name, unit="epoch", disable=quiet or self.lines, leave=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+    def __call__(self, record: EpochRecord) -> None:
+        state = f"loss {record.train_loss:.3f} accuracy {record.validation_accuracy:.3f}"
+        self.bar.update(record.epoch + 1 - self.bar.n)
+        self.bar.set_postfix_str(state)
+        if self.lines:
+            tqdm.write(f"{self.name} epoch {record.epoch} {state} {record.seconds:.1f} s", file=sys.stderr)

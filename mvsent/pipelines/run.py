@@ -1,0 +1,146 @@
+"""A run folder: what was asked, what was resolved, and one folder a fold."""
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from pydantic import ValidationError
+
+from mvsent import __version__
+from mvsent.config import Settings, TrainSettings, read_toml
+from mvsent.errors import OutputExistsError, RunError
+from mvsent.shards.atomic import atomic_write
+
+CONFIG = "config.toml"
+ENVIRONMENT = "environment.json"
+
+
+class Resolved(Settings):
+    """What the settings came to on this dataset; a replay checks itself against it."""
+
+    dataset_name: str
+    dataset_sha256: str
+    split_sha256: str
+    classes: list[int]  # the labels, in the order of the network's outputs
+    n_folds: int
+    max_words: int
+    backbone_sha256: str  # of its weights; empty where the model reads no picture
+    words_sha256: str  # of the word vectors; empty where it reads no words
+    word_size: int  # features of a word vector
+    threads: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk: DESIGN of the folder in docs/dataset-format.md."""
+
+    path: Path
+    settings: TrainSettings
+    resolved: Resolved
+
+    @classmethod
+    def create(
+        cls, path: Path, settings: TrainSettings, resolved: Resolved, *, overwrite: bool
+    ) -> "RunFolder":
+        """A new run at `path`; a run that is already there is replaced only if `overwrite`.
+
+        Raises: OutputExistsError where something else, or a run, is in the way.
+        """
+        if path.exists() and any(path.iterdir()):
+            if not (path / CONFIG).is_file():
+                raise OutputExistsError(f"{path}: holds something that is not a run", "Choose another --out")
+            if not overwrite:
+                raise OutputExistsError(
+                    f"{path}: already holds a run",
+                    "Continue it with --resume, or replace it with --overwrite",
+                )
+            _remove_run(path)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, settings, resolved)
+        document = {"train": settings.model_dump(), "resolved": resolved.model_dump()}
+        with atomic_write(path / ENVIRONMENT) as file:
+            file.write(json.dumps(environment(), indent=2).encode())
+        with atomic_write(path / CONFIG) as file:
+            file.write(tomli_w.dumps(document).encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The run at `path`. Raises: RunError where there is none."""
+        if not (path / CONFIG).is_file():
+            raise RunError(f"{path}: not a run folder, it has no {CONFIG}", "Make one with: mvsent train")
+        document = read_toml(path / CONFIG)
+        try:
+            return cls(path, TrainSettings(**document["train"]), Resolved(**document["resolved"]))
+        except (KeyError, ValidationError) as error:
+            raise RunError(f"{path / CONFIG}: not the configuration of a run ({error})") from None
+
+    def fold(self, number: int) -> Path:
+        """The folder of one fold."""
+        return self.path / f"fold-{number}"
+
+    @property
+    def wanted_folds(self) -> list[int]:
+        """The folds this run trains, in order."""
+        return self.settings.folds or list(range(self.resolved.n_folds))
+
+    @property
+    def finished_folds(self) -> list[int]:
+        """The folds whose predictions are written."""
+        return [k for k in self.wanted_folds if (self.fold(k) / "predictions.parquet").is_file()]
+
+    @property
+    def is_finished(self) -> bool:
+        """True when every wanted fold is."""
+        return self.finished_folds == self.wanted_folds
+
+
+def free_name(runs: Path, stem: str) -> Path:
+    """`runs/STEM`, or the first of `STEM-2`, `STEM-3` … that does not exist."""
+    path, number = runs / stem, 2
+    while path.exists():
+        path, number = runs / f"{stem}-{number}", number + 1
+    return path
+
+
+def newest_unfinished(runs: Path) -> Path:
+    """The run that was begun last and is not finished. Raises: RunError where every run is."""
+    candidates = [config.parent for config in runs.glob(f"*/{CONFIG}")]
+    unfinished = [path for path in candidates if not RunFolder.open(path).is_finished]
+    if not unfinished:
+        raise RunError(f"{runs}: holds no unfinished run", "Start one with: mvsent train")
+    return max(unfinished, key=lambda path: (path / CONFIG).stat().st_mtime)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and command line, for the reader of a number."""
+    import pyarrow as pa
+    import sklearn
+    import torch
+    import torchvision
+
+    cuda = torch.cuda.is_available()
+    return {
+        "command": ["mvsent", *sys.argv[1:]],
+        "mvsent": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "pyarrow": pa.__version__,
+        "scikit-learn": sklearn.__version__,
+        "device": torch.cuda.get_device_name(0) if cuda else f"CPU, {torch.get_num_threads()} threads",
+    }
+
+
+def _remove_run(path: Path) -> None:
+    import shutil
+
+    (path / CONFIG).unlink()  # first: without it the folder is no run any more
+    shutil.rmtree(path)

@@ -1,0 +1,269 @@
+"""Train a model on every fold of a protocol: the job behind `mvsent train`."""
+
+import csv
+import io
+import logging
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from mvsent.config import TrainSettings
+from mvsent.errors import RunError, SplitError
+from mvsent.features.vectors import WordVectors, load_vectors
+from mvsent.features.vocabulary import Vocabulary
+from mvsent.learn.batches import Examples
+from mvsent.learn.checkpoint import EpochRecord
+from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
+from mvsent.models import registry
+from mvsent.models.batch import WORDS
+from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.pipelines import inputs
+from mvsent.pipelines.network import MODEL, VOCABULARY, build_network, save_network
+from mvsent.pipelines.progress import EpochProgress
+from mvsent.pipelines.run import Resolved, RunFolder, free_name, newest_unfinished
+from mvsent.pipelines.split import ensure_split
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.reader import Dataset
+from mvsent.splits import TEST, TRAIN, VALIDATION, Split
+
+log = logging.getLogger("mvsent")
+
+CHECKPOINT = "checkpoint.pt"
+ROLE_NAMES = {VALIDATION: "validation", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """How one fold went; accuracies from 0 to 1, that of the test rows measured once, at the end."""
+
+    fold: int
+    epochs: int
+    best_epoch: int
+    validation_accuracy: float
+    test_accuracy: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run."""
+
+    run: Path
+    folds: list[FoldResult]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that the folds of a run share."""
+
+    dataset: Dataset
+    split: Split
+    classes: list[int]
+    target: npt.NDArray[np.int64]
+    pictures: inputs.Pictures
+    texts: list[str]
+    card: registry.ModelCard
+    device: torch.device
+
+
+def train(
+    settings: TrainSettings,
+    *,
+    out: Path | None = None,
+    runs: Path = Path("runs"),
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> TrainResult:
+    """Train every fold and return the finished run; what an earlier, killed call finished is kept.
+
+    With `resume`, `settings` do not count: those of the run at `out`, or of the newest unfinished one, do.
+
+    Raises: DatasetError, SplitError, WeightsError, UsageError, OutputExistsError before anything is written;
+        NonFiniteLossError in the middle, with the finished folds kept.
+    """
+    begun = RunFolder.open(out or newest_unfinished(runs)) if resume else None
+    settings = begun.settings if begun else settings
+    threads = begun.resolved.threads if begun else settings.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    registry.options(settings.model, settings.options)
+    material = prepare(settings, quiet=quiet)
+    resolved = resolve(settings, material, threads)
+    if begun:
+        check_same(begun, resolved)
+    run = begun or RunFolder.create(
+        out or free_name(runs, default_name(settings, material)), settings, resolved, overwrite=overwrite
+    )
+    return TrainResult(run.path, [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds])
+
+
+def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
+    """Open the dataset, find its split, and turn its pictures to maps."""
+    dataset = Dataset.open(Path(settings.dataset))
+    card = registry.card(settings.model)
+    device = inputs.compute_device(settings.device)
+    split_file = Path(settings.split_file) if settings.split_file else None
+    split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
+    classes = dataset.classes
+    target = inputs.targets(dataset, classes)
+    check_folds(settings.folds, split, target, classes)
+    texts = inputs.read_texts(dataset) if WORDS in card.reads else []
+    pictures = inputs.read_pictures(dataset, card, settings, device, quiet=quiet)
+    return Material(dataset, split, classes, target, pictures, texts, card, device)
+
+
+def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], classes: list[int]) -> None:
+    """Raises: SplitError for a fold that does not exist, or that has nothing to learn a class from."""
+    for fold in wanted:
+        if not 0 <= fold < split.n_folds:
+            raise SplitError(f"there is no fold {fold}", f"Choose from 0 to {split.n_folds - 1}")
+    for fold in wanted or range(split.n_folds):
+        present = set(target[split.rows(fold, TRAIN)].tolist())
+        missing = [LABEL_NAMES[label] for i, label in enumerate(classes) if i not in present]
+        if missing:
+            raise SplitError(
+                f"fold {fold} has no {missing[0]} row to train on",
+                "Use another --protocol or --seed, or a larger dataset",
+            )
+        for role, name in ROLE_NAMES.items():
+            if len(split.rows(fold, role)) == 0:
+                raise SplitError(f"fold {fold} has no {name} rows", "Give every fold some in --split-file")
+
+
+def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolved:
+    """What the settings come to on this dataset."""
+    backbone, reads_words = material.pictures.backbone, WORDS in material.card.reads
+    first = (settings.folds or [0])[0]
+    vectors = fold_words(settings, material, first)[1] if reads_words else None
+    return Resolved(
+        dataset_name=material.dataset.name,
+        dataset_sha256=material.dataset.sha256,
+        split_sha256=material.split.sha256,
+        classes=material.classes,
+        n_folds=material.split.n_folds,
+        max_words=inputs.longest_text(material.dataset, settings) if reads_words else 0,
+        backbone_sha256=backbone.weights_sha256 if backbone else "",
+        words_sha256=vectors.sha256 if vectors else "",
+        word_size=vectors.matrix.shape[1] if vectors else 0,
+        threads=threads,
+    )
+
+
+def check_same(run: RunFolder, now: Resolved) -> None:
+    """Raises: RunError when what the run was begun with has changed since."""
+    for name in Resolved.model_fields:
+        before, after = getattr(run.resolved, name), getattr(now, name)
+        if before != after:
+            raise RunError(
+                f"{run.path}: {name} was {before} when the run began and is {after} now",
+                "Restore it, or start a new run",
+            )
+
+
+def default_name(settings: TrainSettings, material: Material) -> str:
+    """`dmlanet-mvsa-single-paper-5x-s0`."""
+    return f"{settings.model}-{material.dataset.name}-{material.split.protocol}-s{settings.seed}"
+
+
+def fold_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:
+    """The vocabulary of a fold's training rows, and a vector for each of its words."""
+    rows = material.split.rows(fold, TRAIN)
+    vocabulary = Vocabulary.build([material.texts[i] for i in rows], settings.min_count)
+    return vocabulary, load_vectors(settings.words, vocabulary, settings.seed)
+
+
+def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) -> FoldResult:
+    """Train one fold, or read its result where it is already finished."""
+    folder = run.fold(fold)
+    if fold in run.finished_folds:
+        return read_result(folder, fold)
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(run.settings.seed * 1000 + fold)
+    trainer = make_trainer(run, fold, material)
+    rows = Fold(fold, material.split.rows(fold, TRAIN), material.split.rows(fold, VALIDATION))
+    with EpochProgress(run, fold, quiet=quiet) as progress:
+        history = trainer.fit(rows, folder / CHECKPOINT, on_epoch=progress)
+    dead = trainer.dead_channels(rows.validation)
+    if dead is not None:
+        log.info("fold %d: %.0f%% of the channel gates are never open", fold, 100 * dead)
+    save_network(trainer.network, folder / MODEL)
+    write_history(history, folder / "history.csv")
+    write_predictions(trainer, fold, material, folder / "predictions.parquet")  # last: it means "finished"
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return read_result(folder, fold)
+
+
+def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
+    """A fresh network for the fold with the rows it reads; writes the fold's vocabulary."""
+    settings = run.settings
+    vocabulary, vectors = Vocabulary([]), torch.zeros(2, 1)
+    if WORDS in material.card.reads:
+        vocabulary, found = fold_words(settings, material, fold)
+        vectors = torch.from_numpy(found.matrix)
+        log.info(
+            "fold %d: %d words, %.0f%% with a pretrained vector", fold, len(vocabulary), 100 * found.coverage
+        )
+    vocabulary.save(run.fold(fold) / VOCABULARY)
+    data: Examples = inputs.examples(
+        material.card, material.pictures, material.texts, vocabulary, run.resolved.max_words, material.target
+    )
+    weights = None
+    if settings.class_weights == "inverse":
+        train_target = material.target[material.split.rows(fold, TRAIN)]
+        weights = inverse_frequency(train_target, len(material.classes))
+    network = build_network(run, material.pictures, vectors)
+    return Trainer(network, data, settings, material.device, weights)
+
+
+def write_history(history: list[EpochRecord], path: Path) -> None:
+    """One line an epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(record) for record in history)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def write_predictions(trainer: Trainer, fold: int, material: Material, path: Path) -> None:
+    """The probabilities of the fold's validation and test rows."""
+    parts = []
+    for role, name in ROLE_NAMES.items():
+        rows = material.split.rows(fold, role)
+        ids = [material.split.ids[i] for i in rows]
+        labels = material.dataset.labels[rows]
+        parts.append(prediction_table(ids, labels, trainer.predict_proba(rows), material.classes, name))
+    with atomic_write(path) as file:
+        pq.write_table(pa.concat_tables(parts), file)
+
+
+def prediction_table(
+    ids: list[str],
+    labels: npt.NDArray[np.int8],
+    probabilities: npt.NDArray[np.float32],
+    classes: list[int],
+    role: str,
+) -> pa.Table:
+    """The columns of predictions.parquet; a sentiment that the dataset lacks has probability 0."""
+    full = np.zeros((len(ids), len(Label)), np.float32)
+    full[:, classes] = probabilities
+    columns = {f"p_{name}": full[:, i] for i, name in enumerate(LABEL_NAMES)}
+    return pa.table({"id": ids, "label": labels, **columns, "role": pa.array([role] * len(ids), pa.string())})
+
+
+def read_result(folder: Path, fold: int) -> FoldResult:
+    """How a finished fold went, from its own files."""
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    history = [EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows]
+    test = pq.read_table(folder / "predictions.parquet", filters=[("role", "=", "test")])
+    probabilities = np.stack([test[f"p_{name}"].to_numpy() for name in LABEL_NAMES], axis=1)
+    accuracy = float((probabilities.argmax(axis=1) == test["label"].to_numpy()).mean())
+    best = best_epoch(history)
+    return FoldResult(fold, len(history), best, history[best].validation_accuracy, accuracy)
