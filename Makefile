@@ -46,7 +46,7 @@ clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
 # pip's own words go to .venv/install.log; the large downloads are shown while they happen.
 .venv/%-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing mvsent[$(EXTRAS)] into .venv: once, some minutes (torch is large). Log: .venv/install.log"
-	@$(BIN)/python -m pip install --editable '.[$(EXTRAS)]' 2>&1 | tee .venv/install.log \
+	@$(BIN)/python -m pip install --no-compile --editable '.[$(EXTRAS)]' 2>&1 | tee .venv/install.log \
 		| awk '/Downloading .*[MG]B\)/ {print "  " $$1, $$2, $$3, $$4; fflush()} /^Installing/ {print "  Unpacking …"; fflush()}' \
 		|| { tail -n 15 .venv/install.log; echo "The installation failed: the lines above say why. Then: make $*"; exit 1; }
 	@touch $@

@@ -1,9 +1,10 @@
 """The `mvsent` command: parse, call one pipeline, print. Nothing heavy is imported at the top here."""
 
 import errno
+import logging
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -36,7 +37,7 @@ def mvsent(
 
 
 # BadParameter < UsageError < ClickException: Typer carries its own click, and does not export the base.
-ClickException = typer.BadParameter.__mro__[2]
+ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 for stage in (build, label, learn, look):
     stage.register(app)
@@ -44,6 +45,10 @@ for stage in (build, label, learn, look):
 
 def main() -> None:
     """Run the command line; every expected failure is one line on stderr and an exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("mvsent").setLevel(
+        logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO
+    )
     sys.exit(exit_code(lambda: app(standalone_mode=False)))
 
 

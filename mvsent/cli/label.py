@@ -1,7 +1,87 @@
 """Commands of the label stage."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from mvsent.cli import options
 
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
+    app.command("reconcile-mvsa")(reconcile_mvsa)
+
+
+def reconcile_mvsa(
+    root: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The MVSA folder or its .zip. [default: ./MVSA_Single, ./MVSA_Multiple, ./MVSA …]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write. [default: data/mvsa-single or data/mvsa-multiple]", show_default=False
+        ),
+    ] = None,
+    ties: Annotated[
+        str | None,
+        typer.Option(help="When annotators tie: drop | neutral. [default: drop]", show_default=False),
+    ] = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(
+            help="From votes to labels: majority | dawid-skene. [default: majority]", show_default=False
+        ),
+    ] = None,
+    labels_only: Annotated[
+        bool | None, typer.Option("--labels-only", help="Read no texts and no pictures.", show_default=False)
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(help="Drop larger pictures. [default: 100000000]", show_default=False),
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(help="Drop larger picture files. [default: 67108864]", show_default=False)
+    ] = None,
+    shard_size: options.ShardSize = None,
+    workers: options.Workers = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn MVSA's annotations into one label per pair and write the dataset, by the paper's rules.
+
+    Per modality the label is the one that most annotators chose. Then equal labels stay, a positive or
+    negative one beats neutral, and positive against negative is dropped. Every dropped row is listed with its
+    reason in rejected.parquet.
+
+    Example: mvsent reconcile-mvsa MVSA_Single
+    """
+    import json
+
+    from mvsent.config import ReconcileSettings, resolve
+    from mvsent.pipelines.reconcile import reconcile
+    from mvsent.report.funnel import render_funnel
+    from mvsent.sources.mvsa import find_root
+
+    flags = {
+        "ties": ties,
+        "aggregate": aggregate,
+        "labels_only": labels_only,
+        "shard_size": shard_size,
+        "max_pixels": max_pixels,
+        "max_bytes": max_bytes,
+    }
+    settings = resolve("reconcile-mvsa", ReconcileSettings, flags)
+    result = reconcile(
+        root or find_root(), out, settings, overwrite=overwrite, workers=workers or 0, quiet=quiet
+    )
+    if as_json:
+        document = {"folder": str(result.folder)} | json.loads(result.manifest.to_json())
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        typer.echo(render_funnel(result.folder, result.manifest))

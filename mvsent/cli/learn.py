@@ -11,6 +11,7 @@ from mvsent.cli import options
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
     app.command("train")(train)
+    app.command("eval")(evaluate)
     app.command("models")(models)
 
 
@@ -139,6 +140,41 @@ def _numbers(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"--folds takes numbers as 0,2, not {text!r}") from None
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="Run folder. [default: newest of runs/*]")] = None,
+    metrics: Annotated[
+        str | None, _flag("--metrics", "Pictures to draw, of roc,prc,confusion,curves.", "all")
+    ] = None,
+    dataset: Annotated[
+        Path | None, _flag("--dataset", "Judge the networks on another dataset; goes to RUN/eval-NAME/.")
+    ] = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Judge a run on its test rows: every metric with its 95% interval, beside the paper's numbers.
+
+    Writes metrics.json, report.html and the pictures (PNG and SVG) into the run folder.
+
+    Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
+    """
+    from mvsent.pipelines.evaluate import evaluate as run_evaluation
+    from mvsent.pipelines.evaluate import newest_run
+
+    pictures = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    result = run_evaluation(run or newest_run(), pictures, dataset, seed=seed or 0, quiet=quiet)
+    if as_json:
+        from json import dumps
+
+        typer.echo(dumps(result.document, indent=2))
+        return
+    from mvsent.report.tables import render_results
+
+    written = [*result.pictures, result.folder / "report.html", result.folder / "metrics.json"]
+    typer.echo(render_results(result.document))
+    typer.echo("\n" + "\n".join(map(str, written)))
 
 
 def models(as_json: options.Json = False) -> None:

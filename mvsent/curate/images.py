@@ -13,18 +13,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mvsent.pairs import Reason
 
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """What may be opened, by content: raster formats that Pillow decodes itself (for EPS it starts a program)."""
 
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _HASH_SIDE = 32  # pixels of the grey thumbnail whose frequencies are hashed
-_DRAFT_SIDE = 64  # pixels that a JPEG's quick decode leaves at least: 3 of 4 hashes are then the full decode's
+_DRAFT_SIDE = 64  # pixels that a JPEG's quick decode leaves at least; 3 of 4 hashes then equal the full one's
 _FLAT = 2.0  # grey levels: a thumbnail that varies less shows nothing that a hash could tell apart
 _LARGE = 25_000_000  # pixels; larger pictures are decoded one at a time, so that many workers fit in memory
 _one_large_picture = threading.Lock()
 
-# `max_pixels` decides here what is too large; Pillow's own warning would only repeat it on stderr.
+# What Pillow would warn of on stderr is decided here (sizes) or harmless (broken EXIF in a good picture).
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int =
     entropy data is read in full but turned into a small grey picture, at a third of the cost.
     """
     if len(data) > max_bytes:
-        return Rejection(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes, more than {max_bytes}")
+        return Rejection(Reason.IMAGE_TOO_LARGE, f"more than {max_bytes} bytes")
     if not data:
         return Rejection(Reason.IMAGE_CORRUPT, "the file is empty")
     try:

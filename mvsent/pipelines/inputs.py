@@ -78,7 +78,8 @@ def targets(dataset: Dataset, classes: list[int]) -> npt.NDArray[np.int64]:
             f"{dataset.folder}: has label {strange[0]}, the run knows only {classes}",
             "Evaluate on a dataset with the same sentiments",
         )
-    return np.searchsorted(np.asarray(classes), labels)
+    indices: npt.NDArray[np.int64] = np.searchsorted(np.asarray(classes), labels)
+    return indices
 
 
 def examples(

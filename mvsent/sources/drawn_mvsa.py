@@ -1,4 +1,4 @@
-"""A drawn dataset in the layout of MVSA-Multiple: every case of the label rules, and every kind of damage.
+"""A drawn dataset in the layout of MVSA: every case of the label rules, and every kind of damage.
 
 The annotators are simulated: each sees the mood of a tweet and of its picture, and each sometimes errs.
 The labels that come out are therefore as noisy as people's, and no reader of the folder is told the moods.
@@ -107,8 +107,11 @@ CASES: Sequence[tuple[tuple[Vote, ...], Damage]] = (
 """The votes and files of the first rows: what the label rules and the checks must tell apart."""
 
 
-def draw_dataset(root: Path, *, n_rows: int, seed: int) -> list[Row]:
-    """`root` holds labelResultAll.txt and data/ID.jpg, data/ID.txt as MVSA-Multiple does.
+def draw_dataset(root: Path, *, n_rows: int, seed: int, n_annotators: int = N_ANNOTATORS) -> list[Row]:
+    """`root` holds labelResultAll.txt and data/ID.jpg, data/ID.txt as MVSA does.
+
+    Args:
+        n_annotators: 3 as in MVSA-Multiple, or 1 as in MVSA-Single.
 
     Returns: what was drawn, row by row.
 
@@ -123,18 +126,18 @@ def draw_dataset(root: Path, *, n_rows: int, seed: int) -> list[Row]:
             (data / f"{row.id}.jpg").write_bytes(picture)
         if row.damage is not Damage.TEXT_MISSING:
             (data / f"{row.id}.txt").write_bytes(_text_bytes(row))
-    (root / "labelResultAll.txt").write_text(label_file(rows), encoding="utf-8", newline="")
+    (root / "labelResultAll.txt").write_text(label_file(rows, n_annotators), encoding="utf-8", newline="")
     return rows
 
 
-def label_file(rows: Sequence[Row]) -> str:
+def label_file(rows: Sequence[Row], n_annotators: int = N_ANNOTATORS) -> str:
     r"""The text of labelResultAll.txt, with CRLF as published.
 
-    >>> label_file(plan(1, seed=0))
-    'ID\ttext,image\ttext,image\ttext,image\r\n1\tpositive,positive\tpositive,positive\tpositive,positive\r\n'
+    >>> label_file(plan(1, seed=0), n_annotators=1)
+    'ID\ttext,image\r\n1\tpositive,positive\r\n'
     """
-    header = ["ID"] + ["text,image"] * N_ANNOTATORS
-    lines = [header] + [[row.id, *(f"{text},{image}" for text, image in row.votes)] for row in rows]
+    lines = [["ID"] + ["text,image"] * n_annotators]
+    lines += [[row.id, *(f"{text},{image}" for text, image in row.votes[:n_annotators])] for row in rows]
     return "".join("\t".join(line) + "\r\n" for line in lines)
 
 

@@ -1,0 +1,37 @@
+"""`make bench`: run the benchmarks named (default: all) and print one table of ratios.
+
+Each module has `rows()`: (figure, ours, the other's, ratio, goal) with both numbers in one unit. Ours and the
+other run alternately in one session, so that a busy machine slows both.
+"""
+
+import sys
+from importlib import import_module
+
+from mvsent.report.tables import aligned
+
+MODULES = ("startup", "reconcile", "features", "train")
+
+
+def main() -> None:
+    """One table on stdout; what is running now on stderr."""
+    table = []
+    for name in sys.argv[1:] or MODULES:
+        print(f"bench_{name} …", file=sys.stderr)
+        for figure, ours, other, ratio, goal in import_module(f"benchmarks.bench_{name}").rows():
+            table.append([figure, f"{ours:.3g}", f"{other:.3g}", f"{ratio:.2f}", goal, verdict(ratio, goal)])
+    print(aligned(["figure", "ours", "other", "ratio", "goal", ""], table))
+
+
+def verdict(ratio: float, goal: str) -> str:
+    """Whether the ratio meets a goal such as "≥ 0.9" or "≤ 3".
+
+    >>> verdict(0.95, "≥ 0.9"), verdict(3.1, "≤ 3")
+    ('met', 'MISSED')
+    """
+    relation, bound = goal.split()[:2]
+    met = ratio >= float(bound) if relation == "≥" else ratio <= float(bound)
+    return "met" if met else "MISSED"
+
+
+if __name__ == "__main__":
+    main()

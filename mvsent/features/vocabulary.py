@@ -1,0 +1,144 @@
+"""Texts to word numbers: the tokenizer, and a vocabulary with room for what it does not know.
+
+The tokenizer follows the one that GloVe's vectors were made with (the Penn Treebank's contractions), with
+what tweets add:
+
+| in the text | becomes |
+|---|---|
+| `https://t.co/x`, `www.x.org`, `pic.twitter.com/x` | `<url>` |
+| `@name` | `<user>` |
+| `#BestDay`, `#best_day`, `#bestday` | `best day`, `best day`, `bestday` |
+| `don't`, `I'm`, `it’s` | `do n't`, `i 'm`, `it 's` |
+| `!!!`, `??`, `....`, `…` | `!`, `?`, `...`, `...` |
+| `:)`, `:-(`, `<3` | kept whole |
+| ❤️, 👍🏽, 🇫🇷, 👨‍👩‍👧 | kept, one token each, without skin colour and variation marks |
+| `3.50`, `10:30`, `1st`, `u.s.` | kept whole |
+| `well-known` | `well - known` |
+| any other sign | a token by itself |
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.errors import RunError
+
+PAD, UNK = 0, 1
+PAD_WORD, UNK_WORD = "<pad>", "<unk>"
+URL, USER = "<url>", "<user>"
+
+_EMOJI_MARKS = "[\U0001f3fb-\U0001f3ff\ufe0e\ufe0f]"  # skin colours, text or picture style
+_EMOJI = f"[\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]{_EMOJI_MARKS}*"
+
+_TOKEN = re.compile(
+    rf"""
+      (?P<url> (?:https?:/|www\.|\b(?:pic\.twitter\.com|t\.co|bit\.ly|instagr\.am)/) \S* | \bhttps?\b )
+    | (?P<user> (?<!\w) [@＠] \w+ )
+    | (?P<tag> [#＃] \w+ )
+    | (?P<face> (?<!\w) [:;=] [-'o^]? [)(\][DPp/\\|*3] (?!\w) | <3+ )
+    | (?P<emoji> [\U0001f1e6-\U0001f1ff]{{2}} | {_EMOJI} (?: \u200d {_EMOJI} )* )
+    | (?P<short> \b (?: [a-zA-Z]\. ){{2,}} )
+    | (?P<number> \d+ (?: [.,:] \d+ )* (?:st|nd|rd|th)? (?![^\W_]) )
+    | (?P<word> [^\W_]+ (?: ' [^\W_]+ )* )
+    | (?P<dots> \.{{2,}} | … )
+    | (?P<sign> !+ | \?+ | \S )
+    """,
+    re.VERBOSE,
+)
+_CONTRACTION = re.compile(r"(?<=\w)(n't|'(?:s|m|d|re|ve|ll))$")
+# Between the words of a hashtag: BestDay, NYCParty, best_day, 50shades.
+_WITHIN_TAG = re.compile(
+    r"_+|(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)"
+)
+_PLAIN = str.maketrans("’‘ʼ＇`！？‐", "'''''!?-")
+
+
+def tokenize(text: str) -> list[str]:
+    """The words of `text` in lower case, none with white space; the module's table says what becomes of what.
+
+    >>> tokenize("RT @bob: I don't know… #ThrowBack http://t.co/x1")
+    ['rt', '<user>', ':', 'i', 'do', "n't", 'know', '...', 'throw', 'back', '<url>']
+    >>> tokenize("It’s 3.50 in the U.S. :) ❤️👍🏽 sooo well-known!!!")
+    ['it', "'s", '3.50', 'in', 'the', 'u.s.', ':)', '❤', '👍', 'sooo', 'well', '-', 'known', '!']
+    """
+    tokens: list[str] = []
+    for match in _TOKEN.finditer(text.translate(_PLAIN)):
+        tokens += _tokens_of(match.lastgroup or "", match.group())
+    return tokens
+
+
+def _tokens_of(kind: str, found: str) -> list[str]:
+    if kind == "word":
+        return _split_contraction(found.lower())
+    if kind == "tag":
+        return [word.lower() for word in _WITHIN_TAG.split(found[1:]) if word]
+    if kind == "emoji":
+        return [re.sub(_EMOJI_MARKS, "", found) or found]
+    if kind in ("url", "user", "dots"):
+        return [{"url": URL, "user": USER, "dots": "..."}[kind]]
+    return [found[0] if found[0] in "!?" else found if kind == "face" else found.lower()]
+
+
+def _split_contraction(word: str) -> list[str]:
+    found = _CONTRACTION.search(word)
+    return [word[: found.start()], found.group()] if found else [word]
+
+
+class Vocabulary:
+    """Words and their numbers: 0 is padding, 1 every unknown word, then `words` in order.
+
+    >>> vocabulary = Vocabulary(["good", "day"])
+    >>> vocabulary.encode(["good day", "what a day", ""], max_words=2).tolist()
+    [[2, 3], [1, 1], [1, 0]]
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = [PAD_WORD, UNK_WORD, *words]
+        self._numbers = {word: number for number, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def build(cls, texts: Iterable[str], min_count: int = 1) -> "Vocabulary":
+        """The words that occur `min_count` times or more, the most frequent first, ties by alphabet."""
+        counts = Counter(word for text in texts for word in tokenize(text))
+        kept = [word for word, n in counts.items() if n >= min_count and word not in (PAD_WORD, UNK_WORD)]
+        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+
+    def encode(self, texts: Sequence[str], max_words: int) -> npt.NDArray[np.int64]:
+        """Word numbers [N, S]: each text's first `max_words` words, then zeros.
+
+        S is the longest text's length, at most `max_words`. A text without any word is one unknown word, so
+        every row starts with a number above zero.
+        """
+        rows = [self._encode_one(text, max_words) for text in texts]
+        encoded = np.zeros((len(rows), max(map(len, rows), default=1)), dtype=np.int64)
+        for i, row in enumerate(rows):
+            encoded[i, : len(row)] = row
+        return encoded
+
+    def _encode_one(self, text: str, max_words: int) -> list[int]:
+        return [self._numbers.get(word, UNK) for word in tokenize(text)[:max_words]] or [UNK]
+
+    def save(self, path: Path) -> None:
+        """Write one word a line, in UTF-8: line n, counted from zero, holds word number n."""
+        path.write_text("\n".join(self.words) + "\n", encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        """The vocabulary that `save` wrote. Raises: RunError when the file is not one."""
+        try:
+            words = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        except (FileNotFoundError, UnicodeDecodeError) as error:
+            raise RunError(f"{path}: no readable vocabulary ({error})", "Train the fold again") from None
+        if words[:2] != [PAD_WORD, UNK_WORD]:
+            raise RunError(
+                f"{path}: not a vocabulary: it does not start with {PAD_WORD} and {UNK_WORD}",
+                "Train the fold again",
+            )
+        return cls(words[2:])

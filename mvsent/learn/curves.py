@@ -1,0 +1,83 @@
+"""ROC and precision-recall curves of several folds on one grid, so that they can be averaged.
+
+The area under the mean of the folds' curves is the mean of their areas, so that a curve drawn from these
+arrays and the score in its legend say the same.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mvsent.learn.metrics import Bools, Floats, Fold, one_vs_rest
+from mvsent.pairs import LABEL_NAMES
+
+GRID: Floats = np.linspace(0, 1, 201)
+"""The false positive rates of a ROC curve, the recalls of a precision-recall curve."""
+
+
+def roc_curves(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, Floats]:
+    """True positive rate [F, G] at each false positive rate in `GRID`, for each class, "macro" and "micro".
+
+    Classes are taken one against the rest; NaN where a fold has no row of the class, or no other.
+    """
+    return _curves(folds, classes, _roc)
+
+
+def prc_curves(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, Floats]:
+    """Precision [F, G] at each recall in `GRID`, otherwise as `roc_curves`."""
+    return _curves(folds, classes, _prc)
+
+
+def prevalence(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, float]:
+    """Each class's share of the rows: the precision of guessing, at every recall."""
+    y_true = np.concatenate([fold[0] for fold in folds])
+    return {LABEL_NAMES[c]: float((y_true == c).mean()) for c in classes}
+
+
+def _curves(
+    folds: Sequence[Fold], classes: Sequence[int], on_grid: Callable[[Bools, Floats], Floats]
+) -> dict[str, Floats]:
+    of_folds: dict[str, list[Floats]] = {}
+    for y_true, y_prob in folds:
+        hits, scores = one_vs_rest(y_true, y_prob, classes)
+        by_class = [on_grid(hits[:, i], scores[:, i]) for i in range(len(classes))]
+        for label, curve in zip(classes, by_class, strict=True):
+            of_folds.setdefault(LABEL_NAMES[label], []).append(curve)
+        of_folds.setdefault("macro", []).append(np.mean(by_class, axis=0))
+        of_folds.setdefault("micro", []).append(on_grid(hits.ravel(), scores.ravel()))
+    return {name: np.stack(curves) for name, curves in of_folds.items()}
+
+
+def _roc(hits: Bools, scores: Floats) -> Floats:
+    """The ROC curve [G], starting at 0.
+
+    >>> _roc(np.array([True, False]), np.array([0.8, 0.2]))[[0, 1, -1]]
+    array([0., 1., 1.])
+    """
+    from sklearn.metrics import roc_curve
+
+    if hits.all() or not hits.any():
+        return np.full(len(GRID), np.nan)
+    false_rate, true_rate, _ = roc_curve(hits, scores)
+    curve: Floats = np.interp(GRID, false_rate, true_rate)
+    curve[0] = 0.0
+    return curve
+
+
+def _prc(hits: Bools, scores: Floats) -> Floats:
+    """The precision [G] at the highest threshold that reaches each recall: the steps of average precision.
+
+    >>> _prc(np.array([True, False, True]), np.array([0.9, 0.5, 0.5]))[[0, 100, 101, -1]].round(2)
+    array([1.  , 1.  , 0.67, 0.67])
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    if not hits.any():
+        return np.full(len(GRID), np.nan)
+    precision, recall, _ = precision_recall_curve(
+        hits, scores
+    )  # ends at recall 0 with an invented precision 1
+    precision, recall = precision[-2::-1], recall[-2::-1]
+    tiny = np.nextafter(0, 1)  # recall 0 shows the precision at the first hit
+    curve: Floats = precision[np.searchsorted(recall, np.maximum(GRID, tiny))]
+    return curve

@@ -1,0 +1,81 @@
+"""The saved predictions of a fold: every number of an evaluation comes from these rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mvsent.errors import RunError
+from mvsent.pairs import LABEL_NAMES
+
+COLUMNS = ["id", "label", *(f"p_{name}" for name in LABEL_NAMES), "role"]
+_TOLERANCE = 1e-3  # of a sum of three float32, or of three half-precision probabilities
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one fold's network said of some rows.
+
+    Attributes:
+        ids: of the rows.
+        y_true: labels, int [N].
+        y_prob: probabilities, float64 [N, 3], one column a label; each row sums to one.
+    """
+
+    ids: list[str]
+    y_true: npt.NDArray[np.int64]
+    y_prob: npt.NDArray[np.float64]
+
+
+def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
+    """The predictions in a `predictions.parquet`, by role.
+
+    Raises: RunError naming the file when it is not one, or when a row is impossible.
+    """
+    try:
+        table = pq.read_table(path, columns=COLUMNS)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _bad(path, f"not readable ({str(error).splitlines()[0]})") from None
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
+        raise _bad(path, f"has no column {missing[0]}")
+    if any(column.null_count for column in table.columns):
+        raise _bad(path, "has empty cells")
+    by_role = {
+        role: _predictions(table.filter(pc.equal(table["role"], role)))
+        for role in table["role"].unique().to_pylist()
+    }
+    for predictions in by_role.values():
+        _check(path, predictions, classes)
+    return by_role
+
+
+def _predictions(table: pa.Table) -> Predictions:
+    y_prob = np.stack([table[f"p_{name}"].to_numpy() for name in LABEL_NAMES], axis=1)
+    return Predictions(
+        ids=table["id"].to_pylist(),
+        y_true=table["label"].to_numpy().astype(np.int64),
+        y_prob=y_prob.astype(np.float64),
+    )
+
+
+def _check(path: Path, predictions: Predictions, classes: list[int]) -> None:
+    ids, y_true, y_prob = predictions.ids, predictions.y_true, predictions.y_prob
+    for rows, problem in (
+        (~np.isfinite(y_prob).all(axis=1), "a probability that is not a number"),
+        ((y_prob < 0).any(axis=1), "a negative probability"),
+        (np.abs(y_prob.sum(axis=1) - 1) > _TOLERANCE, "probabilities that do not sum to one"),
+        (~np.isin(y_true, classes), f"a label that is none of the run's classes {classes}"),
+    ):
+        if rows.any():
+            raise _bad(path, f"{int(rows.sum())} rows have {problem}, the first is {ids[int(rows.argmax())]}")
+
+
+def _bad(path: Path, problem: str) -> RunError:
+    return RunError(
+        f"{path}: {problem}",
+        f"Delete it and train that fold again: mvsent train --resume --out {path.parents[1]}",
+    )

@@ -1,0 +1,169 @@
+"""What is judged: a run's networks on test rows, its own or another dataset's."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mvsent.errors import DatasetError, RunError, UsageError
+from mvsent.learn.metrics import Fold
+from mvsent.pairs import LABEL_NAMES
+from mvsent.pipelines.predictions import Predictions, read_predictions
+from mvsent.pipelines.run import RunFolder
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.manifest import Manifest
+from mvsent.shards.reader import Dataset
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Test rows, with the answers of one fold's network.
+
+    Attributes:
+        fold: its number.
+        answers: what it said of the rows.
+        prior: the labels that the majority baseline learns from: those of the fold's validation rows, which
+            are saved with the run and have the same shares as its training rows.
+    """
+
+    fold: int
+    answers: Predictions
+    prior: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run's finished folds on the rows of one dataset.
+
+    Attributes:
+        run: the run.
+        folder: where the results go.
+        dataset_name, dataset_sha256: whose rows they are.
+        classes: the labels that count.
+        tested: one for each finished fold.
+        notes: what a reader must know before quoting a number.
+    """
+
+    run: RunFolder
+    folder: Path
+    dataset_name: str
+    dataset_sha256: str
+    classes: list[int]
+    tested: list[Tested]
+    notes: list[str]
+
+    @property
+    def is_fresh(self) -> bool:
+        """True when the rows are not the run's own."""
+        return self.dataset_sha256 != self.run.resolved.dataset_sha256
+
+    @property
+    def folds(self) -> list[Fold]:
+        """`(y_true, y_prob)` of each fold."""
+        return [(tested.answers.y_true, tested.answers.y_prob) for tested in self.tested]
+
+    @property
+    def baseline_folds(self) -> list[Fold]:
+        """The same rows, answered by the majority baseline."""
+        from mvsent.learn.metrics import prior_prob
+
+        return [(t.answers.y_true, prior_prob(t.prior, len(t.answers.ids))) for t in self.tested]
+
+
+def saved_trial(run: RunFolder) -> Trial:
+    """The run's own test rows as its finished folds answered them; the dataset itself is not read.
+
+    Raises: RunError when no fold is finished, or a fold's predictions are not what they should be.
+    """
+    resolved, notes = run.resolved, [*_unfinished_notes(run), *_dataset_notes(run)]
+    tested = [_saved_fold(run, fold) for fold in run.finished_folds]
+    return Trial(
+        run, run.path, resolved.dataset_name, resolved.dataset_sha256, resolved.classes, tested, notes
+    )
+
+
+def fresh_trial(run: RunFolder, dataset: Dataset, *, quiet: bool) -> Trial:
+    """Every row of `dataset` as the finished folds' networks answer it now; the answers are saved as well.
+
+    Raises:
+        UsageError: the run was trained on these rows.
+        DatasetError: there are none.
+        RunError: as `saved_trial`, or a label that the run never saw.
+    """
+    from mvsent.pipelines.predictor import predict_dataset
+
+    if dataset.sha256 == run.resolved.dataset_sha256:
+        raise UsageError(
+            f"{dataset.folder}: holds the rows that {run.path} was trained on",
+            f"Its test rows are judged by: mvsent eval {run.path}",
+        )
+    if len(dataset) == 0:
+        raise DatasetError(f"{dataset.folder}: has no rows", "Evaluate on a dataset that has some")
+    own = saved_trial(run)
+    folder = run.path / f"eval-{re.sub(r'[^A-Za-z0-9_.-]+', '-', dataset.name)}"
+    tested = []
+    for fold in own.tested:
+        y_prob = predict_dataset(run.path, fold.fold, dataset, quiet=quiet)
+        path = folder / f"fold-{fold.fold}" / "predictions.parquet"
+        _write_predictions(path, dataset, y_prob)
+        answers = read_predictions(path, run.resolved.classes)["test"]
+        tested.append(Tested(fold.fold, answers, fold.prior))
+    notes = [*_unfinished_notes(run), *_overlap_notes(own, dataset)]
+    return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes)
+
+
+def _saved_fold(run: RunFolder, fold: int) -> Tested:
+    path = run.fold(fold) / "predictions.parquet"
+    by_role = read_predictions(path, run.resolved.classes)
+    if "test" not in by_role:
+        raise RunError(f"{path}: has no test rows", "Train on a split that has some")
+    return Tested(fold, by_role["test"], by_role.get("validation", by_role["test"]).y_true)
+
+
+def _write_predictions(path: Path, dataset: Dataset, y_prob: npt.NDArray[np.float32]) -> None:
+    probabilities = {f"p_{name}": y_prob[:, i] for i, name in enumerate(LABEL_NAMES)}
+    role = pa.array(["test"] * len(dataset), pa.string())
+    table = pa.table({"id": dataset.ids, "label": dataset.labels, **probabilities, "role": role})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        pq.write_table(table, file)
+
+
+def _unfinished_notes(run: RunFolder) -> list[str]:
+    finished, wanted = run.finished_folds, run.wanted_folds
+    resume = f"mvsent train --resume --out {run.path}"
+    if not finished:
+        raise RunError(f"{run.path}: no fold is finished", f"Finish it: {resume}")
+    missing = [str(fold) for fold in wanted if fold not in finished]
+    if not missing:
+        return []
+    return [
+        f"ONLY {len(finished)} OF {len(wanted)} FOLDS are finished, these are their numbers; "
+        f"missing: {', '.join(missing)}. Finish them: {resume}"
+    ]
+
+
+def _dataset_notes(run: RunFolder) -> list[str]:
+    folder = Path(run.settings.dataset)
+    try:
+        same = Manifest.load(folder).sha256 == run.resolved.dataset_sha256
+    except DatasetError:
+        return [f"{folder}: the dataset is gone, the saved predictions are judged"]
+    if same:
+        return []
+    return [f"{folder}: the dataset has changed since, the saved predictions are judged"]
+
+
+def _overlap_notes(own: Trial, dataset: Dataset) -> list[str]:
+    known = {row for tested in own.tested for row in tested.answers.ids}
+    shared = known.intersection(dataset.ids)
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} rows of {dataset.name} have an id of {own.dataset_name}: the networks may have been "
+        "trained on them, so this is no fair test"
+    ]

@@ -1,0 +1,38 @@
+"""What became of every input row, and how many of each label came out, as text for the terminal."""
+
+from pathlib import Path
+
+from mvsent.curate.table_one import PAPER_TABLE_I
+from mvsent.pairs import LABEL_NAMES
+from mvsent.report.tables import UNDEFINED, aligned
+from mvsent.shards.manifest import Manifest
+
+
+def render_funnel(folder: Path, manifest: Manifest) -> str:
+    """The dataset's funnel, its label counts beside the paper's Table I, and its annotators' agreement."""
+    parts = [f"{manifest.name} → {folder}", _funnel(manifest), _labels(manifest)]
+    if manifest.agreement is not None and manifest.agreement != type(manifest.agreement)(
+        text=None, image=None
+    ):
+        text, image = (_alpha(value) for value in (manifest.agreement.text, manifest.agreement.image))
+        parts.append(f"Agreement between annotators (Krippendorff's alpha): text {text}, image {image}")
+    return "\n\n".join(parts)
+
+
+def _funnel(manifest: Manifest) -> str:
+    funnel = manifest.funnel
+    dropped = sorted(funnel.dropped.items(), key=lambda item: -item[1])
+    rows = [("input", funnel.input), *((f"- {reason}", n) for reason, n in dropped), ("kept", funnel.kept)]
+    return aligned(("rows", "count"), [(name, str(n)) for name, n in rows])
+
+
+def _labels(manifest: Manifest) -> str:
+    paper = PAPER_TABLE_I.get(manifest.name, {})
+    rows = [(name, manifest.labels.get(name, 0), paper.get(name)) for name in reversed(LABEL_NAMES)]
+    rows.append(("total", manifest.funnel.kept, sum(paper.values()) or None))
+    cells = [(name, str(n), UNDEFINED if known is None else str(known)) for name, n, known in rows]
+    return aligned(("label", "rows", "paper, Table I"), cells)
+
+
+def _alpha(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"

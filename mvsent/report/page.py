@@ -1,0 +1,62 @@
+"""The page of an evaluation: one file without scripts or links to elsewhere. Everything is escaped."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mvsent.report.tables import (
+    RESULT_HEADER,
+    mean_std,
+    metric_title,
+    percent,
+    result_notes,
+    result_rows,
+    result_title,
+)
+
+_CAPTIONS = {
+    "roc": "ROC curves, each class against the rest. Line: mean over folds; band: ± one standard deviation.",
+    "prc": "Precision-recall curves, each class against the rest. Line: mean over folds; band: ± one "
+    "standard deviation; thin line: guessing.",
+    "confusion": "Confusion matrix over all test folds: share of each true class, and number of rows.",
+    "curves": "Training curves: (a) loss, (b) accuracy. Thin: a fold; thick: their mean ± one standard "
+    "deviation as long as every fold was training; dot: the epoch whose network was kept.",
+}
+_FOLD_METRICS = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro", "average_precision_macro")
+
+
+def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """The HTML of a `metrics.json` and its figures, `<svg>` elements by name."""
+    environment = Environment(
+        loader=PackageLoader("mvsent.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("evaluation.html").render(
+        title=result_title(document),
+        document=document,
+        notes=result_notes(document),
+        header=RESULT_HEADER,
+        rows=result_rows(document),
+        fold_header=[metric_title(name) for name in _FOLD_METRICS],
+        fold_rows=[
+            [fold["fold"], fold["n_test"], *(percent(fold["metrics"][name]) for name in _FOLD_METRICS)]
+            for fold in document["folds"]
+        ],
+        summary=[mean_std(document["metrics"][name]) for name in _FOLD_METRICS],
+        figures=[(Markup(own_ids(svg, name)), _CAPTIONS[name]) for name, svg in figures.items()],  # noqa: S704
+    )
+
+
+def own_ids(svg: str, prefix: str) -> str:
+    """`svg` with every id, and every reference to one, prefixed: figures in one page do not meddle.
+
+    >>> own_ids('<g id="a"><use href="#a" clip-path="url(#c)"/></g>', "roc")
+    '<g id="roc-a"><use href="#roc-a" clip-path="url(#roc-c)"/></g>'
+    """
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", svg)

@@ -1,0 +1,212 @@
+"""Pictures for a paper: ROC and precision-recall curves (Fig. 4), training curves (Fig. 5), confusion matrix.
+
+Every function returns a matplotlib `Figure` that belongs to nobody else: pyplot's global state is not used.
+Colours are Okabe and Ito's, made for colour-blind readers; line styles tell the curves apart in grey.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mvsent.shards.atomic import atomic_write
+
+Floats = npt.NDArray[np.floating]
+Summary = Mapping[str, float | None]
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so a picture looks the same everywhere
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "mvsent",  # the same figure is the same file
+}
+_LINES: dict[str, dict[str, Any]] = {
+    "negative": {"color": "#D55E00", "linestyle": "-"},
+    "neutral": {"color": "#009E73", "linestyle": (0, (5, 1.2))},
+    "positive": {"color": "#0072B2", "linestyle": (0, (6, 1.2, 1.5, 1.2))},
+    "macro": {"color": "#000000", "linestyle": (0, (2.5, 1.2))},
+    "micro": {"color": "#666666", "linestyle": (0, (1, 1))},
+}
+_ROLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "train": ("training", {"color": "#0072B2", "linestyle": "-"}),
+    "validation": ("validation", {"color": "#D55E00", "linestyle": (0, (5, 1.2))}),
+}
+_DOT: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "o",
+    "markersize": 3.5,
+    "color": "#D55E00",
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.5,
+}
+_NO_DATE = {"Date": None, "Creator": None}
+_COLUMN = 3.45  # inches: one column of a two-column paper
+
+
+@mpl.rc_context(_STYLE)
+def roc(curves: Mapping[str, Floats], grid: Floats, auc: Mapping[str, Summary]) -> Figure:
+    """ROC curves: the mean over folds, and one standard deviation around it.
+
+    Args:
+        curves: true positive rates [F, G] by class, "macro" and "micro"; NaN in a fold that has none.
+        grid: the false positive rates [G].
+        auc: the summary of each curve's area.
+    """
+    figure, axes = _unit_square("False positive rate", "True positive rate")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.7, zorder=1)
+    for name, of_folds in curves.items():
+        _mean_line(axes, grid, of_folds, _LINES[name], f"{name}, AUC {_score(auc[name])}")
+    figure.legend(loc="outside lower center", handlelength=3, borderaxespad=0.2)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def prc(
+    curves: Mapping[str, Floats], grid: Floats, ap: Mapping[str, Summary], prevalence: Mapping[str, float]
+) -> Figure:
+    """Precision-recall curves: the mean over folds, and one standard deviation around it.
+
+    A thin line shows the precision of guessing, which is the class's share of the rows.
+
+    Args:
+        curves: precisions [F, G] by class, "macro" and "micro"; NaN in a fold that has none.
+        grid: the recalls [G].
+        ap: the summary of each curve's average precision.
+        prevalence: each class's share of the rows.
+    """
+    figure, axes = _unit_square("Recall", "Precision")
+    for name, share in prevalence.items():
+        axes.axhline(share, color=_LINES[name]["color"], linewidth=0.6, alpha=0.7, zorder=1)
+    for name, of_folds in curves.items():
+        guessing = f" (guessing {prevalence[name]:.3f})" if name in prevalence else ""
+        _mean_line(axes, grid, of_folds, _LINES[name], f"{name}, AP {_score(ap[name])}{guessing}")
+    figure.legend(loc="outside lower center", handlelength=3, borderaxespad=0.2)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def training_curves(histories: Sequence[Mapping[str, Floats]], kept: Sequence[int]) -> Figure:
+    """Loss and accuracy by epoch: each fold thin; their mean ± std as long as every fold was still training.
+
+    Args:
+        histories: of each fold the columns of `history.csv`, arrays [E].
+        kept: of each fold the index of the epoch whose network was kept.
+    """
+    figure = Figure(figsize=(2 * _COLUMN, 2.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, what, panel in zip(panels, ("loss", "accuracy"), "ab", strict=True):
+        for role, (label, line) in _ROLES.items():
+            _history_lines(axes, histories, f"{role}_{what}", line, label)
+        axes.set_title(f"({panel})", loc="left", fontweight="bold")
+        axes.set(xlabel="Epoch", ylabel=what.capitalize())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="0.92", linewidth=0.5)
+    ends = [(h["epoch"][i], h["validation_accuracy"][i]) for h, i in zip(histories, kept, strict=True)]
+    panels[1].plot(*zip(*ends, strict=True), **_DOT, label="kept network of a fold")
+    for axes in panels:
+        axes.legend()
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted: Sequence[str]) -> Figure:
+    """Confusion matrix: shares of each label's rows, and the counts below them.
+
+    Args:
+        counts: rows of each label (first axis) that were predicted as each label (second axis).
+        labels: names of the first axis.
+        predicted: names of the second axis.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    figure = Figure(figsize=(_COLUMN, 2.9), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        text = "–" if np.isnan(share) else f"{share:.1%}\n({counts[row, column]:,})"
+        color = "white" if share > 0.55 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=color)
+    axes.set_xticks(range(len(predicted)), predicted)
+    axes.set_yticks(range(len(labels)), labels, rotation=90, va="center")
+    axes.set(xlabel="Predicted", ylabel="True")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, label="Share of the true class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@mpl.rc_context(_STYLE)
+def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write `STEM.png` (300 dpi) and `STEM.svg`; the same figure gives the same bytes."""
+    png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+    with atomic_write(png) as file:
+        figure.savefig(file, format="png", dpi=300, metadata={"Software": None})
+    with atomic_write(svg) as file:
+        figure.savefig(file, format="svg", metadata=_NO_DATE)
+    return png, svg
+
+
+@mpl.rc_context(_STYLE)
+def svg_element(figure: Figure) -> str:
+    """The `<svg>` element that shows `figure` in a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=_NO_DATE)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_COLUMN, 4.15), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), xlabel=xlabel, ylabel=ylabel, aspect="equal")
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.grid(color="0.92", linewidth=0.5)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _mean_line(axes: Axes, x: Floats, of_folds: Floats, line: Mapping[str, Any], label: str) -> None:
+    """The mean of the folds [F, G] that have the curve, and a band of ± one standard deviation."""
+    defined = of_folds[~np.isnan(of_folds).any(axis=1)]
+    if len(defined) == 0:
+        return
+    mean, std = defined.mean(axis=0), defined.std(axis=0, ddof=1 if len(defined) > 1 else 0)
+    axes.fill_between(x, mean - std, mean + std, color=line["color"], alpha=0.12, linewidth=0)
+    axes.plot(x, mean, linewidth=1.2, label=label, **line)
+
+
+def _history_lines(
+    axes: Axes, histories: Sequence[Mapping[str, Floats]], column: str, line: Mapping[str, Any], label: str
+) -> None:
+    for history in histories:
+        axes.plot(history["epoch"], history[column], color=line["color"], alpha=0.3, linewidth=0.5)
+    n_shared = min(len(history["epoch"]) for history in histories)
+    together = np.stack([history[column][:n_shared] for history in histories])
+    _mean_line(axes, histories[0]["epoch"][:n_shared], together, line, label)
+
+
+def _score(summary: Summary) -> str:
+    mean, std = summary["mean"], summary["std"]
+    if mean is None:
+        return "–"
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"

@@ -1,0 +1,88 @@
+"""`README.md` of a dataset: what it holds, for people and for Hugging Face `datasets`."""
+
+import json
+from collections.abc import Mapping
+
+from mvsent.shards.manifest import Manifest
+from mvsent.shards.schema import card_features
+
+_TERMS = {
+    "mvsa": """Texts and pictures are tweets of MVSA and belong to their authors. MVSA is given out for
+research: ask its authors for a copy instead of passing this one on, and delete what a tweet's author
+deletes.""",
+    "flickr": """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each
+picture keeps its owner's licence, given in the column `license`; remove what its owner asks to remove.""",
+    "getty": """Pictures and captions belong to Getty Images and its contributors. Its licence restricts
+machine-learning use: read your agreement before you train on them, and do not pass them on.""",
+}
+
+_LOADING = """```python
+import datasets
+
+datasets.load_dataset(FOLDER)  # this folder: decoded images, named labels
+```"""
+
+
+def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
+    """The text of the card. `licenses` counts the pictures under each licence, if any is known."""
+    parts = [
+        _front_matter(manifest),
+        f"# {manifest.name}",
+        f"Pairs of image and text with a sentiment, written by mvsent {manifest.mvsent_version}.",
+        _LOADING,
+        "## Labels\n\n" + _table(("label", "pairs"), manifest.labels),
+        "## Where the rows went\n\n" + _funnel(manifest),
+    ]
+    if licenses:
+        parts.append("## Licences\n\n" + _table(("licence", "pairs"), dict(sorted(licenses.items()))))
+    if terms := _terms(manifest.name):
+        parts.append("## Terms\n\n" + terms)
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(manifest: Manifest) -> str:
+    """YAML that gives `datasets` the pairs alone (without it, rejected.parquet too) and names the labels."""
+    features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features())
+    return f"""---
+pretty_name: {json.dumps(manifest.name)}
+task_categories:
+- image-classification
+- text-classification
+tags:
+- multimodal
+- sentiment-analysis
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*.parquet
+dataset_info:
+  features:
+{features}
+---"""
+
+
+def _funnel(manifest: Manifest) -> str:
+    funnel = manifest.funnel
+    rows = {"input": funnel.input, "kept": funnel.kept}
+    rows |= {f"dropped: {reason}": n for reason, n in funnel.dropped.items()}
+    return _table(("rows", "number"), rows) + "\n\nEvery dropped row and its reason is in `rejected.parquet`."
+
+
+def _table(header: tuple[str, str], rows: Mapping[str, int]) -> str:
+    lines = [f"| {header[0]} | {header[1]} |", "|---|---:|"]
+    lines += [f"| {_cell(name)} | {number} |" for name, number in rows.items()]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """`text` as one Markdown table cell: licences come from strangers.
+
+    >>> _cell("a | b")
+    'a \\\\| b'
+    """
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _terms(name: str) -> str:
+    return next((terms for source, terms in _TERMS.items() if name.startswith(source)), "")

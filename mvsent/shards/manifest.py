@@ -1,0 +1,135 @@
+"""`dataset.json`: what a dataset is, what became of every input row, and the hash of every shard."""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, ValidationError
+
+from mvsent import __version__
+from mvsent.errors import DatasetError
+from mvsent.pairs import LABEL_NAMES
+
+MANIFEST_FILE = "dataset.json"
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Funnel(_Frozen):
+    """Every input row is either kept or dropped for one reason."""
+
+    input: NonNegativeInt
+    kept: NonNegativeInt
+    dropped: dict[str, NonNegativeInt] = {}
+
+    @property
+    def n_dropped(self) -> int:
+        return sum(self.dropped.values())
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether `input == kept + sum(dropped)`.
+
+        >>> Funnel(input=5, kept=3, dropped={"label-conflict": 2}).adds_up
+        True
+        """
+        return self.input == self.kept + self.n_dropped
+
+
+class Shard(_Frozen):
+    """One Parquet file of a dataset; `path` is relative to the dataset's folder."""
+
+    path: str
+    rows: NonNegativeInt
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class Agreement(_Frozen):
+    """Krippendorff's alpha between annotators, one for each modality; null where it is not defined."""
+
+    text: float | None
+    image: float | None
+
+
+class Manifest(_Frozen):
+    """The content of `dataset.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    mvsent_version: str = __version__
+    created_at: datetime
+    settings: dict[str, JsonValue] = {}
+    funnel: Funnel
+    labels: dict[str, NonNegativeInt]
+    shards: list[Shard]
+    agreement: Agreement | None = None
+    notes: JsonValue = None
+
+    @property
+    def sha256(self) -> str:
+        """Identifies the rows of the dataset: the same for two builds that kept the same pairs."""
+        return hashlib.sha256("\n".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
+    @property
+    def label_counts(self) -> list[int]:
+        """Rows of each label, index = label."""
+        return [self.labels.get(name, 0) for name in LABEL_NAMES]
+
+    def to_json(self) -> str:
+        """The text of `dataset.json`."""
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """The manifest of the dataset in `folder`.
+
+        Raises: DatasetError when the folder is missing, unfinished or not a dataset, or when a newer
+            mvsent wrote it.
+        """
+        path = folder / MANIFEST_FILE
+        content = _read_json(folder, path)
+        version = content.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise DatasetError(
+                f"{path}: written by a newer mvsent (schema {version}, this one knows {SCHEMA_VERSION})",
+                "Upgrade mvsent",
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DatasetError(
+                f"{path}: not a dataset manifest: {where}: {first['msg'].lower()}", "Build the dataset again"
+            ) from None
+
+
+def _read_json(folder: Path, path: Path) -> dict[str, Any]:
+    if not folder.exists():
+        raise DatasetError(f"{folder}: no such folder", "Name a dataset folder, such as data/mvsa-single")
+    if not path.is_file():
+        raise DatasetError(
+            f"{folder}: not a finished dataset (it has no {MANIFEST_FILE})",
+            "Name a dataset folder, or build one with `mvsent reconcile-mvsa`",
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path}: not readable as JSON: {error}", "Build the dataset again") from None
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: not a dataset manifest", "Build the dataset again")
+    return content
+
+
+def creation_time() -> datetime:
+    """Now in UTC, to the second; or the time that SOURCE_DATE_EPOCH names, so that builds can be repeated."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.replace(microsecond=0)

@@ -1,0 +1,176 @@
+"""Nothing half-written ever looks finished: temp name → fsync → rename, for files and for whole folders."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from mvsent.errors import OutputExistsError, UsageError
+from mvsent.shards.manifest import MANIFEST_FILE
+
+# What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
+_DATASET_ENTRIES = {MANIFEST_FILE, "README.md", "rejected.parquet", "data", "splits"}
+_CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
+
+
+class PartialFile:
+    """A binary file under a temporary name, which `commit` gives its own name and `discard` removes.
+
+    Every OSError names `path`: a full disk does not say by itself where it is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self.file = self._temporary.open("wb")
+
+    def commit(self) -> None:
+        """The content is on the disk, under `path`."""
+        with self.naming_path():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self._temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Nothing is left of the file, unless it was committed."""
+        with suppress(OSError):  # closing flushes, which a full disk refuses once more
+            self.file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def naming_path(self) -> Iterator[None]:
+        """An OSError without a file name in the block gets `path` as its file name."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under `path` when the block succeeds, and not at all when it fails.
+
+    Raises: OSError with `path` as its file name, when the disk is full.
+    """
+    partial = PartialFile(path)
+    try:
+        with partial.naming_path():
+            yield partial.file
+        partial.commit()
+    finally:
+        partial.discard()
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """The names in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within the block no other process holds `path` (a lock file, removed afterwards).
+
+    Raises: UsageError when another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock goes, so that nobody waits on a name that is gone
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UsageError(
+                f"another mvsent process is writing here (it holds {path})",
+                "Wait for it, or name another --out",
+            ) from None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its holder finished and removed it just now
+
+
+@contextmanager
+def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A sibling folder to fill, which becomes `out` when the block succeeds and vanishes when it fails.
+
+    A finished dataset that is overwritten stays in place until then. What a killed process left is removed.
+
+    Raises:
+        OutputExistsError: `out` holds a finished dataset and `overwrite` is false.
+        UsageError: `out` holds files that mvsent did not write, or another process is writing it.
+    """
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    partial, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
+    with locked(out.with_name(f".{out.name}.lock")):
+        _recover(out, partial, old)
+        _refuse_unless_free(out, overwrite=overwrite)
+        partial.mkdir()
+        try:
+            yield partial
+            fsync_folder(partial)
+            _swap(partial, out, old)
+        finally:
+            _recover(out, partial, old)
+
+
+def _recover(out: Path, partial: Path, old: Path) -> None:
+    """Undo an interruption: between the two renames of a swap the old dataset has no name."""
+    if old.exists() and not out.exists():
+        old.rename(out)
+    for leftover in (partial, old):
+        if leftover.is_symlink():
+            leftover.unlink()
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _refuse_unless_free(out: Path, *, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out}: is a file, not a folder", "Name another --out")
+    strangers = _foreign_files(out)
+    if strangers:
+        raise UsageError(
+            f"{out}: holds {strangers[0]}, which is not part of a dataset",
+            "Name another --out, or move it away",
+        )
+    if (out / MANIFEST_FILE).exists() and not overwrite:
+        raise OutputExistsError(f"{out}: already holds a finished dataset", "Add --overwrite to replace it")
+
+
+def _foreign_files(out: Path) -> list[str]:
+    """Names in `out` that mvsent did not write: deleting them would lose somebody's work."""
+    names = [path.name for path in out.iterdir()]
+    if MANIFEST_FILE not in names:
+        return sorted(names)
+    strange = set(names) - _DATASET_ENTRIES - _CRAWL_ENTRIES
+    for folder in ("data", "splits"):
+        strange |= {f"{folder}/{p.name}" for p in (out / folder).glob("*") if p.suffix != ".parquet"}
+    return sorted(strange)
+
+
+def _swap(partial: Path, out: Path, old: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        out.rename(old)
+    partial.rename(out)  # replaces an empty folder
+    fsync_folder(out.parent)

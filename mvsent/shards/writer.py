@@ -1,0 +1,235 @@
+"""Rows in, a finished dataset folder out: shards, rejected rows and card, then the manifest, last."""
+
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.shards.card import card
+from mvsent.shards.manifest import MANIFEST_FILE, Funnel, Manifest, Shard, creation_time
+from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options, shard_name, stored_schema
+from mvsent.shards.staging import PartialFile, atomic_file, fsync_folder
+
+REJECTED_FILE = "rejected.parquet"
+_BUFFER_BYTES = 1 << 20
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+class DatasetWriter:
+    """Writes one dataset into an empty `folder`, which is no dataset before `finish` returns.
+
+    The bytes depend on the rows alone, not on how they are spread over calls of `write`.
+
+    Args:
+        folder: where to write, usually what `staged` yields.
+        name: the dataset's name, which is also what its card is called.
+        settings: what decided the rows; kept in the manifest.
+        shard_size: rows in every shard but the last.
+    """
+
+    def __init__(self, folder: Path, name: str, *, settings: Mapping[str, Any], shard_size: int) -> None:
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._name = name
+        self._settings = dict(settings)
+        self._shard_size = shard_size
+        self._open: ShardFile | None = None
+        self._shards: list[Shard] = []
+        self._rejected: list[pa.Table] = []
+        self._label_counts = np.zeros(len(LABEL_NAMES), dtype=np.int64)
+        self._licenses: Counter[str] = Counter()
+
+    def __enter__(self) -> "DatasetWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open is not None:
+            self._open.abandon()
+
+    def write(self, table: pa.Table) -> None:
+        """Append pairs: any number of rows with the columns of `PAIR_SCHEMA`.
+
+        Whole shards that lie in one table are written in parallel.
+
+        Raises: ValueError when the columns are others; OSError naming the shard when it cannot be written.
+        """
+        if not table.schema.equals(PAIR_SCHEMA):
+            raise ValueError(f"not the columns of PAIR_SCHEMA: {table.schema}")
+        self._count(table)
+        while table.num_rows:
+            room = self._shard_size - (self._open.rows if self._open else 0)
+            if self._open is None and table.num_rows >= self._shard_size:
+                n_written = self._write_whole_shards(table)
+            else:
+                n_written = min(room, table.num_rows)
+                self._append(table.slice(0, n_written))
+            table = table.slice(n_written)
+
+    def reject(self, table: pa.Table) -> None:
+        """Note dropped input rows, with the columns of `REJECTED_SCHEMA`."""
+        if not table.schema.equals(REJECTED_SCHEMA):
+            raise ValueError(f"not the columns of REJECTED_SCHEMA: {table.schema}")
+        self._rejected.append(table)
+
+    def finish(self, n_input: int, extra: Mapping[str, Any] | None = None) -> Manifest:
+        """Write what is left, the manifest last, and return it. `extra` holds its `agreement` and `notes`.
+
+        Raises: AssertionError when rows were lost: `n_input` is not kept + dropped.
+        """
+        self._close_shard()
+        rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *self._rejected])
+        kept = sum(shard.rows for shard in self._shards)
+        funnel = Funnel(input=n_input, kept=kept, dropped=_count_reasons(rejected))
+        if not funnel.adds_up:
+            raise AssertionError(f"rows were lost: {n_input} in, {kept} kept, dropped {funnel.dropped}")
+        manifest = Manifest(
+            name=self._name,
+            created_at=creation_time(),
+            settings=self._settings,
+            funnel=funnel,
+            labels=dict(zip(LABEL_NAMES, self._label_counts.tolist(), strict=True)),
+            shards=self._shards,
+            **(extra or {}),
+        )
+        fsync_folder(self.folder / "data")
+        with atomic_file(self.folder / REJECTED_FILE) as file:
+            pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason"])
+        _write_text(self.folder / "README.md", card(manifest, self._licenses))
+        _write_text(self.folder / MANIFEST_FILE, manifest.to_json())
+        return manifest
+
+    def _count(self, table: pa.Table) -> None:
+        labels = table["label"].to_numpy()
+        self._label_counts += np.bincount(labels, minlength=len(LABEL_NAMES))
+        if table["license"].null_count < table.num_rows:
+            for entry in pc.value_counts(table["license"]).to_pylist():
+                self._licenses[entry["values"] or "not stated"] += entry["counts"]
+
+    def _append(self, table: pa.Table) -> None:
+        if self._open is None:
+            self._open = ShardFile(self.folder, len(self._shards))
+        self._open.append(table)
+        if self._open.rows == self._shard_size:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self._open is not None:
+            self._shards.append(self._open.close())
+            self._open = None
+
+    def _write_whole_shards(self, table: pa.Table) -> int:
+        first, size = len(self._shards), self._shard_size
+        n_shards: int = table.num_rows // size
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._shards += pool.map(
+                lambda i: write_shard(self.folder, first + i, table.slice(i * size, size)), range(n_shards)
+            )
+        return n_shards * size
+
+
+def write_shard(folder: Path, index: int, table: pa.Table) -> Shard:
+    """Shard number `index` of the dataset in `folder` holds `table`."""
+    shard = ShardFile(folder, index)
+    try:
+        shard.append(table)
+        return shard.close()
+    finally:
+        shard.abandon()
+
+
+class ShardFile:
+    """One shard being written, a row group at a time; it has its name only once it is closed."""
+
+    def __init__(self, folder: Path, index: int) -> None:
+        self.rows = 0
+        self._path = shard_name(index)
+        self._sink = _HashingSink(PartialFile(folder / self._path))
+        self._stream = pa.BufferedOutputStream(pa.PythonFile(self._sink, mode="w"), _BUFFER_BYTES)
+        self._parquet: pq.ParquetWriter | None = None
+        self._pending = PAIR_SCHEMA.empty_table()
+
+    def append(self, table: pa.Table) -> None:
+        """Take any number of rows; those that fill row groups are written."""
+        self.rows += table.num_rows
+        pending = pa.concat_tables([self._pending, table])
+        n_whole = pending.num_rows - pending.num_rows % ROW_GROUP_ROWS
+        self._write(pending.slice(0, n_whole))
+        self._pending = pending.slice(n_whole)
+
+    def close(self) -> Shard:
+        """The shard has its name, its size and its hash."""
+        self._write(self._pending)
+        if self._parquet is not None:
+            self._parquet.close()
+        self._stream.close()
+        self._sink.partial.commit()
+        return Shard(path=self._path, rows=self.rows, bytes=self._sink.size, sha256=self._sink.sha256)
+
+    def abandon(self) -> None:
+        """Nothing is left of a shard that was not closed."""
+        self._sink.muted = True  # pyarrow writes a footer when it is closed, wanted or not
+        if self._parquet is not None:
+            self._parquet.close()
+        self._stream.close()
+        self._sink.partial.discard()
+
+    def _write(self, table: pa.Table) -> None:
+        """Write row groups; each from contiguous columns, so that no earlier chunking shows in the bytes."""
+        contiguous = all(column.num_chunks <= 1 for column in table.columns)
+        step = max(1, table.num_rows) if contiguous else ROW_GROUP_ROWS
+        for start in range(0, table.num_rows, step):
+            rows = table.slice(start, step).combine_chunks()
+            if self._parquet is None:
+                options = parquet_options(with_images=rows["image"].null_count < rows.num_rows)
+                self._parquet = pq.ParquetWriter(self._stream, stored_schema(), **options)
+            self._parquet.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+
+
+class _HashingSink(io.RawIOBase):
+    """Passes bytes on to a file, counting and hashing them on the way."""
+
+    def __init__(self, partial: PartialFile) -> None:
+        self.partial = partial
+        self.size = 0
+        self.muted = False
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        n_bytes = len(memoryview(data).cast("B"))
+        if not self.muted:
+            with self.partial.naming_path():
+                self.partial.file.write(data)
+            self._hash.update(data)
+            self.size += n_bytes
+        return n_bytes
+
+
+def _count_reasons(rejected: pa.Table) -> dict[str, int]:
+    """Rows for each reason that occurs, in the order of `Reason`."""
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rejected["reason"]).to_pylist()}
+    return {str(reason): counts[reason] for reason in Reason if reason in counts}
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_file(path) as file:
+        file.write(text.encode())

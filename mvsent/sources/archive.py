@@ -1,0 +1,111 @@
+"""The files of a dataset as its publisher laid them out: in a folder, or in a zip that is never extracted.
+
+Names are relative and use `/`; reads are bounded, so neither a huge file nor a zip bomb costs more than its
+limit.
+"""
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from mvsent.errors import InputError, UsageError
+
+
+class Files(Protocol):
+    """Named files that can be read from several threads at once."""
+
+    def where(self, name: str) -> str:
+        """How to call the file in a message."""
+
+    def names(self, depth: int) -> Iterator[str]:
+        """The names of all files that are at most `depth` folders deep, in no particular order."""
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """The file's bytes, cut off after `limit + 1` of them; None where there is no such file.
+
+        Raises: InputError where the bytes in a zip are not what its directory says.
+        """
+
+
+@contextmanager
+def open_files(root: Path) -> Iterator[Files]:
+    """The files under the folder or in the zip `root`.
+
+    Raises: UsageError where there is no `root`. InputError where it is neither a folder nor a readable zip,
+    or the zip is encrypted.
+    """
+    if root.is_dir():
+        yield FolderFiles(root)
+    elif not root.exists():
+        raise UsageError(f"{root}: no such folder or zip file")
+    else:
+        try:
+            archive = zipfile.ZipFile(root)
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+            raise InputError(f"{root}: neither a folder nor a readable zip file: {error}") from None
+        with archive:
+            yield ZipFiles(archive, root)
+
+
+class FolderFiles:
+    """The regular files under a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def where(self, name: str) -> str:
+        return str(self._root / name)
+
+    def names(self, depth: int) -> Iterator[str]:
+        for folder, subfolders, files in os.walk(self._root, followlinks=True):
+            inside = Path(folder).relative_to(self._root)
+            yield from ((inside / file).as_posix() for file in files)
+            if len(inside.parts) >= depth:
+                subfolders.clear()
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        path = self._root / name
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+                return None
+            with path.open("rb") as file:
+                return file.read(min(status.st_size, limit + 1))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+class ZipFiles:
+    """The members of a zip, looked up by name only: where a name would lead on extraction cannot matter."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: Path) -> None:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        for member in members:
+            if member.flag_bits & 1:
+                raise InputError(
+                    f"{root}: {member.filename} is encrypted",
+                    "Unpack it with its password and give the folder",
+                )
+        self._archive, self._root = archive, root
+        self._members = {member.filename.replace("\\", "/"): member for member in members}
+
+    def where(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def names(self, depth: int) -> Iterator[str]:
+        return (name for name in self._members if name.count("/") <= depth)
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        member = self._members.get(name)
+        if member is None:
+            return None
+        try:
+            with self._archive.open(member) as file:
+                return file.read(limit + 1)  # whatever size the directory declares
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+            raise InputError(f"{self.where(name)}: damaged in the zip: {error}") from None

@@ -1,0 +1,229 @@
+"""MVSA-Single and MVSA-Multiple in their published layout (Niu et al. 2016): parsing, and finding the files.
+
+labelResultAll.txt      ID⇥text,image            one column of votes for each annotator, CRLF or LF
+                        1⇥neutral,positive
+data/1.txt, data/1.jpg  the tweet (UTF-8 or GB18030) and its picture
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from mvsent.curate.labels import Labels
+from mvsent.errors import InputError, UsageError
+from mvsent.pairs import Label
+from mvsent.sources.archive import Files, open_files
+
+LABEL_FILE = "labelResultAll.txt"
+MAX_LABEL_FILE_BYTES = 2**30
+MAX_TEXT_BYTES = 2**16  # a tweet has at most 280 characters
+
+_ROOT = re.compile(r"MVSA(?:[-_ ]?(?:Single|Multiple))?(?:\.zip)?", re.IGNORECASE)
+_ID = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # a file name that leads nowhere else
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """The label file: N rows, K annotators."""
+
+    ids: pa.StringArray  # [N], unique
+    votes: Labels  # [N, K, 2]: text, image
+    given_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name it was given, or what the paper calls it: single or multiple by the number of annotators."""
+        return self.given_name or ("mvsa-single" if self.votes.shape[1] == 1 else "mvsa-multiple")
+
+
+@dataclass(frozen=True, slots=True)
+class Mvsa:
+    """An opened copy of MVSA. `base` is where in `files` the label file lies: nothing, or `NAME/`."""
+
+    files: Files
+    base: str
+
+    def annotations(self) -> Annotations:
+        """The label file, parsed. Raises: InputError, see `parse_annotations`."""
+        name = self.base + LABEL_FILE
+        data = self.files.read(name, MAX_LABEL_FILE_BYTES) or b""
+        if len(data) > MAX_LABEL_FILE_BYTES:
+            raise InputError(f"{self.files.where(name)}: more than {MAX_LABEL_FILE_BYTES} bytes")
+        return parse_annotations(data, self.files.where(name))
+
+    def text(self, id: str) -> bytes | None:
+        """The tweet's bytes, cut off after MAX_TEXT_BYTES + 1; None where there is no file."""
+        return self.files.read(self.text_name(id), MAX_TEXT_BYTES)
+
+    def image(self, id: str, max_bytes: int) -> bytes | None:
+        """The picture's bytes, cut off after `max_bytes` + 1; None where there is no file."""
+        return self.files.read(self.image_name(id), max_bytes)
+
+    def text_name(self, id: str) -> str:
+        return f"{self.base}data/{id}.txt"
+
+    def image_name(self, id: str) -> str:
+        return f"{self.base}data/{id}.jpg"
+
+
+@contextmanager
+def open_mvsa(root: Path) -> Iterator[Mvsa]:
+    """The MVSA dataset in the folder or zip `root`, or in the one folder at its top.
+
+    Raises: UsageError where there is no `root`. InputError where it holds no label file, or several.
+    """
+    with open_files(root) as files:
+        found = [name for name in files.names(depth=1) if PurePosixPath(name).name == LABEL_FILE]
+        if not found:
+            raise InputError(
+                f"{root}: no {LABEL_FILE} in it", "Give the MVSA folder that holds it, or its zip"
+            )
+        at_top = min(found, key=len)
+        if at_top != LABEL_FILE and len(found) > 1:
+            raise InputError(
+                f"{root}: several datasets: {', '.join(sorted(found))}", "Give one of these folders"
+            )
+        yield Mvsa(files, at_top.removesuffix(LABEL_FILE))
+
+
+def find_root(folder: Path = Path()) -> Path:
+    """The one MVSA folder or zip in `folder`, by name: MVSA_Single, MVSA-Multiple, MVSA, mvsa_single.zip, …
+
+    A zip beside the folder of the same name is passed over.
+
+    Raises: UsageError where there is none, or more than one.
+    """
+    found = sorted(path for path in folder.iterdir() if _ROOT.fullmatch(path.name))
+    folders = {path.name for path in found if path.is_dir()}
+    found = [path for path in found if path.name in folders or path.stem not in folders]
+    if not found:
+        raise UsageError(
+            "No MVSA_Single, MVSA_Multiple or MVSA folder or zip here",
+            "Name it: mvsent reconcile-mvsa ROOT",
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(f"Several MVSA folders here: {names}", "Name one: mvsent reconcile-mvsa ROOT")
+    return found[0]
+
+
+def parse_annotations(data: bytes, where: str) -> Annotations:
+    r"""The annotations in the bytes of a label file; `where` names it in messages.
+
+    >>> found = parse_annotations(b"ID\ttext,image\r\n1\tneutral,positive\r\n", "labels")
+    >>> found.ids.to_pylist(), found.votes.tolist(), found.name
+    (['1'], [[[1, 2]]], 'mvsa-single')
+
+    Raises: InputError naming the line of a bad header, row, id, label or repeated id; or for an empty or
+    UTF-16 file.
+    """
+    if not data.strip():
+        raise InputError(f"{where}: the file is empty", "Unpack the dataset again")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:256]:
+        raise InputError(f"{where}: UTF-16, not UTF-8", f"Convert it: iconv -f UTF-16 -t UTF-8 {where}")
+    n_annotators = _annotators(data[:65536].splitlines()[0], where)
+    try:
+        return _parse_columns(data, n_annotators)
+    except (pa.ArrowInvalid, ValueError) as error:
+        _raise_first_problem(data, n_annotators, where)
+        raise InputError(f"{where}: cannot be read as a label file: {error}") from error
+
+
+def _annotators(header: bytes, where: str) -> int:
+    """K, from the header `ID⇥text,image⇥…`."""
+    first, *others = header.decode("utf-8-sig", errors="replace").lower().split("\t")
+    if first.strip() != "id" or not others or any(_stripped(cell) != "text,image" for cell in others):
+        raise InputError(
+            f"{where}:1: not the header of an MVSA label file: {header[:80]!r}",
+            "It should be ID and then 'text,image' for each annotator, separated by tabs",
+        )
+    return len(others)
+
+
+def _stripped(cell: str) -> str:
+    return ",".join(part.strip() for part in cell.split(","))
+
+
+def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
+    """The fast way, for a file without faults. Raises: ArrowInvalid or ValueError, not saying where."""
+    names = ["id", *(f"votes-{k}" for k in range(n_annotators))]
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(data),
+        pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
+        pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
+        pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, _DICTIONARY) | {"id": pa.string()},
+            strings_can_be_null=False,
+        ),
+    )
+    table = table.unify_dictionaries().combine_chunks()
+    ids = table["id"].chunk(0) if table.num_rows else pa.array([], pa.string())
+    if not table.num_rows or not pc.all(pc.match_substring_regex(ids, _ID)).as_py() or not _unique(ids):
+        raise ValueError("no rows, a bad id or a repeated one")
+    votes = np.empty((n_annotators, 2, len(ids)), dtype=np.int8)  # a column's votes lie side by side
+    for k, name in enumerate(names[1:]):
+        column = table[name].chunk(0)
+        meaning = np.array([parse_vote(cell) for cell in column.dictionary.to_pylist()], dtype=np.int8)
+        votes[k] = meaning.T[:, column.indices.to_numpy()]
+    return Annotations(ids, votes.transpose(2, 0, 1))
+
+
+def _unique(ids: pa.StringArray) -> bool:
+    """Whether no id is repeated; quick for the usual rising numbers."""
+    try:
+        numbers = pc.cast(ids, pa.int64()).to_numpy()
+    except pa.ArrowInvalid:
+        return len(ids.unique()) == len(ids)
+    return bool((np.diff(numbers) > 0).all()) or len(ids.unique()) == len(ids)
+
+
+def parse_vote(cell: str) -> tuple[Label, Label]:
+    """One annotator's labels of the text and of the image.
+
+    >>> parse_vote("neutral,positive")
+    (<Label.NEUTRAL: 1>, <Label.POSITIVE: 2>)
+
+    Raises: ValueError for anything else than two of negative, neutral and positive, in any case.
+    """
+    try:
+        text, image = cell.split(",")
+        return Label.parse(text), Label.parse(image)
+    except (ValueError, KeyError):
+        raise ValueError(f"not two of negative, neutral, positive: {cell!r}") from None
+
+
+def _raise_first_problem(data: bytes, n_annotators: int, where: str) -> None:
+    """The slow way, for a file with a fault: InputError that names the first faulty line."""
+    line_of_id: dict[str, int] = {}
+    for number, line in enumerate(data.splitlines()[1:], start=2):
+        id, *cells = line.decode("utf-8", errors="backslashreplace").split("\t")
+        if not line:
+            continue
+        if len(cells) != n_annotators:
+            raise InputError(
+                f"{where}:{number}: {len(cells)} votes where the header has {n_annotators}: {line[:80]!r}",
+                "Mend or delete the line",
+            )
+        if not re.fullmatch(_ID, id):
+            raise InputError(f"{where}:{number}: an id that cannot be a file name: {id[:80]!r}", "Mend it")
+        if id in line_of_id:
+            raise InputError(
+                f"{where}:{number}: id {id} is already on line {line_of_id[id]}",
+                "Delete one of the two lines: only you can know which votes are the pair's",
+            )
+        line_of_id[id] = number
+        for cell in cells:
+            try:
+                parse_vote(cell)
+            except ValueError as error:
+                raise InputError(f"{where}:{number}: {error}", "Mend or delete the line") from None
+    if not line_of_id:
+        raise InputError(f"{where}: a header and no rows", "Unpack the dataset again")

