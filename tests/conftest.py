@@ -10,17 +10,25 @@ from mvsent.shards.writer import DatasetWriter
 from tests.drawing import draw_pairs, draw_rejected
 
 
+def write_dataset(
+    folder: Path, pairs: pa.Table, *, name: str = "", n_rejected: int = 0, shard_size: int = 25
+) -> Path:
+    """A finished dataset of `pairs` in `folder`, called like the folder unless it gets a name."""
+    with DatasetWriter(
+        folder, name or folder.name, settings={"drawn": True}, shard_size=shard_size
+    ) as writer:
+        writer.write(pairs)
+        writer.reject(draw_rejected(n_rejected))
+        writer.finish(pairs.num_rows + n_rejected)
+    return folder
+
+
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., Path]:
     """Write a dataset: `make_dataset(pairs, name=…, n_rejected=…, shard_size=…)` gives its folder."""
 
     def make(pairs: pa.Table, *, name: str = "drawn", n_rejected: int = 0, shard_size: int = 25) -> Path:
-        folder = tmp_path / "data" / name
-        with DatasetWriter(folder, name, settings={"drawn": True}, shard_size=shard_size) as writer:
-            writer.write(pairs)
-            writer.reject(draw_rejected(n_rejected))
-            writer.finish(pairs.num_rows + n_rejected)
-        return folder
+        return write_dataset(tmp_path / "data" / name, pairs, n_rejected=n_rejected, shard_size=shard_size)
 
     return make
 
@@ -31,7 +39,10 @@ def sixty_pairs() -> pa.Table:
     return draw_pairs(60)
 
 
-@pytest.fixture
-def small_dataset(make_dataset: Callable[..., Path], sixty_pairs: pa.Table) -> Path:
-    """The folder of a finished dataset with `sixty_pairs` in three shards and two dropped rows."""
-    return make_dataset(sixty_pairs, name="small", n_rejected=2)
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory, sixty_pairs: pa.Table) -> Path:
+    """The folder of a finished dataset with `sixty_pairs` in three shards and two dropped rows.
+
+    All tests share it: look, do not change. `make_dataset(sixty_pairs)` gives one of your own.
+    """
+    return write_dataset(tmp_path_factory.mktemp("data") / "small", sixty_pairs, n_rejected=2)

@@ -77,5 +77,7 @@ def history(n_epochs: int, seed: int) -> str:
     for epoch in range(n_epochs):
         falling = 0.9 ** (epoch + 1)
         best = 0.7 - 0.01 * abs(epoch - n_epochs // 2) + 0.001 * seed
-        lines.append(f"{epoch},{falling:.4f},{1 - 0.5 * falling:.4f},{0.7 + 0.2 * falling:.4f},{best:.4f},1.5")
+        lines.append(
+            f"{epoch},{falling:.4f},{1 - 0.5 * falling:.4f},{0.7 + 0.2 * falling:.4f},{best:.4f},1.5"
+        )
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 import itertools
 
+import krippendorff
 import numpy as np
 import pytest
 from hypothesis import given
@@ -160,6 +161,14 @@ def test_alpha_of_two_annotators_is_agreement_beyond_chance():
     assert krippendorff_alpha(votes(*zip(one, other, strict=True))) == pytest.approx(
         (observed - expected) / (1 - expected)
     )
+
+
+@given(any_votes)
+def test_alpha_is_what_the_krippendorff_package_says(all_votes):
+    alpha = krippendorff_alpha(all_votes[:, :, 0])
+    if alpha is not None:
+        counts = vote_counts(all_votes[:, :, 0])
+        assert alpha == pytest.approx(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
 
 
 def test_alpha_needs_two_annotators_and_two_labels():

@@ -11,6 +11,7 @@ from mvsent.cli import options
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
     app.command("reconcile-mvsa")(reconcile_mvsa)
+    app.command("split")(split)
 
 
 def reconcile_mvsa(
@@ -47,7 +48,12 @@ def reconcile_mvsa(
     max_bytes: Annotated[
         int | None, typer.Option(help="Drop larger picture files. [default: 67108864]", show_default=False)
     ] = None,
-    shard_size: options.ShardSize = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows in one shard. [default: 1000, or 250000 with --labels-only]", show_default=False
+        ),
+    ] = None,
     workers: options.Workers = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -85,3 +91,39 @@ def reconcile_mvsa(
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(render_funnel(result.folder, result.manifest))
+
+
+def split(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A dataset folder. [default: the newest in data]", show_default=False),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(help="paper-5x, kfold-5, kfold-10, or one of these with grouped- before it."),
+    ] = "paper-5x",
+    split_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take this split (.parquet, .csv or .tsv with id, role and perhaps fold) instead.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+) -> None:
+    """Divide a dataset into training, validation and test rows, the same way every time.
+
+    The grouped protocols keep duplicates (the same text but for links and names, or the same picture) on one
+    side, and say how many test rows of the plain protocol have a twin in training.
+
+    Example: mvsent split data/mvsa-single --protocol grouped-kfold-10
+    """
+    import json
+
+    from mvsent.pipelines.split import split_dataset
+    from mvsent.report.datasets import render_split
+    from mvsent.shards.reader import newest_dataset
+
+    document = split_dataset(folder or newest_dataset(), protocol, seed or 0, split_file).document()
+    typer.echo(json.dumps(document, indent=2) if as_json else render_split(document))

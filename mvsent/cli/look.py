@@ -1,5 +1,8 @@
 """Commands of the look stage."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from mvsent.cli import options
@@ -8,6 +11,8 @@ from mvsent.cli import options
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
     app.command("doctor")(doctor)
+    app.command("stats")(stats)
+    app.command("validate")(validate)
 
 
 def doctor(as_json: options.Json = False) -> None:
@@ -30,3 +35,52 @@ def doctor(as_json: options.Json = False) -> None:
         typer.echo(section)
         for name, finding in findings.items():
             typer.echo(f"  {name:<{width}}  {finding}")
+
+
+def stats(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Dataset folders. [default: all in data]", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Count what datasets hold: labels as in the paper's Table I, text lengths, image sizes, duplicates.
+
+    A dataset of the paper's gets the paper's numbers under its own. Pictures are not read.
+
+    Example: mvsent stats data/mvsa-single data/mvsa-multiple
+    """
+    import json
+
+    from mvsent.pipelines.stats import dataset_folders, dataset_stats
+    from mvsent.report.datasets import render_stats
+
+    documents = [dataset_stats(folder).document() for folder in dataset_folders(folders or [])]
+    typer.echo(json.dumps(documents, indent=2) if as_json else render_stats(documents))
+
+
+def validate(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A dataset folder. [default: the newest in data]", show_default=False),
+    ] = None,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Check a dataset against its manifest: hashes, schema, counts, ids, splits, and every picture.
+
+    Prints one line for each problem and exits with 1 if there is any.
+
+    Example: mvsent validate data/mvsa-single
+    """
+    import json
+
+    from mvsent.pipelines.validate import validate as check
+    from mvsent.report.datasets import render_validation
+    from mvsent.shards.reader import newest_dataset
+
+    report = check(folder or newest_dataset(), workers or 0, quiet=quiet)
+    document = report.document()
+    typer.echo(json.dumps(document, indent=2) if as_json else render_validation(document))
+    return 0 if report.clean else 1

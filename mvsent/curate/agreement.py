@@ -1,10 +1,8 @@
 """How far annotators agree beyond chance."""
 
-import krippendorff
 import numpy as np
 
 from mvsent.curate.labels import Labels, vote_counts
-from mvsent.pairs import Label
 
 
 def krippendorff_alpha(votes: Labels) -> float | None:
@@ -17,10 +15,16 @@ def krippendorff_alpha(votes: Labels) -> float | None:
     >>> krippendorff_alpha(np.array([[2], [0]], dtype=np.int8)) is None
     True
 
-    Reference: Krippendorff 2011, "Computing Krippendorff's alpha-reliability".
+    Reference: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C. The package
+    krippendorff says the same (a test holds this to it), but takes longer than all else for a million tweets.
     """
-    counts = vote_counts(votes)
-    pairable = counts.sum(axis=1) > 1
-    if sum(np.any(counts[:, label].astype(bool) & pairable) for label in Label) < 2:
+    counts = vote_counts(votes).T  # [3, N]
+    n_votes = counts.sum(axis=0)
+    counts = np.where(n_votes > 1, counts, 0)  # a vote without a second one cannot be compared
+    totals = counts.sum(axis=1).astype(np.float64)
+    n = totals.sum()
+    if np.count_nonzero(totals) < 2:
         return None
-    return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
+    agreeing_pairs = ((counts * (counts - 1)).sum(axis=0) / np.maximum(n_votes - 1, 1)).sum()
+    agreeing_by_chance = (totals * (totals - 1)).sum() / (n - 1)
+    return float((agreeing_pairs - agreeing_by_chance) / (n - agreeing_by_chance))

@@ -37,7 +37,7 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
     Raises: RunError naming the file when it is not one, or when a row is impossible.
     """
     try:
-        table = pq.read_table(path, columns=COLUMNS)
+        table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise _bad(path, f"not readable ({str(error).splitlines()[0]})") from None
     if missing := [name for name in COLUMNS if name not in table.column_names]:

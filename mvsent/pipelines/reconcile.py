@@ -31,6 +31,8 @@ from mvsent.sources.mvsa import MAX_TEXT_BYTES, Annotations, Mvsa, open_mvsa
 BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
 """Pairs go to the writer in batches of so many rows, or sooner with so many bytes of pictures."""
 
+SHARD_ROWS, PICTURELESS_SHARD_ROWS = 1000, 250_000
+
 READ_AHEAD = 4  # rows a worker, so that memory holds few pictures however large they are
 
 Rows = npt.NDArray[np.int64]
@@ -83,7 +85,7 @@ def reconcile(
         with (
             staged(out, overwrite=overwrite) as folder,
             DatasetWriter(
-                folder, annotations.name, settings=settings.model_dump(), shard_size=settings.shard_size
+                folder, annotations.name, settings=settings.model_dump(), shard_size=_shard_rows(settings)
             ) as writer,
         ):
             decisions = _decide(annotations.votes, settings)
@@ -95,8 +97,13 @@ def reconcile(
                 rejections = _write_pairs(writer, mvsa, annotations, decisions, settings, workers, quiet)
             writer.reject(_rejected(annotations, decisions, rejections))
             _refuse_nothing(root, decisions, rejections)
-            manifest = writer.finish(len(annotations.ids), extra={"agreement": agreement})
+            known = any(alpha is not None for alpha in agreement.values())
+            manifest = writer.finish(len(annotations.ids), extra={"agreement": agreement} if known else {})
     return ReconcileResult(out, manifest, agreement)
+
+
+def _shard_rows(settings: ReconcileSettings) -> int:
+    return settings.shard_size or (PICTURELESS_SHARD_ROWS if settings.labels_only else SHARD_ROWS)
 
 
 def _decide(votes: Labels, settings: ReconcileSettings) -> Decisions:

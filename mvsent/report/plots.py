@@ -128,7 +128,7 @@ def training_curves(histories: Sequence[Mapping[str, Floats]], kept: Sequence[in
 
 @mpl.rc_context(_STYLE)
 def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """Confusion matrix: shares of each label's rows, and the counts below them.
+    """Confusion matrix: the shares of each label's rows, as colour and in words, and the counts below them.
 
     Args:
         counts: rows of each label (first axis) that were predicted as each label (second axis).
@@ -137,20 +137,20 @@ def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted:
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    figure = Figure(figsize=(_COLUMN, 2.9), layout="constrained")
+    figure = Figure(figsize=(2.7, 2.7 * len(labels) / len(predicted) + 0.1), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # Not imshow: an SVG would hold its pixels.
+    axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if np.isnan(share) else f"{share:.1%}\n({counts[row, column]:,})"
         color = "white" if share > 0.55 else "black"
-        axes.text(column, row, text, ha="center", va="center", color=color)
-    axes.set_xticks(range(len(predicted)), predicted)
-    axes.set_yticks(range(len(labels)), labels, rotation=90, va="center")
-    axes.set(xlabel="Predicted", ylabel="True")
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=color)
+    axes.set_xticks(np.arange(len(predicted)) + 0.5, predicted)
+    axes.set_yticks(np.arange(len(labels)) + 0.5, labels, rotation=90, va="center")
+    axes.set(xlabel="Predicted", ylabel="True", aspect="equal")
+    axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, label="Share of the true class")
-    bar.outline.set_visible(False)
     return figure
 
 

@@ -2,9 +2,44 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+
+class PartialFile:
+    """A binary file under a temporary name, which `commit` gives its own name and `discard` removes.
+
+    Every OSError names `path`: a full disk does not say by itself where it is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.file = self._temporary.open("wb")
+
+    def commit(self) -> None:
+        """The content is on the disk, under `path`."""
+        with self.naming_path():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self._temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Nothing is left of the file, unless it was committed."""
+        with suppress(OSError):  # closing flushes, which a full disk refuses once more
+            self.file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def naming_path(self) -> Iterator[None]:
+        """An OSError without a file name in the block gets `path` as its file name."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
 
 
 @contextmanager
@@ -14,15 +49,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     The bytes are on the disk before the name is, so a crash leaves the old file or the new one. The temporary
     name `.NAME.PID.tmp` lies beside `path`; what a killed process left under it is harmless.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = PartialFile(path)
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with partial.naming_path():
+            yield partial.file
+        partial.commit()
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.discard()
     sync_folder(path.parent)
 
 

@@ -13,6 +13,9 @@ from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
 ROW_GROUP_ROWS = 256
 """A row group holds at most this many rows, so that one row can be read without reading a whole shard."""
 
+PICTURELESS_ROW_GROUP_ROWS = 65536
+"""The same for a shard without pictures: its rows take a few bytes each, fewer than a small group would."""
+
 IMAGE_BYTES = "image.bytes"
 
 # Columns by which a reader would skip row groups. Extremes of free text, URLs or pictures help nobody.
@@ -115,5 +118,5 @@ def parquet_options(*, with_images: bool) -> dict[str, Any]:
         "write_statistics": INDEXED,
         "write_page_index": True,
         "data_page_version": "2.0",
-        "write_batch_size": 16 if with_images else ROW_GROUP_ROWS,
+        "write_batch_size": 16 if with_images else 1024,
     }

@@ -1,79 +1,19 @@
-"""Nothing half-written ever looks finished: temp name → fsync → rename, for files and for whole folders."""
+"""A dataset folder appears finished or not at all, and one process at a time writes it."""
 
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from mvsent.errors import OutputExistsError, UsageError
+from mvsent.shards.atomic import sync_folder
 from mvsent.shards.manifest import MANIFEST_FILE
 
 # What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
 _DATASET_ENTRIES = {MANIFEST_FILE, "README.md", "rejected.parquet", "data", "splits"}
 _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
-
-
-class PartialFile:
-    """A binary file under a temporary name, which `commit` gives its own name and `discard` removes.
-
-    Every OSError names `path`: a full disk does not say by itself where it is full.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        self.file = self._temporary.open("wb")
-
-    def commit(self) -> None:
-        """The content is on the disk, under `path`."""
-        with self.naming_path():
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            self._temporary.replace(self.path)
-
-    def discard(self) -> None:
-        """Nothing is left of the file, unless it was committed."""
-        with suppress(OSError):  # closing flushes, which a full disk refuses once more
-            self.file.close()
-        self._temporary.unlink(missing_ok=True)
-
-    @contextmanager
-    def naming_path(self) -> Iterator[None]:
-        """An OSError without a file name in the block gets `path` as its file name."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = error.filename or str(self.path)
-            raise
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under `path` when the block succeeds, and not at all when it fails.
-
-    Raises: OSError with `path` as its file name, when the disk is full.
-    """
-    partial = PartialFile(path)
-    try:
-        with partial.naming_path():
-            yield partial.file
-        partial.commit()
-    finally:
-        partial.discard()
-    fsync_folder(path.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    """The names in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -127,7 +67,7 @@ def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
-            fsync_folder(partial)
+            sync_folder(partial)
             _swap(partial, out, old)
         finally:
             _recover(out, partial, old)
@@ -173,4 +113,4 @@ def _swap(partial: Path, out: Path, old: Path) -> None:
     if out.exists() and any(out.iterdir()):
         out.rename(old)
     partial.rename(out)  # replaces an empty folder
-    fsync_folder(out.parent)
+    sync_folder(out.parent)

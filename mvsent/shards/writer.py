@@ -16,10 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.shards.atomic import PartialFile, atomic_write, sync_folder
 from mvsent.shards.card import card
 from mvsent.shards.manifest import MANIFEST_FILE, Funnel, Manifest, Shard, creation_time
-from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options, shard_name, stored_schema
-from mvsent.shards.staging import PartialFile, atomic_file, fsync_folder
+from mvsent.shards.schema import (
+    PICTURELESS_ROW_GROUP_ROWS,
+    ROW_GROUP_ROWS,
+    parquet_options,
+    shard_name,
+    stored_schema,
+)
 
 REJECTED_FILE = "rejected.parquet"
 _BUFFER_BYTES = 1 << 20
@@ -104,8 +110,8 @@ class DatasetWriter:
             shards=self._shards,
             **(extra or {}),
         )
-        fsync_folder(self.folder / "data")
-        with atomic_file(self.folder / REJECTED_FILE) as file:
+        sync_folder(self.folder / "data")
+        with atomic_write(self.folder / REJECTED_FILE) as file:
             pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason"])
         _write_text(self.folder / "README.md", card(manifest, self._licenses))
         _write_text(self.folder / MANIFEST_FILE, manifest.to_json())
@@ -159,13 +165,16 @@ class ShardFile:
         self._sink = _HashingSink(PartialFile(folder / self._path))
         self._stream = pa.BufferedOutputStream(pa.PythonFile(self._sink, mode="w"), _BUFFER_BYTES)
         self._parquet: pq.ParquetWriter | None = None
+        self._group_rows = 0
         self._pending = PAIR_SCHEMA.empty_table()
 
     def append(self, table: pa.Table) -> None:
         """Take any number of rows; those that fill row groups are written."""
+        if self._parquet is None and table.num_rows:
+            self._start(with_images=table["image"][0].is_valid)  # the first row decides, however rows are cut
         self.rows += table.num_rows
         pending = pa.concat_tables([self._pending, table])
-        n_whole = pending.num_rows - pending.num_rows % ROW_GROUP_ROWS
+        n_whole = pending.num_rows - pending.num_rows % max(1, self._group_rows)
         self._write(pending.slice(0, n_whole))
         self._pending = pending.slice(n_whole)
 
@@ -186,16 +195,20 @@ class ShardFile:
         self._stream.close()
         self._sink.partial.discard()
 
+    def _start(self, *, with_images: bool) -> None:
+        self._group_rows = ROW_GROUP_ROWS if with_images else PICTURELESS_ROW_GROUP_ROWS
+        options = parquet_options(with_images=with_images)
+        self._parquet = pq.ParquetWriter(self._stream, stored_schema(), **options)
+
     def _write(self, table: pa.Table) -> None:
         """Write row groups; each from contiguous columns, so that no earlier chunking shows in the bytes."""
+        if self._parquet is None:
+            return
         contiguous = all(column.num_chunks <= 1 for column in table.columns)
-        step = max(1, table.num_rows) if contiguous else ROW_GROUP_ROWS
+        step = max(1, table.num_rows) if contiguous else self._group_rows
         for start in range(0, table.num_rows, step):
             rows = table.slice(start, step).combine_chunks()
-            if self._parquet is None:
-                options = parquet_options(with_images=rows["image"].null_count < rows.num_rows)
-                self._parquet = pq.ParquetWriter(self._stream, stored_schema(), **options)
-            self._parquet.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+            self._parquet.write_table(rows, row_group_size=self._group_rows)
 
 
 class _HashingSink(io.RawIOBase):
@@ -231,5 +244,5 @@ def _count_reasons(rejected: pa.Table) -> dict[str, int]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with atomic_file(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())

@@ -47,7 +47,10 @@ def open_files(root: Path) -> Iterator[Files]:
         try:
             archive = zipfile.ZipFile(root)
         except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-            raise InputError(f"{root}: neither a folder nor a readable zip file: {error}") from None
+            raise InputError(
+                f"{root}: neither a folder nor a readable zip file ({error})",
+                "Give the dataset's folder or its zip",
+            ) from None
         with archive:
             yield ZipFiles(archive, root)
 
@@ -108,4 +111,4 @@ class ZipFiles:
             with self._archive.open(member) as file:
                 return file.read(limit + 1)  # whatever size the directory declares
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
-            raise InputError(f"{self.where(name)}: damaged in the zip: {error}") from None
+            raise InputError(f"{name}: damaged in {self._root.name}: {error}") from None

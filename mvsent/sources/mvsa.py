@@ -24,6 +24,7 @@ from mvsent.sources.archive import Files, open_files
 LABEL_FILE = "labelResultAll.txt"
 MAX_LABEL_FILE_BYTES = 2**30
 MAX_TEXT_BYTES = 2**16  # a tweet has at most 280 characters
+_HEADER_BYTES = 2**16
 
 _ROOT = re.compile(r"MVSA(?:[-_ ]?(?:Single|Multiple))?(?:\.zip)?", re.IGNORECASE)
 _ID = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # a file name that leads nowhere else
@@ -40,7 +41,7 @@ class Annotations:
 
     @property
     def name(self) -> str:
-        """The name it was given, or what the paper calls it: single or multiple by the number of annotators."""
+        """The name it was given, or the paper's: single or multiple by the number of annotators."""
         return self.given_name or ("mvsa-single" if self.votes.shape[1] == 1 else "mvsa-multiple")
 
 
@@ -125,11 +126,11 @@ def parse_annotations(data: bytes, where: str) -> Annotations:
     Raises: InputError naming the line of a bad header, row, id, label or repeated id; or for an empty or
     UTF-16 file.
     """
-    if not data.strip():
+    if not data[:_HEADER_BYTES].strip():
         raise InputError(f"{where}: the file is empty", "Unpack the dataset again")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:256]:
         raise InputError(f"{where}: UTF-16, not UTF-8", f"Convert it: iconv -f UTF-16 -t UTF-8 {where}")
-    n_annotators = _annotators(data[:65536].splitlines()[0], where)
+    n_annotators = _annotators(data[:_HEADER_BYTES].splitlines()[0], where)
     try:
         return _parse_columns(data, n_annotators)
     except (pa.ArrowInvalid, ValueError) as error:
@@ -166,7 +167,7 @@ def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
     )
     table = table.unify_dictionaries().combine_chunks()
     ids = table["id"].chunk(0) if table.num_rows else pa.array([], pa.string())
-    if not table.num_rows or not pc.all(pc.match_substring_regex(ids, _ID)).as_py() or not _unique(ids):
+    if not table.num_rows or not _fit_ids(ids):
         raise ValueError("no rows, a bad id or a repeated one")
     votes = np.empty((n_annotators, 2, len(ids)), dtype=np.int8)  # a column's votes lie side by side
     for k, name in enumerate(names[1:]):
@@ -176,13 +177,14 @@ def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
     return Annotations(ids, votes.transpose(2, 0, 1))
 
 
-def _unique(ids: pa.StringArray) -> bool:
-    """Whether no id is repeated; quick for the usual rising numbers."""
+def _fit_ids(ids: pa.StringArray) -> bool:
+    """Whether every id can be a file name and none is repeated; quick for the usual rising numbers."""
     try:
-        numbers = pc.cast(ids, pa.int64()).to_numpy()
+        numbers = pc.cast(ids, pa.uint64()).to_numpy()
     except pa.ArrowInvalid:
-        return len(ids.unique()) == len(ids)
-    return bool((np.diff(numbers) > 0).all()) or len(ids.unique()) == len(ids)
+        named: bool = pc.all(pc.match_substring_regex(ids, _ID)).as_py()
+        return named and len(ids.unique()) == len(ids)
+    return bool((numbers[1:] > numbers[:-1]).all()) or len(ids.unique()) == len(ids)
 
 
 def parse_vote(cell: str) -> tuple[Label, Label]:

@@ -1,0 +1,250 @@
+"""What is computed once from a dataset's pictures and then memory-mapped: feature maps, or square pixels.
+
+A cache folder is named by a hash over everything that its values depend on:
+
+    maps-efficientnet_lite0-3f…/
+      values.npy      a plain numpy file, written front to back
+      rows.txt        how many of its rows are on the disk for certain; the next run starts there
+      finished.json   what the hash was made from; written last, so whoever finds it finds all rows
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import torch
+from tqdm import tqdm
+
+from mvsent.errors import MvsentError
+from mvsent.features.backbones import Backbone, fused
+from mvsent.features.pixels import TRANSFORM_VERSION, pixel_batches
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.reader import Dataset
+
+log = logging.getLogger("mvsent")
+
+VALUES, ROWS, FINISHED = "values.npy", "rows.txt", "finished.json"
+BATCH_SIZE = 64  # pictures computed together; a kill -9 loses two such batches at most
+
+Array = npt.NDArray[Any]
+Mapped = np.memmap[Any, np.dtype[Any]]
+Produce = Callable[[int], Iterator[Array]]
+"""From a row number to the values of that row and all after it, a batch at a time."""
+
+
+def default_cache_dir() -> Path:
+    """Where features are kept: `MVSENT_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("MVSENT_CACHE") or platformdirs.user_cache_dir("mvsent"))
+
+
+def cached_maps(
+    dataset: Dataset,
+    backbone: Backbone,
+    *,
+    cache_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = False,
+) -> Mapped:
+    """The backbone's maps of every picture, float16 [N, C, H, W], computed now where they are not cached.
+
+    An interrupted computation goes on where it stopped; of two processes at once, one computes and one waits.
+
+    Raises:
+        DatasetError: a picture is missing or cannot be decoded.
+        MvsentError: there is no room for the maps.
+    """
+
+    def produce(start: int) -> Iterator[Array]:
+        network = fused(backbone).to(device)
+        for pixels in pixel_batches(dataset, backbone.size, batch_size, workers, slice(start, None)):
+            yield _maps(network, pixels, device)
+
+    entry = _Entry(
+        cache_dir or default_cache_dir(),
+        kind=f"maps-{backbone.name}",
+        shape=(len(dataset), backbone.channels, *backbone.grid),
+        dtype=np.dtype(np.float16),
+        depends_on={
+            "dataset": dataset.sha256,
+            "backbone": backbone.name,
+            "tap": backbone.tap,
+            "weights": backbone.weights_sha256,
+            "size": backbone.size,
+            "transform": TRANSFORM_VERSION,
+        },
+    )
+    return entry.values(produce, f"features of {dataset.name}", quiet=quiet)
+
+
+def cached_pixels(
+    dataset: Dataset,
+    size: int,
+    *,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = False,
+) -> Mapped:
+    """Every picture as `decode_pixels` gives it, uint8 [N, 3, size, size]; see `cached_maps`."""
+
+    def produce(start: int) -> Iterator[Array]:
+        for pixels in pixel_batches(dataset, size, batch_size, workers, slice(start, None)):
+            yield pixels.contiguous().numpy()
+
+    entry = _Entry(
+        cache_dir or default_cache_dir(),
+        kind=f"pixels-{size}",
+        shape=(len(dataset), 3, size, size),
+        dtype=np.dtype(np.uint8),
+        depends_on={"dataset": dataset.sha256, "size": size, "transform": TRANSFORM_VERSION},
+    )
+    return entry.values(produce, f"pixels of {dataset.name}", quiet=quiet)
+
+
+@torch.inference_mode()
+def _maps(network: Backbone, pixels: torch.Tensor, device: torch.device | str) -> Array:
+    # In single precision on every device, so that the maps do not depend on where they were computed.
+    values: Array = network(pixels.to(device)).half().contiguous().cpu().numpy()
+    return values
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One array of the cache, which may be finished, begun, or not there."""
+
+    cache_dir: Path
+    kind: str
+    shape: tuple[int, ...]  # rows first
+    dtype: np.dtype[Any]
+    depends_on: dict[str, str | int] = field(hash=False)
+
+    @property
+    def folder(self) -> Path:
+        key = hashlib.sha256(json.dumps(self.depends_on, sort_keys=True).encode()).hexdigest()
+        return self.cache_dir / f"{self.kind}-{key[:24]}"
+
+    @property
+    def header(self) -> bytes:
+        """The first bytes of the numpy file."""
+        file = io.BytesIO()
+        form = {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, form)
+        return file.getvalue()
+
+    @property
+    def row_size(self) -> int:
+        """Bytes of a row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def size(self, n_rows: int) -> int:
+        """Bytes of the numpy file when it holds `n_rows` rows."""
+        return len(self.header) + n_rows * self.row_size
+
+    def values(self, produce: Produce, what: str, *, quiet: bool) -> Mapped:
+        """The finished array, mapped read-only; what is missing of it is computed first."""
+        if not self.is_finished():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _only_process(self.folder, what):
+                if not self.is_finished():  # another process may have finished it meanwhile
+                    self._complete(produce, what, quiet=quiet)
+        mapped: Mapped = np.load(self.folder / VALUES, mmap_mode="r")
+        return mapped
+
+    def is_finished(self) -> bool:
+        path = self.folder / VALUES
+        whole = self.size(self.shape[0])
+        return (self.folder / FINISHED).exists() and path.exists() and path.stat().st_size == whole
+
+    def _complete(self, produce: Produce, what: str, *, quiet: bool) -> None:
+        start = self._rows_done()
+        self._check_room(self.shape[0] - start)
+        hidden = quiet or not sys.stderr.isatty()
+        bar = tqdm(total=self.shape[0], initial=start, desc=what, unit=" images", disable=hidden)
+        try:
+            with bar, self._open_at(start) as file, ThreadPoolExecutor(1, "cache") as disk:
+                self._write_all(file, produce(start), start, disk, bar)
+            with atomic_write(self.folder / FINISHED) as marker:
+                marker.write(json.dumps(self.depends_on | {"shape": self.shape}, indent=2).encode())
+        except OSError as error:  # a full disk does not say which disk
+            error.filename = error.filename or str(self.folder / VALUES)
+            raise
+
+    def _write_all(
+        self, file: BinaryIO, batches: Iterator[Array], done: int, disk: Executor, bar: "tqdm[NoReturn]"
+    ) -> None:
+        """Append `batches` after row `done`; each is written while the next one is computed."""
+        writing: Future[None] | None = None
+        for batch in batches:
+            if writing:
+                writing.result()
+            done += len(batch)
+            writing = disk.submit(self._append, file, batch, done)
+            bar.update(len(batch))
+        if writing:
+            writing.result()
+
+    def _rows_done(self) -> int:
+        """How many rows an earlier run left behind for certain."""
+        try:
+            n_rows = int((self.folder / ROWS).read_text())
+            size = (self.folder / VALUES).stat().st_size
+        except (FileNotFoundError, ValueError):
+            return 0
+        return n_rows if 0 < n_rows <= self.shape[0] and size >= self.size(n_rows) else 0
+
+    def _check_room(self, n_rows: int) -> None:
+        need, free = n_rows * self.row_size, shutil.disk_usage(self.folder).free
+        if need > free:
+            raise MvsentError(
+                f"{self.folder}: needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+                "Make room, or set MVSENT_CACHE to a folder on a larger disk",
+            )
+
+    @contextmanager
+    def _open_at(self, start: int) -> Iterator[BinaryIO]:
+        """The numpy file, cut after row `start`, to append to.
+
+        It is written and not mapped: a full disk is an error then, not a bus error.
+        """
+        path = self.folder / VALUES
+        with path.open("r+b" if start else "wb") as file:
+            file.write(self.header)
+            file.truncate(self.size(start))
+            file.seek(0, os.SEEK_END)
+            yield file
+
+    def _append(self, file: BinaryIO, batch: Array, done: int) -> None:
+        file.write(batch.data)
+        file.flush()
+        os.fsync(file.fileno())
+        with atomic_write(self.folder / ROWS) as rows:
+            rows.write(str(done).encode())
+
+
+@contextmanager
+def _only_process(folder: Path, what: str) -> Iterator[None]:
+    """Within the block no other process computes the array in `folder`; waits for one that does."""
+    with (folder / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another process computes the %s; waiting for it", what)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

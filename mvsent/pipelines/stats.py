@@ -1,0 +1,148 @@
+"""What datasets hold, by their columns: labels beside the paper's Table I, lengths, sizes, duplicates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mvsent.curate.table_one import PAPER_TABLE_I
+from mvsent.errors import DatasetError
+from mvsent.pipelines.split import dataset_groups
+from mvsent.shards.manifest import MANIFEST_FILE
+from mvsent.shards.reader import Dataset
+
+PERCENTILES = (0, 5, 50, 95, 100)
+_BATCH_ROWS = 8192
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DatasetStats:
+    """One dataset in figures; percentiles are those of `PERCENTILES`, empty where nothing was measured."""
+
+    folder: Path
+    name: str
+    labels: dict[str, int]
+    annotation: str
+    """strong: people labelled the pairs; weak: the query did; empty: neither is known."""
+    paper: dict[str, int] | None
+    """The paper's label counts for a dataset of this name."""
+    words: list[int]
+    widths: list[int]
+    heights: list[int]
+    n_images: int
+    n_duplicates: int
+    """Rows with the text or picture of another row."""
+    n_contradicted: int
+    """Those of them whose group has more than one label."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.labels.values())
+
+    def document(self) -> dict[str, Any]:
+        """The figures as JSON."""
+        return {
+            "folder": str(self.folder),
+            "name": self.name,
+            "labels": self.labels,
+            "total": self.total,
+            "annotation": self.annotation,
+            "paper": self.paper,
+            "percentiles": list(PERCENTILES),
+            "text_words": self.words,
+            "image_width": self.widths,
+            "image_height": self.heights,
+            "images": self.n_images,
+            "duplicates": self.n_duplicates,
+            "contradicted": self.n_contradicted,
+        }
+
+
+def dataset_folders(folders: Sequence[Path], parent: Path = Path("data")) -> list[Path]:
+    """`folders`, or if there are none, every finished dataset in `parent`. Raises: DatasetError for none."""
+    found = list(folders) or sorted(path.parent for path in parent.glob(f"[!.]*/{MANIFEST_FILE}"))
+    if not found:
+        raise DatasetError(
+            f"{parent}: no dataset there", "Build one with `mvsent reconcile-mvsa ROOT`, or name its folder"
+        )
+    return found
+
+
+def dataset_stats(folder: Path) -> DatasetStats:
+    """The figures of the dataset in `folder`; its pictures are not read. Raises: DatasetError."""
+    dataset = Dataset.open(folder)
+    columns = ["text", "width", "height", "query_sentiment"]
+    words, widths, heights = (np.zeros(1, dtype=np.int64) for _ in range(3))
+    n_scored = 0
+    for batch in dataset.batches(columns, _BATCH_ROWS):
+        words = _added(words, _word_counts(batch["text"]))
+        widths = _added(widths, batch["width"])
+        heights = _added(heights, batch["height"])
+        n_scored += len(batch) - batch["query_sentiment"].null_count
+    groups = dataset_groups(dataset)
+    twins, contradicted = _duplicates(groups, dataset.labels)
+    paper = PAPER_TABLE_I.get(dataset.name)
+    return DatasetStats(
+        folder=folder,
+        name=dataset.name,
+        labels=dict(dataset.manifest.labels),
+        annotation=_annotation(dataset, n_scored),
+        paper=dict(paper) if paper else None,
+        words=_percentiles(words),
+        widths=_percentiles(widths),
+        heights=_percentiles(heights),
+        n_images=int(widths.sum()),
+        n_duplicates=twins,
+        n_contradicted=contradicted,
+    )
+
+
+def _word_counts(texts: pa.Array) -> pa.Array:
+    """Whitespace-separated words in each text; null where there is no text."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    n_words = pc.list_value_length(pc.utf8_split_whitespace(trimmed))
+    return pc.if_else(pc.equal(trimmed, ""), 0, n_words)
+
+
+def _added(histogram: Counts, values: pa.Array) -> Counts:
+    """The histogram with `values` counted in; nulls are not counted."""
+    more = np.bincount(values.drop_null().to_numpy(), minlength=len(histogram))
+    more[: len(histogram)] += histogram
+    return more
+
+
+def _percentiles(histogram: Counts) -> list[int]:
+    """The smallest values that reach each share of `PERCENTILES`.
+
+    >>> _percentiles(np.array([0, 3, 0, 1]))
+    [1, 1, 1, 3, 3]
+    """
+    reached = np.cumsum(histogram)
+    if reached[-1] == 0:
+        return []
+    wanted = np.maximum(np.ceil(np.array(PERCENTILES) / 100 * reached[-1]), 1)
+    return [int(value) for value in np.searchsorted(reached, wanted)]
+
+
+def _annotation(dataset: Dataset, n_scored: int) -> str:
+    if n_scored:
+        return "weak"
+    votes = dataset.table(["votes"])["votes"]
+    return "strong" if votes.null_count < len(votes) else ""
+
+
+def _duplicates(groups: Counts, labels: npt.NDArray[np.int8]) -> tuple[int, int]:
+    """Rows in a group of two or more; rows in a group with two labels or more."""
+    if len(groups) == 0:
+        return 0, 0
+    size = np.bincount(groups)
+    pairs = np.unique(np.stack([groups, labels]), axis=1)
+    n_labels = np.bincount(pairs[0])
+    return int(size[size > 1].sum()), int(size[n_labels > 1].sum())

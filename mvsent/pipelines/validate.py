@@ -1,0 +1,251 @@
+"""Is a dataset what its manifest says? Everything is recomputed, and every picture decoded."""
+
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from mvsent.curate.images import Rejection, check_image
+from mvsent.errors import SplitError
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.shards.manifest import Manifest, Shard
+from mvsent.shards.reader import size_problem
+from mvsent.shards.schema import ROW_GROUP_ROWS
+from mvsent.shards.writer import REJECTED_FILE
+from mvsent.splits import read_split
+
+MAX_LISTED = 100
+"""Problems that a report lists; the others are counted."""
+
+_REASONS = set(map(str, Reason))
+_NO_LIMIT = 2**62  # of pixels or bytes: whether a picture is too large was decided when it was kept
+_LABEL_COLUMNS = ("label", "text_label", "image_label")
+_CHECKED = ["id", "image", *_LABEL_COLUMNS, "width", "height", "sha256"]
+
+
+@dataclass
+class ValidationReport:
+    """What was looked at, and every problem found, one line each."""
+
+    folder: Path
+    name: str
+    n_shards: int = 0
+    n_rows: int = 0
+    n_images: int = 0
+    n_splits: int = 0
+    problems: list[str] = field(default_factory=list)
+    """The first `MAX_LISTED`."""
+    n_problems: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return self.n_problems == 0
+
+    def add(self, problem: str) -> None:
+        """Count a problem, and list it if there is room."""
+        self.n_problems += 1
+        if len(self.problems) < MAX_LISTED:
+            self.problems.append(problem)
+
+    def document(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {"clean": self.clean, **vars(self), "folder": str(self.folder)}
+
+
+def validate(folder: Path, workers: int = 0, *, quiet: bool = False) -> ValidationReport:
+    """The report on the dataset in `folder`: hashes, schema, rows, labels, funnel, ids, pictures, splits.
+
+    Args:
+        workers: threads that decode pictures; 0 is one a core.
+
+    Raises: DatasetError when `folder` is no finished dataset.
+    """
+    manifest = Manifest.load(folder)
+    report = ValidationReport(folder, manifest.name)
+    rows = _Rows()
+    hidden = quiet or not sys.stderr.isatty()
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        tqdm(total=manifest.funnel.kept, unit="pair", disable=hidden) as progress,
+    ):
+        for shard in manifest.shards:
+            _check_shard(report, shard, rows, pool, progress)
+    _check_rows(report, manifest, rows)
+    _check_funnel(report, manifest)
+    _check_folder(report, manifest)
+    if report.n_rows == sum(shard.rows for shard in manifest.shards):  # else every split would seem wrong
+        _check_splits(report, rows)
+    return report
+
+
+@dataclass
+class _Rows:
+    """What has to be compared across shards."""
+
+    ids: list[pa.Array] = field(default_factory=list)
+    labels: Counter[int] = field(default_factory=Counter)
+
+
+def _check_shard(
+    report: ValidationReport, shard: Shard, rows: _Rows, pool: ThreadPoolExecutor, progress: Any
+) -> None:
+    path = report.folder / shard.path
+    report.n_shards += 1
+    if problem := size_problem(report.folder, shard):
+        report.add(problem)
+    if not path.is_file():
+        return
+    digest = pool.submit(_file_sha256, path)
+    try:
+        with pq.ParquetFile(path) as file:
+            if _has_layout(report, path, shard, file):
+                for group in range(file.metadata.num_row_groups):
+                    table = file.read_row_group(group, _CHECKED)
+                    _check_group(report, path, table, rows, pool)
+                    progress.update(table.num_rows)
+    except (OSError, pa.ArrowException) as error:
+        report.add(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})")
+    if digest.result() != shard.sha256:
+        report.add(f"{path}: altered: sha256 is {digest.result()}, the manifest says {shard.sha256}")
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has_layout(report: ValidationReport, path: Path, shard: Shard, file: pq.ParquetFile) -> bool:
+    """Whether the file has a Pair's columns; row and group counts that differ are noted as well."""
+    n_rows = file.metadata.num_rows
+    if n_rows != shard.rows:
+        report.add(f"{path}: {n_rows} rows, the manifest says {shard.rows}")
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    if max(sizes, default=0) > ROW_GROUP_ROWS:
+        report.add(f"{path}: a row group of {max(sizes)} rows, the most is {ROW_GROUP_ROWS}")
+    wrong = [f.name for f in PAIR_SCHEMA if f not in file.schema_arrow] + [
+        name for name in file.schema_arrow.names if name not in PAIR_SCHEMA.names
+    ]
+    if wrong:
+        report.add(f"{path}: not the columns of a pair: {', '.join(wrong)}")
+    return not wrong
+
+
+def _check_group(
+    report: ValidationReport, path: Path, table: pa.Table, rows: _Rows, pool: ThreadPoolExecutor
+) -> None:
+    report.n_rows += table.num_rows
+    rows.ids.append(table["id"].combine_chunks())
+    for name in _LABEL_COLUMNS:
+        counts = {c["values"]: c["counts"] for c in pc.value_counts(table[name]).to_pylist()}
+        strange = [value for value in counts if value not in range(len(LABEL_NAMES)) and value is not None]
+        if strange:
+            report.add(f"{path}: {name} {strange[0]} is none of 0, 1, 2")
+        if name == "label":
+            rows.labels.update(counts)
+    pairs = table.select(["id", "image", "width", "height", "sha256"])
+    report.n_images += len(pairs) - pairs["image"].null_count
+    for problem in pool.map(_image_problem, *(pairs[name].to_pylist() for name in pairs.column_names)):
+        if problem:
+            report.add(problem)
+
+
+def _image_problem(
+    id: str, image: Mapping[str, Any] | None, width: int | None, height: int | None, sha256: str | None
+) -> str:
+    """What is wrong with a row's picture; empty if nothing. A row without one says nothing about it."""
+    stated = (width, height, sha256)
+    if image is None:
+        return "" if stated == (None, None, None) else f"{id}: has the size or hash of a picture, but none"
+    data = image["bytes"]
+    if data is None:
+        return f"{id}: the picture has no bytes"
+    facts = check_image(data, max_pixels=_NO_LIMIT, max_bytes=_NO_LIMIT)
+    if isinstance(facts, Rejection):
+        return f"{id}: {facts.reason}: {facts.detail}"
+    found = (facts.width, facts.height, facts.sha256)
+    names = ("width", "height", "sha256")
+    wrong = [
+        f"{name} is {is_}, the row says {said}"
+        for name, is_, said in zip(names, found, stated, strict=True)
+        if is_ != said
+    ]
+    return f"{id}: {'; '.join(wrong)}" if wrong else ""
+
+
+def _check_rows(report: ValidationReport, manifest: Manifest, rows: _Rows) -> None:
+    """Ids are unique, and the counts are those of the manifest."""
+    ids = pa.chunked_array(rows.ids, pa.string())
+    if ids.null_count:
+        report.add(f"{ids.null_count} rows have no id")
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    for entry in repeated.slice(0, MAX_LISTED).to_pylist():
+        report.add(f"{entry['values']}: {entry['counts']} rows have this id")
+    report.n_problems += max(0, len(repeated) - MAX_LISTED)
+    for label, name in enumerate(LABEL_NAMES):
+        if rows.labels[label] != manifest.labels.get(name, 0):
+            report.add(
+                f"{rows.labels[label]} rows are {name}, the manifest says {manifest.labels.get(name, 0)}"
+            )
+
+
+def _check_funnel(report: ValidationReport, manifest: Manifest) -> None:
+    """Every input row is kept or dropped for one known reason, and rejected.parquet lists the dropped."""
+    funnel = manifest.funnel
+    if not funnel.adds_up:
+        report.add(
+            f"the funnel does not add up: {funnel.input} in, {funnel.kept} kept, dropped {funnel.dropped}"
+        )
+    if funnel.kept != report.n_rows:
+        report.add(f"{report.n_rows} rows, the funnel says {funnel.kept} were kept")
+    path = report.folder / REJECTED_FILE
+    try:
+        rejected = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        report.add(f"{path}: not readable ({str(error).splitlines()[0]})")
+        return
+    if not rejected.schema.equals(REJECTED_SCHEMA):
+        report.add(f"{path}: not the columns {', '.join(REJECTED_SCHEMA.names)}")
+        return
+    listed = {c["values"]: c["counts"] for c in pc.value_counts(rejected["reason"]).to_pylist()}
+    for reason in sorted(listed.keys() | funnel.dropped.keys(), key=str):
+        n_listed, n_dropped = listed.get(reason, 0), funnel.dropped.get(reason, 0)
+        if reason not in _REASONS:
+            report.add(f"{path}: unknown reason {reason!r}")
+        if n_listed != n_dropped:
+            report.add(f"{path}: {n_listed} rows for {reason}, the funnel says {n_dropped}")
+
+
+def _check_folder(report: ValidationReport, manifest: Manifest) -> None:
+    """Nothing lies among the shards that the manifest does not know, and there is a card."""
+    known = {shard.path for shard in manifest.shards}
+    for path in sorted((report.folder / "data").glob("*")):
+        if f"data/{path.name}" not in known:
+            report.add(f"{path}: not in the manifest")
+    if not (report.folder / "README.md").is_file():
+        report.add(f"{report.folder}: has no README.md")
+
+
+def _check_splits(report: ValidationReport, rows: _Rows) -> None:
+    """Every split covers the ids with known roles."""
+    ids = pa.chunked_array(rows.ids, pa.string()).to_pylist()
+    for path in _split_files(report.folder):
+        report.n_splits += 1
+        try:
+            read_split(path, ids)
+        except SplitError as error:
+            report.add(error.what)
+
+
+def _split_files(folder: Path) -> Iterator[Path]:
+    yield from sorted((folder / "splits").glob("[!.]*.parquet"))

@@ -1,0 +1,95 @@
+"""Datasets and their splits as text for the terminal, from the documents that `--json` prints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvsent.pairs import LABEL_NAMES
+from mvsent.report.tables import UNDEFINED, aligned, percent
+
+_TABLE_ONE_LABELS = ("positive", "negative", "neutral")  # in the paper's order
+
+
+def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Table I of the datasets, each with the paper's row under it, then what the paper does not give."""
+    return f"{_table_one(documents)}\n\n{_figures(documents)}"
+
+
+def _table_one(documents: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for document in documents:
+        rows.append(_label_row(document["name"], document["labels"], document["annotation"]))
+        if document["paper"]:
+            kind = "weak" if document["paper"]["neutral"] == 0 else "strong"
+            rows.append(_label_row("  the paper's", document["paper"], kind))
+    return aligned(("dataset", *_TABLE_ONE_LABELS, "total", "label"), rows)
+
+
+def _label_row(name: str, labels: Mapping[str, int], annotation: str) -> list[str]:
+    counts = [labels.get(label, 0) for label in _TABLE_ONE_LABELS]
+    return [name, *(str(n) if n else UNDEFINED for n in counts), str(sum(counts)), annotation or UNDEFINED]
+
+
+def _figures(documents: Sequence[Mapping[str, Any]]) -> str:
+    header = ("", *(document["name"] for document in documents))
+    low, middle, high = 1, 2, 3  # the 5th, 50th and 95th percentile
+    rows = [
+        ["words a text (5%, 50%, 95%)", *(_spread(d["text_words"], low, middle, high) for d in documents)],
+        ["image width in pixels", *(_spread(d["image_width"], low, middle, high) for d in documents)],
+        ["image height in pixels", *(_spread(d["image_height"], low, middle, high) for d in documents)],
+        ["images", *(str(d["images"]) for d in documents)],
+        ["rows with a duplicate", *(_share(d["duplicates"], d["total"]) for d in documents)],
+        ["… that has another label", *(_share(d["contradicted"], d["total"]) for d in documents)],
+    ]
+    return aligned(header, rows)
+
+
+def _spread(percentiles: Sequence[int], *places: int) -> str:
+    return " ".join(str(percentiles[place]) for place in places) if percentiles else UNDEFINED
+
+
+def _share(n: int, total: int) -> str:
+    """A number of rows and what share of all it is.
+
+    >>> _share(3, 60)
+    '3 (5.00%)'
+    """
+    return f"{n} ({percent(n / total)}%)" if total else "0"
+
+
+def render_split(document: Mapping[str, Any]) -> str:
+    """The rows of each fold by role, the labels of its test rows, and what a plain protocol would leak."""
+    seed = f", seed {document['seed']}" if document["seed"] else ""
+    rows = [_fold_row(fold, roles) for fold, roles in enumerate(document["folds"])]
+    tested = [f"test {name}" for name in LABEL_NAMES]
+    parts = [
+        f"{document['protocol']}{seed} → {document['path']}",
+        aligned(("fold", "train", "validation", "test", *tested), rows),
+    ]
+    if document["leak"]:
+        parts.append(_leak(document["protocol"].removeprefix("grouped-"), document["leak"]))
+    return "\n\n".join(parts)
+
+
+def _fold_row(fold: int, roles: Mapping[str, Mapping[str, int]]) -> list[str]:
+    sums = [sum(roles[role].values()) for role in ("train", "validation", "test")]
+    return [str(fold), *map(str, sums), *(str(roles["test"][name]) for name in LABEL_NAMES)]
+
+
+def _leak(plain: str, leak: Mapping[str, int]) -> str:
+    share = percent(leak["n_leaked"] / leak["n_test"]) if leak["n_test"] else "0.00"
+    return (
+        f"{leak['n_rows']} rows in {leak['n_groups']} groups of duplicates, kept on one side here.\n"
+        f"In {plain}, {leak['n_leaked']} of {leak['n_test']} test rows ({share}%) have a twin in training."
+    )
+
+
+def render_validation(document: Mapping[str, Any]) -> str:
+    """Every problem on a line of its own, then what was looked at."""
+    unlisted = document["n_problems"] - len(document["problems"])
+    lines = list(document["problems"])
+    if unlisted:
+        lines.append(f"… and {unlisted} more")
+    seen = f"{document['n_rows']} rows, {document['n_images']} pictures, {document['n_shards']} shards"
+    verdict = "clean" if document["clean"] else f"{document['n_problems']} problems"
+    lines.append(f"{document['folder']}: {verdict} ({seen}, {document['n_splits']} splits)")
+    return "\n".join(lines)

@@ -1,0 +1,346 @@
+"""Named protocols: which rows train, validate and test in every fold; and splits made by somebody else."""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
+from sklearn.model_selection import StratifiedKFold
+
+from mvsent.errors import SplitError
+from mvsent.pairs import Label
+
+log = logging.getLogger("mvsent")
+
+PROTOCOLS = ("paper-5x", "kfold-5", "kfold-10", "grouped-paper-5x", "grouped-kfold-5", "grouped-kfold-10")
+GROUPED = "grouped-"
+
+ROLES = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = 0, 1, 2
+ABSENT = -1
+"""The role of a row that a fold does not use."""
+
+_OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
+
+Ints = npt.NDArray[np.int64]
+Roles = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which rows train, validate and test in every fold."""
+
+    protocol: str
+    seed: int
+    ids: list[str]
+    roles: Roles
+    """int8 [F, N]: TRAIN, VALIDATION, TEST or ABSENT."""
+
+    @property
+    def n_folds(self) -> int:
+        return len(self.roles)
+
+    def rows(self, fold: int, role: int) -> Ints:
+        """The rows that have `role` in `fold`, ascending."""
+        return np.flatnonzero(self.roles[fold] == role)
+
+    @property
+    def sha256(self) -> str:
+        """Identifies who is where: the same for the same ids with the same roles."""
+        digest = hashlib.sha256("\n".join(self.ids).encode())
+        digest.update(self.roles.tobytes())
+        return digest.hexdigest()
+
+
+def make_split(
+    ids: Sequence[str],
+    labels: npt.NDArray[np.int8],
+    protocol: str,
+    seed: int = 0,
+    groups: Ints | None = None,
+) -> Split:
+    """The split of `protocol`: the same for the same ids, labels, seed and groups.
+
+    Args:
+        labels: int8 [N].
+        groups: int [N], needed by the grouped protocols: rows of one group get one role in each fold.
+
+    Raises: SplitError for an unknown protocol, or when a class would be missing from training.
+    """
+    if protocol not in PROTOCOLS:
+        raise SplitError(f"unknown protocol {protocol!r}", f"Choose from {', '.join(PROTOCOLS)}")
+    if not protocol.startswith(GROUPED):
+        groups = None
+    elif groups is None:
+        raise SplitError(f"{protocol} needs the groups of duplicates", "Give them")
+    plain = protocol.removeprefix(GROUPED)
+    if plain == "paper-5x":
+        folds = [_fold(tenths(labels, groups, seed + i), [0], 1) for i in range(5)]
+    else:
+        n_folds = int(plain.removeprefix("kfold-"))
+        width, tenth = 10 // n_folds, tenths(labels, groups, seed)
+        folds = [
+            _fold(tenth, range(i * width, (i + 1) * width), (i + 1) * width % 10) for i in range(n_folds)
+        ]
+    split = Split(protocol, seed, list(ids), np.stack(folds))
+    _check_classes(split, labels)
+    return split
+
+
+def _fold(tenth: Ints, test: Sequence[int], validation: int) -> Roles:
+    roles = np.full(len(tenth), TRAIN, dtype=np.int8)
+    roles[tenth == validation] = VALIDATION
+    roles[np.isin(tenth, test)] = TEST
+    return roles
+
+
+def tenths(labels: npt.NDArray[np.int8], groups: Ints | None, seed: int) -> Ints:
+    """[N], values 0 … 9: ten parts with the same share of every class; a group lies within one part.
+
+    Raises: SplitError when no class has ten rows.
+    """
+    counts = np.bincount(labels)
+    if len(labels) == 0 or counts.max() < 10:
+        raise SplitError(f"{len(labels)} rows are too few for tenths", "At least one class needs ten rows")
+    if groups is not None:
+        return _grouped_tenths(labels, groups, seed)
+    part = np.empty(len(labels), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # `_check_classes` says it once, with the class's name
+        folds = StratifiedKFold(10, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
+        for number, (_, test) in enumerate(folds):
+            part[test] = number
+    return part
+
+
+def _grouped_tenths(labels: npt.NDArray[np.int8], groups: Ints, seed: int) -> Ints:
+    """Groups first, the largest first, each to the part that has least of its classes; single rows fill up.
+
+    scikit-learn's StratifiedGroupKFold has no short way for single rows: it takes seconds for the 4511 rows
+    of MVSA-Single, and leaves the classes less level than this.
+    """
+    rng = np.random.default_rng(seed)
+    class_size = np.maximum(np.bincount(labels), 1)
+    part = np.full(len(labels), -1, dtype=np.int64)
+    filled = np.zeros((10, len(class_size)), dtype=np.int64)
+    for rows in _groups_by_size(groups, rng):
+        in_group = np.bincount(labels[rows], minlength=len(class_size))
+        part[rows] = chosen = int(np.argmin(filled @ (in_group / class_size**2)))
+        filled[chosen] += in_group
+    order = rng.permutation(len(labels))
+    for label in range(len(class_size)):
+        single = order[(part[order] < 0) & (labels[order] == label)]
+        part[single] = np.repeat(np.arange(10), _top_up(filled[:, label], len(single)))
+    numbers: Ints = rng.permutation(10)[part]  # or the largest group would always lie in part 0
+    return numbers
+
+
+def _groups_by_size(groups: Ints, rng: np.random.Generator) -> list[Ints]:
+    """The rows of each group that has more than one, the largest group first, equals in random order."""
+    _, group = np.unique(groups, return_inverse=True)
+    group = rng.permutation(group.max() + 1)[group]
+    size = np.bincount(group)
+    members = np.lexsort((group, -size[group]))
+    members = members[size[group[members]] > 1]
+    return np.split(members, np.flatnonzero(np.diff(group[members])) + 1) if len(members) else []
+
+
+def _top_up(filled: Ints, n: int) -> Ints:
+    """How many of `n` more rows each part gets, so that all end as level as they can.
+
+    >>> _top_up(np.array([4, 0, 1]), 4).tolist()
+    [0, 3, 1]
+    """
+    order = np.argsort(filled, kind="stable")
+    level = filled[order]
+    needed = level * np.arange(len(level)) - (
+        np.cumsum(level) - level
+    )  # to raise all lower parts to this one
+    low = order[: np.searchsorted(needed, n, side="right")]
+    height, rest = divmod(int(filled[low].sum()) + n, len(low))
+    extra = np.zeros_like(filled)
+    extra[low] = height - filled[low]
+    extra[low[:rest]] += 1
+    return extra
+
+
+def _check_classes(split: Split, labels: npt.NDArray[np.int8]) -> None:
+    """Raises: SplitError where a training fold lacks a class; where another role does, it logs that."""
+    for label, n_rows in enumerate(np.bincount(labels).tolist()):
+        if n_rows == 0:
+            continue
+        count = [(split.roles[:, labels == label] == role).sum(axis=1) for role in (TRAIN, VALIDATION, TEST)]
+        name, rows = str(Label(label)), "1 row" if n_rows == 1 else f"{n_rows} rows"
+        if count[TRAIN].min() == 0:
+            raise SplitError(
+                f"{split.protocol}: class {name} ({rows} in all) is missing from training in fold "
+                f"{int(count[TRAIN].argmin())}",
+                "Add rows of that class, or drop it from the dataset",
+            )
+        n_lacking = int(((count[VALIDATION] == 0) | (count[TEST] == 0)).sum())
+        if n_lacking:
+            log.warning(
+                "%s: class %s (%s in all) is missing from validation or test in %d of %d folds",
+                split.protocol,
+                name,
+                rows,
+                n_lacking,
+                split.n_folds,
+            )
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Rows that repeat another's text or picture, and how many a split tests after training on a twin."""
+
+    n_groups: int
+    """Groups of two rows or more."""
+    n_rows: int
+    """Rows in those groups."""
+    n_test: int
+    """Test rows, over all folds."""
+    n_leaked: int
+    """Those of them with a twin among the training rows of their fold."""
+
+
+def count_leak(split: Split, groups: Ints) -> Leak:
+    """What `split` leaks between test and training, by the group [N] of every row."""
+    _, group = np.unique(groups, return_inverse=True)
+    size = np.bincount(group)
+    n_leaked = 0
+    for roles in split.roles:
+        n_training = np.bincount(group[roles == TRAIN], minlength=len(size))
+        n_leaked += int((n_training[group[roles == TEST]] > 0).sum())
+    n_test = int((split.roles == TEST).sum())
+    return Leak(int((size > 1).sum()), int(size[size > 1].sum()), n_test, n_leaked)
+
+
+def write_split(split: Split, file: Path | IO[bytes]) -> None:
+    """`file` holds the split as Parquet: a row for each id of each fold; protocol and seed as metadata."""
+    fold, row = np.nonzero(split.roles != ABSENT)
+    metadata = {"mvsent.protocol": split.protocol, "mvsent.seed": str(split.seed)}
+    names = pa.DictionaryArray.from_arrays(pa.array(split.roles[fold, row]), pa.array(ROLES))
+    table = pa.table(
+        {"id": pa.array(split.ids).take(pa.array(row)), "fold": fold.astype(np.int32), "role": names},
+        schema=pa.schema(
+            [("id", pa.string()), ("fold", pa.int32()), ("role", names.type)], metadata=metadata
+        ),
+    )
+    pq.write_table(table, file, compression="zstd")
+
+
+def read_split(path: Path, ids: Sequence[str]) -> Split:
+    """The split in a Parquet, CSV or TSV file with the columns id, role and, if it has several folds, fold.
+
+    Folds are numbered from 0 in the order of the file's numbers. Roles may also be called training, val,
+    valid or dev. If no id fits the dataset, they are tried as what follows the colon in the dataset's ids.
+
+    Raises: SplitError when the file is no split, or does not cover exactly `ids`.
+    """
+    table = _read_table(path)
+    role = _role_numbers(path, table["role"])
+    fold = _fold_numbers(path, table)
+    row = _row_numbers(path, table["id"], ids)
+    n_folds = int(fold.max()) + 1
+    times = np.bincount(fold * len(ids) + row, minlength=n_folds * len(ids))
+    if times.max() > 1:
+        twice_in, twice = divmod(int(times.argmax()), len(ids))
+        raise SplitError(f"{path}: id {ids[twice]} has two roles in fold {twice_in}", "Leave one")
+    roles = np.full((n_folds, len(ids)), ABSENT, dtype=np.int8)
+    roles[fold, row] = role
+    metadata = table.schema.metadata or {}
+    protocol = metadata.get(b"mvsent.protocol", path.stem.encode()).decode()
+    return Split(protocol, int(metadata.get(b"mvsent.seed", b"0")), list(ids), roles)
+
+
+def _read_table(path: Path) -> pa.Table:
+    """The file as columns id, role and perhaps fold, all strings except in Parquet."""
+    next_step = "Give a .parquet, .csv or .tsv file with the columns id, role and, if needed, fold"
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else _read_text(path)
+    except FileNotFoundError:
+        raise SplitError(f"{path}: no such split file", next_step) from None
+    except (OSError, pa.ArrowException) as error:
+        raise SplitError(f"{path}: not a readable split ({str(error).splitlines()[0]})", next_step) from None
+    missing = {"id", "role"} - set(table.column_names)
+    if missing:
+        raise SplitError(f"{path}: has no column {' and no column '.join(sorted(missing))}", next_step)
+    if table.num_rows == 0:
+        raise SplitError(f"{path}: has no rows", next_step)
+    return table
+
+
+def _read_text(path: Path) -> pa.Table:
+    delimiter = "," if path.suffix == ".csv" else "\t"
+    table = csv.read_csv(
+        path,
+        parse_options=csv.ParseOptions(delimiter=delimiter),
+        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(("id", "role", "fold"), pa.string())),
+    )
+    return table.rename_columns([name.strip().lower() for name in table.column_names])
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[list[str | None], Ints]:
+    """The different values of a column as strings, and for each row which of them it has."""
+    encoded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode("encode")
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+
+
+def _role_numbers(path: Path, column: pa.ChunkedArray) -> Roles:
+    names, value = _encoded(column)
+    clean = [(name or "").strip().lower() for name in names]
+    clean = [_OTHER_NAMES.get(name, name) for name in clean]
+    unknown = [i for i, name in enumerate(clean) if name not in ROLES]
+    if unknown:
+        row = int(np.argmax(value == unknown[0]))
+        raise SplitError(
+            f"{path}: unknown role {names[unknown[0]]!r} (row {row + 1})", f"Roles are {', '.join(ROLES)}"
+        )
+    return np.array([ROLES.index(name) for name in clean], dtype=np.int8)[value]
+
+
+def _fold_numbers(path: Path, table: pa.Table) -> Ints:
+    if "fold" not in table.column_names:
+        return np.zeros(table.num_rows, dtype=np.int64)
+    try:
+        folds = pc.cast(table["fold"], pa.int64())
+    except pa.ArrowInvalid as error:
+        raise SplitError(f"{path}: a fold is not a number ({error})", "Number the folds from 0") from None
+    if folds.null_count:
+        row = folds.is_null().index(True).as_py()
+        raise SplitError(f"{path}: row {row + 1} has no fold", "Number the folds from 0")
+    return np.unique(folds.to_numpy(), return_inverse=True)[1]
+
+
+def _row_numbers(path: Path, column: pa.ChunkedArray, ids: Sequence[str]) -> Ints:
+    """The dataset's row of each of the file's ids."""
+    given, value = _encoded(column)
+    row_of = {id: row for row, id in enumerate(ids)}
+    if not any(id in row_of for id in given):
+        bare = {id.partition(":")[2]: row for row, id in enumerate(ids)}
+        row_of = bare if len(bare) == len(ids) else row_of
+    strangers = [id for id in given if id not in row_of]
+    if strangers:
+        raise SplitError(
+            f"{path}: {len(strangers)} of {len(given)} ids are not in the dataset, e.g. {strangers[0]!r}",
+            "Use the split of this dataset",
+        )
+    rows = np.array([row_of[str(id)] for id in given], dtype=np.int64)
+    covered = np.zeros(len(ids), dtype=bool)
+    covered[rows] = True
+    if not covered.all():
+        n_missing, example = int((~covered).sum()), ids[int(np.argmin(covered))]
+        raise SplitError(
+            f"{path}: {n_missing} of {len(ids)} ids of the dataset have no role, e.g. {example!r}",
+            "Give every id a role, or build a dataset of those that have one",
+        )
+    return rows[value]

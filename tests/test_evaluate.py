@@ -1,0 +1,390 @@
+"""`mvsent eval`: what it writes beside a run, and what it says of a run that is not as it should be."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from mvsent import pipelines
+from mvsent.cli import app
+from mvsent.errors import DatasetError, RunError, UsageError
+from mvsent.learn.metrics import point_metrics
+from mvsent.pipelines import evaluate as evaluation
+from mvsent.pipelines.evaluate import PICTURES, evaluate, newest_run
+from mvsent.pipelines.run import RunFolder
+from mvsent.shards.reader import Dataset
+from tests.drawing import draw_pairs
+from tests.run_folder import answers, predictions, write_run
+
+FILES = {
+    "metrics.json",
+    "report.html",
+    *(f"{name}.{suffix}" for name in PICTURES for suffix in ("png", "svg")),
+}
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(evaluation, "RESAMPLES", 20)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return write_run(tmp_path / "runs" / "a-run")
+
+
+def rewrite(run: Path, fold: int, change) -> Path:
+    """Change the table of a fold's predictions."""
+    path = run / f"fold-{fold}" / "predictions.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    return path
+
+
+def with_column(table: pa.Table, name: str, values) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def test_everything_is_written_and_nothing_else(run):
+    before = {path.name for path in run.iterdir()}
+    result = evaluate(run)
+    assert {path.name for path in run.iterdir()} - before == FILES
+    assert json.loads((run / "metrics.json").read_text()) == result.document
+    assert [path.name for path in result.pictures] == [f"{name}.png" for name in PICTURES]
+
+
+def test_metrics_are_those_of_the_test_rows_and_their_mean_over_folds(run):
+    document = evaluate(run, ["roc"]).document
+    expected = [point_metrics(*answers(120, (0, 1, 2), fold), (0, 1, 2)) for fold in range(3)]
+    assert [fold["metrics"]["f1_macro"] for fold in document["folds"]] == pytest.approx(
+        [metrics["f1_macro"] for metrics in expected], abs=1e-6
+    )
+    assert document["metrics"]["accuracy"]["mean"] == pytest.approx(
+        np.mean([metrics["accuracy"] for metrics in expected])
+    )
+
+
+def test_the_document_says_what_was_measured_and_stands_beside_the_paper(run):
+    document = evaluate(run, ["roc"]).document
+    told = {
+        "run": "a-run",
+        "model": "dmlanet",
+        "fidelity": "reconstructed",
+        "dataset": "mvsa-single",
+        "dataset_sha256": "d" * 64,
+        "protocol": "paper-5x",
+        "split_sha256": "5" * 64,
+        "seeds": [0],
+        "classes": ["negative", "neutral", "positive"],
+        "n_folds": 3,
+        "published": {"accuracy": 79.47, "f1": 79.59},
+    }
+    assert {name: document[name] for name in told} == told
+    assert set(document["metrics"]["accuracy"]) == {"mean", "std", "low", "high"}
+    assert document["majority"].keys() == document["metrics"].keys()
+
+
+def test_the_majority_baseline_learns_from_validation_rows(run):
+    def only_neutral_in_validation(table):
+        role, label = table["role"].to_pylist(), table["label"].to_pylist()
+        return with_column(
+            table,
+            "label",
+            np.array([1 if r == "validation" else y for r, y in zip(role, label, strict=True)], np.int8),
+        )
+
+    for fold in range(3):
+        rewrite(run, fold, only_neutral_in_validation)
+    shares = [np.mean(answers(120, (0, 1, 2), fold)[0] == 1) for fold in range(3)]
+    assert evaluate(run, ["roc"]).document["majority"]["accuracy"]["mean"] == pytest.approx(np.mean(shares))
+
+
+def test_evaluating_again_writes_the_same_bytes(run):
+    evaluate(run)
+    first = {name: (run / name).read_bytes() for name in FILES}
+    evaluate(run)
+    assert {name: (run / name).read_bytes() for name in FILES} == first
+
+
+def test_pictures_that_are_not_asked_for_are_not_drawn(run):
+    evaluate(run, ["prc"])
+    assert [path.name for path in run.glob("*.png")] == ["prc.png"]
+    assert "Precision-recall" in (run / "report.html").read_text()
+    assert "ROC curves" not in (run / "report.html").read_text()
+
+
+def test_pictures_of_an_earlier_evaluation_follow_the_new_numbers(run):
+    evaluate(run, ["confusion"])
+    old = (run / "confusion.svg").read_bytes()
+    rewrite(run, 0, lambda table: table.filter(pa.compute.not_equal(table["id"], "mvsa-single:test-0-7")))
+    assert len(evaluate(run, ["roc"]).pictures) == 2
+    assert (run / "confusion.svg").read_bytes() != old
+
+
+def test_an_unknown_picture_is_refused_with_the_known_ones(run):
+    with pytest.raises(UsageError, match=r"unknown 'rco'\. Known are: roc, prc, confusion, curves"):
+        evaluate(run, ["roc", "rco"])
+    assert not (run / "metrics.json").exists()
+
+
+def test_a_run_without_a_finished_fold_says_how_to_finish_it(tmp_path):
+    run = write_run(tmp_path / "begun", finished=[])
+    with pytest.raises(RunError, match=r"begun: no fold is finished\. .*mvsent train --resume --out .*begun"):
+        evaluate(run)
+
+
+def test_a_half_finished_run_is_judged_loudly(tmp_path, caplog):
+    run = write_run(tmp_path / "half", n_folds=5, finished=[0, 2])
+    document = evaluate(run, ["roc"]).document
+    assert [fold["fold"] for fold in document["folds"]] == [0, 2]
+    loud = next(note for note in document["notes"] if note.startswith("ONLY 2 OF 5 FOLDS"))
+    assert "missing: 1, 3, 4" in loud and "--resume" in loud
+    assert loud in [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "ONLY 2 OF 5 FOLDS" in (run / "report.html").read_text()
+
+
+def test_one_fold_has_no_standard_deviation(tmp_path):
+    run = write_run(tmp_path / "one", finished=[1], folds=[1])
+    document = evaluate(run).document
+    assert document["metrics"]["accuracy"]["std"] is None
+    assert document["n_folds"] == 1 and not [note for note in document["notes"] if "FOLDS" in note]
+
+
+def test_a_class_missing_from_a_fold_is_null_there_and_said_once(tmp_path, caplog):
+    run = write_run(tmp_path / "run")
+    rewrite(run, 1, lambda _: predictions(50, (0, 2), seed=1))
+    document = evaluate(run).document
+    assert [fold["metrics"]["f1_neutral"] is None for fold in document["folds"]] == [False, True, False]
+    assert [record.getMessage() for record in caplog.records if "neutral" in record.getMessage()] == [
+        "fold 1 has no neutral test row: its metrics of that class and its macro averages are undefined, the "
+        "means are over the other folds"
+    ]
+
+
+def test_a_run_of_two_classes_has_metrics_of_two_classes(tmp_path):
+    document = evaluate(write_run(tmp_path / "two", classes=(0, 2))).document
+    assert document["classes"] == ["negative", "positive"]
+    assert not [name for name in document["metrics"] if "neutral" in name]
+
+
+def test_a_run_whose_dataset_is_gone_is_judged_with_a_note(run, caplog):
+    evaluate(run, ["roc"])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{run.parent / 'gone'}: the dataset is gone, the saved predictions are judged"
+    ]
+
+
+def test_a_run_whose_dataset_is_there_needs_no_note(tmp_path, small_dataset):
+    sha256 = Dataset.open(small_dataset).sha256
+    run = write_run(tmp_path / "run", dataset=str(small_dataset), dataset_sha256=sha256)
+    assert evaluate(run, ["roc"]).document["notes"] == []
+
+
+def test_a_dataset_that_has_changed_since_is_noted(tmp_path, small_dataset):
+    run = write_run(tmp_path / "run", dataset=str(small_dataset))
+    assert "has changed since" in evaluate(run, ["roc"]).document["notes"][0]
+
+
+def spoil_nan(table):
+    return with_column(table, "p_neutral", np.full(len(table), np.nan, np.float32))
+
+
+def spoil_sum(table):
+    return with_column(table, "p_neutral", table["p_neutral"].to_numpy() + np.float32(0.01))
+
+
+def spoil_sign(table):
+    y_prob = table["p_neutral"].to_numpy()
+    moved = with_column(table, "p_neutral", np.full(len(table), -0.1, np.float32))
+    return with_column(moved, "p_negative", table["p_negative"].to_numpy() + y_prob + np.float32(0.1))
+
+
+def spoil_label(table):
+    return with_column(table, "label", np.full(len(table), 3, np.int8))
+
+
+def spoil_null(table):
+    return with_column(table, "p_neutral", pa.nulls(len(table), pa.float32()))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (spoil_nan, "120 rows have a probability that is not a number, the first is mvsa-single:"),
+        (spoil_sum, "120 rows have probabilities that do not sum to one"),
+        (spoil_sign, "120 rows have a negative probability"),
+        (spoil_label, "120 rows have a label that is none of the run's classes"),
+        (spoil_null, "has empty cells"),
+        (lambda table: table.drop_columns(["p_neutral"]), "has no column p_neutral"),
+        (lambda table: table.filter(pa.compute.equal(table["role"], "validation")), "has no test rows"),
+        (lambda table: table.slice(0, 0), "has no test rows"),
+    ],
+)
+def test_impossible_predictions_are_refused_naming_the_file(run, spoil, problem):
+    path = rewrite(run, 1, spoil)
+    with pytest.raises(RunError, match=problem) as caught:
+        evaluate(run)
+    assert str(path) in str(caught.value)
+    assert not (run / "metrics.json").exists()
+
+
+def test_a_file_that_is_no_parquet_is_refused_naming_it(run):
+    path = run / "fold-0" / "predictions.parquet"
+    path.write_bytes(b"half a file")
+    with pytest.raises(RunError, match="not readable") as caught:
+        evaluate(run)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "epoch,train_loss\n0,nonsense\n", "epoch,loss\n0,1\n"])
+def test_a_broken_history_is_refused_naming_it(run, text):
+    (run / "fold-2" / "history.csv").write_text(text)
+    with pytest.raises(RunError, match=r"fold-2/history\.csv.*--metrics roc,prc,confusion"):
+        evaluate(run)
+    evaluate(run, ["roc"])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="not a run folder"):
+        evaluate(tmp_path)
+
+
+def test_the_newest_run_is_the_one_begun_last(tmp_path):
+    import os
+
+    for i, name in enumerate(("b", "c", "a")):
+        config = write_run(tmp_path / "runs" / name, finished=[]) / "config.toml"
+        os.utime(config, (1000 + i, 1000 + i))
+    assert newest_run(tmp_path / "runs").name == "a"
+
+
+def test_without_runs_the_next_step_is_to_train(tmp_path):
+    with pytest.raises(RunError, match=r"holds no run\. Make one with: mvsent train"):
+        newest_run(tmp_path / "runs")
+
+
+# Another dataset
+
+
+@pytest.fixture
+def predictor(monkeypatch):
+    """The networks of every fold are sure of label 2; the calls are recorded."""
+    pytest.importorskip("mvsent.pipelines.predictor")
+    calls = []
+
+    def predict_dataset(run_path, fold, dataset, *, quiet):
+        calls.append(fold)
+        return np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(dataset), 1))
+
+    monkeypatch.setattr(pipelines.predictor, "predict_dataset", predict_dataset)
+    return calls
+
+
+def test_another_dataset_is_judged_afresh_beside_the_run_s_own_numbers(run, small_dataset, predictor):
+    evaluate(run, ["roc"])
+    own = (run / "metrics.json").read_bytes()
+    result = evaluate(run, dataset=small_dataset)
+    assert predictor == [0, 1, 2]
+    assert result.folder == run / "eval-small"
+    assert (run / "metrics.json").read_bytes() == own
+    assert (result.document["dataset"], result.document["trained_on"]) == ("small", "mvsa-single")
+    assert result.document["published"] is None
+    assert result.document["metrics"]["recall_positive"]["mean"] == 1
+    assert {path.name for path in result.folder.iterdir()} == {
+        *("fold-0", "fold-1", "fold-2"),
+        *(name for name in FILES if not name.startswith("curves")),
+    }
+
+
+def test_fresh_answers_are_saved_as_the_run_s_own_are(run, small_dataset, predictor):
+    evaluate(run, ["roc"], small_dataset)
+    saved = pq.read_table(run / "eval-small" / "fold-1" / "predictions.parquet")
+    assert saved.column_names == pq.read_table(run / "fold-1" / "predictions.parquet").column_names
+    assert saved["id"].to_pylist() == Dataset.open(small_dataset).ids
+
+
+def test_a_dataset_of_fewer_classes_is_judged_on_those(run, make_dataset, predictor):
+    pairs = draw_pairs(40, images=False)
+    polar = pairs.filter(pa.compute.not_equal(pairs["label"], 1))
+    document = evaluate(run, dataset=make_dataset(polar, name="polar")).document
+    assert document["classes"] == ["negative", "positive"]
+    assert document["metrics"]["recall_macro"]["mean"] == 0.5
+
+
+def test_the_dataset_that_the_run_was_trained_on_is_refused(tmp_path, small_dataset, predictor):
+    run = write_run(tmp_path / "run", dataset_sha256=Dataset.open(small_dataset).sha256)
+    with pytest.raises(UsageError, match=r"holds the rows that .*run was trained on\. .*mvsent eval"):
+        evaluate(run, dataset=small_dataset)
+    assert not predictor
+
+
+def test_rows_that_the_run_may_have_seen_are_noted(run, make_dataset, predictor):
+    shared = draw_pairs(20, images=False, prefix="mvsa-single:test-0").to_pydict()
+    shared["id"] = [row.replace("test-0:", "test-0-") for row in shared["id"]]
+    pairs = pa.table(shared, schema=draw_pairs(1, images=False).schema)
+    document = evaluate(run, ["roc"], make_dataset(pairs, name="again")).document
+    assert document["notes"] == [
+        "20 rows of again have an id of mvsa-single: the networks may have been trained on them, so this is no "
+        "fair test"
+    ]
+
+
+def test_an_empty_dataset_is_refused(run, make_dataset, predictor):
+    with pytest.raises(DatasetError, match="has no rows"):
+        evaluate(run, dataset=make_dataset(draw_pairs(0), name="empty"))
+
+
+def test_training_curves_of_another_dataset_are_refused(run, small_dataset):
+    with pytest.raises(UsageError, match="nothing was trained on --dataset"):
+        evaluate(run, ["curves"], small_dataset)
+
+
+# The command
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, ["eval", *arguments], catch_exceptions=False)
+
+
+def test_without_argument_the_newest_run_is_judged_and_the_table_printed(run, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    result = invoke("--metrics", "roc, prc")
+    assert result.stdout.startswith("dmlanet (reconstructed) on mvsa-single, paper-5x, 3 folds, seed 0\n")
+    assert "79.47" in result.stdout and "79.59" in result.stdout
+    assert result.stdout.splitlines()[-4:] == [
+        f"runs/a-run/{name}" for name in ("roc.png", "prc.png", "report.html", "metrics.json")
+    ]
+
+
+def test_json_prints_the_document_and_nothing_else(run):
+    result = invoke(str(run), "--json", "--metrics", "roc")
+    assert json.loads(result.stdout) == json.loads((run / "metrics.json").read_text())
+
+
+def test_the_seed_moves_the_intervals_and_not_the_means(run):
+    one, other = (
+        json.loads(invoke(str(run), "--json", "--metrics", "roc", "--seed", s).stdout) for s in "12"
+    )
+    assert one["metrics"]["accuracy"]["mean"] == other["metrics"]["accuracy"]["mean"]
+    assert one["metrics"]["accuracy"]["low"] != other["metrics"]["accuracy"]["low"]
+
+
+def test_a_failed_write_leaves_the_old_numbers(run, monkeypatch):
+    evaluate(run, ["roc"])
+    old = (run / "metrics.json").read_bytes()
+    shutil.rmtree(run / "fold-2")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluation, "render_page", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(run, ["roc"])
+    assert (run / "metrics.json").read_bytes() == old
+    assert not list(run.glob(".*"))
+    assert RunFolder.open(run).finished_folds == [0, 1]
