@@ -10,6 +10,8 @@ PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# OpenMP's threads wait by spinning, which on a shared or capped machine takes the cores from those that work.
+export OMP_WAIT_POLICY := passive
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +24,10 @@ test: .venv/test-installed ## Set up, then run every check: style, types, import
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 quick: .venv/test-installed ## Run the tests that take no more than a few seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)
 
 bench: .venv/bench-installed ## Measure the speed goals and print one table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)

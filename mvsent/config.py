@@ -29,7 +29,7 @@ class ReconcileSettings(Settings):
     ties: Literal["drop", "neutral"] = "drop"
     aggregate: Literal["majority", "dawid-skene"] = "majority"
     labels_only: bool = False
-    shard_size: int = Field(0, ge=0)  # rows; 0: 1000, or 250000 without pictures
+    shard_size: int = Field(0, ge=0)  # rows; 0: 1000, or 100000 without pictures
     max_pixels: int = Field(100_000_000, ge=1)  # per image
     max_bytes: int = Field(64 * 2**20, ge=1)  # per image
 

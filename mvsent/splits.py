@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from sklearn.model_selection import StratifiedKFold
 
-from mvsent.errors import SplitError
+from mvsent.errors import SplitError, UsageError
 from mvsent.pairs import Label
 
 log = logging.getLogger("mvsent")
@@ -74,14 +74,14 @@ def make_split(
         labels: int8 [N].
         groups: int [N], needed by the grouped protocols: rows of one group get one role in each fold.
 
-    Raises: SplitError for an unknown protocol, or when a class would be missing from training.
+    Raises: UsageError for an unknown protocol; SplitError when a class would be missing from training.
     """
     if protocol not in PROTOCOLS:
-        raise SplitError(f"unknown protocol {protocol!r}", f"Choose from {', '.join(PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {protocol!r}", f"Choose from {', '.join(PROTOCOLS)}")
     if not protocol.startswith(GROUPED):
         groups = None
     elif groups is None:
-        raise SplitError(f"{protocol} needs the groups of duplicates", "Give them")
+        raise ValueError(f"{protocol} needs the groups of duplicates")
     plain = protocol.removeprefix(GROUPED)
     if plain == "paper-5x":
         folds = [_fold(tenths(labels, groups, seed + i), [0], 1) for i in range(5)]

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 
 from mvsent.shards.writer import DatasetWriter
 from tests.drawing import draw_pairs, draw_rejected
+
+settings.register_profile("mvsent", deadline=None)  # a busy machine is no bug
+settings.load_profile("mvsent")
 
 
 def write_dataset(

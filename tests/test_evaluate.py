@@ -167,7 +167,7 @@ def test_a_class_missing_from_a_fold_is_null_there_and_said_once(tmp_path, caplo
 
 
 def test_a_run_of_two_classes_has_metrics_of_two_classes(tmp_path):
-    document = evaluate(write_run(tmp_path / "two", classes=(0, 2))).document
+    document = evaluate(write_run(tmp_path / "two", classes=(0, 2)), ["confusion"]).document
     assert document["classes"] == ["negative", "positive"]
     assert not [name for name in document["metrics"] if "neutral" in name]
 

@@ -20,16 +20,25 @@ texts = st.lists(st.text(max_size=40), max_size=8)
         ("cut off http", ["cut", "off", "<url>"]),
         ("https is http2", ["<url>", "is", "http2"]),
         ("@Bob_1: hi me@x.org", ["<user>", ":", "hi", "me", "@", "x", ".", "org"]),
-        ("#happy #BestDay #NYCParty #best_day #50shades", "happy best day nyc party best day 50 shades".split()),
+        (
+            "#happy #BestDay #NYCParty #best_day #50shades",
+            ["happy", "best", "day", "nyc", "party", "best", "day", "50", "shades"],
+        ),
         ("# 1", ["#", "1"]),
-        ("DON'T can’t I'm she'd 'quoted'", ["do", "n't", "ca", "n't", "i", "'m", "she", "'d", "'", "quoted", "'"]),
+        (
+            "DON'T can’t I'm she'd 'quoted'",
+            ["do", "n't", "ca", "n't", "i", "'m", "she", "'d", "'", "quoted", "'"],
+        ),
         ("rock'n'roll o'clock", ["rock'n'roll", "o'clock"]),
         ("no!!! what??!", ["no", "!", "what", "?", "!"]),
         ("wait.... what…", ["wait", "...", "what", "..."]),
         (":) :-( ;D <3 <33 a:b 10:30", [":)", ":-(", ";D", "<3", "<33", "a", ":", "b", "10:30"]),
         ("❤️ 👍🏽 🇫🇷 ❤❤", ["❤", "👍", "🇫🇷", "❤", "❤"]),
         ("👨‍👩‍👧 family", ["👨‍👩‍👧", "family"]),
-        ("3.50 1,000 1st 2nd 5k U.S. a.m. end.", "3.50 1,000 1st 2nd 5k u.s. a.m. end .".split()),
+        (
+            "3.50 1,000 1st 2nd 5k U.S. a.m. end.",
+            ["3.50", "1,000", "1st", "2nd", "5k", "u.s.", "a.m.", "end", "."],
+        ),
         ("well-known café Привет", ["well", "-", "known", "café", "привет"]),
         ("ｗｏｗ！？", ["ｗｏｗ", "!", "?"]),
         ("", []),
@@ -72,7 +81,9 @@ def test_a_vocabulary_knows_every_word_that_it_was_built_from(texts: list[str]) 
 
 
 @given(texts=texts)
-def test_saving_and_loading_gives_the_same_vocabulary(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+def test_saving_and_loading_gives_the_same_vocabulary(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "vocabulary.txt"
     vocabulary = Vocabulary.build(texts)
     vocabulary.save(path)

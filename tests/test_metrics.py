@@ -50,7 +50,7 @@ def tied_predictions(draw):
     return y_true, y_prob, np.array(weights), classes
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tied_predictions())
 def test_whole_weights_equal_repeated_rows_ties_and_lost_classes_included(case):
     y_true, y_prob, weights, classes = case

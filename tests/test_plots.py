@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -143,10 +144,10 @@ def test_pictures_are_for_print_and_the_svg_keeps_its_text(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["roc.png", "roc.svg"]
 
 
-def test_drawing_leaves_matplotlib_as_it_was():
+def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     before = dict(mpl.rcParams)
-    for draw in DRAWINGS.values():
-        plots.svg_element(draw())
+    for name, draw in DRAWINGS.items():
+        plots.save_figure(draw(), tmp_path, name)
     assert dict(mpl.rcParams) == before
 
 
@@ -230,14 +231,18 @@ class Outline(HTMLParser):
         self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
 
 
+def element(figure: Figure, folder: Path) -> str:
+    return plots.svg_element(plots.save_figure(figure, folder, "figure")[1])
+
+
 def outline(page: str) -> Outline:
     parsed = Outline()
     parsed.feed(page)
     return parsed
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_no_id_twice():
-    figures = {name: plots.svg_element(draw()) for name, draw in DRAWINGS.items()}
+def test_the_page_needs_nothing_from_elsewhere_and_no_id_twice(tmp_path):
+    figures = {name: element(draw(), tmp_path) for name, draw in DRAWINGS.items()}
     parsed = outline(render_page(document(), figures))
     assert parsed.tags.count("svg") == 4 and "script" not in parsed.tags
     assert all(reference.startswith("#") for reference in parsed.references)
@@ -245,8 +250,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_no_id_twice():
     assert len(parsed.ids) == len(set(parsed.ids))
 
 
-def test_clip_paths_of_a_figure_point_into_the_same_figure():
-    svg = own_ids(plots.svg_element(draw_roc()), "roc")
+def test_clip_paths_of_a_figure_point_into_the_same_figure(tmp_path):
+    svg = own_ids(element(draw_roc(), tmp_path), "roc")
     targets = set(re.findall(r"url\(#([^)]+)\)", svg))
     assert targets and targets <= set(outline(svg).ids)
 

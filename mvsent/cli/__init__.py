@@ -66,7 +66,7 @@ def exit_code(run: Callable[[], object]) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
         return _fail(
             f"{error.filename or 'output'}: {error.strerror}. Mend that and run the same command again", 1

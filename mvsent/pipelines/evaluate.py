@@ -153,13 +153,13 @@ def draw(trial: Trial, document: Document, pictures: Sequence[str] | None) -> di
 def write(folder: Path, document: Document, figures: dict[str, Figure]) -> Evaluation:
     """Pictures, page and, vouching for them, `metrics.json` are in `folder`."""
     folder.mkdir(exist_ok=True)
-    pictures = tuple(plots.save_figure(figure, folder, name)[0] for name, figure in figures.items())
-    page = render_page(document, {name: plots.svg_element(figure) for name, figure in figures.items()})
+    saved = {name: plots.save_figure(figure, folder, name) for name, figure in figures.items()}
+    page = render_page(document, {name: plots.svg_element(svg) for name, (_, svg) in saved.items()})
     with atomic_write(folder / "report.html") as file:
         file.write(page.encode())
     with atomic_write(folder / "metrics.json") as file:
         file.write(json.dumps(document, indent=2, allow_nan=False).encode())
-    return Evaluation(folder, document, pictures)
+    return Evaluation(folder, document, tuple(png for png, _ in saved.values()))
 
 
 def _draw_roc(trial: Trial, document: Document) -> Figure:

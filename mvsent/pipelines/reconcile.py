@@ -31,7 +31,7 @@ from mvsent.sources.mvsa import MAX_TEXT_BYTES, Annotations, Mvsa, open_mvsa
 BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
 """Pairs go to the writer in batches of so many rows, or sooner with so many bytes of pictures."""
 
-SHARD_ROWS, PICTURELESS_SHARD_ROWS = 1000, 250_000
+SHARD_ROWS, PICTURELESS_SHARD_ROWS = 1000, 100_000
 
 READ_AHEAD = 4  # rows a worker, so that memory holds few pictures however large they are
 
@@ -271,7 +271,7 @@ def _rejected(
         [_in_words(annotations.votes[unlabelled]), pa.array([one.detail for one in found], pa.string())]
     )
     table = pa.table([_ids(annotations, rows), reasons, details], schema=REJECTED_SCHEMA)
-    return table.take(pa.array(np.argsort(rows, kind="stable")))
+    return table.take(pa.array(np.argsort(rows))) if rejections else table
 
 
 def _in_words(votes: Labels) -> pa.Array:

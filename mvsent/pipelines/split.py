@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.curate.duplicates import duplicate_groups
-from mvsent.errors import SplitError
+from mvsent.errors import SplitError, UsageError
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
@@ -94,14 +94,15 @@ def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Pat
 def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | None) -> Split:
     """The split in `split_file`; else the one that the folder keeps; else a new one.
 
-    Raises: SplitError for an unknown protocol, a class that training would lack, or a file that does not fit.
+    Raises: UsageError for an unknown protocol; SplitError where training would lack a class, or the file does
+        not fit.
     """
     if split_file is not None:
         split = read_split(split_file, dataset.ids)
         own = split_file.parent.resolve() == splits_folder(dataset).resolve()
         return split if own else replace(split, protocol=f"file-{split_file.stem}", seed=0)
     if protocol not in PROTOCOLS:
-        raise SplitError(f"unknown protocol {protocol!r}", f"Choose from {', '.join(PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {protocol!r}", f"Choose from {', '.join(PROTOCOLS)}")
     kept = splits_folder(dataset) / split_name(protocol, seed)
     if kept.exists():
         return read_split(kept, dataset.ids)

@@ -4,7 +4,6 @@ Every function returns a matplotlib `Figure` that belongs to nobody else: pyplot
 Colours are Okabe and Ito's, made for colour-blind readers; line styles tell the curves apart in grey.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,12 +164,9 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
     return png, svg
 
 
-@mpl.rc_context(_STYLE)
-def svg_element(figure: Figure) -> str:
-    """The `<svg>` element that shows `figure` in a page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=_NO_DATE)
-    text = buffer.getvalue()
+def svg_element(path: Path) -> str:
+    """The `<svg>` element of a saved picture, to stand in a page."""
+    text = path.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
 
 

@@ -84,7 +84,8 @@ class Manifest(_Frozen):
 
     def to_json(self) -> str:
         """The text of `dataset.json`."""
-        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
+        absent = {name for name in ("agreement", "notes") if getattr(self, name) is None}
+        return self.model_dump_json(indent=2, exclude=absent) + "\n"
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

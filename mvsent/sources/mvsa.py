@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mvsent.curate.labels import Labels
+from mvsent.curate.labels import IMAGE, TEXT, Labels
 from mvsent.errors import InputError, UsageError
 from mvsent.pairs import Label
 from mvsent.sources.archive import Files, open_files
@@ -173,7 +173,8 @@ def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
     for k, name in enumerate(names[1:]):
         column = table[name].chunk(0)
         meaning = np.array([parse_vote(cell) for cell in column.dictionary.to_pylist()], dtype=np.int8)
-        votes[k] = meaning.T[:, column.indices.to_numpy()]
+        for modality in (TEXT, IMAGE):
+            meaning[:, modality].take(column.indices.to_numpy(), out=votes[k, modality], mode="clip")
     return Annotations(ids, votes.transpose(2, 0, 1))
 
 

@@ -1,0 +1,511 @@
+"""A dataset on disk: what is written, who can read it, and what a crash, a full disk or a rival leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvsent.errors import DatasetError, OutputExistsError, UsageError
+from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA
+from mvsent.shards.card import card
+from mvsent.shards.manifest import Funnel, Manifest
+from mvsent.shards.reader import Dataset, newest_dataset
+from mvsent.shards.staging import staged
+from mvsent.shards.writer import DatasetWriter
+from tests.conftest import write_dataset
+from tests.drawing import draw_pairs, draw_rejected
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def run_python(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, **options)
+
+
+# What is written
+
+
+def test_every_shard_has_small_row_groups_zstd_and_a_page_index(
+    tmp_path: Path, sixty_pairs: pa.Table
+) -> None:
+    pairs = pa.concat_tables([sixty_pairs, draw_pairs(600, images=False)])
+    folder = write_dataset(tmp_path / "drawn", pairs, shard_size=500)
+    assert [path.name for path in Dataset.open(folder).shard_paths] == [
+        "shard-00000.parquet",
+        "shard-00001.parquet",
+    ]
+    sizes = []
+    for path in Dataset.open(folder).shard_paths:
+        metadata = pq.read_metadata(path)
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            sizes.append(group.num_rows)
+            columns = [group.column(i) for i in range(group.num_columns)]
+            expected = {
+                c.path_in_schema: "UNCOMPRESSED" if c.path_in_schema == "image.bytes" else "ZSTD"
+                for c in columns
+            }
+            assert {c.path_in_schema: c.compression for c in columns} == expected
+            assert all(c.has_offset_index for c in columns)
+            assert all(c.has_column_index for c in columns if c.path_in_schema in ("id", "label"))
+    assert sizes == [256, 244, 160]
+
+
+def test_rows_come_back_as_they_were_written(small_dataset: Path, sixty_pairs: pa.Table) -> None:
+    dataset = Dataset.open(small_dataset)
+    assert dataset.table(PAIR_SCHEMA.names).equals(sixty_pairs)
+    assert len(dataset) == 60
+    assert dataset.ids == sixty_pairs["id"].to_pylist()
+    assert dataset.labels.dtype == np.int8
+    assert dataset.labels.tolist() == sixty_pairs["label"].to_pylist()
+    assert dataset.classes == [0, 1, 2]
+
+
+def test_the_manifest_says_what_became_of_every_row(small_dataset: Path) -> None:
+    document = json.loads((small_dataset / "dataset.json").read_text())
+    assert document["funnel"] == {"input": 62, "kept": 60, "dropped": {"label-conflict": 2}}
+    assert document["labels"] == {"negative": 20, "neutral": 20, "positive": 20}
+    assert [shard["rows"] for shard in document["shards"]] == [25, 25, 10]
+    assert document.keys() == {
+        "schema_version", "name", "mvsent_version", "created_at", "settings", "funnel", "labels", "shards",
+    }  # fmt: skip
+    rejected = pq.read_table(small_dataset / "rejected.parquet")
+    assert rejected.schema.equals(REJECTED_SCHEMA)
+    assert rejected["id"].to_pylist() == ["drawn-rejected:0", "drawn-rejected:1"]
+
+
+def test_two_builds_are_the_same_bytes(
+    tmp_path: Path, sixty_pairs: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
+    one, two = (write_dataset(tmp_path / parent / "drawn", sixty_pairs, n_rejected=3) for parent in "ab")
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert len(files) == 6
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
+    assert json.loads((one / "dataset.json").read_text())["created_at"] == "2020-09-13T12:26:40Z"
+
+
+def test_another_row_is_another_dataset(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    one = write_dataset(tmp_path / "a", sixty_pairs)
+    other = write_dataset(tmp_path / "b", sixty_pairs.slice(0, 59))
+    assert Manifest.load(one).sha256 != Manifest.load(other).sha256
+
+
+@settings(max_examples=15)
+@given(cuts=st.lists(st.integers(1, 599), max_size=6, unique=True), with_images=st.booleans())
+def test_the_bytes_do_not_depend_on_how_rows_are_handed_over(
+    cuts: list[int], with_images: bool, tmp_path_factory: pytest.TempPathFactory, sixty_pairs: pa.Table
+) -> None:
+    pairs = sixty_pairs if with_images else draw_pairs(600, images=False)
+    folder = tmp_path_factory.mktemp("drawn")
+    whole = write_dataset(folder / "whole", pairs, name="drawn", shard_size=290)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(pairs)), len(pairs)]
+    with DatasetWriter(folder / "pieces", "drawn", settings={}, shard_size=290) as writer:
+        for start, stop in pairwise(edges):
+            writer.write(pairs.slice(start, stop - start))
+        manifest = writer.finish(len(pairs))
+    assert manifest.sha256 == Manifest.load(whole).sha256
+
+
+def test_a_lost_row_stops_the_build(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    with DatasetWriter(tmp_path / "drawn", "drawn", settings={}, shard_size=25) as writer:
+        writer.write(sixty_pairs)
+        writer.reject(draw_rejected(1))
+        with pytest.raises(AssertionError, match=r"62 in, 60 kept, dropped {'label-conflict': 1}"):
+            writer.finish(62)
+    with pytest.raises(DatasetError, match="not a finished dataset"):
+        Dataset.open(tmp_path / "drawn")
+
+
+def test_other_columns_are_refused(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "drawn", "drawn", settings={}, shard_size=25) as writer:
+        with pytest.raises(ValueError, match="PAIR_SCHEMA"):
+            writer.write(pa.table({"id": ["a"]}))
+        with pytest.raises(ValueError, match="REJECTED_SCHEMA"):
+            writer.reject(pa.table({"id": ["a"]}))
+
+
+def test_a_dataset_without_rows_can_be_opened(tmp_path: Path) -> None:
+    dataset = Dataset.open(write_dataset(tmp_path / "empty", PAIR_SCHEMA.empty_table(), n_rejected=2))
+    assert (len(dataset), dataset.ids, dataset.classes) == (0, [], [])
+    assert list(dataset.batches(["id"], 8)) == []
+
+
+def test_notes_and_agreement_survive(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "drawn", "drawn", settings={"ties": "drop"}, shard_size=25) as writer:
+        writer.finish(0, extra={"agreement": {"text": 0.5, "image": None}, "notes": ["drawn"]})
+    manifest = Manifest.load(tmp_path / "drawn")
+    assert manifest.agreement is not None
+    assert (manifest.agreement.text, manifest.agreement.image) == (0.5, None)
+    assert (manifest.notes, manifest.settings) == (["drawn"], {"ties": "drop"})
+
+
+def test_the_card_counts_licences_and_cannot_be_broken_by_them() -> None:
+    manifest = Manifest(
+        name="flickr", created_at="2026-01-01T00:00:00Z", funnel=Funnel(input=3, kept=3), labels={}, shards=[]
+    )
+    text = card(manifest, {"CC BY 2.0": 2, "<b>|\nevil": 1})
+    assert "| CC BY 2.0 | 2 |" in text
+    assert "| &lt;b>\\| evil | 1 |" in text
+    assert "not endorsed or certified by SmugMug" in text
+
+
+# Who can read it
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    return lambda folder, **options: datasets.load_dataset(
+        str(folder), cache_dir=str(tmp_path / "hub"), **options
+    )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hugging_face_decodes_pictures_and_names_labels(
+    hub: Any, small_dataset: Path, streaming: bool
+) -> None:
+    loaded = hub(small_dataset, streaming=streaming)
+    assert list(loaded) == ["train"]
+    rows = list(loaded["train"])
+    assert len(rows) == 60  # rejected.parquet is not among them
+    features = loaded["train"].features
+    for name in ("label", "text_label", "image_label"):
+        assert features[name].names == ["negative", "neutral", "positive"]
+    assert rows[1]["image"].size == (96, 72)
+    assert features["label"].int2str(rows[1]["label"]) == "neutral"
+    assert rows[1]["votes"] == [{"text": 1, "image": 1}]
+
+
+def test_hugging_face_reads_labels_without_pictures(hub: Any, make_dataset: Callable[..., Path]) -> None:
+    rows = hub(make_dataset(draw_pairs(30, images=False)))["train"]
+    assert rows[0]["image"] is None
+    assert rows.features["label"].names == ["negative", "neutral", "positive"]
+
+
+def test_pandas_reads_the_shards(small_dataset: Path, sixty_pairs: pa.Table) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(small_dataset / "data")
+    assert frame["id"].tolist() == sixty_pairs["id"].to_pylist()
+    assert frame["image"][0]["bytes"] == sixty_pairs["image"][0].as_py()["bytes"]
+
+
+def test_duckdb_reads_the_shards(small_dataset: Path, sixty_pairs: pa.Table) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    query = f"select label, count(*), min(octet_length(image.bytes)) from '{small_dataset}/data/*.parquet' group by 1 order by 1"
+    rows = duckdb.sql(query).fetchall()
+    sizes = [len(row["image"]["bytes"]) for row in sixty_pairs.to_pylist()]
+    labels = sixty_pairs["label"].to_pylist()
+    smallest = [min(size for size, label in zip(sizes, labels, strict=True) if label == k) for k in range(3)]
+    assert rows == [(k, 20, smallest[k]) for k in range(3)]
+
+
+def test_polars_reads_the_shards(small_dataset: Path, sixty_pairs: pa.Table) -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.read_parquet(small_dataset / "data" / "*.parquet")
+    assert frame["text"].to_list() == sixty_pairs["text"].to_pylist()
+    assert frame["image"].struct.field("bytes")[59] == sixty_pairs["image"][59].as_py()["bytes"]
+
+
+# The reader
+
+
+@settings(max_examples=40)
+@given(batch_size=st.integers(1, 70), start=st.integers(-70, 70), stop=st.none() | st.integers(-70, 70))
+def test_batches_are_exact_slices_of_the_table(
+    batch_size: int, start: int, stop: int | None, small_dataset: Path, sixty_pairs: pa.Table
+) -> None:
+    columns = ["image", "label"]
+    batches = list(Dataset.open(small_dataset).batches(columns, batch_size, slice(start, stop)))
+    expected = sixty_pairs.select(columns).take(pa.array(range(60), pa.int64())[start:stop])
+    assert pa.Table.from_batches(batches, expected.schema).equals(expected)
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+def test_batches_do_not_read_pictures_unless_asked(small_dataset: Path) -> None:
+    batch = next(Dataset.open(small_dataset).batches(["label", "id"], 7))
+    assert batch.schema.names == ["label", "id"]
+
+
+def test_an_unknown_column_is_named(small_dataset: Path) -> None:
+    with pytest.raises(KeyError, match="caption"):
+        Dataset.open(small_dataset).table(["caption"])
+
+
+def test_an_altered_shard_is_named(make_dataset: Callable[..., Path], sixty_pairs: pa.Table) -> None:
+    folder = make_dataset(sixty_pairs)
+    with (folder / "data/shard-00001.parquet").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(DatasetError, match=r"shard-00001.parquet: altered"):
+        Dataset.open(folder)
+
+
+def test_a_missing_shard_is_named(make_dataset: Callable[..., Path], sixty_pairs: pa.Table) -> None:
+    folder = make_dataset(sixty_pairs)
+    (folder / "data/shard-00002.parquet").unlink()
+    with pytest.raises(DatasetError, match=r"shard-00002.parquet: cannot be read"):
+        Dataset.open(folder)
+
+
+def test_a_shard_overwritten_with_rubbish_is_named(
+    make_dataset: Callable[..., Path], sixty_pairs: pa.Table
+) -> None:
+    folder = make_dataset(sixty_pairs)
+    path = folder / "data/shard-00000.parquet"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DatasetError, match=r"shard-00000.parquet: not a readable shard"):
+        Dataset.open(folder).table(["id"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "not a finished dataset"),
+        ("{", "not readable as JSON"),
+        ("[]", "not a dataset manifest"),
+        ("{}", "name: field required"),
+        ('{"schema_version": 99}', "newer mvsent"),
+    ],
+)
+def test_a_folder_that_is_no_dataset_says_so(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        Dataset.open(tmp_path)
+
+
+def test_a_missing_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        Dataset.open(tmp_path / "nowhere")
+
+
+def test_the_newest_dataset_is_the_one_finished_last(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no dataset there"):
+        newest_dataset(tmp_path)
+    for age, name in enumerate(["b", "c", "a", ".a.partial"]):
+        folder = write_dataset(tmp_path / name, draw_pairs(3, images=False))
+        os.utime(folder / "dataset.json", (age, age))
+    assert newest_dataset(tmp_path) == tmp_path / "a"
+
+
+# Crashes, full disks, rivals
+
+
+def build(out: Path, pairs: pa.Table, *, overwrite: bool = False) -> Manifest:
+    with staged(out, overwrite=overwrite) as folder:
+        write_dataset(folder, pairs, name="drawn", n_rejected=2)
+    return Manifest.load(out)
+
+
+def left_beside(out: Path) -> set[str]:
+    return {path.name for path in out.parent.iterdir()} - {out.name}
+
+
+# Builds again and again in children that kill themselves at their first, second, ... step that shows on the
+# disk, and prints after which steps a child died; ends with the first child that lived to the end.
+KILLED = """
+import os, pathlib, signal, sys
+import pandas  # which pyarrow would import in every child
+from tests.conftest import write_dataset
+from tests.drawing import draw_pairs
+from mvsent.shards.staging import staged
+
+parent, old = pathlib.Path(sys.argv[1]), sys.argv[2] == "old"
+
+def build(out, n, overwrite):
+    with staged(out, overwrite=overwrite) as folder:
+        write_dataset(folder, draw_pairs(n, images=False), name="drawn", n_rejected=2)
+
+def dying_at(step):
+    seen = 0
+    def watch(event, arguments):
+        nonlocal seen
+        if event in WATCHED or (event == "open" and arguments[1] and "w" in arguments[1]):
+            seen += 1
+            if seen == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+    return watch
+
+WATCHED = {"os.rename", "os.mkdir", "os.remove", "shutil.rmtree", "os.rmdir"}
+for step in range(1, 1000):
+    out = parent / str(step) / "drawn"
+    child = os.fork()
+    if child == 0:
+        if old:
+            build(out, 30, False)
+        sys.addaudithook(dying_at(step))
+        build(out, 60, old)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(step, os.WIFSIGNALED(status) and os.WTERMSIG(status), flush=True)
+    if not os.WIFSIGNALED(status):
+        break
+"""
+
+
+@pytest.fixture(scope="module", params=["new", "old"])
+def killed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[bool, list[Path]]:
+    """Whether there was an older dataset, and the outputs of builds that died at one step each."""
+    parent = tmp_path_factory.mktemp("killed")
+    result = run_python(KILLED, parent, request.param)
+    assert result.returncode == 0, result.stderr
+    deaths = [line.split() for line in result.stdout.splitlines()]
+    assert [signal for _, signal in deaths] == ["9"] * (len(deaths) - 1) + ["False"]
+    assert len(deaths) > 20
+    return request.param == "old", [parent / step / "drawn" for step, _ in deaths[:-1]]
+
+
+def test_a_killed_build_never_looks_finished(killed: tuple[bool, list[Path]]) -> None:
+    had_old, outs = killed
+    found = []
+    for out in outs:
+        if (out / "dataset.json").exists():
+            rows = Dataset.open(out).table(PAIR_SCHEMA.names)  # whatever is there is whole
+            found.append(len(rows))
+            assert len(rows) in ({30, 60} if had_old else {60})
+    assert found.count(60) < len(outs) / 3  # most died before the end
+
+
+def test_after_a_kill_the_same_command_succeeds(killed: tuple[bool, list[Path]], tmp_path: Path) -> None:
+    had_old, outs = killed
+    pairs = draw_pairs(60, images=False)
+    expected = build(tmp_path / "drawn", pairs).sha256
+    for out in outs:
+        if had_old:
+            with pytest.raises(OutputExistsError):  # the old dataset is never lost
+                build(out, pairs)
+        assert build(out, pairs, overwrite=True).sha256 == expected
+        assert left_beside(out) == set()
+
+
+FULL_DISK = """
+import pathlib, resource, sys
+from mvsent.cli import exit_code
+from tests.test_shards import build
+from tests.drawing import draw_pairs
+
+pairs = draw_pairs(60)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+sys.exit(exit_code(lambda: build(pathlib.Path(sys.argv[1]), pairs)))
+"""
+
+
+@pytest.mark.parametrize(("limit", "file"), [(20_000, "data/shard-0000"), (1_000, "data/shard-0000")])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, limit: int, file: str) -> None:
+    result = run_python(FULL_DISK, tmp_path / "drawn", limit)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"mvsent: {tmp_path}/.drawn.partial/{file}")
+    assert "File too large" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 60])
+def test_a_disk_that_fills_up_while_rows_stream_leaves_nothing(
+    tmp_path: Path, sixty_pairs: pa.Table, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        staged(tmp_path / "drawn") as folder,
+        DatasetWriter(folder, "drawn", settings={}, shard_size=25) as writer,
+    ):
+        monkeypatch.setattr(os, "fsync", full)
+        for start in range(0, 60, rows_at_once):
+            writer.write(sixty_pairs.slice(start, rows_at_once))
+    assert str(caught.value.filename).endswith("data/shard-00000.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_removes_the_half_written_folder(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        staged(tmp_path / "drawn") as folder,
+        DatasetWriter(folder, "drawn", settings={}, shard_size=25) as writer,
+    ):
+        writer.write(sixty_pairs)
+        assert len(list((folder / "data").glob("shard-*.parquet"))) == 2
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_process_on_the_same_output_is_refused(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    holding = "import sys, pathlib\nfrom mvsent.shards.staging import staged\n"
+    holding += "with staged(pathlib.Path(sys.argv[1])): print('holding', flush=True); sys.stdin.readline()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, str(tmp_path / "drawn")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "holding\n"
+        with pytest.raises(UsageError, match="another mvsent process is writing here"):
+            build(tmp_path / "drawn", sixty_pairs)
+        assert ".drawn.partial" in left_beside(tmp_path / "drawn")  # the other one's work is untouched
+        other.kill()
+    assert build(tmp_path / "drawn", sixty_pairs).funnel.kept == 60
+    assert left_beside(tmp_path / "drawn") == set()
+
+
+def test_a_finished_dataset_is_not_overwritten_unasked(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    first = build(tmp_path / "drawn", sixty_pairs)
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        build(tmp_path / "drawn", sixty_pairs.slice(0, 30))
+    assert Manifest.load(tmp_path / "drawn") == first
+    assert build(tmp_path / "drawn", sixty_pairs.slice(0, 30), overwrite=True).funnel.kept == 30
+
+
+def test_a_failed_overwrite_keeps_the_old_dataset(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    first = build(tmp_path / "drawn", sixty_pairs)
+    with pytest.raises(RuntimeError), staged(tmp_path / "drawn", overwrite=True):
+        raise RuntimeError
+    assert Manifest.load(tmp_path / "drawn") == first
+    assert left_beside(tmp_path / "drawn") == set()
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "data/thesis.tex", "splits/thesis.tex"])
+def test_files_that_are_no_datasets_are_never_deleted(
+    tmp_path: Path, sixty_pairs: pa.Table, name: str
+) -> None:
+    out = tmp_path / "drawn"
+    build(out, sixty_pairs)
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("years of work")
+    with pytest.raises(UsageError, match=f"holds {name}, which is not part of a dataset"):
+        build(out, sixty_pairs, overwrite=True)
+    assert (out / name).read_text() == "years of work"
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"holds notes.txt"):
+        build(tmp_path / "drawn", sixty_pairs, overwrite=True)
+
+
+def test_an_empty_folder_and_a_missing_parent_are_no_obstacle(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    (tmp_path / "drawn").mkdir()
+    assert build(tmp_path / "drawn", sixty_pairs).funnel.kept == 60
+    assert build(tmp_path / "a" / "b" / "drawn", sixty_pairs).funnel.kept == 60
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    (tmp_path / "drawn").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        build(tmp_path / "drawn", sixty_pairs)
