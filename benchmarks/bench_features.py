@@ -39,7 +39,7 @@ def rows() -> list[Row]:
 
 
 def pixel_rows(dataset: Dataset, pictures: list[bytes], folder: Path) -> list[Row]:
-    """Shards → uint8 batches, against Hugging Face datasets and webdataset: same pictures, as many workers."""
+    """Shards → uint8 batches, against Hugging Face datasets and webdataset with as many workers."""
     runs = {
         "ours": lambda: pixel_batches(dataset, SIDE, BATCH_SIZE, WORKERS),
         "Hugging Face datasets": partial(iter, hugging_face_batches(dataset, folder)),

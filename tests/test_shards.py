@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA
+from mvsent.shards.atomic import PartialFile, atomic_write
 from mvsent.shards.card import card
 from mvsent.shards.manifest import Funnel, Manifest
 from mvsent.shards.reader import Dataset, newest_dataset
@@ -40,7 +41,7 @@ def run_python(code: str, *arguments: object, **options: Any) -> subprocess.Comp
 def test_every_shard_has_small_row_groups_zstd_and_a_page_index(
     tmp_path: Path, sixty_pairs: pa.Table
 ) -> None:
-    pairs = pa.concat_tables([sixty_pairs, draw_pairs(600, images=False)])
+    pairs = pa.concat_tables([sixty_pairs, draw_pairs(600, images=False)])  # some with pictures, some without
     folder = write_dataset(tmp_path / "drawn", pairs, shard_size=500)
     assert [path.name for path in Dataset.open(folder).shard_paths] == [
         "shard-00000.parquet",
@@ -102,20 +103,60 @@ def test_another_row_is_another_dataset(tmp_path: Path, sixty_pairs: pa.Table) -
     assert Manifest.load(one).sha256 != Manifest.load(other).sha256
 
 
-@settings(max_examples=15)
-@given(cuts=st.lists(st.integers(1, 599), max_size=6, unique=True), with_images=st.booleans())
+def with_heavy_images(pairs: pa.Table, rows: slice) -> pa.Table:
+    """Pairs of which some have 50 kB that nothing compresses: enough for several Parquet pages a row group."""
+    heavy = [None] * len(pairs)
+    noise = np.random.default_rng(0)
+    heavy[rows] = [{"bytes": noise.bytes(50_000), "path": "x"} for _ in heavy[rows]]
+    return pairs.set_column(1, PAIR_SCHEMA.field("image"), pa.array(heavy, PAIR_SCHEMA.field("image").type))
+
+
+@pytest.fixture(
+    scope="module", params=[slice(0), slice(None), slice(100, None)], ids=["none", "all", "later"]
+)
+def many_pairs(request: pytest.FixtureRequest) -> pa.Table:
+    """330 pairs with no pictures, all pictures, or pictures from row 100."""
+    return with_heavy_images(draw_pairs(330, images=False), request.param)
+
+
+@settings(max_examples=10)
+@given(cuts=st.lists(st.integers(1, 329), max_size=6, unique=True))
 def test_the_bytes_do_not_depend_on_how_rows_are_handed_over(
-    cuts: list[int], with_images: bool, tmp_path_factory: pytest.TempPathFactory, sixty_pairs: pa.Table
+    cuts: list[int], tmp_path_factory: pytest.TempPathFactory, many_pairs: pa.Table
 ) -> None:
-    pairs = sixty_pairs if with_images else draw_pairs(600, images=False)
     folder = tmp_path_factory.mktemp("drawn")
-    whole = write_dataset(folder / "whole", pairs, name="drawn", shard_size=290)
-    edges = [0, *sorted(cut for cut in cuts if cut < len(pairs)), len(pairs)]
+    whole = write_dataset(folder / "whole", many_pairs, name="drawn", shard_size=290)
     with DatasetWriter(folder / "pieces", "drawn", settings={}, shard_size=290) as writer:
-        for start, stop in pairwise(edges):
-            writer.write(pairs.slice(start, stop - start))
-        manifest = writer.finish(len(pairs))
+        for start, stop in pairwise([0, *sorted(cuts), 330]):
+            writer.write(many_pairs.slice(start, stop - start))
+        manifest = writer.finish(330)
     assert manifest.sha256 == Manifest.load(whole).sha256
+
+
+def test_row_groups_are_small_wherever_there_are_pictures(tmp_path: Path, many_pairs: pa.Table) -> None:
+    [path] = Dataset.open(write_dataset(tmp_path / "drawn", many_pairs, shard_size=330)).shard_paths
+    metadata = pq.read_metadata(path)
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert sizes == ([256, 74] if many_pairs["image"].null_count < 330 else [330])
+
+
+def test_the_manifest_is_written_last(
+    tmp_path: Path, sixty_pairs: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    commit = PartialFile.commit
+    monkeypatch.setattr(PartialFile, "commit", lambda self: (written.append(self.path.name), commit(self)))
+    write_dataset(tmp_path / "drawn", sixty_pairs)
+    assert written.index("dataset.json") == len(written) - 1 == 5
+
+
+def test_a_file_that_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
 
 
 def test_a_lost_row_stops_the_build(tmp_path: Path, sixty_pairs: pa.Table) -> None:

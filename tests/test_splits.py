@@ -91,6 +91,13 @@ def test_grouped_tenths_are_as_level_as_their_groups_allow(
         assert not raised.any() or counts[raised].max() - counts.min() <= 1
 
 
+def test_groups_alone_are_dealt_evenly() -> None:
+    labels = np.repeat([0, 0, 0, 1], 50).astype(np.int8)
+    part = tenths(labels, np.arange(200) // 2, 0)
+    assert sorted(np.bincount(part[labels == 0]).tolist()) == [14] * 5 + [16] * 5
+    assert sorted(np.bincount(part[labels == 1], minlength=10).tolist()) == [4] * 5 + [6] * 5
+
+
 @pytest.mark.parametrize("protocol", KFOLD)
 @given(rows=grouped(), seed=seeds)
 def test_kfold_tests_every_row_once_and_validates_it_once(

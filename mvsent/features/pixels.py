@@ -40,9 +40,9 @@ def decode_pixels(data: bytes, size: int) -> Pixels:
             rgb = np.array(to_rgb(image))
     except Exception as error:  # Pillow's plugins raise whatever hostile bytes make them raise
         raise InputError(f"a picture cannot be decoded ({type(error).__name__}: {error})") from None
-    # torch's resize of bytes gives Pillow's result (within 1) in a third of the time.
-    planes = torch.from_numpy(rgb).permute(2, 0, 1)[None]  # [1, 3, H, W]
-    square = interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
+    # torch resizes bytes with channels last in a fraction of Pillow's time, to the same result (within 1).
+    picture = torch.from_numpy(rgb)[None].permute(0, 3, 1, 2)  # [1, 3, H, W]
+    square = interpolate(picture, size=(size, size), mode="bilinear", antialias=True)
     return square[0].permute(1, 2, 0).numpy()
 
 

@@ -20,7 +20,7 @@ from mvsent.errors import SplitError
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
 from mvsent.shards.manifest import Manifest, Shard
 from mvsent.shards.reader import size_problem
-from mvsent.shards.schema import ROW_GROUP_ROWS
+from mvsent.shards.schema import PICTURELESS_ROW_GROUP_ROWS, ROW_GROUP_ROWS
 from mvsent.shards.writer import REJECTED_FILE
 from mvsent.splits import read_split
 
@@ -125,13 +125,10 @@ def _file_sha256(path: Path) -> str:
 
 
 def _has_layout(report: ValidationReport, path: Path, shard: Shard, file: pq.ParquetFile) -> bool:
-    """Whether the file has a Pair's columns; row and group counts that differ are noted as well."""
+    """Whether the file has a Pair's columns; a row count that differs is noted as well."""
     n_rows = file.metadata.num_rows
     if n_rows != shard.rows:
         report.add(f"{path}: {n_rows} rows, the manifest says {shard.rows}")
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    if max(sizes, default=0) > ROW_GROUP_ROWS:
-        report.add(f"{path}: a row group of {max(sizes)} rows, the most is {ROW_GROUP_ROWS}")
     wrong = [f.name for f in PAIR_SCHEMA if f not in file.schema_arrow] + [
         name for name in file.schema_arrow.names if name not in PAIR_SCHEMA.names
     ]
@@ -144,6 +141,11 @@ def _check_group(
     report: ValidationReport, path: Path, table: pa.Table, rows: _Rows, pool: ThreadPoolExecutor
 ) -> None:
     report.n_rows += table.num_rows
+    n_images = table.num_rows - table["image"].null_count
+    report.n_images += n_images
+    limit = ROW_GROUP_ROWS if n_images else PICTURELESS_ROW_GROUP_ROWS
+    if table.num_rows > limit:
+        report.add(f"{path}: a row group of {table.num_rows} rows, the most is {limit}")
     rows.ids.append(table["id"].combine_chunks())
     for name in _LABEL_COLUMNS:
         counts = {c["values"]: c["counts"] for c in pc.value_counts(table[name]).to_pylist()}
@@ -153,7 +155,6 @@ def _check_group(
         if name == "label":
             rows.labels.update(counts)
     pairs = table.select(["id", "image", "width", "height", "sha256"])
-    report.n_images += len(pairs) - pairs["image"].null_count
     for problem in pool.map(_image_problem, *(pairs[name].to_pylist() for name in pairs.column_names)):
         if problem:
             report.add(problem)

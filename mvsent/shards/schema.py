@@ -34,6 +34,7 @@ INDEXED = [
     "fetched_at",
 ]
 
+_LABELS = ("label", "text_label", "image_label", "votes.list.element.text", "votes.list.element.image")
 _LABEL_COLUMNS = {"label", "text_label", "image_label"}
 
 
@@ -109,12 +110,14 @@ def parquet_options(*, with_images: bool) -> dict[str, Any]:
     """Keyword arguments of `pyarrow.parquet.ParquetWriter` for a shard.
 
     A picture is compressed already, so its bytes are stored as they are. No dictionaries: in 256 rows they
-    save nothing that zstd does not. Version 2 pages spare empty columns the compressor, which halves the
-    time of a dataset without pictures. A page ends when it holds a megabyte, looked at every few pictures.
+    save nothing that zstd does not. Labels are packed into bits, which is quicker than zstd on whole bytes.
+    Version 2 pages spare empty columns the compressor, which halves the time of a dataset without pictures.
+    A page ends when it holds a megabyte, looked at every few pictures.
     """
     return {
         "compression": {path: "zstd" for path in leaf_columns() if path != IMAGE_BYTES},
         "use_dictionary": False,
+        "column_encoding": dict.fromkeys(_LABELS, "DELTA_BINARY_PACKED"),
         "write_statistics": INDEXED,
         "write_page_index": True,
         "data_page_version": "2.0",

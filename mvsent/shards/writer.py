@@ -204,11 +204,14 @@ class ShardFile:
         """Write row groups; each from contiguous columns, so that no earlier chunking shows in the bytes."""
         if self._parquet is None:
             return
-        contiguous = all(column.num_chunks <= 1 for column in table.columns)
-        step = max(1, table.num_rows) if contiguous else self._group_rows
+        step = self._group_rows
+        if step == ROW_GROUP_ROWS and all(column.num_chunks <= 1 for column in table.columns):
+            step = max(1, table.num_rows)  # one call writes all groups
         for start in range(0, table.num_rows, step):
             rows = table.slice(start, step).combine_chunks()
-            self._parquet.write_table(rows, row_group_size=self._group_rows)
+            with_images = rows["image"].null_count < rows.num_rows  # even if the shard began without any
+            n_rows = ROW_GROUP_ROWS if with_images else self._group_rows
+            self._parquet.write_table(rows, row_group_size=n_rows)
 
 
 class _HashingSink(io.RawIOBase):

@@ -163,6 +163,7 @@ def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
         pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, _DICTIONARY) | {"id": pa.string()},
             strings_can_be_null=False,
+            check_utf8=False,  # nothing but ASCII passes the checks below
         ),
     )
     table = table.unify_dictionaries().combine_chunks()
