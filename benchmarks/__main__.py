@@ -9,7 +9,7 @@ from importlib import import_module
 
 from mvsent.report.tables import aligned
 
-MODULES = ("startup", "reconcile", "features", "train")
+MODULES = ("startup", "reconcile", "features", "train", "fetch")
 
 
 def main() -> None:

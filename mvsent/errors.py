@@ -27,6 +27,15 @@ class UsageError(MvsentError):
     exit_code = 2
 
 
+class Interrupted(MvsentError):
+    """The user wanted an end (Ctrl-C); what was under way is finished and saved."""
+
+    exit_code = 130
+
+    def __init__(self, what: str = "interrupted", next_step: str = "The same command continues") -> None:
+        super().__init__(what, next_step)
+
+
 class OutputExistsError(UsageError):
     """The output already holds something finished, and `--overwrite` was not given."""
 

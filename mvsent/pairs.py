@@ -48,10 +48,14 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate-id"
     DUPLICATE_IMAGE = "duplicate-image"
     DUPLICATE_QUERY_CONFLICT = "duplicate-query-conflict"
+    SENTIMENT_TOO_WEAK = "sentiment-too-weak"
     HTTP_404 = "http-404"
     HTTP_ERROR = "http-error"
     TIMEOUT = "timeout"
     BLOCKED_HOST = "blocked-host"
+    ROBOTS_NOAI = "robots-noai"
+    OVER_MAX_PAIRS = "over-max-pairs"
+    TAKEN_DOWN = "taken-down"
 
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

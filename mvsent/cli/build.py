@@ -1,5 +1,7 @@
 """Commands of the build stage."""
 
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +10,18 @@ import typer
 from mvsent.cli import options
 
 
+class Polarity(StrEnum):
+    """The sign of a score."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
     app.command("demo")(demo)
+    app.command("lexicon")(lexicon)
+    app.command("replay")(replay)
 
 
 def demo(
@@ -54,3 +65,102 @@ def demo(
     typer.echo(f"\nEverything is in {result.folder}, made in {result.seconds:.0f} s. Look at:")
     for page in (evaluation.folder / "report.html", *evaluation.pictures):
         typer.echo(f"  {page}")
+
+
+def replay(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="To listen on; 0 takes a free one.")] = 0,
+    photos: Annotated[int, typer.Option(min=0, help="Photos that each search finds.")] = 120,
+    side: Annotated[int, typer.Option(min=8, max=4096, help="Longest side of the largest pictures.")] = 1024,
+    quirks: Annotated[float, typer.Option(min=0, help="How often anything is odd; 0: never.")] = 1.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault", help="What goes wrong and how often, NAME=RATE; repeat for more.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+) -> None:
+    """Run a local stand-in for Flickr and Getty, with drawn pictures, until Ctrl-C; print how to use it.
+
+    What is printed is for a shell: run it in another one, and build-flickr and build-getty ask the stand-in.
+    Any unknown --fault lists the known ones.
+
+    Example: mvsent replay --port 8765 --fault image-404=0.02 --fault api-429-seconds=0.1
+    """
+    import threading
+    from contextlib import suppress
+    from shlex import quote
+
+    from mvsent.errors import UsageError
+    from mvsent.lexicons import load_anps, load_keywords
+    from mvsent.sources.replay import Replay
+    from mvsent.sources.replay_faults import Faults
+    from mvsent.sources.replay_world import World
+
+    sentiments = {term.query: term.sentiment for term in (*load_keywords(), *load_anps())}
+    world = World(sentiments, seed=seed, photos=photos, side=side, quirks=quirks)
+    faults = Faults(seed=seed).with_rates(fault or [])
+    try:
+        server = Replay(world, faults=faults, port=port)
+    except OSError as error:
+        raise UsageError(f"port {port}: {error.strerror}", "Choose another one, or --port 0") from None
+    with server, suppress(KeyboardInterrupt):
+        for name, value in server.environment().items():
+            typer.echo(f"export {name}={quote(value)}")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+def lexicon(
+    which: Annotated[
+        str, typer.Argument(metavar="LEXICON", help="anps, keywords, or a file of yours.")
+    ] = "anps",
+    polarity: Annotated[
+        Polarity | None, typer.Option(help="Only words of this sign. [default: both]", show_default=False)
+    ] = None,
+    min_sentiment: Annotated[
+        float, typer.Option(min=0, help="Only words whose score is at least this far from zero.")
+    ] = 0.0,
+    pattern: Annotated[str, typer.Option(help="Only words that fit, with * and ? as in file names.")] = "*",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. [default: print]", show_default=False)
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Print or export what the crawls search for: the 1200 ANPs, the 101 keywords, or a lexicon of yours.
+
+    What is written is a lexicon again, to change and give to build-flickr --anps or build-getty --keywords.
+
+    Example: mvsent lexicon anps --polarity negative --min-sentiment 1.5 --pattern '*dog' --out sad-dogs.tsv
+    """
+    from mvsent.errors import OutputExistsError, UsageError
+    from mvsent.lexicons import format_lexicon, load_lexicon, select
+
+    terms = select(load_lexicon(which), polarity and polarity.value, min_sentiment, pattern)
+    if not terms:
+        raise UsageError(f"{which}: no word fits all of these filters", "Widen one of them")
+    n_positive = sum(term.sentiment > 0 for term in terms)
+    document = {
+        "lexicon": which,
+        "positive": n_positive,
+        "negative": len(terms) - n_positive,
+        "terms": [{"word": term.word, "query": term.query, "sentiment": term.sentiment} for term in terms],
+    }
+    if out is not None:
+        from mvsent.shards.atomic import atomic_write
+
+        if out.exists() and not overwrite:
+            raise OutputExistsError(f"{out} exists", "Give --overwrite to replace it")
+        comment = f"{len(terms)} words selected by mvsent lexicon from {which}, where their origin stands"
+        with atomic_write(out) as file:
+            file.write(format_lexicon(terms, comment).encode())
+        document["out"] = str(out)
+    if as_json:
+        from json import dumps
+
+        typer.echo(dumps(document, indent=2, ensure_ascii=False))
+    elif out is not None:
+        typer.echo(f"{out}: {document['positive']} positive, {document['negative']} negative words")
+    else:
+        typer.echo(format_lexicon(terms), nl=False)

@@ -31,7 +31,7 @@ def duplicate_groups(
     keys: tuple[Sequence[Any], ...] = (
         [normalised_text(text) or None if text else None for text in texts],
         sha256,
-        [bits if bits is not None and bits.bit_count() >= _MIN_BITS else None for bits in phash],
+        [bits if is_telling(bits) else None for bits in phash],
     )
     rows, nodes = [], []
     n_nodes = n_rows  # of a graph in which each row is joined to the nodes of its keys
@@ -44,6 +44,15 @@ def duplicate_groups(
     graph = coo_array((np.ones(len(row), dtype=np.int8), (row, node)), shape=(n_nodes, n_nodes))
     component = connected_components(graph, directed=False)[1][:n_rows]
     return _numbered_by_first_row(component)
+
+
+def is_telling(phash: int | None) -> bool:
+    """Whether a perceptual hash tells its picture from others: a flat picture's does not.
+
+    >>> is_telling(0xF0F0F0F0F0F0F0F0), is_telling(1), is_telling(None)
+    (True, False, False)
+    """
+    return phash is not None and phash.bit_count() >= _MIN_BITS
 
 
 def _row_to_key(values: Sequence[Any], kind: pa.DataType) -> tuple[Any, Any, int]:

@@ -60,8 +60,8 @@ def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         UsageError: `out` holds files that mvsent did not write, or another process is writing it.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
-    partial, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
-    with locked(out.with_name(f".{out.name}.lock")):
+    partial, old = _siblings(out)
+    with locked(lock_file(out)):
         _recover(out, partial, old)
         _refuse_unless_free(out, overwrite=overwrite)
         partial.mkdir()
@@ -71,6 +71,28 @@ def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _swap(partial, out, old)
         finally:
             _recover(out, partial, old)
+
+
+def lock_file(out: Path) -> Path:
+    """The lock of everything that writes the dataset `out`."""
+    return out.with_name(f".{out.name}.lock")
+
+
+def recover(out: Path) -> None:
+    """What an interrupted swap left of `out` has its name again. Only under the lock of `out`."""
+    _recover(out, *_siblings(out))
+
+
+def swap_in(folder: Path, out: Path) -> None:
+    """`folder` becomes `out`, and what was there is gone. Only under the lock of `out`."""
+    partial, old = _siblings(out)
+    sync_folder(folder)
+    _swap(folder, out, old)
+    _recover(out, partial, old)
+
+
+def _siblings(out: Path) -> tuple[Path, Path]:
+    return out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
 
 
 def _recover(out: Path, partial: Path, old: Path) -> None:

@@ -1,0 +1,49 @@
+"""Which language a caption is in, by py3langid and the model that it ships; see docs/decisions.md."""
+
+from functools import cache
+from typing import Any
+
+from mvsent.curate.text import plain_words
+
+LANGUAGES = (
+    *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et"),
+    *("eu", "fa", "fi", "fr", "ga", "gl", "he", "hi", "hr", "hu", "id", "is", "it"),
+    *("ja", "ka", "ko", "lt", "lv", "mk", "ms", "nl", "no", "pl", "pt", "ro", "ru"),
+    *("sk", "sl", "sq", "sr", "sv", "ta", "th", "tl", "tr", "uk", "ur", "vi", "zh"),
+)
+"""What is told apart (ISO 639-1): the model's 140 include many that few captions are in, which short ones
+would be taken for."""
+UNDETERMINED = "und"
+
+
+def detect(text: str) -> tuple[str, float]:
+    """The language of `text` (ISO 639-1) and how probable the model holds it, 0 to 1.
+
+    Links and @names do not count. A text without a letter is `("und", 0.0)`.
+
+    >>> detect("a lonely bench by the river, early in the morning")[0], detect("Mein Hund schläft heute")[0]
+    ('en', 'de')
+    >>> detect("😀 1920")
+    ('und', 0.0)
+    """
+    words = plain_words(text)
+    if not any(map(str.isalpha, words)):
+        return UNDETERMINED, 0.0
+    # Capitals alone say nothing about a language, and the model has seen few of them.
+    language, confidence = _identifier().classify(words.lower() if words.isupper() else words)
+    return str(language), float(confidence)
+
+
+def is_english(text: str) -> bool:
+    """Whether English is the most probable language of `text`; False where it has no letter."""
+    return detect(text)[0] == "en"
+
+
+@cache
+def _identifier() -> Any:
+    # Loaded on first use: it takes a second, and most commands need none of it.
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(LANGUAGES)
+    return identifier

@@ -1,0 +1,45 @@
+"""Weak labels: a picture has the sentiment of the query that found it."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from mvsent.pairs import Label, Reason
+
+Conflict = Literal["drop", "first", "mean"]
+
+
+def weak_label(
+    sentiments: Sequence[float], conflict: Conflict = "drop", min_sentiment: float = 0.0
+) -> Label | Reason:
+    """The label of what was found under queries of these sentiments, in the order of finding; or why none.
+
+    Queries weaker than `min_sentiment` do not count; where no other is left, it is `SENTIMENT_TOO_WEAK`.
+    The sign decides. Where signs differ, "drop" gives `DUPLICATE_QUERY_CONFLICT`, "first" goes by the first
+    query that counts, and "mean" by the mean, which has to be as strong as `min_sentiment` itself and not
+    zero: else it is `DUPLICATE_QUERY_CONFLICT` too.
+
+    >>> weak_label([1.5, 0.4]), weak_label([-0.3])
+    (<Label.POSITIVE: 2>, <Label.NEGATIVE: 0>)
+    >>> weak_label([1.5, -0.4])
+    <Reason.DUPLICATE_QUERY_CONFLICT: 'duplicate-query-conflict'>
+    >>> weak_label([-0.4, 1.5], "first"), weak_label([-0.4, 1.5], "mean")
+    (<Label.NEGATIVE: 0>, <Label.POSITIVE: 2>)
+
+    Raises: ValueError for no sentiment, or one that is zero or not finite: no lexicon holds any.
+    """
+    if not sentiments or not all(map(math.isfinite, sentiments)) or 0 in sentiments:
+        raise ValueError(f"not the sentiments of queries: {list(sentiments)}")
+    strong = [sentiment for sentiment in sentiments if abs(sentiment) >= min_sentiment]
+    if not strong:
+        return Reason.SENTIMENT_TOO_WEAK
+    if len({sentiment > 0 for sentiment in strong}) == 1 or conflict == "first":
+        return _sign(strong[0])
+    mean = math.fsum(strong) / len(strong)
+    if conflict == "mean" and mean != 0 and abs(mean) >= min_sentiment:
+        return _sign(mean)
+    return Reason.DUPLICATE_QUERY_CONFLICT
+
+
+def _sign(sentiment: float) -> Label:
+    return Label.POSITIVE if sentiment > 0 else Label.NEGATIVE

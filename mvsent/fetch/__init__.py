@@ -1,0 +1,6 @@
+"""Pictures from hosts that nobody vouches for: fetched together, checked, in order, within limits."""
+
+from mvsent.fetch.policy import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest
+from mvsent.fetch.stream import fetch_images
+
+__all__ = ["Dropped", "FetchPolicy", "Fetched", "HostLimits", "ImageRequest", "fetch_images"]

@@ -1,0 +1,92 @@
+"""What is asked for, under which limits, and what comes of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mvsent import __version__
+from mvsent.curate.images import ImageFacts
+from mvsent.limits import TokenBucket
+from mvsent.pairs import Reason
+
+USER_AGENT = f"mvsent/{__version__} (+https://github.com/mvsent/mvsent)"
+
+_UNLIMITED_PER_S = 1_000_000  # more than one event loop can ask for
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """A picture to fetch."""
+
+    id: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A picture that was fetched and is fit to keep."""
+
+    id: str
+    data: bytes  # as the server has it
+    facts: ImageFacts
+    url: str  # where it was in the end, after redirects
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A picture that is not to be had, or not fit to keep."""
+
+    id: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """The limits that every picture is fetched under."""
+
+    concurrency: int = 32  # pictures under way at once, those that wait for a retry included
+    timeout_s: float = 30.0  # for all of a picture's requests together; waiting for a turn does not count
+    max_bytes: int = 32 * 2**20  # of the body, and of what a compressed body becomes
+    max_pixels: int = 100_000_000
+    min_side: int = 64  # pixels
+    max_redirects: int = 5
+    retries: int = 3  # after the first attempt, on 5xx, a cut connection or a cut body
+    patience: int = 10  # attempts more that a host may answer with 429, or 503 and Retry-After
+    per_host_per_s: float | None = None  # requests a second to one host; None: no limit
+    allowed: frozenset[tuple[str, int]] = frozenset()  # (host, port) that may have a private address
+    user_agent: str = USER_AGENT
+    backoff_s: float = 1.0  # the longest first wait before a retry; it doubles with each
+    max_wait_s: float = 60.0  # the longest that a server's Retry-After is obeyed
+    workers: int = 0  # threads that check pictures; 0: one a core
+
+
+class HostLimits:
+    """When each host may be asked next. Several calls that get the same one share what hosts asked for.
+
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, per_host_per_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_host_per_s = per_host_per_s
+        self._clock = clock
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def reserve(self, host: str) -> float:
+        """Take the host's next turn and give the seconds until it comes."""
+        return self._bucket(host).reserve()
+
+    def pause(self, host: str, seconds: float) -> None:
+        """No turn that is taken from now on comes before `seconds` have passed."""
+        self._bucket(host).pause(seconds)
+
+    def _bucket(self, host: str) -> TokenBucket:
+        if host not in self._buckets:
+            rate = self._per_host_per_s
+            self._buckets[host] = (
+                TokenBucket(_UNLIMITED_PER_S, burst=_UNLIMITED_PER_S, clock=self._clock)
+                if rate is None
+                else TokenBucket(rate, clock=self._clock)
+            )
+        return self._buckets[host]

@@ -1,0 +1,85 @@
+"""What an answer means, from its status, headers and body alone."""
+
+import zlib
+from collections.abc import Iterable
+
+from yarl import URL
+
+from mvsent.pairs import Reason
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+GONE = frozenset({404, 410})
+PASSING = frozenset({408, 425, 500, 502, 503, 504})
+"""Another attempt at the same picture may succeed."""
+
+_NO_AI = frozenset({"noai", "noimageai"})
+_VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+
+
+class Failure(Exception):
+    """A picture is not to be had, for now or for good.
+
+    Args:
+        again: whether another attempt may succeed.
+        busy: whether the host itself asked to be left alone …
+        wait_s: … for so long, where it said.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        again: bool = False,
+        busy: bool = False,
+        wait_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.again = again
+        self.busy = busy
+        self.wait_s = wait_s
+
+
+def refuses_ai(values: Iterable[str], agent: str = "mvsent") -> bool:
+    """Whether the `X-Robots-Tag` headers forbid use for machine learning, to everyone or to `agent`.
+
+    >>> refuses_ai(["noindex, NoAI"]), refuses_ai(["mvsent: noimageai"]), refuses_ai(["otherbot: noai"])
+    (True, True, False)
+    """
+    for value in values:
+        addressee = "*"
+        for part in value.lower().split(","):
+            name, colon, rest = part.strip().partition(":")
+            if colon and name not in _VALUED:
+                addressee, directive = name.strip(), rest.strip()
+            else:
+                directive = name
+            if directive in _NO_AI and addressee in ("*", agent):
+                return True
+    return False
+
+
+def is_placeholder(url: URL) -> bool:
+    """Whether the URL is one of the pictures that Flickr shows in place of a removed one.
+
+    >>> is_placeholder(URL("https://s.yimg.com/pw/images/en-us/photo_unavailable_l.png"))
+    True
+    """
+    return url.name.startswith("photo_unavailable")
+
+
+def plain(data: bytes, encoding: str, max_bytes: int) -> bytes:
+    """The body without its `Content-Encoding`, cut after max_bytes + 1 bytes.
+
+    Raises: Failure when it cannot be undone.
+    """
+    if encoding in ("", "identity"):
+        return data
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise Failure(Reason.HTTP_ERROR, f"Content-Encoding {encoding[:40]!r}, which was not asked for")
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        raise Failure(Reason.IMAGE_CORRUPT, f"Content-Encoding {encoding}: {error}") from None

@@ -1,0 +1,179 @@
+"""What the crawls search for: 1200 adjective-noun pairs (ANPs) and 101 affective keywords, each with a score.
+
+A lexicon is a UTF-8 text file, one term a line after the header; lines that begin with # are comments:
+
+    word⇥sentiment
+    misty_woods⇥-1.0
+"""
+
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from mvsent.errors import InputError
+
+HEADER = "word\tsentiment"
+_UNSEARCHABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Term(NamedTuple):
+    """Something to search for. The sign of `sentiment` is the weak label of what is found, and never zero."""
+
+    word: str
+    sentiment: float
+
+    @property
+    def query(self) -> str:
+        """What is sent to the search: an ANP's two words with a space.
+
+        >>> Term("misty_woods", -1.0).query
+        'misty woods'
+        """
+        return " ".join(self.word.replace("_", " ").split())
+
+    @property
+    def polarity(self) -> str:
+        return "positive" if self.sentiment > 0 else "negative"
+
+
+def load_anps(path: Path | None = None) -> list[Term]:
+    """The 1200 ANPs of SentiBank 1.1 in its order, scores in -2..2: 738 positive, 462 negative; or a file's.
+
+    Reference: Borth et al. 2013, "Large-scale visual sentiment ontology and detectors using adjective noun
+    pairs", ACM Multimedia.
+
+    Raises: InputError for a file that is no lexicon, see `parse_lexicon`.
+    """
+    return _load(path, "anps.tsv")
+
+
+def load_keywords(path: Path | None = None) -> list[Term]:
+    """101 affective keywords, scores in -4..4: 51 positive, 50 negative; or those of a file.
+
+    They are a reconstruction, by the rule that stands in keywords.tsv: the paper does not print its own list.
+
+    Raises: InputError for a file that is no lexicon, see `parse_lexicon`.
+    """
+    return _load(path, "keywords.tsv")
+
+
+def load_lexicon(name: str) -> list[Term]:
+    """The lexicon called "anps" or "keywords", else the one in the file `name`."""
+    packaged = {"anps": load_anps, "keywords": load_keywords}
+    return packaged[name]() if name in packaged else _load(Path(name), "")
+
+
+def parse_lexicon(data: bytes, where: str) -> list[Term]:
+    r"""The terms of a lexicon file in its order; a byte order mark and CRLF make no difference.
+
+    >>> parse_lexicon(b"# mine\nword\tsentiment\nhappy\t2.7\ndead_tree\t-1.5\n", "mine.tsv")
+    [Term(word='happy', sentiment=2.7), Term(word='dead_tree', sentiment=-1.5)]
+
+    Raises: InputError with file:line for bytes that are not UTF-8, a missing header, a line that is not a
+        word, a tab and a finite number other than zero, and a query that an earlier line has already; with
+        the file when it holds no term.
+    """
+    terms: list[Term] = []
+    seen: dict[str, int] = {}
+    has_header = False
+    for number, line in enumerate(_lines(data, where), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not has_header:
+            has_header = _check_header(line, f"{where}:{number}")
+            continue
+        term = _parse_term(line, f"{where}:{number}")
+        first = seen.setdefault(term.query.casefold(), number)
+        if first != number:
+            raise InputError(
+                f"{where}:{number}: {term.word!r} searches for the same as line {first}",
+                "Remove one of the two",
+            )
+        terms.append(term)
+    if not terms:
+        raise InputError(
+            f"{where}: no word in it", f"Write the line {HEADER!r}, then one word and score a line"
+        )
+    return terms
+
+
+def select(
+    terms: Iterable[Term], polarity: str | None = None, min_sentiment: float = 0.0, pattern: str = "*"
+) -> list[Term]:
+    """The terms of a polarity ("positive", "negative"; None: both), at least as strong, that fit a pattern.
+
+    The pattern has `*`, `?` and `[…]` as file names do, in any case, and fits the word or its query.
+
+    >>> select([Term("dead_tree", -1.5), Term("tiny_tree", 0.4), Term("sad_dog", -0.5)], pattern="*tree")
+    [Term(word='dead_tree', sentiment=-1.5), Term(word='tiny_tree', sentiment=0.4)]
+    """
+    return [
+        term
+        for term in terms
+        if polarity in (None, term.polarity)
+        and abs(term.sentiment) >= min_sentiment
+        and any(fnmatchcase(form.lower(), pattern.lower()) for form in (term.word, term.query))
+    ]
+
+
+def format_lexicon(terms: Sequence[Term], comment: str = "") -> str:
+    r"""A lexicon file that `parse_lexicon` reads back.
+
+    >>> format_lexicon([Term("misty_woods", -1.0)], comment="two words")
+    '# two words\nword\tsentiment\nmisty_woods\t-1.0\n'
+    """
+    comments = [f"# {line}".rstrip() for line in comment.splitlines()]
+    rows = [f"{term.word}\t{term.sentiment!r}" for term in terms]
+    return "\n".join([*comments, HEADER, *rows]) + "\n"
+
+
+def _load(path: Path | None, packaged: str) -> list[Term]:
+    if path is None:
+        return parse_lexicon((files(__name__) / packaged).read_bytes(), packaged)
+    try:
+        return parse_lexicon(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}", "Name a lexicon file, as `mvsent lexicon` prints one"
+        ) from None
+
+
+def _lines(data: bytes, where: str) -> list[str]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{where}:{number}: not UTF-8", "Save the file as UTF-8") from None
+    return io.StringIO(text, newline=None).read().split("\n")
+
+
+def _check_header(line: str, where: str) -> bool:
+    if [cell.strip().lower() for cell in line.split("\t")] != HEADER.split("\t"):
+        raise InputError(
+            f"{where}: expected the header {HEADER!r}, found {line[:60]!r}", "Put it above the first word"
+        )
+    return True
+
+
+def _parse_term(line: str, where: str) -> Term:
+    word, *scores = (cell.strip() for cell in line.split("\t"))
+    if len(scores) != 1:
+        raise InputError(f"{where}: expected a word, a tab and a score, found {line[:60]!r}", "Mend the line")
+    if _UNSEARCHABLE.search(word) or not any(map(str.isalnum, word)):
+        raise InputError(f"{where}: {word[:60]!r} is no word to search for", "Mend the line")
+    try:
+        sentiment = float(scores[0])
+    except ValueError:
+        sentiment = math.nan
+    if not math.isfinite(sentiment):
+        raise InputError(f"{where}: the score {scores[0][:60]!r} is not a number", "Mend the line")
+    if sentiment == 0:
+        raise InputError(
+            f"{where}: {word!r} has the score 0, which is neither positive nor negative", "Remove the line"
+        )
+    return Term(word, sentiment)

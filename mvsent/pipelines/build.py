@@ -1,0 +1,359 @@
+"""Flickr's or Getty's search → a dataset of pairs with weak labels (paper §4.1 B, C), over days if need be.
+
+    search   every query's pages → crawl.sqlite
+    fetch    candidates, a partition at a time → parts/, one Parquet file each
+    assemble parts → shards, rejected.parquet, card, dataset.json last
+
+Each stage goes on where it was stopped, and none depends on when that was.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from datetime import time as day_time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from tqdm import tqdm
+
+from mvsent.config import BuildSettings, FlickrSettings, GettySettings
+from mvsent.errors import InputError, Interrupted, OutputExistsError, UsageError
+from mvsent.fetch import FetchPolicy, HostLimits
+from mvsent.lexicons import Term, format_lexicon, load_anps, load_keywords, select
+from mvsent.limits import TokenBucket
+from mvsent.pairs import Reason
+from mvsent.pipelines.build_assemble import assemble, clear, n_kept
+from mvsent.pipelines.build_fetch import fetch_partition, part_path, rejected_table
+from mvsent.pipelines.interrupt import interruptible
+from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
+from mvsent.shards.staging import lock_file, locked, recover, swap_in
+from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
+from mvsent.sources.crawl import FlickrSearch, GettySearch, Source, search
+from mvsent.sources.flickr import FlickrClient
+from mvsent.sources.frontier import CRAWL_FILE, Frontier
+from mvsent.sources.getty import GettyClient
+from mvsent.sources.patience import Asker
+
+log = logging.getLogger("mvsent")
+
+PARTS = "parts"
+FLICKR_BEGAN = date(2004, 2, 10)
+SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
+_UNIMPORTANT = {"endpoint", "token_url", "quota_per_hour", "images_per_second", "concurrency"}
+"""Settings that may change between the runs of one crawl: they decide how fast it goes, and where."""
+
+_OURS = {CRAWL_FILE, f"{CRAWL_FILE}-wal", f"{CRAWL_FILE}-shm", PARTS, "data", "README.md", REJECTED_FILE}
+_SLICE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """Where the dataset is, and what became of every candidate."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def build_flickr(
+    out: Path, settings: FlickrSettings, key: SecretStr, *, overwrite: bool = False, workers: int = 0,
+    quiet: bool = False,
+) -> BuildResult:  # fmt: skip
+    """Folder `out` holds a finished dataset of what Flickr finds for the ANPs.
+
+    Args:
+        workers: threads that check pictures; 0 is one a core.
+
+    Raises: UsageError or OutputExistsError before anything is done; Interrupted, SourceFailure or OSError
+        on the way: the same call then goes on.
+    """
+    client = FlickrClient(key.get_secret_value(), endpoint=settings.endpoint or None)
+    source = FlickrSearch(client, settings.license, SAFE[settings.safe])
+    return _build("flickr", source, flickr_terms(settings), out, settings, overwrite, workers, quiet)
+
+
+def build_getty(
+    out: Path, settings: GettySettings, key: SecretStr, secret: SecretStr | None = None, *,
+    overwrite: bool = False, workers: int = 0, quiet: bool = False,
+) -> BuildResult:  # fmt: skip
+    """Folder `out` holds a finished dataset of what Getty finds for the keywords; see `build_flickr`."""
+    client = GettyClient(
+        key.get_secret_value(),
+        secret and secret.get_secret_value(),
+        endpoint=settings.endpoint or None,
+        token_url=settings.token_url or None,
+    )
+    source = GettySearch(client, settings.family)
+    return _build("getty", source, getty_terms(settings), out, settings, overwrite, workers, quiet)
+
+
+def flickr_terms(settings: FlickrSettings) -> list[Term]:
+    """The ANPs that are searched for."""
+    return _strong(load_anps(Path(settings.anps) if settings.anps else None), settings)
+
+
+def getty_terms(settings: GettySettings) -> list[Term]:
+    """The keywords that are searched for."""
+    return _strong(load_keywords(Path(settings.keywords) if settings.keywords else None), settings)
+
+
+def _strong(terms: list[Term], settings: BuildSettings) -> list[Term]:
+    strong = select(terms, min_sentiment=settings.min_sentiment)
+    if not strong:
+        raise UsageError(
+            f"--min-sentiment {settings.min_sentiment:g}: no word of the lexicon is so strong", "Lower it"
+        )
+    return strong
+
+
+def _build(
+    name: str,
+    source: Source,
+    terms: Sequence[Term],
+    out: Path,
+    settings: BuildSettings,
+    overwrite: bool,
+    workers: int,
+    quiet: bool,
+) -> BuildResult:
+    place = endpoint_place(settings.endpoint)
+    with _workplace(out, overwrite=overwrite) as work, interruptible() as stop:
+        if not (work / MANIFEST_FILE).exists():
+            with _frontier(work, terms, settings, overwrite=overwrite) as frontier:
+                show = _Shown(quiet)
+                _search(frontier, source, settings, stop, show)
+                _fetch(frontier, work, settings, _policy(settings, place, workers), stop, show)
+                if stop.is_set():
+                    raise Interrupted
+                _assemble(name, frontier, work, settings, show)
+        shutil.rmtree(work / PARTS, ignore_errors=True)
+        if work != out:
+            swap_in(work, out)
+    return BuildResult(out, Manifest.load(out))
+
+
+@contextmanager
+def _workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """The folder to build in, which nobody else writes: `out`, or a sibling while a finished one is there."""
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    with locked(lock_file(out)):
+        recover(out)
+        work = out
+        if (out / MANIFEST_FILE).exists() and not (out / PARTS).exists():  # else only tidying up is left
+            if not overwrite:
+                raise OutputExistsError(f"{out}: already holds a finished dataset", "Add --overwrite to replace it")
+            work = out.with_name(f".{out.name}.crawl")
+        _refuse_strangers(work)
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
+
+
+def _refuse_strangers(work: Path) -> None:
+    """Raise UsageError if there is something in `work` that no build wrote."""
+    if not work.exists():
+        return
+    if not work.is_dir():
+        raise UsageError(f"{work}: is a file, not a folder", "Name another --out")
+    names = sorted(path.name for path in work.iterdir() if not path.name.endswith(".tmp"))
+    strangers = [name for name in names if name not in _OURS | {MANIFEST_FILE}]
+    if strangers or (names and CRAWL_FILE not in names):
+        raise UsageError(
+            f"{work}: holds {(strangers or names)[0]}, which is not part of a crawl",
+            "Name another --out, or move it away",
+        )
+
+
+def _frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *, overwrite: bool) -> Frontier:
+    """The crawl in `work`, begun if there is none; one that was begun otherwise goes if `overwrite`."""
+    now = creation_time()
+    begin = {
+        "settings": identity(settings, terms),
+        "queries": [(term.query, term.word, term.sentiment) for term in terms],
+        "span": upload_span(settings, now),
+        "started_at": int(now.timestamp()),
+    }
+    try:
+        return Frontier.open(work / CRAWL_FILE, **begin)
+    except (UsageError, InputError):
+        if not overwrite:
+            raise
+    log.warning("%s: the unfinished crawl is thrown away and begun anew", work)
+    shutil.rmtree(work)
+    work.mkdir()
+    return Frontier.open(work / CRAWL_FILE, **begin)
+
+
+def identity(settings: BuildSettings, terms: Sequence[Term]) -> dict[str, Any]:
+    """What has to be the same for a crawl to go on: the settings that decide its rows, and the lexicon."""
+    kept = settings.model_dump(mode="json", exclude=_UNIMPORTANT | {"anps", "keywords"})
+    lexicon = hashlib.sha256(format_lexicon(terms).encode()).hexdigest()
+    return {"source": type(settings).__name__, "lexicon_sha256": lexicon, **kept}
+
+
+def upload_span(settings: BuildSettings, now: datetime) -> tuple[int, int]:
+    """The first and the last second of upload to search for. Raises: UsageError if there is none between."""
+    if not isinstance(settings, FlickrSettings):
+        return 0, 0
+    since = _second(settings.since or FLICKR_BEGAN, day_time.min)
+    until = _second(settings.until, day_time.max) if settings.until else int(now.timestamp())
+    if since > until:
+        raise UsageError(f"--since {settings.since} is after --until {settings.until or 'now'}", "Swap them")
+    return since, until
+
+
+def _second(day: date, time: day_time) -> int:
+    return int(datetime.combine(day, time, UTC).timestamp())
+
+
+def endpoint_place(endpoint: str) -> frozenset[tuple[str, int]]:
+    """The host and port that `--endpoint` names, which alone may be inside this network.
+
+    >>> sorted(endpoint_place("http://127.0.0.1:8000/services/rest/")), endpoint_place("")
+    ([('127.0.0.1', 8000)], frozenset())
+
+    Raises: UsageError for what is no http address, or one with a password in it, without repeating it.
+    """
+    if not endpoint:
+        return frozenset()
+    try:
+        parts = urlsplit(endpoint)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:
+        raise UsageError("--endpoint: not an address", "Give one like https://HOST/PATH") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError("--endpoint: not an http address", "Give one like https://HOST/PATH")
+    if "@" in parts.netloc or parts.query:
+        raise UsageError("--endpoint: holds a name, a password or parameters", "Leave them out")
+    return frozenset({(parts.hostname, port)})
+
+
+def _policy(settings: BuildSettings, place: frozenset[tuple[str, int]], workers: int) -> FetchPolicy:
+    return FetchPolicy(
+        concurrency=settings.concurrency,
+        max_bytes=settings.max_bytes,
+        max_pixels=settings.max_pixels,
+        min_side=settings.min_side,
+        per_host_per_s=settings.images_per_second or None,
+        allowed=place,
+        workers=workers,
+    )
+
+
+class _Shown:
+    """One line of progress for each stage, on stderr: a bar on a terminal, a sentence in a log."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._hidden = quiet or not sys.stderr.isatty()
+
+    def stage(self, title: str, total: int, done: int, unit: str) -> Any:
+        if self._hidden:
+            log.info("%s: %d of %d %s are left", title, total - done, total, unit)
+        return tqdm(total=total, initial=done, desc=title, unit=f" {unit}", disable=self._hidden)
+
+
+def _search(
+    frontier: Frontier, source: Source, settings: BuildSettings, stop: threading.Event, show: _Shown
+) -> None:
+    """The frontier holds everything that the queries find."""
+    bucket = TokenBucket.per_hour(settings.quota_per_hour)
+    bucket.restore(frontier.calls())
+    total = frontier.n_queries
+    with show.stage("search", total, total - frontier.n_queries_left, "queries") as bar:
+
+        def on_page() -> None:
+            bar.set_postfix_str(f"{frontier.n_candidates} candidates, {bucket.left} calls left", refresh=False)
+            bar.update(total - frontier.n_queries_left - bar.n)
+
+        search(
+            frontier,
+            source,
+            Asker(bucket, stop, frontier.note_call),
+            per_query=settings.per_query,
+            found_at=lambda: int(creation_time().timestamp()),
+            on_page=on_page if not bar.disable else lambda: None,
+        )
+
+
+def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
+    """The candidates' numbers, cut into partitions, in the order of fetching.
+
+    With `max_pairs` the queries take turns, or else the first ones alone would fill the dataset.
+    """
+    size = min(settings.shard_size, settings.max_pairs or settings.shard_size)
+    numbers = frontier.numbers(by_turns=settings.max_pairs > 0)
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _fetch(
+    frontier: Frontier,
+    work: Path,
+    settings: BuildSettings,
+    policy: FetchPolicy,
+    stop: threading.Event,
+    show: _Shown,
+) -> None:
+    """Every partition has its part, until there are enough pairs."""
+    folder = work / PARTS
+    folder.mkdir(exist_ok=True)
+    limits = HostLimits(policy.per_host_per_s)
+    with show.stage("fetch", frontier.n_candidates, 0, "candidates") as bar:
+        for index, numbers in enumerate(partitions(frontier, settings)):
+            if stop.is_set():
+                raise Interrupted
+            if settings.max_pairs and n_kept(_parts(folder), settings) >= settings.max_pairs:
+                return
+            part = part_path(folder, index)
+            found = [] if part.exists() else [frontier.found(number) for number in numbers]
+            bar.update(len(numbers) if part.exists() else 0)
+            fetch_partition(found, part, settings, policy, limits=limits, stop=stop, on_outcome=bar.update)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
+
+
+def _assemble(
+    name: str, frontier: Frontier, work: Path, settings: BuildSettings, show: _Shown
+) -> None:
+    """`work` is a finished dataset."""
+    clear(work)
+    parts = _parts(work / PARTS)
+    _refuse_nothing(parts, settings, frontier)
+    writer = DatasetWriter(work, name, settings=_recorded(settings, frontier), shard_size=settings.shard_size)
+    with writer, show.stage("assemble", len(parts), 0, "parts") as bar:
+        assemble(parts, writer, settings, on_part=lambda: bar.update())
+        for numbers in partitions(frontier, settings)[len(parts) :]:
+            rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
+            writer.reject(rejected_table(rows))
+        refusals = frontier.refusals()
+        writer.finish(
+            frontier.n_candidates, extra={"notes": {"refused_queries": refusals}} if refusals else {}
+        )
+
+
+def _recorded(settings: BuildSettings, frontier: Frontier) -> dict[str, Any]:
+    """The settings as dataset.json keeps them: with the dates that were searched, and without any key."""
+    recorded = settings.model_dump(mode="json")
+    if isinstance(settings, FlickrSettings):
+        since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in frontier.span)
+        recorded |= {"since": since, "until": until}
+    return recorded | {"queries": frontier.n_queries}
+
+
+def _refuse_nothing(parts: Sequence[Path], settings: BuildSettings, frontier: Frontier) -> None:
+    if n_kept(parts, settings):
+        return
+    raise InputError(
+        f"none of the {frontier.n_candidates} candidates of {frontier.n_queries} queries can be kept",
+        "Widen the filters, with --overwrite",
+    )
+
+

@@ -1,0 +1,102 @@
+"""Pictures as they come in: one file, appended to, of which a killed process loses nothing that was written.
+
+A record is a JSON head and the picture's bytes, with their lengths and a checksum in front.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from mvsent.curate.images import ImageFacts
+from mvsent.fetch import Dropped, Fetched
+from mvsent.pairs import Reason
+
+_PREFIX = struct.Struct("<III")  # length of the head, length of the bytes, CRC-32 of both
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    head: dict[str, Any]
+    start: int
+    n_bytes: int
+
+
+class Spool:
+    """The outcomes in `path`, by id; what was only half written when a process died is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+        self._file: BinaryIO = path.open("r+b", buffering=0)
+        self._places: dict[str, _Place] = {}
+        self._end = 0
+        for head, start, n_bytes in self._records():
+            self._places[head["id"]] = _Place(head, start, n_bytes)
+            self._end = start + n_bytes
+        self._file.truncate(self._end)
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._places
+
+    def add(self, outcome: Fetched | Dropped) -> None:
+        """The outcome is in the file. Raises: OSError naming the file."""
+        head, data = _head(outcome), outcome.data if isinstance(outcome, Fetched) else b""
+        text = json.dumps(head).encode()
+        prefix = _PREFIX.pack(len(text), len(data), zlib.crc32(data, zlib.crc32(text)))
+        start = self._end + len(prefix) + len(text)
+        self._write(prefix + text + data)
+        self._places[outcome.id] = _Place(head, start, len(data))
+        self._end = start + len(data)
+
+    def get(self, id: str) -> Fetched | Dropped:
+        """The outcome of a candidate. Raises: KeyError if there is none."""
+        place = self._places[id]
+        if "reason" in place.head:
+            return Dropped(id, Reason(place.head["reason"]), place.head["detail"])
+        self._file.seek(place.start)
+        data = self._file.read(place.n_bytes)
+        return Fetched(id, data, ImageFacts(**place.head["facts"]), place.head["url"])
+
+    def remove(self) -> None:
+        """The file is gone."""
+        self._path.unlink(missing_ok=True)
+
+    def _write(self, record: bytes) -> None:
+        self._file.seek(self._end)
+        left = memoryview(record)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            error.filename = error.filename or str(self._path)
+            raise
+
+    def _records(self) -> Iterator[tuple[dict[str, Any], int, int]]:
+        """(head, where the bytes start, how many) of every whole record, up to the first that is not."""
+        while len(prefix := self._file.read(_PREFIX.size)) == _PREFIX.size:
+            n_head, n_bytes, checksum = _PREFIX.unpack(prefix)
+            text = self._file.read(n_head)
+            start = self._file.tell()
+            data = self._file.read(n_bytes)
+            if zlib.crc32(data, zlib.crc32(text)) != checksum or len(data) != n_bytes:
+                return
+            yield json.loads(text), start, n_bytes
+
+
+def _head(outcome: Fetched | Dropped) -> dict[str, Any]:
+    if isinstance(outcome, Dropped):
+        return {"id": outcome.id, "reason": str(outcome.reason), "detail": outcome.detail}
+    return {"id": outcome.id, "facts": asdict(outcome.facts), "url": outcome.url}

@@ -1,0 +1,216 @@
+"""Asking a web API once and reading what it says: a deadline, a size limit, and JSON that is not trusted.
+
+Whatever comes back, no key leaves here: messages are redacted, and no library's exception is passed on.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import quote, quote_plus, urlsplit
+
+from mvsent.sources.failures import BadAnswer, BadKey, RetryLater
+
+MAX_ANSWER_BYTES = 50_000_000
+MAX_DIGITS = 18
+"""Longer integers are text: 18 digits fit 64 bits, in SQLite and Arrow alike."""
+
+KEY = re.compile(r"[!-~]{1,512}")
+QUOTED_CHARACTERS = 160
+"""How much of a server's own words a message repeats."""
+
+_TALKATIVE = (
+    "flickrapi.core",
+    "urllib3.connectionpool",
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.proxy",
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read whole. Header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def check_key(key: str, name: str) -> str:
+    """The key without blanks around it. Raises: BadKey, not repeating it, if no header could carry it."""
+    stripped = key.strip()
+    if not KEY.fullmatch(stripped):
+        raise BadKey(f"The {name} is empty or holds characters that no key has", f"Copy the {name} again")
+    return stripped
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """`text` with every secret in it replaced, as it is or percent-encoded.
+
+    >>> redact("GET /?api_key=a%2Fb failed for a/b", ["a/b"])
+    'GET /?api_key=[key] failed for [key]'
+    """
+    for secret in secrets:
+        for form in {secret, quote(secret, safe=""), quote_plus(secret)} - {""}:
+            text = text.replace(form, "[key]")
+    return text
+
+
+def excerpt(text: str, secrets: Iterable[str] = ()) -> str:
+    """The start of a server's words on one line, without control characters and secrets."""
+    plain = "".join(c if c.isprintable() else " " for c in redact(text, secrets))
+    return " ".join(plain.split())[:QUOTED_CHARACTERS]
+
+
+def host_of(endpoint: str) -> str:
+    """The host and port of an address: all of it that a message shows.
+
+    >>> host_of("https://user:secret@api.example.com:8080/rest/?key=1")
+    'api.example.com:8080'
+    """
+    try:
+        return urlsplit(endpoint).netloc.rpartition("@")[2] or "the endpoint"
+    except ValueError:
+        return "the endpoint"
+
+
+def within(deadline_s: float, call: Callable[[float], T], *, what: str) -> T:
+    """What `call` returns, given the `time.monotonic()` at which it should stop.
+
+    The call runs in a thread of its own and is left behind at the deadline, so that no server holds the
+    crawl up, however slowly it sends its headers.
+
+    Raises: RetryLater at the deadline; whatever `call` raises.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call(time.monotonic() + deadline_s))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name=f"asking {what}", daemon=True)
+    thread.start()
+    thread.join(deadline_s)
+    if failures:
+        raise failures[0]
+    if not results:
+        raise RetryLater(None, f"{what} did not answer within {deadline_s:g} seconds")
+    return results[0]
+
+
+def read_capped(chunks: Iterable[bytes], stop_at: float, *, what: str) -> bytes:
+    """All the bytes of a body. Raises: BadAnswer past MAX_ANSWER_BYTES; RetryLater past `stop_at`."""
+    parts, size = [], 0
+    for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise BadAnswer(f"{what} sent more than {MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() > stop_at:
+            raise RetryLater(None, f"{what} sends too slowly")
+    return b"".join(parts)
+
+
+def parse_json(body: bytes, *, what: str) -> object:
+    """The JSON document in `body`, with integers of more than 18 digits as text and NaN as None.
+
+    Raises: BadAnswer, naming HTML and JSONP as what they are, for anything else.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        return json.loads(text, parse_int=_integer_or_text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:64]
+    if start[:1] == b"<":
+        kind = "HTML"
+    elif re.match(rb"[A-Za-z_$][\w$.]*\s*\(", start):
+        kind = "JSONP"
+    else:
+        kind = "something that is not JSON, or a part of it," if start else "nothing"
+    raise BadAnswer(f"{what} sent {kind} instead of JSON")
+
+
+def _integer_or_text(digits: str) -> object:
+    return int(digits) if len(digits) <= MAX_DIGITS else digits
+
+
+def as_count(value: object) -> int | None:
+    """A whole number from 0 to 10^18 that may stand as text; None for anything else.
+
+    >>> as_count("1,204"), as_count(7), as_count(7.0), as_count("many"), as_count(-1), as_count(True)
+    (1204, 7, 7, None, None, None)
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str):
+        digits = value.strip().replace(",", "")
+        value = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS else None
+    return value if isinstance(value, int) and 0 <= value < 10**MAX_DIGITS else None
+
+
+def as_text(value: object) -> str:
+    """Text that any file can hold: without NULs, with U+FFFD for lone surrogates; a number's digits; else "".
+
+    >>> as_text("a\\0b\\ud800"), as_text(12), as_text(None), as_text(["x"])
+    ('ab\ufffd', '12', '', '')
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    text = str(value).replace("\0", "")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def as_url(value: object) -> str:
+    """An http or https address with a host and no blanks or control characters; "" for anything else.
+
+    >>> as_url("https://live.example.com/1.jpg"), as_url("javascript:alert(1)"), as_url(None)
+    ('https://live.example.com/1.jpg', '', '')
+    """
+    text = as_text(value).strip()
+    if len(text) > 4096 or not text.isprintable() or " " in text:
+        return ""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return ""
+    return text if parts.scheme in ("http", "https") and parts.hostname else ""
+
+
+def as_id(value: object) -> str:
+    """What can be an id: up to 64 ASCII letters and digits, or a number; "" for anything else.
+
+    >>> as_id("49514337848"), as_id(7), as_id("../7"), as_id(None)
+    ('49514337848', '7', '', '')
+    """
+    text = as_text(value)
+    return text if text.isascii() and text.isalnum() and len(text) <= 64 else ""
+
+
+def content_name(item: object) -> str:
+    """A name for an item without an id, made of its content: the same on every page."""
+    try:
+        content = json.dumps(item, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        content = type(item).__name__
+    return "without-id-" + hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def silence_libraries() -> None:
+    """The loggers that write requests and answers only warn, whatever level is set above them."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

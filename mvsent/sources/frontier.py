@@ -1,0 +1,392 @@
+"""A crawl's memory in `crawl.sqlite`: what is searched, how far, and everything found, in the order of finding.
+
+    queries     the words to search for, in the order of the lexicon
+    windows     what is left of each search: upload dates (inclusive, in seconds) and the next page
+    candidates  what was found, each id once; skipped items have a reason and no body
+    sightings   which queries found it
+    calls       when the API was called in the last hour, so that a quota holds across restarts
+
+Every page is one transaction, so a killed process loses at most the page that was under way.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.errors import DatasetError, UsageError
+from mvsent.limits import HOUR_S
+from mvsent.pairs import Reason
+from mvsent.sources.candidate import Candidate, SearchPage, Size
+
+CRAWL_FILE = "crawl.sqlite"
+CRAWL_SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE queries (number INTEGER PRIMARY KEY, text TEXT NOT NULL, word TEXT NOT NULL, sentiment REAL NOT NULL,
+    found INTEGER NOT NULL DEFAULT 0, refusal TEXT);
+CREATE TABLE windows (number INTEGER PRIMARY KEY, query INTEGER NOT NULL, since INTEGER NOT NULL,
+    until INTEGER NOT NULL, page INTEGER NOT NULL, overlaps INTEGER NOT NULL);
+CREATE INDEX windows_in_order ON windows (query, since);
+CREATE TABLE candidates (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, rank INTEGER NOT NULL,
+    found_at INTEGER NOT NULL, body TEXT, reason TEXT, detail TEXT);
+CREATE TABLE sightings (candidate INTEGER NOT NULL, query INTEGER NOT NULL, PRIMARY KEY (candidate, query))
+    WITHOUT ROWID;
+CREATE TABLE calls (at REAL NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search: what is sent (`text`), the lexicon's word and its sentiment."""
+
+    number: int
+    text: str
+    word: str
+    sentiment: float
+    found: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is left to ask of a query: uploads from `since` to `until`, inclusive, from page `page` on."""
+
+    query: int
+    since: int
+    until: int
+    page: int = 1
+    overlaps: bool = False
+    """Whether its first results were listed by the window before it."""
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A candidate with all that the crawl knows of it; `queries` in the order in which they found it."""
+
+    id: str
+    found_at: datetime
+    candidate: Candidate | None
+    queries: tuple[Query, ...]
+    reason: Reason | None = None
+    detail: str = ""
+
+
+class Frontier:
+    """The open `crawl.sqlite`; one process at a time, see `shards.staging.locked`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._readable():
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        settings: Mapping[str, Any],
+        queries: Sequence[tuple[str, str, float]],
+        span: tuple[int, int],
+        started_at: int,
+    ) -> "Frontier":
+        """The crawl at `path`, begun there if there is none yet.
+
+        Args:
+            settings: what decides the result; a crawl that was begun with others is refused.
+            queries: (text, word, sentiment) of each search.
+            span: the upload dates to search, inclusive, in seconds; those of the beginning stay.
+            started_at: seconds since 1970.
+
+        Raises: DatasetError for a file of another version or none of ours; UsageError for other settings.
+        """
+        frontier = cls(path)
+        try:
+            frontier._begin_or_check(settings, queries, span, started_at)
+        except BaseException:
+            frontier.close()
+            raise
+        return frontier
+
+    def __enter__(self) -> "Frontier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The file is complete without its WAL."""
+        self._db.close()
+
+    def _begin_or_check(
+        self,
+        settings: Mapping[str, Any],
+        queries: Sequence[tuple[str, str, float]],
+        span: tuple[int, int],
+        started_at: int,
+    ) -> None:
+        with self._readable():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            (n_tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version == 0 and n_tables == 0:
+            self._begin(settings, queries, span, started_at)
+        elif version != CRAWL_SCHEMA_VERSION:
+            raise DatasetError(
+                f"{self.path}: a crawl of another version of mvsent (schema {version}, this one has "
+                f"{CRAWL_SCHEMA_VERSION})",
+                "Continue it with that version, or begin anew with --overwrite",
+            )
+        _refuse_other_settings(self.path, json.loads(self._meta("settings")), settings)
+
+    def _begin(
+        self,
+        settings: Mapping[str, Any],
+        queries: Sequence[tuple[str, str, float]],
+        span: tuple[int, int],
+        started_at: int,
+    ) -> None:
+        with self.transaction():
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            self._db.executemany(
+                "INSERT INTO meta VALUES (?, ?)",
+                [
+                    ("settings", json.dumps(settings, sort_keys=True)),
+                    ("started_at", str(started_at)),
+                    ("span", json.dumps(span)),
+                ],
+            )
+            self._db.executemany("INSERT INTO queries (text, word, sentiment) VALUES (?, ?, ?)", queries)
+            self._db.execute(
+                "INSERT INTO windows (query, since, until, page, overlaps) SELECT number, ?, ?, 1, 0 FROM queries",
+                span,
+            )
+            self._db.execute(f"PRAGMA user_version = {CRAWL_SCHEMA_VERSION}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written in the block is on the disk after it, or none of it."""
+        with self._readable():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """SQLite's own errors in the block say which file, and what to do."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise DatasetError(
+                f"{self.path}: {error}", "See to the disk, then run the same command again"
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise DatasetError(
+                f"{self.path}: not a crawl ({error})", "Move it away, or begin anew with --overwrite"
+            ) from None
+
+    def _meta(self, key: str) -> str:
+        with self._readable():
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise DatasetError(f"{self.path}: not a crawl", "Move it away, or begin anew with --overwrite")
+        return str(row[0])
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The upload dates that are searched, inclusive."""
+        since, until = json.loads(self._meta("span"))
+        return since, until
+
+    @property
+    def n_queries(self) -> int:
+        return self._count("SELECT count(*) FROM queries")
+
+    @property
+    def n_queries_left(self) -> int:
+        return self._count("SELECT count(DISTINCT query) FROM windows")
+
+    @property
+    def n_candidates(self) -> int:
+        return self._count("SELECT count(*) FROM candidates")
+
+    def _count(self, query: str) -> int:
+        with self._readable():
+            return int(self._db.execute(query).fetchone()[0])
+
+    def refusals(self) -> dict[str, str]:
+        """The searches that the source refused, and why."""
+        with self._readable():
+            return dict(self._db.execute("SELECT text, refusal FROM queries WHERE refusal IS NOT NULL"))
+
+    def next_window(self) -> Window | None:
+        """What to ask next; None when everything was asked."""
+        with self._readable():
+            row = self._db.execute(
+                "SELECT query, since, until, page, overlaps, number FROM windows ORDER BY query, since, number LIMIT 1"
+            ).fetchone()
+        return row and Window(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
+
+    def query(self, number: int) -> Query:
+        """The query with this number."""
+        with self._readable():
+            row = self._db.execute(
+                "SELECT number, text, word, sentiment, found FROM queries WHERE number = ?", (number,)
+            ).fetchone()
+        return Query(*row)
+
+    def replace(self, window: Window, successors: Sequence[Window]) -> None:
+        """`window` is done, and `successors` are asked in its place. Within a transaction."""
+        self._db.execute("DELETE FROM windows WHERE number = ?", (window.number,))
+        self._db.executemany(
+            "INSERT INTO windows (query, since, until, page, overlaps) VALUES (?, ?, ?, ?, ?)",
+            [(one.query, one.since, one.until, one.page, one.overlaps) for one in successors],
+        )
+
+    def end_query(self, query: int) -> None:
+        """Nothing more is asked of the query. Within a transaction."""
+        self._db.execute("DELETE FROM windows WHERE query = ?", (query,))
+
+    def refuse(self, query: int, why: str) -> None:
+        """The source refuses the query."""
+        with self.transaction():
+            self.end_query(query)
+            self._db.execute("UPDATE queries SET refusal = ? WHERE number = ?", (why, query))
+
+    def note(self, query: int, page: SearchPage, room: int | None, found_at: int) -> int:
+        """How many items of the page are new to the query; these are noted, up to `room`. In a transaction."""
+        rows: list[tuple[str, str | None, str | None, str | None]] = [
+            (one.id, candidate_to_json(one), None, None) for one in page.candidates
+        ]
+        rows += [(id, None, str(reason), detail) for id, reason, detail in page.skipped]
+        n_before, n_new = self.query(query).found, 0
+        for row in rows:
+            if room is not None and n_new >= room:
+                break
+            n_new += self._note_one(query, n_before + n_new, row, found_at)
+        self._db.execute("UPDATE queries SET found = found + ? WHERE number = ?", (n_new, query))
+        return n_new
+
+    def _note_one(
+        self, query: int, rank: int, row: tuple[str, str | None, str | None, str | None], found_at: int
+    ) -> int:
+        """1 if the query finds the item for the first time, else 0. `rank`: the query's items before it."""
+        id, *rest = row
+        self._db.execute(
+            "INSERT INTO candidates (id, rank, found_at, body, reason, detail) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
+            (id, rank, found_at, *rest),
+        )
+        (number,) = self._db.execute("SELECT number FROM candidates WHERE id = ?", (id,)).fetchone()
+        done = self._db.execute("INSERT INTO sightings VALUES (?, ?) ON CONFLICT DO NOTHING", (number, query))
+        return done.rowcount
+
+    def numbers(self, *, by_turns: bool = False) -> npt.NDArray[np.int64]:
+        """The candidates' numbers in the order of finding; or by turns, the first of each query first."""
+        order = "rank, number" if by_turns else "number"
+        with self._readable():
+            rows = self._db.execute(f"SELECT number FROM candidates ORDER BY {order}")  # noqa: S608
+            return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+    def ids(self, numbers: Sequence[int]) -> list[str]:
+        """The ids of candidates."""
+        with self._readable():
+            return [
+                self._db.execute("SELECT id FROM candidates WHERE number = ?", (int(number),)).fetchone()[0]
+                for number in numbers
+            ]
+
+    def found(self, number: int) -> Found:
+        """The candidate with this number."""
+        with self._readable():
+            id, found_at, body, reason, detail = self._db.execute(
+                "SELECT id, found_at, body, reason, detail FROM candidates WHERE number = ?", (int(number),)
+            ).fetchone()
+            queries = self._db.execute(
+                "SELECT q.number, q.text, q.word, q.sentiment, q.found FROM sightings s JOIN queries q "
+                "ON q.number = s.query WHERE s.candidate = ? ORDER BY q.number",
+                (int(number),),
+            ).fetchall()
+        return Found(
+            id=id,
+            found_at=datetime.fromtimestamp(found_at, UTC),
+            candidate=None if body is None else candidate_from_json(id, body),
+            queries=tuple(Query(*row) for row in queries),
+            reason=None if reason is None else Reason(reason),
+            detail=detail or "",
+        )
+
+    def note_call(self, at: float | None = None) -> None:
+        """The API is called now."""
+        now = time.time() if at is None else at
+        with self.transaction():
+            self._db.execute("INSERT INTO calls VALUES (?)", (now,))
+            self._db.execute("DELETE FROM calls WHERE at < ?", (now - 2 * HOUR_S,))
+
+    def calls(self) -> list[float]:
+        """When the API was called lately, in seconds since 1970."""
+        with self._readable():
+            return [row[0] for row in self._db.execute("SELECT at FROM calls ORDER BY at")]
+
+
+def _refuse_other_settings(path: Path, begun: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    given = json.loads(json.dumps(given))
+    differing = [key for key in {**begun, **given} if begun.get(key) != given.get(key)]
+    if differing:
+        key = differing[0]
+        what = f"{key} was {_short(begun.get(key))} and is {_short(given.get(key))}"
+        raise UsageError(
+            f"{path}: this crawl was begun with other settings ({what})",
+            "Give the same ones to continue it, name another --out, or begin anew with --overwrite",
+        )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def candidate_to_json(candidate: Candidate) -> str:
+    """All of a candidate but its id, as `candidate_from_json` reads it."""
+    posted = candidate.posted_at
+    return json.dumps(
+        {
+            "title": candidate.title,
+            "description": candidate.description,
+            "tags": candidate.tags,
+            "sizes": [[size.url, size.width, size.height] for size in candidate.sizes],
+            "page_url": candidate.page_url,
+            "license": candidate.license,
+            "owner": candidate.owner,
+            "posted_at": posted and posted.isoformat(),
+        },
+        ensure_ascii=False,
+    )
+
+
+def candidate_from_json(id: str, body: str) -> Candidate:
+    """The candidate that `candidate_to_json` wrote."""
+    fields = json.loads(body)
+    posted = fields.pop("posted_at")
+    return Candidate(
+        id=id,
+        tags=tuple(fields.pop("tags")),
+        sizes=tuple(Size(*size) for size in fields.pop("sizes")),
+        posted_at=posted and datetime.fromisoformat(posted),
+        **fields,
+    )

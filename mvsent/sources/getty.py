@@ -1,0 +1,304 @@
+"""Getty Images' search (API v3): a pure parser, and a thin client through httpx.
+
+{"result_count": 204, "images": [
+    {"id": "9183", "title": "A pier at dawn", "caption": null, "artist": "someone",
+     "date_created": "2019-09-20T00:00:00-07:00", "license_model": "royaltyfree",
+     "max_dimensions": {"height": 3682, "width": 4800}, "display_sizes": [
+         {"is_watermarked": false, "name": "comp", "uri": "https://media.example.com/9183.jpg?s=612x612"}],
+     "referral_destinations": [{"site_name": "gettyimages", "uri": "https://www.example.com/9183"}]}]}
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from mvsent import __version__
+from mvsent.limits import retry_after
+from mvsent.pairs import Reason
+from mvsent.sources import answers
+from mvsent.sources.answers import Answer, as_count, as_id, as_text, as_url
+from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
+from mvsent.sources.failures import (
+    AccessRevoked,
+    BadAnswer,
+    BadKey,
+    DailyLimit,
+    RequestRefused,
+    RetryLater,
+    SourceFailure,
+)
+
+ENDPOINT = "https://api.gettyimages.com/v3"
+TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
+MAX_PAGE_SIZE = 100
+FIELDS = (
+    "id,title,caption,artist,license_model,date_created,max_dimensions,referral_destinations,"
+    "comp,preview,thumb"
+)
+SIDES = {"thumb": 170, "preview": 412, "comp": 612, "mid_res_comp": 1024, "high_res_comp": 2048}
+"""Longer sides in pixels of the sizes that Getty names; an address with `s=612x612` says it itself."""
+
+TOKEN_LIFE_S = 1800.0
+TOKEN_MARGIN_S = 60.0
+_SIDE_IN_ADDRESS = re.compile(r"[?&]s=(\d{2,5})x(\d{2,5})(?:&|$)")
+
+
+def parse_search(payload: object, page: int = 1, page_size: int = MAX_PAGE_SIZE) -> SearchPage:
+    """The page of an answer to `search/images`; which page it is, only the asker knows.
+
+    Raises: BadAnswer for what is no answer of Getty's.
+    """
+    images = payload.get("images") if isinstance(payload, dict) else None
+    if not isinstance(payload, dict) or not isinstance(images, list):
+        raise BadAnswer("Getty's answer holds no list of images")
+    total = as_count(payload.get("result_count"))
+    parsed = [_parse_image(image) for image in images]
+    return SearchPage(
+        total=total,
+        page=page,
+        pages=None if total is None else -(-total // page_size),
+        candidates=tuple(item for item in parsed if isinstance(item, Candidate)),
+        skipped=tuple(item for item in parsed if not isinstance(item, Candidate)),
+    )
+
+
+def _parse_image(image: object) -> Candidate | Skipped:
+    """A candidate, or why there is none; what has no id gets one of its content, the same on every page."""
+    number = as_id(image.get("id")) if isinstance(image, dict) else ""
+    if not isinstance(image, dict) or not number:
+        name = answers.content_name(image)
+        return f"getty:{name}", Reason.IMAGE_MISSING, "the answer gives this image no id"
+    sizes = _sizes(image)
+    if not sizes:
+        return f"getty:{number}", Reason.IMAGE_MISSING, "the answer gives no address for this image"
+    return Candidate(
+        id=f"getty:{number}",
+        title=as_text(image.get("title")),
+        description=as_text(image.get("caption")),
+        tags=(),
+        sizes=sizes,
+        page_url=_page_url(image, number),
+        license=as_text(image.get("license_model")),
+        owner=as_text(image.get("artist")),
+        posted_at=_moment(image.get("date_created")),
+    )
+
+
+def _sizes(image: dict[str, Any]) -> tuple[Size, ...]:
+    """The JPEGs of the answer; the WebP twin of each (`comp_webp`, …) shows nothing more."""
+    listed = image.get("display_sizes")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    shape = image.get("max_dimensions")
+    full = (
+        (as_count(shape.get("width")), as_count(shape.get("height"))) if isinstance(shape, dict) else (0, 0)
+    )
+    sizes = []
+    for entry in entries:
+        name, url = as_text(entry.get("name")), as_url(entry.get("uri"))
+        if url and not name.endswith("_webp"):
+            sizes.append(Size(url, *_scaled(_side(name, url), full[0] or 0, full[1] or 0)))
+    return tuple(sizes)
+
+
+def _side(name: str, url: str) -> int:
+    found = _SIDE_IN_ADDRESS.search(url)
+    return max(int(found[1]), int(found[2])) if found else SIDES.get(name, 0)
+
+
+def _scaled(side: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height with the longer side `side` and the proportions of width × height, if these are known.
+
+    >>> _scaled(612, 4800, 3682), _scaled(612, 0, 0)
+    ((612, 469), (612, 612))
+    """
+    if not (side and width and height):
+        return side, side
+    longer = max(width, height)
+    return max(1, round(side * width / longer)), max(1, round(side * height / longer))
+
+
+def _page_url(image: dict[str, Any], number: str) -> str:
+    listed = image.get("referral_destinations")
+    places = [place for place in listed if isinstance(place, dict)] if isinstance(listed, list) else []
+    own = [place for place in places if place.get("site_name") == "gettyimages"]
+    urls = [as_url(place.get("uri")) for place in own + places]
+    return next((url for url in urls if url), f"https://www.gettyimages.com/detail/{number}")
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(as_text(value))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_token(payload: object) -> tuple[str, float]:
+    """An access token and the seconds that it lives; `expires_in` may be a number, text, or missing.
+
+    >>> parse_token({"access_token": "abc", "expires_in": "1800"})
+    ('abc', 1800.0)
+
+    Raises: BadAnswer if there is no token.
+    """
+    token = as_text(payload.get("access_token")) if isinstance(payload, dict) else ""
+    if not isinstance(payload, dict) or not answers.KEY.fullmatch(token):
+        raise BadAnswer(
+            "Getty's answer holds no access token", "Check the address of the token, then run again"
+        )
+    life = as_count(payload.get("expires_in"))
+    return token, TOKEN_LIFE_S if life is None else float(life)
+
+
+def parse_failure(answer: Answer, now: float, secrets: Sequence[str] = ()) -> SourceFailure:
+    """The cause behind a status that is not 200, in words without `secrets`; `now` is in seconds since 1970.
+
+    403, X-Error-Detail: Account Over Queries Per Second Limit   → RetryLater
+    403, X-Error-Detail: Account Over Rate Limit                 → DailyLimit
+    403, {"message": "Account Inactive"}                         → BadKey
+    """
+    said = answers.excerpt(answer.headers.get("x-error-detail", "") or _message(answer.body), secrets)
+    status, lower, wait_s = answer.status, said.lower(), retry_after(answer.headers, now)
+    failure: SourceFailure
+    if status in (403, 429) and "over rate limit" in lower:
+        failure = DailyLimit(f"Getty's quota for the day is used up: {said}", wait_s)
+    elif status == 429 or status >= 500 or (status == 403 and "per second" in lower):
+        failure = RetryLater(wait_s, f"Getty answers with HTTP {status}: {said}")
+    elif status == 403 and "inactive" in lower:
+        failure = BadKey(f"Getty does not accept the key: {said}", "Put a valid one into GETTY_API_KEY")
+    elif status in (401, 403):
+        next_step = "Ask Getty about the key, then run the same command"
+        failure = AccessRevoked(f"Getty refuses access (HTTP {status}): {said}", next_step)
+    elif status == 400:
+        failure = RequestRefused(f"Getty refuses the request: {said}")
+    else:
+        failure = BadAnswer(f"Getty answers with HTTP {status}: {said}")
+    return failure
+
+
+def _message(body: bytes) -> str:
+    try:
+        payload = answers.parse_json(body[: 2**16], what="Getty")
+    except BadAnswer:
+        return ""
+    return as_text(payload.get("message")) if isinstance(payload, dict) else ""
+
+
+class GettyClient:
+    """Asks Getty, one call at a time and without retries; how long to wait is for the caller to decide.
+
+    Args:
+        key: the API key; it travels in a header, and is in no address, message or representation.
+        secret: with it, searches carry a token that is fetched when needed; None searches with the key alone.
+        endpoint: the base of the API, `…/v3`; Getty's own by default.
+        token_url: where tokens come from; Getty's own by default.
+        timeout_s: seconds for one call, from its first byte to its last.
+        clock: a monotonic clock in seconds, by which tokens expire.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        secret: str | None = None,
+        *,
+        endpoint: str | None = None,
+        token_url: str | None = None,
+        timeout_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        answers.silence_libraries()
+        self._key = SecretStr(answers.check_key(key, "Getty API key"))
+        self._secret = SecretStr(answers.check_key(secret, "Getty API secret")) if secret else None
+        self._endpoint = (endpoint or ENDPOINT).rstrip("/")
+        self._token_url = token_url or TOKEN_URL
+        self._timeout_s, self._clock = timeout_s, clock
+        self._token, self._token_ends = SecretStr(""), 0.0
+        self._http = httpx.Client(
+            timeout=timeout_s, follow_redirects=False, headers={"User-Agent": f"mvsent/{__version__}"}
+        )
+
+    def __repr__(self) -> str:
+        return f"GettyClient({answers.host_of(self._endpoint)})"
+
+    def search(
+        self, phrase: str, page: int, *, page_size: int = MAX_PAGE_SIZE, family: str = "creative"
+    ) -> SearchPage:
+        """A page of the images that match `phrase`; a page that Getty refuses (400) after the first is empty.
+
+        Args:
+            family: creative or editorial.
+
+        Raises: SourceFailure, see `sources/failures.py`.
+        """
+        url = f"{self._endpoint}/search/images/{family}"
+        parameters: dict[str, str | int] = {
+            "phrase": phrase,
+            "page": page,
+            "page_size": page_size,
+            "fields": FIELDS,
+        }
+        answer = self._get(url, parameters)
+        if answer.status == 400 and page > 1:
+            return SearchPage(None, page, None, (), ())
+        if answer.status != 200:
+            raise parse_failure(answer, time.time(), self._secrets())
+        payload = answers.parse_json(answer.body, what=f"Getty ({answers.host_of(url)})")
+        return parse_search(payload, page, page_size)
+
+    def _get(self, url: str, parameters: dict[str, str | int]) -> Answer:
+        """The answer to a search; an unknown token (401) is replaced once."""
+        answer = self._ask("GET", url, params=parameters, headers=self._headers())
+        if answer.status == 401 and self._secret:
+            self._token_ends = 0.0
+            answer = self._ask("GET", url, params=parameters, headers=self._headers())
+        return answer
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Api-Key": self._key.get_secret_value()}
+        if self._secret:
+            if self._clock() >= self._token_ends:
+                self._renew_token()
+            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        return headers
+
+    def _renew_token(self) -> None:
+        assert self._secret is not None
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._key.get_secret_value(),
+            "client_secret": self._secret.get_secret_value(),
+        }
+        answer = self._ask("POST", self._token_url, data=form)
+        if answer.status in (400, 401):
+            raise BadKey(
+                "Getty does not accept the key with its secret", "Check GETTY_API_KEY and GETTY_API_SECRET"
+            )
+        if answer.status != 200:
+            raise parse_failure(answer, time.time(), self._secrets())
+        token, life_s = parse_token(answers.parse_json(answer.body, what="Getty's token address"))
+        self._token = SecretStr(token)
+        self._token_ends = self._clock() + max(life_s - TOKEN_MARGIN_S, life_s / 2)
+
+    def _ask(self, method: str, url: str, **given: Any) -> Answer:
+        name = f"Getty ({answers.host_of(url)})"
+        return answers.within(
+            self._timeout_s, lambda stop_at: self._send(method, url, name, stop_at, **given), what=name
+        )
+
+    def _send(self, method: str, url: str, name: str, stop_at: float, **given: Any) -> Answer:
+        try:
+            with self._http.stream(method, url, **given) as response:
+                body = answers.read_capped(response.iter_bytes(2**16), stop_at, what=name)
+                headers = {key.lower(): value for key, value in response.headers.items()}
+                return Answer(response.status_code, headers, body)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            problem = type(error).__name__  # its text may hold the address, its request the key
+        raise RetryLater(None, f"{name} cannot be reached ({problem})")
+
+    def _secrets(self) -> list[str]:
+        return [value.get_secret_value() for value in (self._key, self._secret, self._token) if value]

@@ -1,0 +1,59 @@
+"""Asking an API within its quota, again where it may help, and no longer than the user wants."""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from mvsent.errors import Interrupted
+from mvsent.limits import TokenBucket, backoff
+from mvsent.sources.failures import BadAnswer, RetryLater
+
+RETRIES = 8
+"""Further attempts while the source is busy or down: three minutes or so, unless it says how long."""
+
+BAD_ANSWER_RETRIES = 4
+
+T = TypeVar("T")
+
+
+class Asker:
+    """Makes calls one at a time, each in its turn.
+
+    Args:
+        bucket: the key's quota.
+        stop: once set, nothing more is asked, and no wait goes on.
+        note_call: called before each call, so that the quota outlives the process.
+    """
+
+    def __init__(
+        self,
+        bucket: TokenBucket,
+        stop: threading.Event,
+        note_call: Callable[[], object],
+        rng: random.Random | None = None,
+    ) -> None:
+        self.bucket = bucket
+        self._stop, self._note_call, self._rng = stop, note_call, rng
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """What `call` gives, after as many attempts as it takes.
+
+        Raises: Interrupted when stopped meanwhile; SourceFailure when it does not pass.
+        """
+        n_failed = 0
+        while True:
+            self._wait(self.bucket.reserve())
+            self._note_call()
+            try:
+                return call()
+            except (RetryLater, BadAnswer) as failure:
+                if n_failed == (RETRIES if isinstance(failure, RetryLater) else BAD_ANSWER_RETRIES):
+                    raise
+                asked_s = failure.after_s if isinstance(failure, RetryLater) else None
+            self._wait(backoff(n_failed, self._rng) if asked_s is None else asked_s)
+            n_failed += 1
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
+            raise Interrupted

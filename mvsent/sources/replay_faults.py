@@ -1,0 +1,122 @@
+"""What goes wrong at the stand-in, on demand: each fault has a rate, and chance comes from the seed.
+
+A passing fault depends on the request and on how often it was made, and spoils at most `repeats` attempts, so
+that asking again helps. A lasting one belongs to a picture: asking again gives the same.
+"""
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+
+from mvsent.errors import UsageError
+
+
+def _passing() -> float:
+    return field(default=0.0, metadata={"lasts": False})
+
+
+def _lasting() -> float:
+    return field(default=0.0, metadata={"lasts": True})
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The share of requests (0..1) with each fault; `api_…` of searches, `image_…` of pictures."""
+
+    api_429: float = _passing()  # without Retry-After
+    api_429_seconds: float = _passing()  # Retry-After: 1
+    api_429_date: float = _passing()  # Retry-After: a date
+    api_500: float = _passing()
+    api_truncated: float = _passing()  # Content-Length is larger than the body
+    api_drip: float = _passing()  # a byte at a time
+    api_silent: float = _passing()  # accepts and says nothing
+    api_html: float = _passing()
+    api_jsonp: float = _passing()
+    api_redirect: float = _passing()
+    fail_0: float = _passing()  # Flickr's stat=fail with this code
+    fail_105: float = _passing()
+    fail_201: float = _passing()
+    getty_per_second: float = _passing()  # 403, Account Over Queries Per Second Limit
+    getty_token: float = _passing()  # 401: the token is not known any more
+
+    image_429: float = _passing()
+    image_429_seconds: float = _passing()
+    image_429_date: float = _passing()
+    image_500: float = _passing()
+    image_truncated: float = _passing()
+    image_drip: float = _passing()
+    image_silent: float = _passing()
+    image_chain: float = _passing()  # three redirects, then the picture
+
+    image_404: float = _lasting()
+    image_html: float = _lasting()
+    image_svg: float = _lasting()
+    image_corrupt: float = _lasting()  # the first half of a JPEG, honestly declared
+    image_short_length: float = _lasting()  # Content-Length is smaller than the body
+    image_endless: float = _lasting()  # declares 10 GB, and begins to send them
+    image_bomb: float = _lasting()  # a PNG of a few kB that unpacks to 900 megapixels
+    image_noai: float = _lasting()  # X-Robots-Tag: noai, noimageai
+    image_unavailable: float = _lasting()  # a redirect to Flickr's placeholder
+    image_loop: float = _lasting()  # a redirect to itself
+    image_private: float = _lasting()  # a redirect to 127.0.0.2
+
+    seed: int = 0
+    repeats: int = 2  # attempts that a passing fault may spoil
+    retry_after_s: int = 1
+    drip_s: float = 0.05  # between two bytes
+    silent_s: float = 60.0
+    daily_limit: int = 0  # Getty's searches before 403 Account Over Rate Limit; 0: no limit
+    revoked_after: int = 0  # searches before HTTP 403 without a reason; 0: never
+
+    def with_rates(self, given: Iterable[str]) -> "Faults":
+        """These faults with some changed as `NAME=NUMBER` says. Raises: UsageError naming what is known.
+
+        >>> Faults().with_rates(["image-404=0.1", "daily-limit=5"]).image_404
+        0.1
+        """
+        kinds = {entry.name: type(getattr(self, entry.name)) for entry in fields(self)}
+        changes = {}
+        for text in given:
+            name, _, number = text.partition("=")
+            key = name.strip().replace("-", "_")
+            try:
+                changes[key] = kinds[key](number)
+            except KeyError:
+                known = ", ".join(kind.replace("_", "-") for kind in kinds)
+                raise UsageError(f"--fault {text}: no such fault", f"Known are: {known}") from None
+            except ValueError:
+                raise UsageError(f"--fault {text}: {number!r} is no number", "Write NAME=NUMBER") from None
+        return replace(self, **changes)
+
+
+NAMES = {entry.name: entry.metadata["lasts"] for entry in fields(Faults) if "lasts" in entry.metadata}
+"""The faults, and whether each lasts."""
+
+
+class Chance:
+    """Decides for each request which fault it meets, if any, counting how often it was made before."""
+
+    def __init__(self) -> None:
+        self._attempts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def fault(self, faults: Faults, request: str, *kinds: str) -> str:
+        """The fault, of those whose names start with one of `kinds`, that this attempt meets; "" for none."""
+        with self._lock:
+            attempt = self._attempts[request]
+            self._attempts[request] += 1
+        for name, lasts in NAMES.items():
+            rate = getattr(faults, name)
+            if not rate or not name.startswith(kinds) or (not lasts and attempt >= faults.repeats):
+                continue
+            if _share(faults.seed, request, name, 0 if lasts else attempt) < rate:
+                return name
+        return ""
+
+
+def _share(*what: object) -> float:
+    """A number from 0 to 1 that these alone decide."""
+    digest = hashlib.blake2b(repr(what).encode(), digest_size=4).digest()
+    return int.from_bytes(digest) / 2**32
