@@ -45,7 +45,9 @@ class BuildSettings(Settings):
     language: str = Field("any", pattern="^([a-z]{2}|any)$")  # ISO 639-1
     query_conflict: Literal["drop", "first", "mean"] = "drop"
     min_sentiment: float = Field(0.0, ge=0)  # on the scale of the lexicon
-    size: int = Field(1024, ge=1)  # pixels of the longer side that is fetched at most, where there is a choice
+    size: int = Field(
+        1024, ge=1
+    )  # pixels of the longer side that is fetched at most, where there is a choice
     min_side: int = Field(64, ge=1)  # pixels of the shorter side
     near_duplicates: Literal["keep", "drop"] = "keep"
     endpoint: str = ""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mvsent.cli import options
+from mvsent.cli import crawl, options
 
 
 class Polarity(StrEnum):
@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
     app.command("lexicon")(lexicon)
     app.command("replay")(replay)
+    app.command("build-flickr")(crawl.build_flickr)
+    app.command("build-getty")(crawl.build_getty)
+    app.command("refresh")(crawl.refresh)
 
 
 def demo(

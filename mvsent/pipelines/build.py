@@ -7,17 +7,14 @@
 Each stage goes on where it was stopped, and none depends on when that was.
 """
 
-import hashlib
 import logging
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from datetime import time as day_time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,33 +23,27 @@ from pydantic import SecretStr
 from tqdm import tqdm
 
 from mvsent.config import BuildSettings, FlickrSettings, GettySettings
-from mvsent.errors import InputError, Interrupted, OutputExistsError, UsageError
+from mvsent.errors import InputError, Interrupted, UsageError
 from mvsent.fetch import FetchPolicy, HostLimits
-from mvsent.lexicons import Term, format_lexicon, load_anps, load_keywords, select
+from mvsent.lexicons import Term, load_anps, load_keywords, select
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
 from mvsent.pipelines.build_assemble import assemble, clear, n_kept
 from mvsent.pipelines.build_fetch import fetch_partition, part_path, rejected_table
+from mvsent.pipelines.build_workplace import PARTS, open_frontier, workplace
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
-from mvsent.shards.staging import lock_file, locked, recover, swap_in
-from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
+from mvsent.shards.staging import swap_in
+from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.crawl import FlickrSearch, GettySearch, Source, search
 from mvsent.sources.flickr import FlickrClient
-from mvsent.sources.frontier import CRAWL_FILE, Frontier
+from mvsent.sources.frontier import Frontier
 from mvsent.sources.getty import GettyClient
 from mvsent.sources.patience import Asker
 
 log = logging.getLogger("mvsent")
 
-PARTS = "parts"
-FLICKR_BEGAN = date(2004, 2, 10)
 SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
-_UNIMPORTANT = {"endpoint", "token_url", "quota_per_hour", "images_per_second", "concurrency"}
-"""Settings that may change between the runs of one crawl: they decide how fast it goes, and where."""
-
-_OURS = {CRAWL_FILE, f"{CRAWL_FILE}-wal", f"{CRAWL_FILE}-shm", PARTS, "data", "README.md", REJECTED_FILE}
-_SLICE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +78,7 @@ def build_getty(
     """Folder `out` holds a finished dataset of what Getty finds for the keywords; see `build_flickr`."""
     client = GettyClient(
         key.get_secret_value(),
-        secret and secret.get_secret_value(),
+        secret.get_secret_value() if secret else None,
         endpoint=settings.endpoint or None,
         token_url=settings.token_url or None,
     )
@@ -125,9 +116,10 @@ def _build(
     quiet: bool,
 ) -> BuildResult:
     place = endpoint_place(settings.endpoint)
-    with _workplace(out, overwrite=overwrite) as work, interruptible() as stop:
+    target = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    with workplace(target, overwrite=overwrite) as work, interruptible() as stop:
         if not (work / MANIFEST_FILE).exists():
-            with _frontier(work, terms, settings, overwrite=overwrite) as frontier:
+            with open_frontier(work, terms, settings, overwrite=overwrite) as frontier:
                 show = _Shown(quiet)
                 _search(frontier, source, settings, stop, show)
                 _fetch(frontier, work, settings, _policy(settings, place, workers), stop, show)
@@ -135,82 +127,9 @@ def _build(
                     raise Interrupted
                 _assemble(name, frontier, work, settings, show)
         shutil.rmtree(work / PARTS, ignore_errors=True)
-        if work != out:
-            swap_in(work, out)
+        if work != target:
+            swap_in(work, target)
     return BuildResult(out, Manifest.load(out))
-
-
-@contextmanager
-def _workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """The folder to build in, which nobody else writes: `out`, or a sibling while a finished one is there."""
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
-    with locked(lock_file(out)):
-        recover(out)
-        work = out
-        if (out / MANIFEST_FILE).exists() and not (out / PARTS).exists():  # else only tidying up is left
-            if not overwrite:
-                raise OutputExistsError(f"{out}: already holds a finished dataset", "Add --overwrite to replace it")
-            work = out.with_name(f".{out.name}.crawl")
-        _refuse_strangers(work)
-        work.mkdir(parents=True, exist_ok=True)
-        yield work
-
-
-def _refuse_strangers(work: Path) -> None:
-    """Raise UsageError if there is something in `work` that no build wrote."""
-    if not work.exists():
-        return
-    if not work.is_dir():
-        raise UsageError(f"{work}: is a file, not a folder", "Name another --out")
-    names = sorted(path.name for path in work.iterdir() if not path.name.endswith(".tmp"))
-    strangers = [name for name in names if name not in _OURS | {MANIFEST_FILE}]
-    if strangers or (names and CRAWL_FILE not in names):
-        raise UsageError(
-            f"{work}: holds {(strangers or names)[0]}, which is not part of a crawl",
-            "Name another --out, or move it away",
-        )
-
-
-def _frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *, overwrite: bool) -> Frontier:
-    """The crawl in `work`, begun if there is none; one that was begun otherwise goes if `overwrite`."""
-    now = creation_time()
-    begin = {
-        "settings": identity(settings, terms),
-        "queries": [(term.query, term.word, term.sentiment) for term in terms],
-        "span": upload_span(settings, now),
-        "started_at": int(now.timestamp()),
-    }
-    try:
-        return Frontier.open(work / CRAWL_FILE, **begin)
-    except (UsageError, InputError):
-        if not overwrite:
-            raise
-    log.warning("%s: the unfinished crawl is thrown away and begun anew", work)
-    shutil.rmtree(work)
-    work.mkdir()
-    return Frontier.open(work / CRAWL_FILE, **begin)
-
-
-def identity(settings: BuildSettings, terms: Sequence[Term]) -> dict[str, Any]:
-    """What has to be the same for a crawl to go on: the settings that decide its rows, and the lexicon."""
-    kept = settings.model_dump(mode="json", exclude=_UNIMPORTANT | {"anps", "keywords"})
-    lexicon = hashlib.sha256(format_lexicon(terms).encode()).hexdigest()
-    return {"source": type(settings).__name__, "lexicon_sha256": lexicon, **kept}
-
-
-def upload_span(settings: BuildSettings, now: datetime) -> tuple[int, int]:
-    """The first and the last second of upload to search for. Raises: UsageError if there is none between."""
-    if not isinstance(settings, FlickrSettings):
-        return 0, 0
-    since = _second(settings.since or FLICKR_BEGAN, day_time.min)
-    until = _second(settings.until, day_time.max) if settings.until else int(now.timestamp())
-    if since > until:
-        raise UsageError(f"--since {settings.since} is after --until {settings.until or 'now'}", "Swap them")
-    return since, until
-
-
-def _second(day: date, time: day_time) -> int:
-    return int(datetime.combine(day, time, UTC).timestamp())
 
 
 def endpoint_place(endpoint: str) -> frozenset[tuple[str, int]]:
@@ -269,7 +188,9 @@ def _search(
     with show.stage("search", total, total - frontier.n_queries_left, "queries") as bar:
 
         def on_page() -> None:
-            bar.set_postfix_str(f"{frontier.n_candidates} candidates, {bucket.left} calls left", refresh=False)
+            bar.set_postfix_str(
+                f"{frontier.n_candidates} candidates, {bucket.left} calls left", refresh=False
+            )
             bar.update(total - frontier.n_queries_left - bar.n)
 
         search(
@@ -320,16 +241,15 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
 
 
-def _assemble(
-    name: str, frontier: Frontier, work: Path, settings: BuildSettings, show: _Shown
-) -> None:
+def _assemble(name: str, frontier: Frontier, work: Path, settings: BuildSettings, show: _Shown) -> None:
     """`work` is a finished dataset."""
     clear(work)
     parts = _parts(work / PARTS)
     _refuse_nothing(parts, settings, frontier)
-    writer = DatasetWriter(work, name, settings=_recorded(settings, frontier), shard_size=settings.shard_size)
+    recorded = _recorded(settings, frontier)
+    writer = DatasetWriter(work, name, settings=recorded, shard_size=settings.shard_size)
     with writer, show.stage("assemble", len(parts), 0, "parts") as bar:
-        assemble(parts, writer, settings, on_part=lambda: bar.update())
+        assemble(parts, writer, settings, on_part=bar.update)
         for numbers in partitions(frontier, settings)[len(parts) :]:
             rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
             writer.reject(rejected_table(rows))
@@ -355,5 +275,3 @@ def _refuse_nothing(parts: Sequence[Path], settings: BuildSettings, frontier: Fr
         f"none of the {frontier.n_candidates} candidates of {frontier.n_queries} queries can be kept",
         "Widen the filters, with --overwrite",
     )
-
-

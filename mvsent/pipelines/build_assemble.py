@@ -71,7 +71,9 @@ def _first_like(keys: pa.Table, settings: BuildSettings) -> Rows:
 def _first_equal(column: pa.ChunkedArray) -> Rows:
     if len(column) == 0:
         return np.zeros(0, dtype=np.int64)
-    codes = pc.fill_null(column.combine_chunks().dictionary_encode().indices, -1).to_numpy(zero_copy_only=False)
+    codes = pc.fill_null(column.combine_chunks().dictionary_encode().indices, -1).to_numpy(
+        zero_copy_only=False
+    )
     _, starts, inverse = np.unique(codes, return_index=True, return_inverse=True)
     first = starts[inverse].astype(np.int64)
     first[(first == np.arange(len(first))) | (codes == -1)] = -1

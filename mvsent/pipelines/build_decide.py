@@ -46,9 +46,7 @@ def decide(found: Found, settings: BuildSettings) -> Wanted | Rejection:
     return Wanted(found, candidate, label, _named_query(found.queries, label, settings), text, size.url)
 
 
-def pair_text(
-    candidate: Candidate, queries: tuple[Query, ...], settings: BuildSettings
-) -> str | Rejection:
+def pair_text(candidate: Candidate, queries: tuple[Query, ...], settings: BuildSettings) -> str | Rejection:
     """The pair's text by the rules of docs/text-rules.md, or why it is not used."""
     parts = {
         "title": lambda: clean_text(candidate.title),

@@ -1,4 +1,4 @@
-"""A partition of candidates → one Parquet file of pairs and one of rejections, whoever does it, however often."""
+"""A partition of candidates → a Parquet file of pairs and one of rejections, however often it is tried."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -111,7 +111,8 @@ def _batches(pairs: Iterator[tuple[Wanted, Fetched]]) -> Iterator[list[tuple[Wan
 
 def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
     """(id, reason, detail) as a table."""
-    return pa.table(list(zip(*rows, strict=True)) or [[], [], []], schema=REJECTED_SCHEMA)
+    columns = [[row[column] for row in rows] for column in range(len(REJECTED_SCHEMA))]
+    return pa.table(columns, schema=REJECTED_SCHEMA)
 
 
 def _table(pairs: Sequence[tuple[Wanted, Fetched]]) -> pa.Table:

@@ -33,10 +33,16 @@ class Paging:
     max_results: int | None = None
 
 
+FLICKR_PAGING = Paging(flickr.MAX_PER_PAGE, FLICKR_MAX_RESULTS)
+GETTY_PAGING = Paging(getty.MAX_PAGE_SIZE)
+
+
 class Source(Protocol):
     """Where to search."""
 
-    paging: Paging
+    @property
+    def paging(self) -> Paging:
+        """How far it pages."""
 
     def page(self, query: Query, window: Window) -> SearchPage:
         """The window's page. Raises: SourceFailure."""
@@ -49,7 +55,7 @@ class FlickrSearch:
     client: FlickrClient
     license: str = ""
     safe: int = 1
-    paging: Paging = Paging(flickr.MAX_PER_PAGE, FLICKR_MAX_RESULTS)
+    paging: Paging = FLICKR_PAGING
 
     def page(self, query: Query, window: Window) -> SearchPage:
         return self.client.search(
@@ -69,12 +75,10 @@ class GettySearch:
 
     client: GettyClient
     family: str = "creative"
-    paging: Paging = Paging(getty.MAX_PAGE_SIZE)
+    paging: Paging = GETTY_PAGING
 
     def page(self, query: Query, window: Window) -> SearchPage:
-        return self.client.search(
-            query.text, window.page, page_size=self.paging.per_page, family=self.family
-        )
+        return self.client.search(query.text, window.page, page_size=self.paging.per_page, family=self.family)
 
 
 def search(
@@ -168,7 +172,7 @@ def _rest(window: Window, page: SearchPage) -> list[Window]:
 
 
 def _too_full(window: Window) -> list[Window]:
-    log.warning("More photos were uploaded in second %d than Flickr shows; the others are left out", window.since)
+    log.warning("In second %d more was uploaded than Flickr shows; the rest is left out", window.since)
     if window.since >= window.until:
         return []
     return [Window(window.query, window.since + 1, window.until, overlaps=True)]

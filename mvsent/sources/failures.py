@@ -61,3 +61,5 @@ class DailyLimit(SourceFailure):
 
 class AccessRevoked(SourceFailure):
     """The source knows the key and no longer lets it in."""
+
+    exit_code = 3

@@ -1,4 +1,4 @@
-"""A crawl's memory in `crawl.sqlite`: what is searched, how far, and everything found, in the order of finding.
+"""A crawl's memory, `crawl.sqlite`: what is searched, how far, and all that was found, in that order.
 
     queries     the words to search for, in the order of the lexicon
     windows     what is left of each search: upload dates (inclusive, in seconds) and the next page
@@ -32,8 +32,8 @@ CRAWL_SCHEMA_VERSION = 1
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE queries (number INTEGER PRIMARY KEY, text TEXT NOT NULL, word TEXT NOT NULL, sentiment REAL NOT NULL,
-    found INTEGER NOT NULL DEFAULT 0, refusal TEXT);
+CREATE TABLE queries (number INTEGER PRIMARY KEY, text TEXT NOT NULL, word TEXT NOT NULL,
+    sentiment REAL NOT NULL, found INTEGER NOT NULL DEFAULT 0, refusal TEXT);
 CREATE TABLE windows (number INTEGER PRIMARY KEY, query INTEGER NOT NULL, since INTEGER NOT NULL,
     until INTEGER NOT NULL, page INTEGER NOT NULL, overlaps INTEGER NOT NULL);
 CREATE INDEX windows_in_order ON windows (query, since);
@@ -81,38 +81,55 @@ class Found:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a crawl begins with.
+
+    Args:
+        settings: what decides the result; a crawl that was begun with others is not continued.
+        queries: (text, word, sentiment) of each search.
+        span: the upload dates to search, inclusive, in seconds.
+        started_at: seconds since 1970.
+    """
+
+    settings: Mapping[str, Any]
+    queries: Sequence[tuple[str, str, float]]
+    span: tuple[int, int]
+    started_at: int
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """SQLite's own errors in the block become a DatasetError that says which file, and what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise DatasetError(f"{path}: {error}", "See to the disk, then run the same command again") from None
+    except sqlite3.DatabaseError as error:
+        raise DatasetError(
+            f"{path}: not a crawl ({error})", "Move it away, or begin anew with --overwrite"
+        ) from None
+
+
 class Frontier:
     """The open `crawl.sqlite`; one process at a time, see `shards.staging.locked`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._readable():
+        with readable(self.path):
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        settings: Mapping[str, Any],
-        queries: Sequence[tuple[str, str, float]],
-        span: tuple[int, int],
-        started_at: int,
-    ) -> "Frontier":
-        """The crawl at `path`, begun there if there is none yet.
-
-        Args:
-            settings: what decides the result; a crawl that was begun with others is refused.
-            queries: (text, word, sentiment) of each search.
-            span: the upload dates to search, inclusive, in seconds; those of the beginning stay.
-            started_at: seconds since 1970.
+    def open(cls, path: Path, start: Beginning) -> "Frontier":
+        """The crawl at `path`, begun there if there is none yet; the dates of the beginning stay.
 
         Raises: DatasetError for a file of another version or none of ours; UsageError for other settings.
         """
         frontier = cls(path)
         try:
-            frontier._begin_or_check(settings, queries, span, started_at)
+            frontier._begin_or_check(start)
         except BaseException:
             frontier.close()
             raise
@@ -128,55 +145,46 @@ class Frontier:
         """The file is complete without its WAL."""
         self._db.close()
 
-    def _begin_or_check(
-        self,
-        settings: Mapping[str, Any],
-        queries: Sequence[tuple[str, str, float]],
-        span: tuple[int, int],
-        started_at: int,
-    ) -> None:
-        with self._readable():
+    def _begin_or_check(self, start: Beginning) -> None:
+        with readable(self.path):
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             (n_tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version == 0 and n_tables == 0:
-            self._begin(settings, queries, span, started_at)
+            self._begin(start)
         elif version != CRAWL_SCHEMA_VERSION:
             raise DatasetError(
                 f"{self.path}: a crawl of another version of mvsent (schema {version}, this one has "
                 f"{CRAWL_SCHEMA_VERSION})",
                 "Continue it with that version, or begin anew with --overwrite",
             )
-        _refuse_other_settings(self.path, json.loads(self._meta("settings")), settings)
+        _refuse_other_settings(self.path, json.loads(self._meta("settings")), start.settings)
 
-    def _begin(
-        self,
-        settings: Mapping[str, Any],
-        queries: Sequence[tuple[str, str, float]],
-        span: tuple[int, int],
-        started_at: int,
-    ) -> None:
+    def _begin(self, start: Beginning) -> None:
         with self.transaction():
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
             self._db.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
                 [
-                    ("settings", json.dumps(settings, sort_keys=True)),
-                    ("started_at", str(started_at)),
-                    ("span", json.dumps(span)),
+                    ("settings", json.dumps(start.settings, sort_keys=True)),
+                    ("started_at", str(start.started_at)),
+                    ("span", json.dumps(start.span)),
                 ],
             )
-            self._db.executemany("INSERT INTO queries (text, word, sentiment) VALUES (?, ?, ?)", queries)
+            self._db.executemany(
+                "INSERT INTO queries (text, word, sentiment) VALUES (?, ?, ?)", start.queries
+            )
             self._db.execute(
-                "INSERT INTO windows (query, since, until, page, overlaps) SELECT number, ?, ?, 1, 0 FROM queries",
-                span,
+                "INSERT INTO windows (query, since, until, page, overlaps) "
+                "SELECT number, ?, ?, 1, 0 FROM queries",
+                start.span,
             )
             self._db.execute(f"PRAGMA user_version = {CRAWL_SCHEMA_VERSION}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is written in the block is on the disk after it, or none of it."""
-        with self._readable():
+        with readable(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -186,22 +194,8 @@ class Frontier:
                     self._db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """SQLite's own errors in the block say which file, and what to do."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise DatasetError(
-                f"{self.path}: {error}", "See to the disk, then run the same command again"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise DatasetError(
-                f"{self.path}: not a crawl ({error})", "Move it away, or begin anew with --overwrite"
-            ) from None
-
     def _meta(self, key: str) -> str:
-        with self._readable():
+        with readable(self.path):
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if row is None:
             raise DatasetError(f"{self.path}: not a crawl", "Move it away, or begin anew with --overwrite")
@@ -226,25 +220,26 @@ class Frontier:
         return self._count("SELECT count(*) FROM candidates")
 
     def _count(self, query: str) -> int:
-        with self._readable():
+        with readable(self.path):
             return int(self._db.execute(query).fetchone()[0])
 
     def refusals(self) -> dict[str, str]:
         """The searches that the source refused, and why."""
-        with self._readable():
+        with readable(self.path):
             return dict(self._db.execute("SELECT text, refusal FROM queries WHERE refusal IS NOT NULL"))
 
     def next_window(self) -> Window | None:
         """What to ask next; None when everything was asked."""
-        with self._readable():
+        with readable(self.path):
             row = self._db.execute(
-                "SELECT query, since, until, page, overlaps, number FROM windows ORDER BY query, since, number LIMIT 1"
+                "SELECT query, since, until, page, overlaps, number FROM windows "
+                "ORDER BY query, since, number LIMIT 1"
             ).fetchone()
         return row and Window(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
 
     def query(self, number: int) -> Query:
         """The query with this number."""
-        with self._readable():
+        with readable(self.path):
             row = self._db.execute(
                 "SELECT number, text, word, sentiment, found FROM queries WHERE number = ?", (number,)
             ).fetchone()
@@ -269,7 +264,7 @@ class Frontier:
             self._db.execute("UPDATE queries SET refusal = ? WHERE number = ?", (why, query))
 
     def note(self, query: int, page: SearchPage, room: int | None, found_at: int) -> int:
-        """How many items of the page are new to the query; these are noted, up to `room`. In a transaction."""
+        """The number of items new to the query; up to `room` of them are noted. Within a transaction."""
         rows: list[tuple[str, str | None, str | None, str | None]] = [
             (one.id, candidate_to_json(one), None, None) for one in page.candidates
         ]
@@ -299,13 +294,13 @@ class Frontier:
     def numbers(self, *, by_turns: bool = False) -> npt.NDArray[np.int64]:
         """The candidates' numbers in the order of finding; or by turns, the first of each query first."""
         order = "rank, number" if by_turns else "number"
-        with self._readable():
+        with readable(self.path):
             rows = self._db.execute(f"SELECT number FROM candidates ORDER BY {order}")  # noqa: S608
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def ids(self, numbers: Sequence[int]) -> list[str]:
         """The ids of candidates."""
-        with self._readable():
+        with readable(self.path):
             return [
                 self._db.execute("SELECT id FROM candidates WHERE number = ?", (int(number),)).fetchone()[0]
                 for number in numbers
@@ -313,7 +308,7 @@ class Frontier:
 
     def found(self, number: int) -> Found:
         """The candidate with this number."""
-        with self._readable():
+        with readable(self.path):
             id, found_at, body, reason, detail = self._db.execute(
                 "SELECT id, found_at, body, reason, detail FROM candidates WHERE number = ?", (int(number),)
             ).fetchone()
@@ -340,7 +335,7 @@ class Frontier:
 
     def calls(self) -> list[float]:
         """When the API was called lately, in seconds since 1970."""
-        with self._readable():
+        with readable(self.path):
             return [row[0] for row in self._db.execute("SELECT at FROM calls ORDER BY at")]
 
 

@@ -1,0 +1,253 @@
+"""Commands of the build stage that ask Flickr or Getty."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mvsent.cli import options
+
+if TYPE_CHECKING:
+    from mvsent.pipelines.build import BuildResult
+    from mvsent.pipelines.build_plan import Plan
+
+
+def _flag(name: str, text: str, default: str = "", envvar: str | None = None) -> Any:
+    help = f"{text} [default: {default}]" if default else text
+    return typer.Option(name, help=help, show_default=False, envvar=envvar)
+
+
+PerQuery = Annotated[
+    int | None, _flag("--per-query", "Candidates of one query at most; 0: all.", "see above")
+]
+MaxPairs = Annotated[int | None, _flag("--max-pairs", "Pairs at most; 0: all.", "0")]
+TextFields = Annotated[
+    str | None, _flag("--text-fields", "What makes the text, of title,description,tags.", "description")
+]
+MaskQuery = Annotated[
+    bool | None,
+    typer.Option("--mask-query", help="Take the query's own words out of the text.", show_default=False),
+]
+Language = Annotated[
+    str | None, _flag("--language", "Of the text, as en; or any.", "en for Flickr, else any")
+]
+QueryConflict = Annotated[
+    str | None,
+    _flag("--query-conflict", "Found under queries of both signs: drop, first or mean decides.", "drop"),
+]
+MinSentiment = Annotated[
+    float | None, _flag("--min-sentiment", "Search only for words at least this far from zero.", "0")
+]
+Size = Annotated[
+    int | None, _flag("--size", "Longer side to fetch, in pixels, where there is a choice.", "1024")
+]
+MinSide = Annotated[int | None, _flag("--min-side", "Shorter side in pixels, at least.", "64")]
+NearDuplicates = Annotated[
+    str | None, _flag("--near-duplicates", "keep or drop pictures that look like an earlier one.", "keep")
+]
+Quota = Annotated[int | None, _flag("--quota-per-hour", "Calls of the API.", "3600")]
+ImagesPerSecond = Annotated[
+    float | None, _flag("--images-per-second", "Pictures from one host; 0: no limit.", "50")
+]
+Concurrency = Annotated[int | None, _flag("--concurrency", "Downloads at once.", "32")]
+KeyFile = Annotated[
+    Path | None, _flag("--key-file", "File with NAME=KEY lines, instead of environment variables.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would take, ask nothing, write nothing.")
+]
+FlickrEndpoint = Annotated[
+    str | None, _flag("--endpoint", "Another REST address.", "Flickr's", "MVSENT_FLICKR_ENDPOINT")
+]
+
+
+def build_flickr(
+    anps: Annotated[Path | None, _flag("--anps", "Lexicon to search for.", "the 1200 ANPs")] = None,
+    per_query: PerQuery = None,
+    max_pairs: MaxPairs = None,
+    since: Annotated[str | None, _flag("--since", "First day of upload, YYYY-MM-DD.", "2004-02-10")] = None,
+    until: Annotated[str | None, _flag("--until", "Last day of upload, YYYY-MM-DD.", "now")] = None,
+    license: Annotated[
+        str | None, _flag("--license", "Flickr's licence numbers, as 4,5,9,10.", "all")
+    ] = None,
+    safe: Annotated[str | None, _flag("--safe", "safe, moderate or restricted.", "safe")] = None,
+    text_fields: TextFields = None,
+    mask_query: MaskQuery = None,
+    language: Language = None,
+    query_conflict: QueryConflict = None,
+    min_sentiment: MinSentiment = None,
+    size: Size = None,
+    min_side: MinSide = None,
+    near_duplicates: NearDuplicates = None,
+    endpoint: FlickrEndpoint = None,
+    key_file: KeyFile = None,
+    quota_per_hour: Quota = None,
+    images_per_second: ImagesPerSecond = None,
+    concurrency: Concurrency = None,
+    shard_size: options.ShardSize = None,
+    workers: options.Workers = None,
+    dry_run: DryRun = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Search Flickr for adjective-noun pairs and build a dataset in data/flickr, by the paper's rules.
+
+    Needs FLICKR_API_KEY. Takes hours to days; stop it whenever you like, the same command continues.
+    --per-query is 500 by default: one call a query. --dry-run says what to expect.
+
+    Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run
+    """
+    flags = _settings_of(locals())
+
+    from mvsent.config import FlickrSettings, resolve
+    from mvsent.pipelines import build
+
+    settings = resolve("build-flickr", FlickrSettings, flags)
+    if dry_run:
+        from mvsent.pipelines.build_plan import plan
+        from mvsent.sources.crawl import FLICKR_PAGING
+
+        _show_plan(plan("flickr", build.flickr_terms(settings), settings, FLICKR_PAGING), as_json)
+        return
+    from mvsent.pipelines.keys import api_key
+
+    key = api_key("FLICKR_API_KEY", key_file)
+    folder = out or Path("data", "flickr")
+    _show_result(
+        build.build_flickr(folder, settings, key, overwrite=overwrite, workers=workers or 0, quiet=quiet),
+        as_json,
+    )
+
+
+def build_getty(
+    keywords: Annotated[
+        Path | None, _flag("--keywords", "Lexicon to search for.", "the 101 keywords")
+    ] = None,
+    per_query: PerQuery = None,
+    max_pairs: MaxPairs = None,
+    family: Annotated[str | None, _flag("--family", "creative or editorial.", "creative")] = None,
+    text_fields: TextFields = None,
+    mask_query: MaskQuery = None,
+    language: Language = None,
+    query_conflict: QueryConflict = None,
+    min_sentiment: MinSentiment = None,
+    size: Size = None,
+    min_side: MinSide = None,
+    near_duplicates: NearDuplicates = None,
+    endpoint: Annotated[
+        str | None, _flag("--endpoint", "Another base address, …/v3.", "Getty's", "MVSENT_GETTY_ENDPOINT")
+    ] = None,
+    token_url: Annotated[
+        str | None, _flag("--token-url", "Where tokens come from.", "Getty's", "MVSENT_GETTY_TOKEN_URL")
+    ] = None,
+    key_file: KeyFile = None,
+    quota_per_hour: Quota = None,
+    images_per_second: ImagesPerSecond = None,
+    concurrency: Concurrency = None,
+    shard_size: options.ShardSize = None,
+    workers: options.Workers = None,
+    dry_run: DryRun = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Search Getty Images for affective keywords and build a dataset in data/getty, by the paper's rules.
+
+    Needs GETTY_API_KEY, and uses GETTY_API_SECRET where it is set. Getty's licence restricts machine-learning
+    use: read your agreement first. --per-query is 5000 by default: fifty calls a query.
+
+    Example: mvsent build-getty --family editorial --per-query 200 --dry-run
+    """
+    flags = _settings_of(locals())
+
+    from mvsent.config import GettySettings, resolve
+    from mvsent.pipelines import build
+
+    settings = resolve("build-getty", GettySettings, flags)
+    if dry_run:
+        from mvsent.pipelines.build_plan import plan
+        from mvsent.sources.crawl import GETTY_PAGING
+
+        _show_plan(plan("getty", build.getty_terms(settings), settings, GETTY_PAGING), as_json)
+        return
+    from mvsent.pipelines.keys import api_key, optional_key
+
+    key, secret = api_key("GETTY_API_KEY", key_file), optional_key("GETTY_API_SECRET", key_file)
+    folder = out or Path("data", "getty")
+    _show_result(
+        build.build_getty(
+            folder, settings, key, secret, overwrite=overwrite, workers=workers or 0, quiet=quiet
+        ),
+        as_json,
+    )
+
+
+def refresh(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A dataset of Flickr's. [default: data/flickr]", show_default=False)
+    ] = None,
+    endpoint: FlickrEndpoint = None,
+    key_file: KeyFile = None,
+    quota_per_hour: Quota = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask Flickr which photos of a dataset are still public, and write it anew without the others.
+
+    One call a photo, within the quota; stop it whenever you like, the same command continues. The dataset
+    stays as it is until its new version is complete, which then replaces it.
+
+    Example: mvsent refresh data/flickr
+    """
+    import json
+
+    from mvsent.pipelines.keys import api_key
+    from mvsent.pipelines.refresh import refresh as run_refresh
+
+    result = run_refresh(
+        folder or Path("data", "flickr"),
+        api_key("FLICKR_API_KEY", key_file),
+        endpoint=endpoint or "",
+        quota_per_hour=quota_per_hour or 3600,
+        quiet=quiet,
+    )
+    document = {"folder": str(result.folder), "asked": result.n_asked, "removed": result.removed}
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        typer.echo(f"{result.folder}: {result.n_asked} photos asked for, {len(result.removed)} are gone")
+
+
+_NOT_SETTINGS = {"key_file", "workers", "dry_run", "out", "overwrite", "as_json", "quiet"}
+
+
+def _settings_of(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags that are settings; paths as text."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in given.items()
+        if name not in _NOT_SETTINGS
+    }
+
+
+def _show_result(result: "BuildResult", as_json: bool) -> None:
+    import json
+
+    from mvsent.report.funnel import render_funnel
+
+    if as_json:
+        document = {"folder": str(result.folder)} | json.loads(result.manifest.to_json())
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        typer.echo(render_funnel(result.folder, result.manifest))
+
+
+def _show_plan(plan: "Plan", as_json: bool) -> None:
+    import json
+
+    from mvsent.report.plan import render_plan
+
+    typer.echo(json.dumps(plan.document(), indent=2) if as_json else render_plan(plan.document()))

@@ -1,0 +1,102 @@
+"""Where a build works, and whether what is there may go on."""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from datetime import time as day_time
+from pathlib import Path
+from typing import Any
+
+from mvsent.config import BuildSettings, FlickrSettings
+from mvsent.errors import DatasetError, OutputExistsError, UsageError
+from mvsent.lexicons import Term, format_lexicon
+from mvsent.shards.manifest import MANIFEST_FILE, creation_time
+from mvsent.shards.staging import lock_file, locked, recover
+from mvsent.shards.writer import REJECTED_FILE
+from mvsent.sources.frontier import CRAWL_FILE, Beginning, Frontier
+
+log = logging.getLogger("mvsent")
+
+PARTS = "parts"
+FLICKR_BEGAN = date(2004, 2, 10)
+_UNIMPORTANT = {"endpoint", "token_url", "quota_per_hour", "images_per_second", "concurrency"}
+"""Settings that may change between the runs of one crawl: they decide how fast it goes, and where."""
+
+_OURS = {CRAWL_FILE, f"{CRAWL_FILE}-wal", f"{CRAWL_FILE}-shm", PARTS, "data", "README.md", REJECTED_FILE}
+
+
+@contextmanager
+def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """The folder to build in, which nobody else writes: `out`, or a sibling while a finished one is there."""
+    with locked(lock_file(out)):
+        recover(out)
+        work = out
+        if (out / MANIFEST_FILE).exists() and not (out / PARTS).exists():  # else only tidying up is left
+            if not overwrite:
+                raise OutputExistsError(
+                    f"{out}: already holds a finished dataset", "Add --overwrite to replace it"
+                )
+            work = out.with_name(f".{out.name}.crawl")
+        _refuse_strangers(work)
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
+
+
+def _refuse_strangers(work: Path) -> None:
+    """Raise UsageError if there is something in `work` that no build wrote."""
+    if not work.exists():
+        return
+    if not work.is_dir():
+        raise UsageError(f"{work}: is a file, not a folder", "Name another --out")
+    names = sorted(path.name for path in work.iterdir() if not path.name.endswith(".tmp"))
+    strangers = [name for name in names if name not in _OURS | {MANIFEST_FILE}]
+    if strangers or (names and CRAWL_FILE not in names):
+        raise UsageError(
+            f"{work}: holds {(strangers or names)[0]}, which is not part of a crawl",
+            "Name another --out, or move it away",
+        )
+
+
+def open_frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *, overwrite: bool) -> Frontier:
+    """The crawl in `work`, begun if there is none; one that was begun otherwise goes if `overwrite`."""
+    now = creation_time()
+    start = Beginning(
+        settings=identity(settings, terms),
+        queries=[(term.query, term.word, term.sentiment) for term in terms],
+        span=upload_span(settings, now),
+        started_at=int(now.timestamp()),
+    )
+    try:
+        return Frontier.open(work / CRAWL_FILE, start)
+    except (UsageError, DatasetError):
+        if not overwrite:
+            raise
+    log.warning("%s: the unfinished crawl is thrown away and begun anew", work)
+    shutil.rmtree(work)
+    work.mkdir()
+    return Frontier.open(work / CRAWL_FILE, start)
+
+
+def identity(settings: BuildSettings, terms: Sequence[Term]) -> dict[str, Any]:
+    """What has to be the same for a crawl to go on: the settings that decide its rows, and the lexicon."""
+    kept = settings.model_dump(mode="json", exclude=_UNIMPORTANT | {"anps", "keywords"})
+    lexicon = hashlib.sha256(format_lexicon(terms).encode()).hexdigest()
+    return {"source": type(settings).__name__, "lexicon_sha256": lexicon, **kept}
+
+
+def upload_span(settings: BuildSettings, now: datetime) -> tuple[int, int]:
+    """The first and the last second of upload to search for. Raises: UsageError if there is none between."""
+    if not isinstance(settings, FlickrSettings):
+        return 0, 0
+    since = _second(settings.since or FLICKR_BEGAN, day_time.min)
+    until = _second(settings.until, day_time.max) if settings.until else int(now.timestamp())
+    if since > until:
+        raise UsageError(f"--since {settings.since} is after --until {settings.until or 'now'}", "Swap them")
+    return since, until
+
+
+def _second(day: date, time: day_time) -> int:
+    return int(datetime.combine(day, time, UTC).timestamp())
