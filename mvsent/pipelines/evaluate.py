@@ -1,6 +1,5 @@
 """Judge a run: every metric with its interval, the pictures that were asked for, and a page of both."""
 
-import csv
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from mvsent.learn.loop import best_epoch
 from mvsent.learn.metrics import Metrics, confusion_counts, summarise
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
+from mvsent.pipelines.history import read_history
 from mvsent.pipelines.run import CONFIG, RunFolder
 from mvsent.pipelines.trial import Trial, fresh_trial, saved_trial
 from mvsent.report import plots
@@ -203,18 +203,3 @@ _DRAW: dict[str, Callable[[Trial, Document], Figure | None]] = {
 }
 PICTURES = tuple(_DRAW)
 _WITHOUT = "Restore it, or do without: --metrics roc,prc,confusion"
-
-
-def read_history(path: Path) -> list[EpochRecord]:
-    """The epochs of a fold. Raises: RunError naming the file when it is not a history."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        history = [
-            EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: not a training history ({error})", _WITHOUT) from None
-    if not history:
-        raise RunError(f"{path}: is empty", _WITHOUT)
-    return history

@@ -87,16 +87,18 @@ def reconcile(
             DatasetWriter(
                 folder, annotations.name, settings=settings.model_dump(), shard_size=_shard_rows(settings)
             ) as writer,
+            ThreadPoolExecutor(1) as beside,
         ):
+            measured = beside.submit(_agreement, annotations.votes)
             decisions = _decide(annotations.votes, settings)
-            agreement = _agreement(annotations.votes)
             rejections: dict[int, Rejection] = {}
             if settings.labels_only:
-                writer.write(pair_table(_labelled(annotations, decisions, np.flatnonzero(decisions.kept))))
+                writer.write(_label_table(annotations, decisions))
             else:
                 rejections = _write_pairs(writer, mvsa, annotations, decisions, settings, workers, quiet)
             writer.reject(_rejected(annotations, decisions, rejections))
             _refuse_nothing(root, decisions, rejections)
+            agreement = measured.result()
             known = any(alpha is not None for alpha in agreement.values())
             manifest = writer.finish(len(annotations.ids), extra={"agreement": agreement} if known else {})
     return ReconcileResult(out, manifest, agreement)
@@ -213,6 +215,15 @@ def _read_text(mvsa: Mvsa, id: str) -> str | Rejection:
         return Rejection(Reason.TEXT_TOO_LONG, f"{path}: more than {MAX_TEXT_BYTES} bytes")
     text = decode_text(data)
     return text if clean_text(text) else Rejection(Reason.TEXT_MISSING, f"{path}: nothing in it")
+
+
+def _label_table(annotations: Annotations, decisions: Decisions) -> pa.Table:
+    """All rows that have a label, without files; put together in parallel."""
+    parts = np.array_split(np.flatnonzero(decisions.kept), os.cpu_count() or 1)
+    with ThreadPoolExecutor() as pool:
+        return pa.concat_tables(
+            pool.map(lambda rows: pair_table(_labelled(annotations, decisions, rows)), parts)
+        )
 
 
 def _pair_table(annotations: Annotations, decisions: Decisions, pairs: Mapping[int, Pair]) -> pa.Table:

@@ -18,6 +18,7 @@ from mvsent.shards.atomic import atomic_write
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
+HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"  # of a fold; the second means it is finished
 
 
 class Resolved(Settings):
@@ -92,7 +93,7 @@ class RunFolder:
     @property
     def finished_folds(self) -> list[int]:
         """The folds whose predictions are written."""
-        return [k for k in self.wanted_folds if (self.fold(k) / "predictions.parquet").is_file()]
+        return [k for k in self.wanted_folds if (self.fold(k) / PREDICTIONS).is_file()]
 
     @property
     def is_finished(self) -> bool:

@@ -1,16 +1,13 @@
 """Train a model on every fold of a protocol: the job behind `mvsent train`."""
 
-import csv
-import io
 import logging
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from mvsent.config import TrainSettings
@@ -18,17 +15,17 @@ from mvsent.errors import RunError, SplitError
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples
-from mvsent.learn.checkpoint import EpochRecord
 from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
 from mvsent.models.batch import WORDS
 from mvsent.pairs import LABEL_NAMES, Label
 from mvsent.pipelines import inputs
+from mvsent.pipelines.history import read_history, write_history
 from mvsent.pipelines.network import MODEL, VOCABULARY, build_network, save_network
+from mvsent.pipelines.predictions import prediction_table, read_predictions, write_predictions
 from mvsent.pipelines.progress import EpochProgress
-from mvsent.pipelines.run import Resolved, RunFolder, free_name, newest_unfinished
+from mvsent.pipelines.run import HISTORY, PREDICTIONS, Resolved, RunFolder, free_name, newest_unfinished
 from mvsent.pipelines.split import ensure_split
-from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, VALIDATION, Split
 
@@ -182,7 +179,7 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     """Train one fold, or read its result where it is already finished."""
     folder = run.fold(fold)
     if fold in run.finished_folds:
-        return read_result(folder, fold)
+        return read_result(folder, fold, material.classes)
     folder.mkdir(exist_ok=True)
     torch.manual_seed(run.settings.seed * 1000 + fold)
     trainer = make_trainer(run, fold, material)
@@ -193,10 +190,10 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     if dead is not None:
         log.info("fold %d: %.0f%% of the channel gates are never open", fold, 100 * dead)
     save_network(trainer.network, folder / MODEL)
-    write_history(history, folder / "history.csv")
-    write_predictions(trainer, fold, material, folder / "predictions.parquet")  # last: it means "finished"
+    write_history(history, folder / HISTORY)
+    write_fold_predictions(trainer, fold, material, folder / PREDICTIONS)  # last: it means "finished"
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return read_result(folder, fold)
+    return read_result(folder, fold, material.classes)
 
 
 def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
@@ -221,49 +218,22 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
     return Trainer(network, data, settings, material.device, weights)
 
 
-def write_history(history: list[EpochRecord], path: Path) -> None:
-    """One line an epoch."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in history)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
-
-
-def write_predictions(trainer: Trainer, fold: int, material: Material, path: Path) -> None:
+def write_fold_predictions(trainer: Trainer, fold: int, material: Material, path: Path) -> None:
     """The probabilities of the fold's validation and test rows."""
     parts = []
     for role, name in ROLE_NAMES.items():
         rows = material.split.rows(fold, role)
+        y_prob = np.zeros((len(rows), len(Label)), np.float32)
+        y_prob[:, material.classes] = trainer.predict_proba(rows)  # an absent sentiment has probability 0
         ids = [material.split.ids[i] for i in rows]
-        labels = material.dataset.labels[rows]
-        parts.append(prediction_table(ids, labels, trainer.predict_proba(rows), material.classes, name))
-    with atomic_write(path) as file:
-        pq.write_table(pa.concat_tables(parts), file)
+        parts.append(prediction_table(ids, material.dataset.labels[rows], y_prob, name))
+    write_predictions(pa.concat_tables(parts), path)
 
 
-def prediction_table(
-    ids: list[str],
-    labels: npt.NDArray[np.int8],
-    probabilities: npt.NDArray[np.float32],
-    classes: list[int],
-    role: str,
-) -> pa.Table:
-    """The columns of predictions.parquet; a sentiment that the dataset lacks has probability 0."""
-    full = np.zeros((len(ids), len(Label)), np.float32)
-    full[:, classes] = probabilities
-    columns = {f"p_{name}": full[:, i] for i, name in enumerate(LABEL_NAMES)}
-    return pa.table({"id": ids, "label": labels, **columns, "role": pa.array([role] * len(ids), pa.string())})
-
-
-def read_result(folder: Path, fold: int) -> FoldResult:
+def read_result(folder: Path, fold: int, classes: list[int]) -> FoldResult:
     """How a finished fold went, from its own files."""
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    history = [EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows]
-    test = pq.read_table(folder / "predictions.parquet", filters=[("role", "=", "test")])
-    probabilities = np.stack([test[f"p_{name}"].to_numpy() for name in LABEL_NAMES], axis=1)
-    accuracy = float((probabilities.argmax(axis=1) == test["label"].to_numpy()).mean())
+    history = read_history(folder / HISTORY)
+    test = read_predictions(folder / PREDICTIONS, classes)["test"]
+    accuracy = float((test.y_prob.argmax(axis=1) == test.y_true).mean())
     best = best_epoch(history)
     return FoldResult(fold, len(history), best, history[best].validation_accuracy, accuracy)
