@@ -116,6 +116,11 @@ def test_a_fault_deep_in_a_large_file_is_named_by_its_line():
     )
 
 
+def test_a_repeated_id_that_is_no_number_is_named_too():
+    message = complaint(f"{HEADER}\nx-1\tneutral,neutral\n2\tneutral,neutral\nx-1\tneutral,neutral\n")
+    assert "labels.txt:4: id x-1 is already on line 2" in message
+
+
 def test_ids_that_do_not_rise_are_fine():
     assert parsed(f"{HEADER}\n9\tneutral,neutral\n2\tneutral,neutral\nx-1\tneutral,neutral\n").ids.to_pylist() == [
         "9", "2", "x-1",

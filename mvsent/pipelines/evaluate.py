@@ -202,4 +202,3 @@ _DRAW: dict[str, Callable[[Trial, Document], Figure | None]] = {
     "curves": _draw_curves,
 }
 PICTURES = tuple(_DRAW)
-_WITHOUT = "Restore it, or do without: --metrics roc,prc,confusion"
