@@ -93,10 +93,12 @@ def reconcile(
             decisions = _decide(annotations.votes, settings)
             rejections: dict[int, Rejection] = {}
             if settings.labels_only:
+                dropped = beside.submit(_rejected, annotations, decisions, rejections)
                 writer.write(_label_table(annotations, decisions))
             else:
                 rejections = _write_pairs(writer, mvsa, annotations, decisions, settings, workers, quiet)
-            writer.reject(_rejected(annotations, decisions, rejections))
+                dropped = beside.submit(_rejected, annotations, decisions, rejections)
+            writer.reject(dropped.result())
             _refuse_nothing(root, decisions, rejections)
             agreement = measured.result()
             known = any(alpha is not None for alpha in agreement.values())
