@@ -29,7 +29,10 @@ def read_history(path: Path) -> list[EpochRecord]:
             EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: not a training history ({error})", "Restore it, or do without: --metrics roc,prc,confusion") from None
+        raise RunError(
+            f"{path}: not a training history ({error})",
+            "Restore it, or do without: --metrics roc,prc,confusion",
+        ) from None
     if not history:
         raise RunError(f"{path}: is empty", "Restore it, or do without: --metrics roc,prc,confusion")
     return history

@@ -259,7 +259,8 @@ def _labelled(annotations: Annotations, decisions: Decisions, rows: Rows) -> dic
 
 
 def _ids(annotations: Annotations, rows: Rows) -> pa.Array:
-    return pc.binary_join_element_wise(annotations.name, annotations.ids.take(pa.array(rows)), ":")
+    ids = annotations.ids.take(pa.array(rows))
+    return pc.binary_replace_slice(ids, 0, 0, f"{annotations.name}:")  # in front; quicker than a join
 
 
 def _votes(votes: Labels) -> pa.Array:
