@@ -25,6 +25,9 @@ class Files(Protocol):
     def names(self, depth: int) -> Iterator[str]:
         """The names of all files that are at most `depth` folders deep, in no particular order."""
 
+    def path(self, name: str) -> Path | None:
+        """Where the file lies on the disk; None where it is in a zip, or missing."""
+
     def read(self, name: str, limit: int) -> bytes | None:
         """The file's bytes, cut off after `limit + 1` of them; None where there is no such file.
 
@@ -71,6 +74,10 @@ class FolderFiles:
             if len(inside.parts) >= depth:
                 subfolders.clear()
 
+    def path(self, name: str) -> Path | None:
+        path = self._root / name
+        return path if path.is_file() else None
+
     def read(self, name: str, limit: int) -> bytes | None:
         path = self._root / name
         try:
@@ -102,6 +109,9 @@ class ZipFiles:
 
     def names(self, depth: int) -> Iterator[str]:
         return (name for name in self._members if name.count("/") <= depth)
+
+    def path(self, name: str) -> Path | None:
+        return None
 
     def read(self, name: str, limit: int) -> bytes | None:
         member = self._members.get(name)

@@ -22,7 +22,7 @@ from mvsent.pairs import Label
 from mvsent.sources.archive import Files, open_files
 
 LABEL_FILE = "labelResultAll.txt"
-MAX_LABEL_FILE_BYTES = 2**30
+MAX_LABEL_FILE_BYTES = 2**30  # in a zip
 MAX_TEXT_BYTES = 2**16  # a tweet has at most 280 characters
 _HEADER_BYTES = 2**16
 
@@ -55,10 +55,14 @@ class Mvsa:
     def annotations(self) -> Annotations:
         """The label file, parsed. Raises: InputError, see `parse_annotations`."""
         name = self.base + LABEL_FILE
+        where = self.files.where(name)
+        path = self.files.path(name)
+        if path is not None:
+            return parse_annotations(path, where)
         data = self.files.read(name, MAX_LABEL_FILE_BYTES) or b""
         if len(data) > MAX_LABEL_FILE_BYTES:
-            raise InputError(f"{self.files.where(name)}: more than {MAX_LABEL_FILE_BYTES} bytes")
-        return parse_annotations(data, self.files.where(name))
+            raise InputError(f"{where}: more than {MAX_LABEL_FILE_BYTES} bytes")
+        return parse_annotations(data, where)
 
     def text(self, id: str) -> bytes | None:
         """The tweet's bytes, cut off after MAX_TEXT_BYTES + 1; None where there is no file."""
@@ -116,8 +120,8 @@ def find_root(folder: Path = Path()) -> Path:
     return found[0]
 
 
-def parse_annotations(data: bytes, where: str) -> Annotations:
-    r"""The annotations in the bytes of a label file; `where` names it in messages.
+def parse_annotations(content: bytes | Path, where: str) -> Annotations:
+    r"""The annotations in a label file, given by its bytes or its path; `where` names it in messages.
 
     >>> found = parse_annotations(b"ID\ttext,image\r\n1\tneutral,positive\r\n", "labels")
     >>> found.ids.to_pylist(), found.votes.tolist(), found.name
@@ -126,16 +130,24 @@ def parse_annotations(data: bytes, where: str) -> Annotations:
     Raises: InputError naming the line of a bad header, row, id, label or repeated id; or for an empty or
     UTF-16 file.
     """
-    if not data[:_HEADER_BYTES].strip():
+    with _opened(content) as file:
+        head = file.read(_HEADER_BYTES)
+    if not head.strip():
         raise InputError(f"{where}: the file is empty", "Unpack the dataset again")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:256]:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:256]:
         raise InputError(f"{where}: UTF-16, not UTF-8", f"Convert it: iconv -f UTF-16 -t UTF-8 {where}")
-    n_annotators = _annotators(data[:_HEADER_BYTES].splitlines()[0], where)
+    n_annotators = _annotators(head.splitlines()[0], where)
     try:
-        return _parse_columns(data, n_annotators)
+        with _opened(content) as file:
+            return _parse_columns(file, n_annotators)
     except (pa.ArrowInvalid, ValueError) as error:
-        _raise_first_problem(data, n_annotators, where)
+        with _opened(content) as file:
+            _raise_first_problem(file.read(), n_annotators, where)
         raise InputError(f"{where}: cannot be read as a label file: {error}") from error
+
+
+def _opened(content: bytes | Path) -> pa.NativeFile:
+    return pa.OSFile(str(content)) if isinstance(content, Path) else pa.BufferReader(content)
 
 
 def _annotators(header: bytes, where: str) -> int:
@@ -153,11 +165,11 @@ def _stripped(cell: str) -> str:
     return ",".join(part.strip() for part in cell.split(","))
 
 
-def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
+def _parse_columns(file: pa.NativeFile, n_annotators: int) -> Annotations:
     """The fast way, for a file without faults. Raises: ArrowInvalid or ValueError, not saying where."""
     names = ["id", *(f"votes-{k}" for k in range(n_annotators))]
     table = pyarrow.csv.read_csv(
-        pa.BufferReader(data),
+        file,
         pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
         pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
         pyarrow.csv.ConvertOptions(
