@@ -92,7 +92,8 @@ def resolve(
         if first["type"] == "extra_forbidden":
             known = ", ".join(kind.model_fields)
             raise UsageError(f"{where}: unknown setting {key!r}", f"Known are: {known}") from None
-        raise UsageError(f"{where}: {key}: {first['msg'].lower()} (got {first['input']!r})") from None
+        place = where if where.startswith("--") else f"{where}: {key}"
+        raise UsageError(f"{place}: {first['msg'].lower()} (got {first['input']!r})") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

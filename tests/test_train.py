@@ -101,7 +101,7 @@ def command(dataset: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("line", ["fold 1/2 epoch 0", "fold 2/2 epoch 1"])
+@pytest.mark.parametrize("line", ["fold 0 (1 of 2) epoch 0", "fold 1 (2 of 2) epoch 1"])
 def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
     line: str, finished: Path, small_dataset: Path, tmp_path: Path
 ) -> None:

@@ -91,6 +91,8 @@ def reconcile_mvsa(
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(render_funnel(result.folder, result.manifest))
+        typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
+        typer.echo(f"Next: mvsent train {result.folder}")
 
 
 def split(

@@ -122,7 +122,7 @@ def make_document(trial: Trial, seed: int) -> Document:
         "split_sha256": run.resolved.split_sha256,
         "seeds": [run.settings.seed],
         "classes": [LABEL_NAMES[label] for label in trial.classes],
-        "n_folds": len(run.wanted_folds),
+        "n_folds": run.resolved.n_folds,
         "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95},
         "notes": [*trial.notes, *_undefined_notes(trial, per_fold)],
         "published": asdict(published) if published else None,

@@ -106,11 +106,13 @@ def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
     card = registry.card(settings.model)
     device = inputs.compute_device(settings.device)
     split_file = Path(settings.split_file) if settings.split_file else None
+    texts = (
+        inputs.read_texts(dataset) if WORDS in card.reads else []
+    )  # first: a refusal leaves no split behind
     split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
     classes = dataset.classes
     target = inputs.targets(dataset, classes)
     check_folds(settings.folds, split, target, classes)
-    texts = inputs.read_texts(dataset) if WORDS in card.reads else []
     pictures = inputs.read_pictures(dataset, card, settings, device, quiet=quiet)
     return Material(dataset, split, classes, target, pictures, texts, card, device)
 
@@ -188,7 +190,11 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
         history = trainer.fit(rows, folder / CHECKPOINT, on_epoch=progress)
     dead = trainer.dead_channels(rows.validation)
     if dead is not None:
-        log.info("fold %d: %.0f%% of the channel gates are never open", fold, 100 * dead)
+        log.info(
+            "fold %d: %.0f%% of the channel gates are never open (--option gate=sigmoid closes none for good)",
+            fold,
+            100 * dead,
+        )
     save_network(trainer.network, folder / MODEL)
     write_history(history, folder / HISTORY)
     write_fold_predictions(trainer, fold, material, folder / PREDICTIONS)  # last: it means "finished"

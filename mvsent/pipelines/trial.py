@@ -75,7 +75,7 @@ def saved_trial(run: RunFolder) -> Trial:
 
     Raises: RunError when no fold is finished, or a fold's predictions are not what they should be.
     """
-    resolved, notes = run.resolved, [*_unfinished_notes(run), *_dataset_notes(run)]
+    resolved, notes = run.resolved, [*_run_notes(run), *_dataset_notes(run)]
     tested = [_saved_fold(run, fold) for fold in run.finished_folds]
     return Trial(
         run, run.path, resolved.dataset_name, resolved.dataset_sha256, resolved.classes, tested, notes
@@ -108,7 +108,7 @@ def fresh_trial(run: RunFolder, dataset: Dataset, *, quiet: bool) -> Trial:
         write_predictions(prediction_table(dataset.ids, dataset.labels, y_prob, "test"), path)
         answers = read_predictions(path, run.resolved.classes)["test"]
         tested.append(JudgedFold(fold.fold, answers, fold.prior))
-    notes = [*_unfinished_notes(run), *_overlap_notes(own, dataset)]
+    notes = [*_run_notes(run), *_overlap_notes(own, dataset)]
     return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes)
 
 
@@ -118,6 +118,19 @@ def _saved_fold(run: RunFolder, fold: int) -> JudgedFold:
     if "test" not in by_role:
         raise RunError(f"{path}: has no test rows", "Train on a split that has some")
     return JudgedFold(fold, by_role["test"], by_role.get("validation", by_role["test"]).y_true)
+
+
+def _run_notes(run: RunFolder) -> list[str]:
+    return [*_unfinished_notes(run), *_random_notes(run)]
+
+
+def _random_notes(run: RunFolder) -> list[str]:
+    """What of the run was not pretrained, although it usually is."""
+    parts = {
+        "backbone's weights": run.settings.weights == "random" and run.resolved.backbone_sha256,
+        "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
+    }
+    return [f"the {part} are RANDOM, nothing was pretrained there" for part, used in parts.items() if used]
 
 
 def _unfinished_notes(run: RunFolder) -> list[str]:

@@ -118,7 +118,10 @@ def result_title(document: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, document["seeds"]))
     notes = [document["fidelity"], *(f"{key}={value}" for key, value in document["options"].items())]
     model = f"{document['model']} ({', '.join(notes)})"
-    return f"{model} on {document['dataset']}, {document['protocol']}, {folds}, seed {seeds}"
+    n_test = sum(fold["n_test"] for fold in document["folds"])
+    return (
+        f"{model} on {document['dataset']}, {document['protocol']}, {folds}, {n_test} test rows, seed {seeds}"
+    )
 
 
 def result_notes(document: Mapping[str, Any]) -> list[str]:

@@ -112,7 +112,7 @@ class DatasetWriter:
         )
         sync_folder(self.folder / "data")
         with atomic_write(self.folder / REJECTED_FILE) as file:
-            pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason"])
+            pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason", "detail"])
         _write_text(self.folder / "README.md", card(manifest, self._licenses))
         _write_text(self.folder / MANIFEST_FILE, manifest.to_json())
         return manifest
