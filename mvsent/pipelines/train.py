@@ -191,7 +191,7 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     dead = trainer.dead_channels(rows.validation)
     if dead is not None:
         log.info(
-            "fold %d: %.0f%% of the channel gates are never open (--option gate=sigmoid closes none for good)",
+            "fold %d: %.0f%% of the channel gates never open (--option gate=sigmoid closes none for good)",
             fold,
             100 * dead,
         )
