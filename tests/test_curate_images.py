@@ -16,6 +16,11 @@ from mvsent.curate import images
 from mvsent.curate.images import ImageFacts, Rejection, check_image, phash, to_rgb
 from mvsent.pairs import Reason
 
+# As `mvsent.curate.images` does outside of pytest, which sets its own filters for every test.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore::UserWarning:PIL\.", "ignore::PIL.Image.DecompressionBombWarning"
+)
+
 LIMITS = {"max_pixels": 10_000_000, "max_bytes": 1_000_000}
 
 

@@ -59,9 +59,9 @@ def reconcile_mvsa(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn MVSA's annotations into one label per pair and write the dataset, by the paper's rules.
+    """Turn MVSA's annotations into a dataset.
 
-    Per modality the label is the one that most annotators chose. Then equal labels stay, a positive or
+    Each pair gets one label by the paper's rules. Per modality the label is the one that most annotators chose. Then equal labels stay, a positive or
     negative one beats neutral, and positive against negative is dropped. Every dropped row is listed with its
     reason in rejected.parquet.
 
@@ -114,7 +114,9 @@ def split(
     seed: options.Seed = None,
     as_json: options.Json = False,
 ) -> None:
-    """Divide a dataset into training, validation and test rows, the same way every time.
+    """Divide a dataset into training, validation and test rows.
+
+    The same seed divides it in the same way every time.
 
     The grouped protocols keep duplicates (the same text but for links and names, or the same picture) on one
     side, and say how many test rows of the plain protocol have a twin in training.

@@ -19,7 +19,7 @@ from mvsent.learn.metrics import Metrics, confusion_counts, summarise
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.history import read_history
-from mvsent.pipelines.run import CONFIG, RunFolder
+from mvsent.pipelines.run import RunFolder, runs_by_age
 from mvsent.pipelines.trial import Trial, fresh_trial, saved_trial
 from mvsent.report import plots
 from mvsent.report.page import render_page
@@ -88,10 +88,10 @@ def evaluate(
 
 def newest_run(runs: Path = Path("runs")) -> Path:
     """The run folder in `runs` that was begun last. Raises: RunError when there is none."""
-    configs = list(runs.glob(f"*/{CONFIG}"))
-    if not configs:
+    found = runs_by_age(runs)
+    if not found:
         raise RunError(f"{runs}: holds no run", "Make one with: mvsent train")
-    return max(configs, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+    return found[0]
 
 
 def make_document(trial: Trial, seed: int) -> Document:

@@ -22,6 +22,7 @@ def write_history(history: list[EpochRecord], path: Path) -> None:
 
 def read_history(path: Path) -> list[EpochRecord]:
     """The epochs of a fold. Raises: RunError naming the file when it is not a history."""
+    again = f"Restore it, or delete {path.parent} and train that fold again with: mvsent train --resume"
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -29,10 +30,7 @@ def read_history(path: Path) -> list[EpochRecord]:
             EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: not a training history ({error})",
-            "Restore it, or do without: --metrics roc,prc,confusion",
-        ) from None
+        raise RunError(f"{path}: not a training history ({error})", again) from None
     if not history:
-        raise RunError(f"{path}: is empty", "Restore it, or do without: --metrics roc,prc,confusion")
+        raise RunError(f"{path}: is empty", again)
     return history

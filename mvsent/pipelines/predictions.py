@@ -45,6 +45,9 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
         raise _bad(path, f"has no column {missing[0]}")
     if any(column.null_count for column in table.columns):
         raise _bad(path, "has empty cells")
+    wanted = [pa.string(), pa.int8(), pa.float32(), pa.float32(), pa.float32(), pa.string()]
+    if table.select(COLUMNS).schema.types != wanted:
+        raise _bad(path, "has a column of another type")
     by_role = {
         role: _predictions(table.filter(pc.equal(table["role"], role)))
         for role in table["role"].unique().to_pylist()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from mvsent.config import TrainSettings
-from mvsent.errors import RunError, SplitError
+from mvsent.errors import RunError, SplitError, UsageError
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples
@@ -24,9 +25,19 @@ from mvsent.pipelines.history import read_history, write_history
 from mvsent.pipelines.network import MODEL, VOCABULARY, build_network, save_network
 from mvsent.pipelines.predictions import prediction_table, read_predictions, write_predictions
 from mvsent.pipelines.progress import EpochProgress
-from mvsent.pipelines.run import HISTORY, PREDICTIONS, Resolved, RunFolder, free_name, newest_unfinished
+from mvsent.pipelines.run import (
+    HISTORY,
+    PREDICTIONS,
+    Resolved,
+    RunFolder,
+    former,
+    free_name,
+    newest_unfinished,
+    refuse_unless_free,
+)
 from mvsent.pipelines.split import ensure_split
 from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import locked
 from mvsent.splits import TEST, TRAIN, VALIDATION, Split
 
 log = logging.getLogger("mvsent")
@@ -90,21 +101,27 @@ def train(
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     registry.options(settings.model, settings.options)
+    if out and not begun:
+        refuse_unless_free(out, overwrite=overwrite)
     material = prepare(settings, quiet=quiet)
+    if settings.words == "random" and WORDS in material.card.reads:
+        log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
     resolved = resolve(settings, material, threads)
     if begun:
         check_same(begun, resolved)
-    run = begun or RunFolder.create(
-        out or free_name(runs, default_name(settings, material)), settings, resolved, overwrite=overwrite
-    )
-    return TrainResult(run.path, [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds])
+    path = begun.path if begun else out or free_name(runs, default_name(settings, material))
+    with locked(path.with_name(f".{path.name}.lock")):
+        run = begun or RunFolder.create(path, settings, resolved, overwrite=overwrite)
+        folds = [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds]
+        shutil.rmtree(former(path), ignore_errors=True)  # what was overwritten is no longer needed
+    return TrainResult(run.path, folds)
 
 
 def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
     """Open the dataset, find its split, and turn its pictures to maps."""
-    dataset = Dataset.open(Path(settings.dataset))
-    card = registry.card(settings.model)
     device = inputs.compute_device(settings.device)
+    card = registry.card(settings.model)
+    dataset = Dataset.open(Path(settings.dataset))
     split_file = Path(settings.split_file) if settings.split_file else None
     texts = (
         inputs.read_texts(dataset) if WORDS in card.reads else []
@@ -118,10 +135,10 @@ def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
 
 
 def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], classes: list[int]) -> None:
-    """Raises: SplitError for a fold that does not exist, or that has nothing to learn a class from."""
+    """Raises: UsageError for a fold that does not exist, SplitError for one that lacks a class."""
     for fold in wanted:
         if not 0 <= fold < split.n_folds:
-            raise SplitError(f"there is no fold {fold}", f"Choose from 0 to {split.n_folds - 1}")
+            raise UsageError(f"--folds: there is no fold {fold}", f"Choose from 0 to {split.n_folds - 1}")
     for fold in wanted or range(split.n_folds):
         present = set(target[split.rows(fold, TRAIN)].tolist())
         missing = [LABEL_NAMES[label] for i, label in enumerate(classes) if i not in present]

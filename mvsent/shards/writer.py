@@ -42,9 +42,12 @@ class DatasetWriter:
         name: the dataset's name, which is also what its card is called.
         settings: what decided the rows; kept in the manifest.
         shard_size: rows in every shard but the last.
+
+    Raises: UsageError when SOURCE_DATE_EPOCH is no time.
     """
 
     def __init__(self, folder: Path, name: str, *, settings: Mapping[str, Any], shard_size: int) -> None:
+        creation_time()  # what `finish` would refuse is refused before the work
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._name = name

@@ -5,10 +5,12 @@ labelResultAll.txt      ID⇥text,image            one column of votes for each 
 data/1.txt, data/1.jpg  the tweet (UTF-8 or GB18030) and its picture
 """
 
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,7 +24,7 @@ from mvsent.pairs import Label
 from mvsent.sources.archive import Files, open_files
 
 LABEL_FILE = "labelResultAll.txt"
-MAX_LABEL_FILE_BYTES = 2**30  # in a zip
+MAX_LABEL_FILE_BYTES = 2**28  # more than ten million rows
 MAX_TEXT_BYTES = 2**16  # a tweet has at most 280 characters
 _HEADER_BYTES = 2**16
 
@@ -57,12 +59,13 @@ class Mvsa:
         name = self.base + LABEL_FILE
         where = self.files.where(name)
         path = self.files.path(name)
-        if path is not None:
-            return parse_annotations(path, where)
-        data = self.files.read(name, MAX_LABEL_FILE_BYTES) or b""
-        if len(data) > MAX_LABEL_FILE_BYTES:
-            raise InputError(f"{where}: more than {MAX_LABEL_FILE_BYTES} bytes")
-        return parse_annotations(data, where)
+        content = path or self.files.read(name, MAX_LABEL_FILE_BYTES) or b""
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        if size > MAX_LABEL_FILE_BYTES:
+            raise InputError(
+                f"{where}: more than {MAX_LABEL_FILE_BYTES >> 20} MiB of labels", "Give MVSA's own label file"
+            )
+        return parse_annotations(content, where)
 
     def text(self, id: str) -> bytes | None:
         """The tweet's bytes, cut off after MAX_TEXT_BYTES + 1; None where there is no file."""
@@ -134,20 +137,26 @@ def parse_annotations(content: bytes | Path, where: str) -> Annotations:
         head = file.read(_HEADER_BYTES)
     if not head.strip():
         raise InputError(f"{where}: the file is empty", "Unpack the dataset again")
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:256]:
+    if _is_utf16(head):
         raise InputError(f"{where}: UTF-16, not UTF-8", f"Convert it: iconv -f UTF-16 -t UTF-8 {where}")
     n_annotators = _annotators(head.splitlines()[0], where)
     try:
         with _opened(content) as file:
             return _parse_columns(file, n_annotators)
     except (pa.ArrowInvalid, ValueError) as error:
-        with _opened(content) as file:
-            _raise_first_problem(file.read(), n_annotators, where)
+        with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as lines:
+            _raise_first_problem(lines, n_annotators, where)
         raise InputError(f"{where}: cannot be read as a label file: {error}") from error
 
 
 def _opened(content: bytes | Path) -> pa.NativeFile:
     return pa.OSFile(str(content)) if isinstance(content, Path) else pa.BufferReader(content)
+
+
+def _is_utf16(head: bytes) -> bool:
+    """Whether there is its byte order mark, or about every second byte is zero."""
+    start = head[:256]
+    return start[:2] in (b"\xff\xfe", b"\xfe\xff") or len(start) < 3 * start.count(0) < 2 * len(start)
 
 
 def _annotators(header: bytes, where: str) -> int:
@@ -171,7 +180,7 @@ def _parse_columns(file: pa.NativeFile, n_annotators: int) -> Annotations:
     table = pyarrow.csv.read_csv(
         file,
         pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
-        pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
+        pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=_skip_blanks),
         pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, _DICTIONARY) | {"id": pa.string()},
             strings_can_be_null=False,
@@ -191,6 +200,10 @@ def _parse_columns(file: pa.NativeFile, n_annotators: int) -> Annotations:
     return Annotations(ids, votes.transpose(2, 0, 1))
 
 
+def _skip_blanks(row: pyarrow.csv.InvalidRow) -> str:
+    return "error" if row.text.strip() else "skip"
+
+
 def _fit_ids(ids: pa.StringArray) -> bool:
     """Whether every id can be a file name and none is repeated; quick for the usual rising numbers."""
     try:
@@ -201,6 +214,7 @@ def _fit_ids(ids: pa.StringArray) -> bool:
     return bool((numbers[1:] > numbers[:-1]).all()) or len(ids.unique()) == len(ids)
 
 
+@lru_cache(maxsize=64)
 def parse_vote(cell: str) -> tuple[Label, Label]:
     """One annotator's labels of the text and of the image.
 
@@ -216,13 +230,14 @@ def parse_vote(cell: str) -> tuple[Label, Label]:
         raise ValueError(f"not two of negative, neutral, positive: {cell!r}") from None
 
 
-def _raise_first_problem(data: bytes, n_annotators: int, where: str) -> None:
+def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -> None:
     """The slow way, for a file with a fault: InputError that names the first faulty line."""
     line_of_id: dict[str, int] = {}
-    for number, line in enumerate(data.splitlines()[1:], start=2):
-        id, *cells = line.decode("utf-8", errors="backslashreplace").split("\t")
-        if not line:
+    lines = (line for piece in file for line in piece.splitlines())  # a piece may hold lines that end in \r
+    for number, line in enumerate(lines, start=1):
+        if number == 1 or not line.strip(b" "):
             continue
+        id, *cells = line.decode("utf-8", errors="backslashreplace").split("\t")
         if len(cells) != n_annotators:
             raise InputError(
                 f"{where}:{number}: {len(cells)} votes where the header has {n_annotators}: {line[:80]!r}",
