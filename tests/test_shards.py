@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvsent.errors import DatasetError
+from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA
 from mvsent.shards.atomic import PartialFile, atomic_write
 from mvsent.shards.card import card
@@ -168,8 +168,30 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
 
 def test_a_dataset_without_rows_can_be_opened(tmp_path: Path) -> None:
     dataset = Dataset.open(write_dataset(tmp_path / "empty", PAIR_SCHEMA.empty_table(), n_rejected=2))
-    assert (len(dataset), dataset.ids, dataset.classes) == (0, [], [])
+    assert (len(dataset), dataset.ids) == (0, [])
     assert list(dataset.batches(["id"], 8)) == []
+    with pytest.raises(DatasetError, match=r"it has no rows.*mvsent validate"):
+        _ = dataset.classes
+
+
+@pytest.mark.parametrize("labels", [{}, {"positive": 60}, {"negative": 20, "neutral": 20, "positive": 21}])
+def test_labels_that_the_manifest_miscounts_are_refused(
+    make_dataset: Callable[..., Path], sixty_pairs: pa.Table, labels: dict[str, int]
+) -> None:
+    path = make_dataset(sixty_pairs) / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": labels}))
+    with pytest.raises(DatasetError, match=r"not those of its manifest.*mvsent validate"):
+        _ = Dataset.open(path.parent).classes
+
+
+@pytest.mark.parametrize("epoch", ["abc", "1e9", "9" * 30])
+def test_a_time_that_is_none_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    with pytest.raises(UsageError, match=f"SOURCE_DATE_EPOCH={epoch}: not a time"):
+        DatasetWriter(tmp_path / "drawn", "drawn", settings={}, shard_size=8)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_notes_and_agreement_survive(tmp_path: Path) -> None:
@@ -305,6 +327,8 @@ def test_a_shard_overwritten_with_rubbish_is_named(
         (None, "not a finished dataset"),
         ("{", "not readable as JSON"),
         ("[]", "not a dataset manifest"),
+        pytest.param("[" * 100_000, "not readable as JSON", id="nested"),
+        pytest.param('{"name": ' + "9" * 5000 + "}", "not readable as JSON", id="digits"),
         ("{}", "name: field required"),
         ('{"schema_version": 99}', "newer mvsent"),
     ],

@@ -232,3 +232,47 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, sixty_pairs: pa.Table) -> 
     (tmp_path / "drawn").touch()
     with pytest.raises(UsageError, match="is a file"):
         build(tmp_path / "drawn", sixty_pairs)
+
+
+def refused(out: Path, message: str) -> None:
+    """`out` is refused before the block runs."""
+    with pytest.raises(UsageError, match=message), staged(out, overwrite=True):
+        pytest.fail("the work began")
+
+
+def test_a_folder_that_cannot_be_renamed_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(Path("/"), "cannot be replaced")
+    monkeypatch.chdir(tmp_path)
+    refused(Path(), "cannot be replaced")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "disk")
+    refused(tmp_path / "disk", f"is a mount point.*--out {tmp_path}/disk/NAME")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["nowhere", "empty", "drawn"])
+def test_a_link_that_leads_to_no_dataset_is_refused_before_the_work(tmp_path: Path, target: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "drawn").symlink_to(target)
+    refused(tmp_path / "drawn", f"is a link to {target}, which holds no dataset")
+
+
+def test_a_link_to_a_dataset_is_replaced_and_not_followed(tmp_path: Path, sixty_pairs: pa.Table) -> None:
+    first = build(tmp_path / "real", sixty_pairs)
+    (tmp_path / "drawn").symlink_to("real")
+    assert build(tmp_path / "drawn", sixty_pairs.slice(0, 30), overwrite=True).funnel.kept == 30
+    assert Manifest.load(tmp_path / "real") == first
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+    refused(tmp_path / "notes" / "drawn", "/notes: is a file, not a folder")
+    refused(tmp_path / "notes" / "a" / "drawn", "/notes: is a file, not a folder")
+
+
+@pytest.mark.parametrize("length", [250, 300])
+def test_too_long_a_name_is_an_error_that_names_it(tmp_path: Path, length: int) -> None:
+    with pytest.raises(OSError, match="File name too long") as caught, staged(tmp_path / ("n" * length)):
+        pytest.fail("the work began")
+    assert "n" * length in os.fspath(caught.value.filename)

@@ -77,11 +77,11 @@ def exit_code(run: Callable[[], object]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
     except BrokenPipeError:
-        return BROKEN_PIPE
+        result = BROKEN_PIPE
     except SystemExit as leaving:
         if not isinstance(leaving.__context__, BrokenPipeError):
             raise
-        return BROKEN_PIPE  # that Typer caught
+        result = BROKEN_PIPE  # Typer caught it
     except OSError as error:
         if error.filename is None and error.errno not in UNWRITABLE:
             raise

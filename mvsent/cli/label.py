@@ -61,9 +61,9 @@ def reconcile_mvsa(
 ) -> None:
     """Turn MVSA's annotations into a dataset.
 
-    Each pair gets one label by the paper's rules. Per modality the label is the one that most annotators chose. Then equal labels stay, a positive or
-    negative one beats neutral, and positive against negative is dropped. Every dropped row is listed with its
-    reason in rejected.parquet.
+    Each pair gets one label by the paper's rules. Per modality the label is the one that most annotators
+    chose. Then equal labels stay, a positive or negative one beats neutral, and positive against negative is
+    dropped. Every dropped row is listed with its reason in rejected.parquet.
 
     Example: mvsent reconcile-mvsa MVSA_Single
     """

@@ -184,7 +184,8 @@ def evaluate(
 ) -> None:
     """Judge a run on its test rows.
 
-    Every metric comes with its 95% interval, beside the paper's numbers. Writes metrics.json, report.html and the pictures (PNG and SVG) into the run folder.
+    Every metric comes with its 95% interval, beside the paper's numbers. Writes metrics.json, report.html
+    and the pictures (PNG and SVG) into the run folder.
 
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """

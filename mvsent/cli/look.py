@@ -47,7 +47,8 @@ def stats(
 ) -> None:
     """Count what datasets hold.
 
-    Labels as in the paper's Table I, text lengths, image sizes, duplicates. A dataset of the paper's gets the paper's numbers under its own. Pictures are not read.
+    Labels as in the paper's Table I, text lengths, image sizes, duplicates. A dataset of the paper's gets
+    the paper's numbers under its own. Pictures are not read.
 
     Example: mvsent stats data/mvsa-single data/mvsa-multiple
     """

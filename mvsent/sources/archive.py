@@ -16,7 +16,6 @@ from typing import Protocol
 
 from mvsent.errors import InputError, UsageError
 
-
 # What `zipfile` raises for a member that is not what the directory says, by its ways to compress.
 _DAMAGES = (
     zipfile.BadZipFile,

@@ -7,11 +7,11 @@ data/1.txt, data/1.jpg  the tweet (UTF-8 or GB18030) and its picture
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ _HEADER_BYTES = 2**16
 
 _ROOT = re.compile(r"MVSA(?:[-_ ]?(?:Single|Multiple))?(?:\.zip)?", re.IGNORECASE)
 _ID = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # a file name that leads nowhere else
+_FITTING_ID = re.compile(_ID.encode()).fullmatch
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -143,9 +144,13 @@ def parse_annotations(content: bytes | Path, where: str) -> Annotations:
     try:
         with _opened(content) as file:
             return _parse_columns(file, n_annotators)
-    except (pa.ArrowInvalid, ValueError) as error:
+    except (pa.ArrowInvalid, ValueError):
         with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as lines:
             _raise_first_problem(lines, n_annotators, where)
+    try:  # no line is faulty, so some are blank
+        with _opened(content) as file:
+            return _parse_columns(file, n_annotators, _skip_blanks)
+    except (pa.ArrowInvalid, ValueError) as error:
         raise InputError(f"{where}: cannot be read as a label file: {error}") from error
 
 
@@ -174,13 +179,15 @@ def _stripped(cell: str) -> str:
     return ",".join(part.strip() for part in cell.split(","))
 
 
-def _parse_columns(file: pa.NativeFile, n_annotators: int) -> Annotations:
+def _parse_columns(
+    file: pa.NativeFile, n_annotators: int, on_other_width: Callable[[Any], str] | None = None
+) -> Annotations:
     """The fast way, for a file without faults. Raises: ArrowInvalid or ValueError, not saying where."""
     names = ["id", *(f"votes-{k}" for k in range(n_annotators))]
     table = pyarrow.csv.read_csv(
         file,
         pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
-        pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=_skip_blanks),
+        pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=on_other_width),
         pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, _DICTIONARY) | {"id": pa.string()},
             strings_can_be_null=False,
@@ -201,7 +208,8 @@ def _parse_columns(file: pa.NativeFile, n_annotators: int) -> Annotations:
 
 
 def _skip_blanks(row: pyarrow.csv.InvalidRow) -> str:
-    return "error" if row.text.strip() else "skip"
+    """What Arrow shall do with a row of another width."""
+    return "error" if row.text.strip(" ") else "skip"
 
 
 def _fit_ids(ids: pa.StringArray) -> bool:
@@ -214,7 +222,6 @@ def _fit_ids(ids: pa.StringArray) -> bool:
     return bool((numbers[1:] > numbers[:-1]).all()) or len(ids.unique()) == len(ids)
 
 
-@lru_cache(maxsize=64)
 def parse_vote(cell: str) -> tuple[Label, Label]:
     """One annotator's labels of the text and of the image.
 
@@ -232,22 +239,26 @@ def parse_vote(cell: str) -> tuple[Label, Label]:
 
 def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -> None:
     """The slow way, for a file with a fault: InputError that names the first faulty line."""
-    line_of_id: dict[str, int] = {}
+    line_of_id: dict[bytes, int] = {}
+    good_votes: set[bytes] = set()  # few differ, so each is looked at once
     lines = (line for piece in file for line in piece.splitlines())  # a piece may hold lines that end in \r
     for number, line in enumerate(lines, start=1):
         if number == 1 or not line.strip(b" "):
             continue
-        id, *cells = line.decode("utf-8", errors="backslashreplace").split("\t")
+        id, _, votes = line.partition(b"\t")
+        if votes in good_votes and _FITTING_ID(id) and line_of_id.setdefault(id, number) == number:
+            continue
+        name, *cells = line.decode("utf-8", errors="backslashreplace").split("\t")
         if len(cells) != n_annotators:
             raise InputError(
                 f"{where}:{number}: {len(cells)} votes where the header has {n_annotators}: {line[:80]!r}",
                 "Mend or delete the line",
             )
-        if not re.fullmatch(_ID, id):
-            raise InputError(f"{where}:{number}: an id that cannot be a file name: {id[:80]!r}", "Mend it")
+        if not _FITTING_ID(id):
+            raise InputError(f"{where}:{number}: an id that cannot be a file name: {name[:80]!r}", "Mend it")
         if id in line_of_id:
             raise InputError(
-                f"{where}:{number}: id {id} is already on line {line_of_id[id]}",
+                f"{where}:{number}: id {name} is already on line {line_of_id[id]}",
                 "Delete one of the two lines: only you can know which votes are the pair's",
             )
         line_of_id[id] = number
@@ -256,5 +267,6 @@ def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -
                 parse_vote(cell)
             except ValueError as error:
                 raise InputError(f"{where}:{number}: {error}", "Mend or delete the line") from None
+        good_votes.add(votes)
     if not line_of_id:
         raise InputError(f"{where}: a header and no rows", "Unpack the dataset again")
