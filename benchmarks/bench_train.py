@@ -1,6 +1,7 @@
 """What the cached maps are worth: an epoch through pixels ÷ an epoch from cached features."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,7 +28,10 @@ def rows() -> list[tuple[str, float, float, float, str]]:
     words = random.integers(1, N_KNOWN, (N_ROWS, N_WORDS))
     pixels = random.integers(0, 256, (N_ROWS, 3, 224, 224), dtype=np.uint8)
     maps = random.normal(0, 1, (N_ROWS, 1280, 7, 7)).astype(np.float16)
-    through = [_epoch(Examples(target, words, pixels=pixels), "all"), _epoch(Examples(target, words, maps), "none")]
+    through = [
+        _epoch(Examples(target, words, pixels=pixels), "all"),
+        _epoch(Examples(target, words, maps), "none"),
+    ]
     seconds: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
         for i, run in enumerate(through):
@@ -36,7 +40,7 @@ def rows() -> list[tuple[str, float, float, float, str]]:
     return [("epoch through pixels ÷ epoch from cached features", slow, fast, slow / fast, "≥ 20")]
 
 
-def _epoch(examples: Examples, fine_tune: str):  # noqa: ANN202
+def _epoch(examples: Examples, fine_tune: str) -> Callable[[], float]:
     settings = TrainSettings(epochs=1, fine_tune=fine_tune, batch_size=64 if fine_tune == "all" else 256)
 
     def run() -> float:

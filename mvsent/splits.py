@@ -274,6 +274,9 @@ def _read_table(path: Path) -> pa.Table:
     missing = {"id", "role"} - set(table.column_names)
     if missing:
         raise SplitError(f"{path}: has no column {' and no column '.join(sorted(missing))}", next_step)
+    for name in ("id", "role", "fold"):
+        if table.column_names.count(name) > 1:
+            raise SplitError(f"{path}: has more than one column {name}", "Leave one")
     if table.num_rows == 0:
         raise SplitError(f"{path}: has no rows", next_step)
     return table

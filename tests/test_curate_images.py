@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mvsent.curate import images
 from mvsent.curate.images import ImageFacts, Rejection, check_image, phash, to_rgb
 from mvsent.pairs import Reason
+
+# As `mvsent.curate.images` does outside of pytest, which sets its own filters for every test.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore::UserWarning:PIL\.", "ignore::PIL.Image.DecompressionBombWarning"
+)
 
 LIMITS = {"max_pixels": 10_000_000, "max_bytes": 1_000_000}
 
@@ -195,6 +201,18 @@ def test_the_hash_survives_scaling_and_recompression():
 
 def test_a_flat_picture_has_no_hash():
     assert kept(encoded(Image.new("RGB", (64, 64), (12, 34, 56)), "JPEG")).phash is None
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(images, "_LARGE", 100 * 100)
+    held = []
+    monkeypatch.setattr(
+        images, "to_rgb", lambda image: held.append(images._one_large_picture.locked()) or image
+    )
+    kept(encoded(scene(100, 100), "PNG"))
+    kept(encoded(scene(101, 100), "PNG"))
+    assert held == [False, True]
+    assert not images._one_large_picture.locked()
 
 
 GOOD = {format: encoded(scene(48, 36), format) for format in ("JPEG", "PNG", "GIF", "WEBP", "TIFF")}

@@ -16,7 +16,7 @@ def dmlanet(**options: object) -> DMLANet:
 
 
 def test_equations_1_to_9_hold_for_one_pair() -> None:
-    network, batch = dmlanet(), pairs()
+    network, batch = dmlanet(sequence="regions"), pairs()
     output = network(batch)
     row = 3
     m = network.project(batch.regions[row : row + 1])[0]  # [c, H, W]
@@ -79,15 +79,15 @@ def test_an_ablation_removes_its_attention_and_its_weights(without: str, gone: s
     assert missing == {owners[name] for name in gone}
 
 
-@pytest.mark.parametrize("options", [{"axis": "elementwise"}, {"sequence": "two"}, {"gate": "sigmoid"}])
+@pytest.mark.parametrize("options", [{"axis": "elementwise"}, {"sequence": "regions"}, {"gate": "sigmoid"}])
 def test_each_option_changes_the_answer_but_not_its_shape(options: dict) -> None:
     changed, plain = dmlanet(**options)(pairs()).logits, dmlanet()(pairs()).logits
     assert changed.shape == plain.shape
     assert not torch.allclose(changed, plain)
 
 
-def test_two_token_sequence_splits_between_text_and_picture() -> None:
-    fusion = dmlanet(sequence="two")(pairs()).attention["fusion"]
+def test_the_self_attention_splits_between_text_and_picture() -> None:
+    fusion = dmlanet()(pairs()).attention["fusion"]
     assert fusion.shape == (8, 2)
     torch.testing.assert_close(fusion.sum(1), torch.ones(8))
 

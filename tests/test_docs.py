@@ -106,6 +106,13 @@ def test_the_readmes_counts_are_those_of_the_published_folder(tmp_path: Path) ->
     assert run(command, tmp_path).split() == " ".join(SHOWN[command]).split()
 
 
+def test_the_readmes_result_table_is_that_of_the_results_page() -> None:
+    shown = SHOWN["mvsent eval --metrics roc,prc"]
+    assert len(shown) > 10
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert [line.strip() for line in shown if line.strip() not in results] == []
+
+
 @pytest.mark.parametrize(
     "page", sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")]), ids=lambda path: path.name
 )

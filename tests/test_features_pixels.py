@@ -134,3 +134,9 @@ def test_a_dataset_without_pictures_says_so(make_dataset: Callable[..., Path]) -
     folder = make_dataset(draw_pairs(3, images=False))
     with pytest.raises(DatasetError, match=r"rows without pictures.*--labels-only"):
         list(pixel_batches(Dataset.open(folder), 16, batch_size=2))
+
+
+def test_fine_detail_is_averaged_and_not_picked_out() -> None:
+    stripes = np.zeros((240, 240, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert (np.abs(decode_pixels(encoded(Image.fromarray(stripes)), 16).astype(int) - 127) < 12).all()

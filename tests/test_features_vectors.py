@@ -1,6 +1,5 @@
 """Word vectors from a package, a GloVe text file, or chance."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +84,9 @@ def test_a_missing_file_is_refused_with_what_can_be_given(tmp_path: Path) -> Non
         load_vectors(str(tmp_path / "none.txt"), VOCABULARY, seed=0)
 
 
-def test_random_vectors_are_said_loudly(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="mvsent"):
-        found = load_vectors("random", VOCABULARY, seed=0)
-    assert "RANDOM" in caplog.text
+def test_random_vectors_know_no_word_and_say_so_in_their_source() -> None:
+    found = load_vectors("random", VOCABULARY, seed=0)
+    assert found.source == "random"
     assert found.coverage == 0
     assert found.matrix.shape == (6, 50)
     assert (found.matrix[0] == 0).all()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mvsent.errors import InputError, UsageError
 from mvsent.pairs import Label
+from mvsent.sources import mvsa as mvsa_source
 from mvsent.sources.mvsa import find_root, open_mvsa, parse_annotations, parse_vote
 
 HEADER = "ID\ttext,image"
@@ -105,6 +106,25 @@ def test_blank_lines_count_as_lines():
     assert complaint(f"{HEADER}\n\n\n1\tneutral,sad\n").startswith("labels.txt:4: ")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_of_blanks_is_skipped_like_an_empty_one(end):
+    lines = [HEADER, "1\tneutral,positive", "   ", "2\tnegative,neutral", "  "]
+    assert parsed(end.join(lines) + end).ids.to_pylist() == ["1", "2"]
+    assert parsed(end.join(lines)).ids.to_pylist() == ["1", "2"]
+    assert complaint(end.join([*lines, "3\tsad,sad"])).startswith("labels.txt:6: ")
+
+
+@pytest.mark.parametrize("row", ["1\0\tneutral,neutral", "1\tneu\0tral,neutral", "\0" * 40])
+def test_a_row_with_zero_bytes_is_a_bad_row_and_not_utf16(row):
+    message = complaint(f"{HEADER}\n{row}\n")
+    assert message.startswith("labels.txt:2: ")
+    assert "UTF-16" not in message
+
+
+def test_a_file_of_zero_bytes_is_not_utf16():
+    assert "labels.txt:1: not the header" in complaint(bytes(4096))
+
+
 def test_bytes_that_are_no_utf8_are_named_by_line():
     assert complaint(HEADER.encode() + b"\n1\tneutral,\xff\xfe\n").startswith("labels.txt:2: ")
 
@@ -114,6 +134,11 @@ def test_a_fault_deep_in_a_large_file_is_named_by_its_line():
     assert complaint(f"{HEADER}\n{rows}7\tneutral,positive\n").startswith(
         "labels.txt:120002: id 7 is already on line 9"
     )
+
+
+def test_a_repeated_id_that_is_no_number_is_named_too():
+    message = complaint(f"{HEADER}\nx-1\tneutral,neutral\n2\tneutral,neutral\nx-1\tneutral,neutral\n")
+    assert "labels.txt:4: id x-1 is already on line 2" in message
 
 
 def test_ids_that_do_not_rise_are_fine():
@@ -241,6 +266,23 @@ def test_a_bomb_costs_no_more_than_the_limit(tmp_path):
         assert len(mvsa.image("1", 1000)) == 1001
 
 
+def test_a_label_file_without_end_is_refused_whether_zipped_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(mvsa_source, "MAX_LABEL_FILE_BYTES", len(LABELS) - 1)
+    for root in (folder(tmp_path / "MVSA"), zipped(tmp_path, MEMBERS)):
+        with open_mvsa(root) as mvsa, pytest.raises(InputError, match=r"labelResultAll\.txt: more than"):
+            mvsa.annotations()
+
+
+def test_files_that_cannot_be_opened_are_named(tmp_path):
+    root = folder(tmp_path / "MVSA")
+    (root / "data" / "2.txt").symlink_to("2.txt")
+    with open_mvsa(root) as mvsa:
+        with pytest.raises(InputError, match=r"data/2\.txt: cannot be read \(.*symbolic links"):
+            mvsa.text("2")
+        with pytest.raises(InputError, match=r"cannot be read \(File name too long\)"):
+            mvsa.image("3" * 300, 100)
+
+
 def rewritten(path, old, new):
     data = path.read_bytes()
     assert old in data
@@ -265,6 +307,21 @@ def test_a_damaged_member_is_named(tmp_path):
     )
     with open_mvsa(root) as mvsa, pytest.raises(InputError, match="damaged in"):
         mvsa.image("1", 1000)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_named_however_it_is_packed(tmp_path, method):
+    path = tmp_path / "mvsa.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in (MEMBERS | {"data/1.jpg": os.urandom(5000)}).items():
+            archive.writestr(name, data)
+        start = archive.getinfo("data/1.jpg").header_offset + 30 + len("data/1.jpg")
+    data = bytearray(path.read_bytes())
+    for at in range(start + 9, start + 4000):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+    with open_mvsa(path) as mvsa, pytest.raises(InputError, match=r"data/1\.jpg: damaged in mvsa\.zip"):
+        mvsa.image("1", 10_000)
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):
@@ -293,7 +350,10 @@ def test_a_truncated_zip_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UsageError, match="nowhere: no such folder"), open_mvsa(tmp_path / "nowhere"):
+    with (
+        pytest.raises(UsageError, match=r"nowhere: no such folder .*\. Give"),
+        open_mvsa(tmp_path / "nowhere"),
+    ):
         pass
 
 

@@ -212,7 +212,7 @@ def test_what_is_undefined_is_a_dash():
 def test_the_title_says_when_folds_are_missing_and_which_options_were_set():
     text = render_results(document(n_folds=5, options={"without": "self"}))
     assert text.startswith(
-        "dmlanet (reconstructed, without=self) on flickr, paper-5x, 3 of 5 folds, seed 0\n"
+        "dmlanet (reconstructed, without=self) on flickr, paper-5x, 3 of 5 folds, 180 test rows, seed 0\n"
     )
 
 

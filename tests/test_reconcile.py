@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from mvsent.cli import app
+from mvsent.cli import app, exit_code
 from mvsent.config import ReconcileSettings
 from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, OutputExistsError, UsageError
@@ -411,6 +411,28 @@ def test_an_unknown_way_to_break_ties_is_refused(mvsa, tmp_path, monkeypatch):
     result = command("--ties", "coin")
     assert isinstance(result.exception, UsageError)
     assert "--ties" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "says"),
+    [
+        (
+            lambda root: (root / "labelResultAll.txt").write_text("ID\ttext,image\n1\tgood\n"),
+            1,
+            "labelResultAll.txt:2: ",
+        ),
+        (lambda root: (root / "labelResultAll.txt").unlink(), 1, "no labelResultAll.txt in it"),
+        (lambda root: root.rename(root.with_name("elsewhere")), 2, "no such folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(mvsa, out, capsys, spoil, code, says):
+    spoil(mvsa.row(GOOD).root)
+    arguments = ["reconcile-mvsa", str(mvsa.root), "--out", str(out)]
+    assert exit_code(lambda: app(arguments, standalone_mode=False)) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mvsent: ")
+    assert says in line
+    assert not out.exists()
 
 
 def test_help_ends_with_an_example():

@@ -289,6 +289,8 @@ def test_somebody_elses_split_is_understood(tmp_path: Path, name: str, content: 
         ),
         ("id,fold\ndrawn:0,1\n", "has no column role"),
         ("name\nx\n", "has no column id and no column role"),
+        ("id,role,id\ndrawn:0,train,drawn:0\n", "has more than one column id"),
+        ("Role,role,id\ntrain,train,drawn:0\n", "has more than one column role"),
         ("id,role\n", "has no rows"),
         ("", "not a readable split"),
         ("id,role,fold\ndrawn:0,train,first\n", "a fold is not a number"),

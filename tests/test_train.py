@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import pytest
 from safetensors.torch import load_file
 
 from mvsent.config import TrainSettings, read_toml
-from mvsent.errors import OutputExistsError, RunError, SplitError, UsageError
+from mvsent.errors import DatasetError, NonFiniteLossError, OutputExistsError, RunError, UsageError
 from mvsent.pipelines.predictor import predict_dataset
 from mvsent.pipelines.run import RunFolder
 from mvsent.pipelines.train import train
 from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import locked
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +103,7 @@ def command(dataset: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("line", ["fold 1/2 epoch 0", "fold 2/2 epoch 1"])
+@pytest.mark.parametrize("line", ["fold 0 (1 of 2) epoch 0", "fold 1 (2 of 2) epoch 1"])
 def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
     line: str, finished: Path, small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -126,19 +128,51 @@ def test_a_dataset_is_judged_afresh_as_in_training(finished: Path, small_dataset
 
 
 def test_a_finished_run_is_not_written_over(finished: Path, small_dataset: Path) -> None:
-    with pytest.raises(OutputExistsError, match="already holds a run. Continue it with --resume, or replace"):
+    with pytest.raises(
+        OutputExistsError, match=r"already holds a run\. Continue it with --resume, or replace"
+    ):
         train(settings(small_dataset), out=finished, quiet=True)
 
 
 def test_somebody_elses_folder_is_never_replaced(small_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="not a run"):
+    (tmp_path / "config.toml").write_text('title = "my site"')
+    with pytest.raises(OutputExistsError, match=r"holds thesis\.tex, which is not a run's file"):
         train(settings(small_dataset), out=tmp_path, overwrite=True, quiet=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_an_overwritten_run_is_kept_until_the_new_one_is_finished(
+    finished: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(NonFiniteLossError):
+        train(settings(small_dataset, learning_rate=1e30), out=tmp_path / "run", overwrite=True, quiet=True)
+    assert_same_run(finished, tmp_path / ".run.old")
+    assert not (tmp_path / "run" / "fold-0" / "predictions.parquet").exists()
+    train(settings(small_dataset), out=tmp_path / "run", overwrite=True, quiet=True)
+    assert_same_run(finished, tmp_path / "run")
+    assert not (tmp_path / ".run.old").exists()
+
+
+def test_two_processes_never_train_one_run(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    with locked(tmp_path / ".run.lock"), pytest.raises(UsageError, match="another mvsent process"):
+        train(TrainSettings(), out=tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_flipped_bit_in_a_shard_is_noticed(small_dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_dataset, tmp_path / "damaged")
+    shard = tmp_path / "damaged" / "data" / "shard-00000.parquet"
+    data, text = bytearray(shard.read_bytes()), pq.ParquetFile(shard).metadata.row_group(0).column(3)
+    data[text.data_page_offset + text.total_compressed_size - 5] ^= 0xFF
+    shard.write_bytes(data)
+    with pytest.raises(DatasetError, match="shard-00000"):
+        train(settings(tmp_path / "damaged"), out=tmp_path / "r", quiet=True)
+
+
 def test_a_fold_that_does_not_exist_is_named(small_dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(SplitError, match=r"there is no fold 7\. Choose from 0 to 4"):
+    with pytest.raises(UsageError, match=r"there is no fold 7\. Choose from 0 to 4"):
         train(settings(small_dataset, folds=[7]), out=tmp_path / "r", quiet=True)
     assert not (tmp_path / "r").exists()
 
@@ -150,8 +184,6 @@ def test_an_option_of_no_model_is_refused_before_any_work(small_dataset: Path, t
 
 
 def test_a_resumed_run_checks_that_its_words_are_still_the_same(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
     text = (copy / "config.toml").read_text()

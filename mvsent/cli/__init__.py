@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, cast
@@ -39,6 +40,11 @@ def mvsent(
 # BadParameter < UsageError < ClickException: Typer carries its own click, and does not export the base.
 ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # as the shell says of a program whose reader went away
+# What a write can fail for that is no defect here; its error need not name the file.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+
 for stage in (build, label, learn, look):
     stage.register(app)
 
@@ -49,27 +55,43 @@ def main() -> None:
     logging.getLogger("mvsent").setLevel(
         logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO
     )
-    sys.exit(exit_code(lambda: app(standalone_mode=False)))
+    code = exit_code(lambda: app(standalone_mode=False))
+    if code == BROKEN_PIPE:  # Python flushes once more when it ends, and would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def exit_code(run: Callable[[], object]) -> int:
-    """Run `run`, print its expected failure as one line, and say how the process should end."""
+    """Run `run`, print its expected failure as one line, and say how the process should end.
+
+    Raises: OSError without a file name, and everything that nobody foresaw.
+    """
     try:
         result = run()
+        sys.stdout.flush()
     except MvsentError as error:
         return _fail(str(error), error.exit_code)
     except ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted. The same command continues where it can", 130)
+        result = INTERRUPTED
     except BrokenPipeError:
-        return 1
+        result = BROKEN_PIPE
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        result = BROKEN_PIPE  # Typer caught it
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if error.filename is None and error.errno not in UNWRITABLE:
             raise
         return _fail(
             f"{error.filename or 'output'}: {error.strerror}. Mend that and run the same command again", 1
+        )
+    if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
+        return _fail(
+            "interrupted. The same command begins again; a training continues with: mvsent train --resume",
+            INTERRUPTED,
         )
     return result if isinstance(result, int) else 0
 

@@ -33,12 +33,13 @@ def demo(
     ),
     rows: Annotated[int, typer.Option(min=60, help="Tweets with a picture to draw.")] = 420,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows, at most.")] = 15,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=options.MAX_SEED, help="Seed of everything random.")] = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw a small dataset in MVSA's layout, reconcile it, train DMLANet on it and evaluate, all offline.
+    """Draw a small dataset, train on it and evaluate, offline.
 
+    The dataset is drawn in MVSA's layout and reconciled as MVSA is; DMLANet is trained on it.
     The drawn tweets and pictures have moods that agree or conflict, and annotators who err: the figures are
     computed, and say nothing about real data.
 

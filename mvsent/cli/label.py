@@ -59,11 +59,11 @@ def reconcile_mvsa(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn MVSA's annotations into one label per pair and write the dataset, by the paper's rules.
+    """Turn MVSA's annotations into a dataset.
 
-    Per modality the label is the one that most annotators chose. Then equal labels stay, a positive or
-    negative one beats neutral, and positive against negative is dropped. Every dropped row is listed with its
-    reason in rejected.parquet.
+    Each pair gets one label by the paper's rules. Per modality the label is the one that most annotators
+    chose. Then equal labels stay, a positive or negative one beats neutral, and positive against negative is
+    dropped. Every dropped row is listed with its reason in rejected.parquet.
 
     Example: mvsent reconcile-mvsa MVSA_Single
     """
@@ -91,6 +91,8 @@ def reconcile_mvsa(
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(render_funnel(result.folder, result.manifest))
+        typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
+        typer.echo(f"Next: mvsent train {result.folder}")
 
 
 def split(
@@ -112,7 +114,9 @@ def split(
     seed: options.Seed = None,
     as_json: options.Json = False,
 ) -> None:
-    """Divide a dataset into training, validation and test rows, the same way every time.
+    """Divide a dataset into training, validation and test rows.
+
+    The same seed divides it in the same way every time.
 
     The grouped protocols keep duplicates (the same text but for links and names, or the same picture) on one
     side, and say how many test rows of the plain protocol have a twin in training.

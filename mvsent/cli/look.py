@@ -16,8 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: options.Json = False) -> None:
-    """Say what this machine has: versions, device, weights, word vectors, storage, which API keys are set.
+    """Say what this machine has and lacks.
 
+    Versions, device, weights, word vectors, storage, and which API keys are set.
     Downloads nothing and prints no key.
 
     Example: mvsent doctor
@@ -44,9 +45,10 @@ def stats(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Count what datasets hold: labels as in the paper's Table I, text lengths, image sizes, duplicates.
+    """Count what datasets hold.
 
-    A dataset of the paper's gets the paper's numbers under its own. Pictures are not read.
+    Labels as in the paper's Table I, text lengths, image sizes, duplicates. A dataset of the paper's gets
+    the paper's numbers under its own. Pictures are not read.
 
     Example: mvsent stats data/mvsa-single data/mvsa-multiple
     """
@@ -68,8 +70,9 @@ def validate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Check a dataset against its manifest: hashes, schema, counts, ids, splits, and every picture.
+    """Check a dataset against its manifest.
 
+    Hashes, schema, counts, ids, splits, and every picture.
     Prints one line for each problem and exits with 1 if there is any.
 
     Example: mvsent validate data/mvsa-single

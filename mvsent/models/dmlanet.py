@@ -30,11 +30,11 @@ class DMLANetOptions(Settings):
     gate: Literal["relu", "sigmoid"] = "relu"  # of Eq. 1 and 2; CBAM has sigmoid
     semantic: Literal["mean", "region_word"] = "mean"  # Eq. 4: what guides a word
     axis: Literal["words", "elementwise"] = "words"  # Eq. 5: one weight a word, or one a feature of a word
-    sequence: Literal["regions", "two"] = "regions"  # Eq. 7: [s; v_1 … v_m], or [s; mean v]
-    hidden: int = Field(256, ge=1)  # d, of the LSTM and of the projected regions
-    map_channels: int = Field(256, ge=1)  # of A_c, which the paper prints as 1 × 1 × 256
-    reduction: int = Field(16, ge=1)  # r of the channel MLP
-    dropout: float = Field(0.5, ge=0, lt=1)
+    sequence: Literal["two", "regions"] = "two"  # Eq. 7: [s; mean v], or [s; v_1 … v_m]
+    hidden: int = Field(default=256, ge=1)  # d, of the LSTM and of the projected regions
+    map_channels: int = Field(default=256, ge=1)  # of A_c, which the paper prints as 1 × 1 × 256
+    reduction: int = Field(default=16, ge=1)  # r of the channel MLP
+    dropout: float = Field(default=0.5, ge=0, lt=1)
     train_words: bool = False  # whether the word vectors are trained
 
 

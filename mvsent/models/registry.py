@@ -85,10 +85,9 @@ def options(name: str, given: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
+        problem = "unknown option" if first["type"] == "extra_forbidden" else first["msg"].lower()
         known = ", ".join(f"{k}={v.default}" for k, v in kind.model_fields.items())
-        raise UsageError(
-            f"--option {key}: {first['msg'].lower()}", f"{name} knows (with defaults): {known}"
-        ) from None
+        raise UsageError(f"--option {key}: {problem}", f"{name} knows (with defaults): {known}") from None
 
 
 def build(name: str, sizes: Sizes, given: dict[str, Any]) -> nn.Module:

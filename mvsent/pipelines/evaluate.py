@@ -1,6 +1,5 @@
 """Judge a run: every metric with its interval, the pictures that were asked for, and a page of both."""
 
-import csv
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ from mvsent.learn.loop import best_epoch
 from mvsent.learn.metrics import Metrics, confusion_counts, summarise
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
-from mvsent.pipelines.run import CONFIG, RunFolder
+from mvsent.pipelines.history import read_history
+from mvsent.pipelines.run import RunFolder, runs_by_age
 from mvsent.pipelines.trial import Trial, fresh_trial, saved_trial
 from mvsent.report import plots
 from mvsent.report.page import render_page
@@ -88,10 +88,10 @@ def evaluate(
 
 def newest_run(runs: Path = Path("runs")) -> Path:
     """The run folder in `runs` that was begun last. Raises: RunError when there is none."""
-    configs = list(runs.glob(f"*/{CONFIG}"))
-    if not configs:
+    found = runs_by_age(runs)
+    if not found:
         raise RunError(f"{runs}: holds no run", "Make one with: mvsent train")
-    return max(configs, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+    return found[0]
 
 
 def make_document(trial: Trial, seed: int) -> Document:
@@ -122,7 +122,7 @@ def make_document(trial: Trial, seed: int) -> Document:
         "split_sha256": run.resolved.split_sha256,
         "seeds": [run.settings.seed],
         "classes": [LABEL_NAMES[label] for label in trial.classes],
-        "n_folds": len(run.wanted_folds),
+        "n_folds": run.resolved.n_folds,
         "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95},
         "notes": [*trial.notes, *_undefined_notes(trial, per_fold)],
         "published": asdict(published) if published else None,
@@ -202,19 +202,3 @@ _DRAW: dict[str, Callable[[Trial, Document], Figure | None]] = {
     "curves": _draw_curves,
 }
 PICTURES = tuple(_DRAW)
-_WITHOUT = "Restore it, or do without: --metrics roc,prc,confusion"
-
-
-def read_history(path: Path) -> list[EpochRecord]:
-    """The epochs of a fold. Raises: RunError naming the file when it is not a history."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        history = [
-            EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: not a training history ({error})", _WITHOUT) from None
-    if not history:
-        raise RunError(f"{path}: is empty", _WITHOUT)
-    return history

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from mvsent.config import TrainSettings
-from mvsent.errors import DatasetError, RunError
+from mvsent.errors import DatasetError, RunError, UsageError
 from mvsent.features.backbones import Backbone, load_backbone
 from mvsent.features.cache import cached_maps, cached_pixels, default_cache_dir
 from mvsent.features.vocabulary import Vocabulary
@@ -96,7 +96,14 @@ def examples(
 
 
 def compute_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU."""
+    """The device called `name`: cpu, cuda, cuda:N, or `auto`, the first CUDA device, else the CPU.
+
+    Raises: UsageError for one that is not here.
+    """
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = ["cuda"] * bool(n_cuda) + [f"cuda:{i}" for i in range(n_cuda)] + ["cpu"]
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(here[0])
+    if name not in here:
+        raise UsageError(f"--device: there is no {name!r} here", f"Choose from: auto, {', '.join(here)}")
     return torch.device(name)

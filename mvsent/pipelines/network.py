@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -53,7 +54,10 @@ def load_network(run: RunFolder, fold: int, pictures: Pictures) -> tuple[nn.Modu
     network = build_network(run, pictures, torch.zeros(len(vocabulary), run.resolved.word_size))
     try:
         network.load_state_dict(load_file(folder / MODEL))
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, SafetensorError) as error:
         first_line = str(error).splitlines()[0]
-        raise RunError(f"{folder / MODEL}: does not fit the run's configuration ({first_line})") from None
+        raise RunError(
+            f"{folder / MODEL}: does not fit the run's configuration ({first_line})",
+            f"Delete {folder} and train that fold again: mvsent train --resume --out {run.path}",
+        ) from None
     return network, vocabulary

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from mvsent.errors import RunError
 from mvsent.pairs import LABEL_NAMES
+from mvsent.shards.atomic import atomic_write
 
 COLUMNS = ["id", "label", *(f"p_{name}" for name in LABEL_NAMES), "role"]
 _TOLERANCE = 1e-3  # of a sum of three float32, or of three half-precision probabilities
@@ -44,6 +45,9 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
         raise _bad(path, f"has no column {missing[0]}")
     if any(column.null_count for column in table.columns):
         raise _bad(path, "has empty cells")
+    wanted = [pa.string(), pa.int8(), pa.float32(), pa.float32(), pa.float32(), pa.string()]
+    if table.select(COLUMNS).schema.types != wanted:
+        raise _bad(path, "has a column of another type")
     by_role = {
         role: _predictions(table.filter(pc.equal(table["role"], role)))
         for role in table["role"].unique().to_pylist()
@@ -51,6 +55,23 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
     for predictions in by_role.values():
         _check(path, predictions, classes)
     return by_role
+
+
+def prediction_table(
+    ids: list[str], y_true: npt.NDArray[np.int8], y_prob: npt.NDArray[np.float32], role: str
+) -> pa.Table:
+    """The columns of a `predictions.parquet`, all rows in one role; `y_prob` is [N, 3]."""
+    probabilities = {f"p_{name}": y_prob[:, i] for i, name in enumerate(LABEL_NAMES)}
+    return pa.table(
+        {"id": ids, "label": y_true, **probabilities, "role": pa.array([role] * len(ids), pa.string())}
+    )
+
+
+def write_predictions(table: pa.Table, path: Path) -> None:
+    """Write the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        pq.write_table(table, file)
 
 
 def _predictions(table: pa.Table) -> Predictions:

@@ -20,7 +20,7 @@ class EpochProgress:
 
     def __init__(self, run: RunFolder, fold: int, *, quiet: bool) -> None:
         place = run.wanted_folds.index(fold) + 1
-        self.name = f"fold {place}/{len(run.wanted_folds)}"
+        self.name = f"fold {fold} ({place} of {len(run.wanted_folds)})"
         self.lines = not quiet and not sys.stderr.isatty()
         self.bar = tqdm(
             total=run.settings.epochs, desc=self.name, unit="epoch", disable=quiet or self.lines, leave=True

@@ -2,6 +2,8 @@
 
 import json
 import platform
+import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,16 @@ from pydantic import ValidationError
 
 from mvsent import __version__
 from mvsent.config import Settings, TrainSettings, read_toml
-from mvsent.errors import OutputExistsError, RunError
+from mvsent.errors import OutputExistsError, RunError, UsageError
 from mvsent.shards.atomic import atomic_write
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
+_OURS = re.compile(
+    r"config\.toml|environment\.json|metrics\.json|report\.html|fold-\d+|eval-.+|(roc|prc|curves|confusion)\.(png|svg)"
+    r"|\..*\.tmp"
+)
+HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"  # of a fold; the second means it is finished
 
 
 class Resolved(Settings):
@@ -51,22 +58,19 @@ class RunFolder:
 
         Raises: OutputExistsError where something else, or a run, is in the way.
         """
+        refuse_unless_free(path, overwrite=overwrite)
         if path.exists() and any(path.iterdir()):
-            if not (path / CONFIG).is_file():
-                raise OutputExistsError(f"{path}: holds something that is not a run", "Choose another --out")
-            if not overwrite:
-                raise OutputExistsError(
-                    f"{path}: already holds a run",
-                    "Continue it with --resume, or replace it with --overwrite",
-                )
-            _remove_run(path)
+            if former(path).exists():  # `path` is then a failed attempt to replace it
+                shutil.rmtree(path)
+            else:
+                path.rename(former(path))
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, settings, resolved)
         document = {"train": settings.model_dump(), "resolved": resolved.model_dump()}
-        with atomic_write(path / ENVIRONMENT) as file:
-            file.write(json.dumps(environment(), indent=2).encode())
         with atomic_write(path / CONFIG) as file:
             file.write(tomli_w.dumps(document).encode())
+        with atomic_write(path / ENVIRONMENT) as file:
+            file.write(json.dumps(environment(), indent=2).encode())
         return run
 
     @classmethod
@@ -77,8 +81,11 @@ class RunFolder:
         document = read_toml(path / CONFIG)
         try:
             return cls(path, TrainSettings(**document["train"]), Resolved(**document["resolved"]))
-        except (KeyError, ValidationError) as error:
-            raise RunError(f"{path / CONFIG}: not the configuration of a run ({error})") from None
+        except (KeyError, TypeError, ValidationError) as error:
+            problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"lacks {error}"
+            raise RunError(
+                f"{path / CONFIG}: not the configuration of a run ({problem})", "Restore it, or train again"
+            ) from None
 
     def fold(self, number: int) -> Path:
         """The folder of one fold."""
@@ -92,7 +99,7 @@ class RunFolder:
     @property
     def finished_folds(self) -> list[int]:
         """The folds whose predictions are written."""
-        return [k for k in self.wanted_folds if (self.fold(k) / "predictions.parquet").is_file()]
+        return [k for k in self.wanted_folds if (self.fold(k) / PREDICTIONS).is_file()]
 
     @property
     def is_finished(self) -> bool:
@@ -110,11 +117,40 @@ def free_name(runs: Path, stem: str) -> Path:
 
 def newest_unfinished(runs: Path) -> Path:
     """The run that was begun last and is not finished. Raises: RunError where every run is."""
-    candidates = [config.parent for config in runs.glob(f"*/{CONFIG}")]
-    unfinished = [path for path in candidates if not RunFolder.open(path).is_finished]
-    if not unfinished:
-        raise RunError(f"{runs}: holds no unfinished run", "Start one with: mvsent train")
-    return max(unfinished, key=lambda path: (path / CONFIG).stat().st_mtime)
+    for path in runs_by_age(runs):
+        try:
+            if not RunFolder.open(path).is_finished:
+                return path
+        except (RunError, UsageError):  # a damaged run does not stand in the way of the others
+            continue
+    raise RunError(f"{runs}: holds no unfinished run", "Start one with: mvsent train")
+
+
+def runs_by_age(runs: Path) -> list[Path]:
+    """The run folders in `runs`, the one begun last first."""
+    configs = [path for path in runs.glob(f"*/{CONFIG}") if not path.parent.name.startswith(".")]
+    newest_first = sorted(configs, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
+    return [path.parent for path in newest_first]
+
+
+def refuse_unless_free(path: Path, *, overwrite: bool) -> None:
+    """Raises: OutputExistsError where `path` holds a run (unless `overwrite`), or what is not ours."""
+    names = [entry.name for entry in path.iterdir()] if path.exists() else []
+    if foreign := sorted(name for name in names if not _OURS.fullmatch(name)):
+        raise OutputExistsError(
+            f"{path}: holds {foreign[0]}, which is not a run's file", "Choose another --out, or move it away"
+        )
+    if CONFIG in names:
+        RunFolder.open(path)
+        if not overwrite:
+            raise OutputExistsError(
+                f"{path}: already holds a run", "Continue it with --resume, or replace it with --overwrite"
+            )
+
+
+def former(path: Path) -> Path:
+    """Where the run that is being overwritten waits until the new one is finished."""
+    return path.with_name(f".{path.name}.old")
 
 
 def environment() -> dict[str, Any]:
@@ -137,10 +173,3 @@ def environment() -> dict[str, Any]:
         "scikit-learn": sklearn.__version__,
         "device": torch.cuda.get_device_name(0) if cuda else f"CPU, {torch.get_num_threads()} threads",
     }
-
-
-def _remove_run(path: Path) -> None:
-    import shutil
-
-    (path / CONFIG).unlink()  # first: without it the folder is no run any more
-    shutil.rmtree(path)

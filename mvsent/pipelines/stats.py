@@ -37,9 +37,9 @@ class DatasetStats:
     widths: list[int]
     heights: list[int]
     n_images: int
-    n_duplicates: int
-    """Rows with the text or picture of another row."""
-    n_contradicted: int
+    n_duplicates: int | None
+    """Rows with the text or picture of another row; None for a dataset without either."""
+    n_contradicted: int | None
     """Those of them whose group has more than one label."""
 
     @property
@@ -87,7 +87,8 @@ def dataset_stats(folder: Path) -> DatasetStats:
         heights = _added(heights, batch["height"])
         n_scored += len(batch) - batch["query_sentiment"].null_count
     groups = dataset_groups(dataset)
-    twins, contradicted = _duplicates(groups, dataset.labels)
+    comparable = bool(words.any() or widths.any())
+    twins, contradicted = _duplicates(groups, dataset.labels) if comparable else (None, None)
     paper = PAPER_TABLE_I.get(dataset.name)
     return DatasetStats(
         folder=folder,

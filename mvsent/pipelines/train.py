@@ -1,35 +1,43 @@
 """Train a model on every fold of a protocol: the job behind `mvsent train`."""
 
-import csv
-import io
 import logging
 import os
-from dataclasses import asdict, dataclass, fields
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from mvsent.config import TrainSettings
-from mvsent.errors import RunError, SplitError
+from mvsent.errors import RunError, SplitError, UsageError
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples
-from mvsent.learn.checkpoint import EpochRecord
 from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
 from mvsent.models.batch import WORDS
 from mvsent.pairs import LABEL_NAMES, Label
 from mvsent.pipelines import inputs
+from mvsent.pipelines.history import read_history, write_history
 from mvsent.pipelines.network import MODEL, VOCABULARY, build_network, save_network
+from mvsent.pipelines.predictions import prediction_table, read_predictions, write_predictions
 from mvsent.pipelines.progress import EpochProgress
-from mvsent.pipelines.run import Resolved, RunFolder, free_name, newest_unfinished
+from mvsent.pipelines.run import (
+    HISTORY,
+    PREDICTIONS,
+    Resolved,
+    RunFolder,
+    former,
+    free_name,
+    newest_unfinished,
+    refuse_unless_free,
+)
 from mvsent.pipelines.split import ensure_split
-from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import locked
 from mvsent.splits import TEST, TRAIN, VALIDATION, Split
 
 log = logging.getLogger("mvsent")
@@ -93,36 +101,44 @@ def train(
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     registry.options(settings.model, settings.options)
+    if out and not begun:
+        refuse_unless_free(out, overwrite=overwrite)
     material = prepare(settings, quiet=quiet)
+    if settings.words == "random" and WORDS in material.card.reads:
+        log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
     resolved = resolve(settings, material, threads)
     if begun:
         check_same(begun, resolved)
-    run = begun or RunFolder.create(
-        out or free_name(runs, default_name(settings, material)), settings, resolved, overwrite=overwrite
-    )
-    return TrainResult(run.path, [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds])
+    path = begun.path if begun else out or free_name(runs, default_name(settings, material))
+    with locked(path.with_name(f".{path.name}.lock")):
+        run = begun or RunFolder.create(path, settings, resolved, overwrite=overwrite)
+        folds = [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds]
+        shutil.rmtree(former(path), ignore_errors=True)  # what was overwritten is no longer needed
+    return TrainResult(run.path, folds)
 
 
 def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
     """Open the dataset, find its split, and turn its pictures to maps."""
-    dataset = Dataset.open(Path(settings.dataset))
-    card = registry.card(settings.model)
     device = inputs.compute_device(settings.device)
+    card = registry.card(settings.model)
+    dataset = Dataset.open(Path(settings.dataset))
     split_file = Path(settings.split_file) if settings.split_file else None
+    texts = (
+        inputs.read_texts(dataset) if WORDS in card.reads else []
+    )  # first: a refusal leaves no split behind
     split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
     classes = dataset.classes
     target = inputs.targets(dataset, classes)
     check_folds(settings.folds, split, target, classes)
-    texts = inputs.read_texts(dataset) if WORDS in card.reads else []
     pictures = inputs.read_pictures(dataset, card, settings, device, quiet=quiet)
     return Material(dataset, split, classes, target, pictures, texts, card, device)
 
 
 def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], classes: list[int]) -> None:
-    """Raises: SplitError for a fold that does not exist, or that has nothing to learn a class from."""
+    """Raises: UsageError for a fold that does not exist, SplitError for one that lacks a class."""
     for fold in wanted:
         if not 0 <= fold < split.n_folds:
-            raise SplitError(f"there is no fold {fold}", f"Choose from 0 to {split.n_folds - 1}")
+            raise UsageError(f"--folds: there is no fold {fold}", f"Choose from 0 to {split.n_folds - 1}")
     for fold in wanted or range(split.n_folds):
         present = set(target[split.rows(fold, TRAIN)].tolist())
         missing = [LABEL_NAMES[label] for i, label in enumerate(classes) if i not in present]
@@ -182,7 +198,7 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     """Train one fold, or read its result where it is already finished."""
     folder = run.fold(fold)
     if fold in run.finished_folds:
-        return read_result(folder, fold)
+        return read_result(folder, fold, material.classes)
     folder.mkdir(exist_ok=True)
     torch.manual_seed(run.settings.seed * 1000 + fold)
     trainer = make_trainer(run, fold, material)
@@ -191,12 +207,16 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
         history = trainer.fit(rows, folder / CHECKPOINT, on_epoch=progress)
     dead = trainer.dead_channels(rows.validation)
     if dead is not None:
-        log.info("fold %d: %.0f%% of the channel gates are never open", fold, 100 * dead)
+        log.info(
+            "fold %d: %.0f%% of the channel gates never open (--option gate=sigmoid closes none for good)",
+            fold,
+            100 * dead,
+        )
     save_network(trainer.network, folder / MODEL)
-    write_history(history, folder / "history.csv")
-    write_predictions(trainer, fold, material, folder / "predictions.parquet")  # last: it means "finished"
+    write_history(history, folder / HISTORY)
+    write_fold_predictions(trainer, fold, material, folder / PREDICTIONS)  # last: it means "finished"
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return read_result(folder, fold)
+    return read_result(folder, fold, material.classes)
 
 
 def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
@@ -221,49 +241,22 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
     return Trainer(network, data, settings, material.device, weights)
 
 
-def write_history(history: list[EpochRecord], path: Path) -> None:
-    """One line an epoch."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in history)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
-
-
-def write_predictions(trainer: Trainer, fold: int, material: Material, path: Path) -> None:
+def write_fold_predictions(trainer: Trainer, fold: int, material: Material, path: Path) -> None:
     """The probabilities of the fold's validation and test rows."""
     parts = []
     for role, name in ROLE_NAMES.items():
         rows = material.split.rows(fold, role)
+        y_prob = np.zeros((len(rows), len(Label)), np.float32)
+        y_prob[:, material.classes] = trainer.predict_proba(rows)  # an absent sentiment has probability 0
         ids = [material.split.ids[i] for i in rows]
-        labels = material.dataset.labels[rows]
-        parts.append(prediction_table(ids, labels, trainer.predict_proba(rows), material.classes, name))
-    with atomic_write(path) as file:
-        pq.write_table(pa.concat_tables(parts), file)
+        parts.append(prediction_table(ids, material.dataset.labels[rows], y_prob, name))
+    write_predictions(pa.concat_tables(parts), path)
 
 
-def prediction_table(
-    ids: list[str],
-    labels: npt.NDArray[np.int8],
-    probabilities: npt.NDArray[np.float32],
-    classes: list[int],
-    role: str,
-) -> pa.Table:
-    """The columns of predictions.parquet; a sentiment that the dataset lacks has probability 0."""
-    full = np.zeros((len(ids), len(Label)), np.float32)
-    full[:, classes] = probabilities
-    columns = {f"p_{name}": full[:, i] for i, name in enumerate(LABEL_NAMES)}
-    return pa.table({"id": ids, "label": labels, **columns, "role": pa.array([role] * len(ids), pa.string())})
-
-
-def read_result(folder: Path, fold: int) -> FoldResult:
+def read_result(folder: Path, fold: int, classes: list[int]) -> FoldResult:
     """How a finished fold went, from its own files."""
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    history = [EpochRecord(int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows]
-    test = pq.read_table(folder / "predictions.parquet", filters=[("role", "=", "test")])
-    probabilities = np.stack([test[f"p_{name}"].to_numpy() for name in LABEL_NAMES], axis=1)
-    accuracy = float((probabilities.argmax(axis=1) == test["label"].to_numpy()).mean())
+    history = read_history(folder / HISTORY)
+    test = read_predictions(folder / PREDICTIONS, classes)["test"]
+    accuracy = float((test.y_prob.argmax(axis=1) == test.y_true).mean())
     best = best_epoch(history)
     return FoldResult(fold, len(history), best, history[best].validation_accuracy, accuracy)

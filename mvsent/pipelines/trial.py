@@ -6,21 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mvsent.errors import DatasetError, RunError, UsageError
 from mvsent.learn.metrics import Fold
-from mvsent.pairs import LABEL_NAMES
-from mvsent.pipelines.predictions import Predictions, read_predictions
-from mvsent.pipelines.run import RunFolder
-from mvsent.shards.atomic import atomic_write
+from mvsent.pipelines.predictions import Predictions, prediction_table, read_predictions, write_predictions
+from mvsent.pipelines.run import PREDICTIONS, RunFolder
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 
 
 @dataclass(frozen=True)
-class Tested:
+class JudgedFold:
     """Test rows, with the answers of one fold's network.
 
     Attributes:
@@ -53,7 +49,7 @@ class Trial:
     dataset_name: str
     dataset_sha256: str
     classes: list[int]
-    tested: list[Tested]
+    tested: list[JudgedFold]
     notes: list[str]
 
     @property
@@ -79,7 +75,7 @@ def saved_trial(run: RunFolder) -> Trial:
 
     Raises: RunError when no fold is finished, or a fold's predictions are not what they should be.
     """
-    resolved, notes = run.resolved, [*_unfinished_notes(run), *_dataset_notes(run)]
+    resolved, notes = run.resolved, [*_run_notes(run), *_dataset_notes(run)]
     tested = [_saved_fold(run, fold) for fold in run.finished_folds]
     return Trial(
         run, run.path, resolved.dataset_name, resolved.dataset_sha256, resolved.classes, tested, notes
@@ -108,29 +104,33 @@ def fresh_trial(run: RunFolder, dataset: Dataset, *, quiet: bool) -> Trial:
     tested = []
     for fold in own.tested:
         y_prob = predict_dataset(run.path, fold.fold, dataset, quiet=quiet)
-        path = folder / f"fold-{fold.fold}" / "predictions.parquet"
-        _write_predictions(path, dataset, y_prob)
+        path = folder / f"fold-{fold.fold}" / PREDICTIONS
+        write_predictions(prediction_table(dataset.ids, dataset.labels, y_prob, "test"), path)
         answers = read_predictions(path, run.resolved.classes)["test"]
-        tested.append(Tested(fold.fold, answers, fold.prior))
-    notes = [*_unfinished_notes(run), *_overlap_notes(own, dataset)]
+        tested.append(JudgedFold(fold.fold, answers, fold.prior))
+    notes = [*_run_notes(run), *_overlap_notes(own, dataset)]
     return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes)
 
 
-def _saved_fold(run: RunFolder, fold: int) -> Tested:
-    path = run.fold(fold) / "predictions.parquet"
+def _saved_fold(run: RunFolder, fold: int) -> JudgedFold:
+    path = run.fold(fold) / PREDICTIONS
     by_role = read_predictions(path, run.resolved.classes)
     if "test" not in by_role:
         raise RunError(f"{path}: has no test rows", "Train on a split that has some")
-    return Tested(fold, by_role["test"], by_role.get("validation", by_role["test"]).y_true)
+    return JudgedFold(fold, by_role["test"], by_role.get("validation", by_role["test"]).y_true)
 
 
-def _write_predictions(path: Path, dataset: Dataset, y_prob: npt.NDArray[np.float32]) -> None:
-    probabilities = {f"p_{name}": y_prob[:, i] for i, name in enumerate(LABEL_NAMES)}
-    role = pa.array(["test"] * len(dataset), pa.string())
-    table = pa.table({"id": dataset.ids, "label": dataset.labels, **probabilities, "role": role})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        pq.write_table(table, file)
+def _run_notes(run: RunFolder) -> list[str]:
+    return [*_unfinished_notes(run), *_random_notes(run)]
+
+
+def _random_notes(run: RunFolder) -> list[str]:
+    """What of the run was not pretrained, although it usually is."""
+    parts = {
+        "backbone's weights": run.settings.weights == "random" and run.resolved.backbone_sha256,
+        "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
+    }
+    return [f"the {part} are RANDOM, nothing was pretrained there" for part, used in parts.items() if used]
 
 
 def _unfinished_notes(run: RunFolder) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def _check_group(
             report.add(f"{path}: {name} {strange[0]} is none of 0, 1, 2")
         if name == "label":
             rows.labels.update(counts)
-    pairs = table.select(["id", "image", "width", "height", "sha256"])
+    told = [pc.is_valid(table[name]) for name in ("image", "width", "height", "sha256")]
+    pairs = table.select(["id", "image", "width", "height", "sha256"]).filter(reduce(pc.or_, told))
     for problem in pool.map(_image_problem, *(pairs[name].to_pylist() for name in pairs.column_names)):
         if problem:
             report.add(problem)

@@ -47,13 +47,23 @@ def _spread(percentiles: Sequence[int], *places: int) -> str:
     return " ".join(str(percentiles[place]) for place in places) if percentiles else UNDEFINED
 
 
-def _share(n: int, total: int) -> str:
+def _share(n: int | None, total: int) -> str:
     """A number of rows and what share of all it is.
 
     >>> _share(3, 60)
     '3 (5.00%)'
     """
+    if n is None:
+        return UNDEFINED
     return f"{n} ({percent(n / total)}%)" if total else "0"
+
+
+def _counted(n: int, noun: str) -> str:
+    """
+    >>> _counted(1, "row"), _counted(0, "row")
+    ('1 row', '0 rows')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def render_split(document: Mapping[str, Any]) -> str:
@@ -77,8 +87,9 @@ def _fold_row(fold: int, roles: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 def _leak(plain: str, leak: Mapping[str, int]) -> str:
     share = percent(leak["n_leaked"] / leak["n_test"]) if leak["n_test"] else "0.00"
+    groups = _counted(leak["n_groups"], "group")
     return (
-        f"{leak['n_rows']} rows in {leak['n_groups']} groups of duplicates, kept on one side here.\n"
+        f"{leak['n_rows']} rows in {groups} of duplicates, kept on one side here.\n"
         f"In {plain}, {leak['n_leaked']} of {leak['n_test']} test rows ({share}%) have a twin in training."
     )
 
@@ -89,7 +100,8 @@ def render_validation(document: Mapping[str, Any]) -> str:
     lines = list(document["problems"])
     if unlisted:
         lines.append(f"… and {unlisted} more")
-    seen = f"{document['n_rows']} rows, {document['n_images']} pictures, {document['n_shards']} shards"
+    kinds = {"row": "n_rows", "picture": "n_images", "shard": "n_shards", "split": "n_splits"}
+    seen = ", ".join(_counted(document[field], kind) for kind, field in kinds.items())
     verdict = "clean" if document["clean"] else f"{document['n_problems']} problems"
-    lines.append(f"{document['folder']}: {verdict} ({seen}, {document['n_splits']} splits)")
+    lines.append(f"{document['folder']}: {verdict} ({seen})")
     return "\n".join(lines)

@@ -28,10 +28,14 @@ def _funnel(manifest: Manifest) -> str:
 
 def _labels(manifest: Manifest) -> str:
     paper = PAPER_TABLE_I.get(manifest.name, {})
-    rows = [(name, manifest.labels.get(name, 0), paper.get(name)) for name in reversed(LABEL_NAMES)]
-    rows.append(("total", manifest.funnel.kept, sum(paper.values()) or None))
-    cells = [(name, str(n), UNDEFINED if known is None else str(known)) for name, n, known in rows]
-    return aligned(("label", "rows", "paper, Table I"), cells)
+    rows = [(name, str(manifest.labels.get(name, 0))) for name in reversed(LABEL_NAMES)]
+    rows.append(("total", str(manifest.funnel.kept)))
+    if not paper:
+        return aligned(("label", "rows"), rows)
+    known = [str(paper[name]) for name in reversed(LABEL_NAMES)] + [str(sum(paper.values()))]
+    return aligned(
+        ("label", "rows", "paper, Table I"), [(*row, k) for row, k in zip(rows, known, strict=True)]
+    )
 
 
 def _alpha(value: float | None) -> str:

@@ -111,12 +111,13 @@ def training_curves(histories: Sequence[Mapping[str, Floats]], kept: Sequence[in
     """
     figure = Figure(figsize=(2 * _COLUMN, 2.6), layout="constrained")
     panels = figure.subplots(1, 2)
+    longest = max(len(history["epoch"]) for history in histories)
     for axes, what, panel in zip(panels, ("loss", "accuracy"), "ab", strict=True):
         for role, (label, line) in _ROLES.items():
             _history_lines(axes, histories, f"{role}_{what}", line, label)
         axes.set_title(f"({panel})", loc="left", fontweight="bold")
-        axes.set(xlabel="Epoch", ylabel=what.capitalize())
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="Epoch", ylabel=what.capitalize(), xlim=(-0.5, longest - 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(color="0.92", linewidth=0.5)
     ends = [(h["epoch"][i], h["validation_accuracy"][i]) for h, i in zip(histories, kept, strict=True)]
     panels[1].plot(*zip(*ends, strict=True), **_DOT, label="kept network of a fold")
@@ -198,7 +199,9 @@ def _history_lines(
         axes.plot(history["epoch"], history[column], color=line["color"], alpha=0.3, linewidth=0.5)
     n_shared = min(len(history["epoch"]) for history in histories)
     together = np.stack([history[column][:n_shared] for history in histories])
-    _mean_line(axes, histories[0]["epoch"][:n_shared], together, line, label)
+    marker = "s" if n_shared == 1 else ""  # one epoch is a point, not a line
+    shown = {**line, "marker": marker, "markersize": 3}
+    _mean_line(axes, histories[0]["epoch"][:n_shared], together, shown, label)
 
 
 def _score(summary: Summary) -> str:

@@ -113,11 +113,15 @@ def interval(summary: Mapping[str, float | None]) -> str:
 def result_title(document: Mapping[str, Any]) -> str:
     """What was measured on what, in one line."""
     n_folds, n_wanted = len(document["folds"]), document["n_folds"]
-    folds = f"{n_folds} folds" if n_folds == n_wanted else f"{n_folds} of {n_wanted} folds"
+    counted = str(n_wanted) if n_folds == n_wanted else f"{n_folds} of {n_wanted}"
+    folds = f"{counted} {'fold' if n_wanted == 1 else 'folds'}"
     seeds = ", ".join(map(str, document["seeds"]))
     notes = [document["fidelity"], *(f"{key}={value}" for key, value in document["options"].items())]
     model = f"{document['model']} ({', '.join(notes)})"
-    return f"{model} on {document['dataset']}, {document['protocol']}, {folds}, seed {seeds}"
+    n_test = sum(fold["n_test"] for fold in document["folds"])
+    return (
+        f"{model} on {document['dataset']}, {document['protocol']}, {folds}, {n_test} test rows, seed {seeds}"
+    )
 
 
 def result_notes(document: Mapping[str, Any]) -> list[str]:

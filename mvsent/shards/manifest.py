@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, ValidationError
 
 from mvsent import __version__
-from mvsent.errors import DatasetError
+from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import LABEL_NAMES
 
 MANIFEST_FILE = "dataset.json"
@@ -122,7 +122,7 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number or a nesting without end
         raise DatasetError(f"{path}: not readable as JSON: {error}", "Build the dataset again") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: not a dataset manifest", "Build the dataset again")
@@ -130,7 +130,15 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def creation_time() -> datetime:
-    """Now in UTC, to the second; or the time that SOURCE_DATE_EPOCH names, so that builds can be repeated."""
+    """Now in UTC, to the second; or the time that SOURCE_DATE_EPOCH names, so that builds can be repeated.
+
+    Raises: UsageError where it names none.
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    try:
+        moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH={epoch}: not a time", "Set it to seconds since 1970, or unset it"
+        ) from None
     return moment.replace(microsecond=0)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvsent.errors import DatasetError
-from mvsent.pairs import PAIR_SCHEMA
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 
 
@@ -64,8 +64,17 @@ class Dataset:
 
     @property
     def classes(self) -> list[int]:
-        """The labels that occur, sorted."""
-        return [label for label, n in enumerate(self.manifest.label_counts) if n]
+        """The labels that occur, sorted; one at least.
+
+        Raises: DatasetError when there are no rows, or not as many of each label as the manifest says.
+        """
+        counts = [int((self.labels == label).sum()) for label in range(len(LABEL_NAMES))]
+        if counts != self.manifest.label_counts or sum(counts) != len(self) or not len(self):
+            problem = "its labels are not those of its manifest" if len(self) else "it has no rows"
+            raise DatasetError(
+                f"{self.folder}: {problem}", f"See what is wrong: mvsent validate {self.folder}"
+            )
+        return [label for label, n in enumerate(counts) if n]
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """All rows of `columns`, in row order. Raises: KeyError for a column that a Pair has not."""
@@ -104,7 +113,7 @@ class Dataset:
             first = last
             if last <= start or position >= stop:
                 continue
-            with _readable(path), pq.ParquetFile(path) as file:
+            with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for group in range(file.metadata.num_row_groups):
                     n_rows = file.metadata.row_group(group).num_rows
                     low, high = max(start - position, 0), min(stop - position, n_rows)
@@ -136,7 +145,7 @@ def newest_dataset(parent: Path = Path("data")) -> Path:
 
 
 def _read_shard(path: Path, columns: list[str]) -> pa.Table:
-    with _readable(path), pq.ParquetFile(path) as file:
+    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read(columns)
 
 

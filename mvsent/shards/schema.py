@@ -120,6 +120,7 @@ def parquet_options(*, with_images: bool) -> dict[str, Any]:
         "column_encoding": dict.fromkeys(_LABELS, "DELTA_BINARY_PACKED"),
         "write_statistics": INDEXED,
         "write_page_index": True,
+        "write_page_checksum": True,  # so that a reader notices a flipped bit
         "data_page_version": "2.0",
         "write_batch_size": 16 if with_images else 1024,
     }

@@ -57,9 +57,11 @@ def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Raises:
         OutputExistsError: `out` holds a finished dataset and `overwrite` is false.
-        UsageError: `out` holds files that mvsent did not write, or another process is writing it.
+        UsageError: `out` cannot be replaced, holds files that mvsent did not write, or another process is
+            writing it.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    _refuse_irreplaceable(out)
     partial, old = _siblings(out)
     with locked(lock_file(out)):
         _recover(out, partial, old)
@@ -103,6 +105,24 @@ def _recover(out: Path, partial: Path, old: Path) -> None:
         if leftover.is_symlink():
             leftover.unlink()
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _refuse_irreplaceable(out: Path) -> None:
+    """Raise UsageError where the last step, a rename to `out`, would fail after all the work."""
+    if not out.name or out == Path.cwd():
+        raise UsageError(
+            f"{out}: cannot be replaced by a dataset", f"Name a folder in it: --out {out / 'NAME'}"
+        )
+    for parent in out.parents:
+        if parent.is_file():
+            raise UsageError(f"{parent}: is a file, not a folder", "Name another --out")
+    if os.path.ismount(out):
+        raise UsageError(f"{out}: is a mount point", f"Name a folder in it: --out {out / 'NAME'}")
+    if out.is_symlink() and not (out / MANIFEST_FILE).exists():
+        raise UsageError(
+            f"{out}: is a link to {out.readlink()}, which holds no dataset",
+            "Name another --out, or remove the link",
+        )
 
 
 def _refuse_unless_free(out: Path, *, overwrite: bool) -> None:

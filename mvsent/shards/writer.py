@@ -42,9 +42,12 @@ class DatasetWriter:
         name: the dataset's name, which is also what its card is called.
         settings: what decided the rows; kept in the manifest.
         shard_size: rows in every shard but the last.
+
+    Raises: UsageError when SOURCE_DATE_EPOCH is no time.
     """
 
     def __init__(self, folder: Path, name: str, *, settings: Mapping[str, Any], shard_size: int) -> None:
+        creation_time()  # what `finish` would refuse is refused before the work
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._name = name
@@ -112,7 +115,7 @@ class DatasetWriter:
         )
         sync_folder(self.folder / "data")
         with atomic_write(self.folder / REJECTED_FILE) as file:
-            pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason"])
+            pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason", "detail"])
         _write_text(self.folder / "README.md", card(manifest, self._licenses))
         _write_text(self.folder / MANIFEST_FILE, manifest.to_json())
         return manifest

@@ -4,6 +4,7 @@ Names are relative and use `/`; reads are bounded, so neither a huge file nor a 
 limit.
 """
 
+import lzma
 import os
 import stat
 import zipfile
@@ -15,6 +16,17 @@ from typing import Protocol
 
 from mvsent.errors import InputError, UsageError
 
+# What `zipfile` raises for a member that is not what the directory says, by its ways to compress.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
+
 
 class Files(Protocol):
     """Named files that can be read from several threads at once."""
@@ -25,10 +37,14 @@ class Files(Protocol):
     def names(self, depth: int) -> Iterator[str]:
         """The names of all files that are at most `depth` folders deep, in no particular order."""
 
+    def path(self, name: str) -> Path | None:
+        """Where the file lies on the disk; None where it is in a zip, or missing."""
+
     def read(self, name: str, limit: int) -> bytes | None:
         """The file's bytes, cut off after `limit + 1` of them; None where there is no such file.
 
-        Raises: InputError where the bytes in a zip are not what its directory says.
+        Raises: InputError where the file cannot be read, or the bytes in a zip are not what its directory
+        says.
         """
 
 
@@ -42,7 +58,7 @@ def open_files(root: Path) -> Iterator[Files]:
     if root.is_dir():
         yield FolderFiles(root)
     elif not root.exists():
-        raise UsageError(f"{root}: no such folder or zip file")
+        raise UsageError(f"{root}: no such folder or zip file", "Give the dataset's folder or its zip")
     else:
         try:
             archive = zipfile.ZipFile(root)
@@ -71,6 +87,10 @@ class FolderFiles:
             if len(inside.parts) >= depth:
                 subfolders.clear()
 
+    def path(self, name: str) -> Path | None:
+        path = self._root / name
+        return path if os.path.isfile(path) else None  # noqa: PTH113 - never raises
+
     def read(self, name: str, limit: int) -> bytes | None:
         path = self._root / name
         try:
@@ -81,6 +101,8 @@ class FolderFiles:
                 return file.read(min(status.st_size, limit + 1))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:  # a link to itself, no permission, a bad block, too long a name
+            raise InputError(f"{name}: cannot be read ({error.strerror})") from None
 
 
 class ZipFiles:
@@ -103,6 +125,9 @@ class ZipFiles:
     def names(self, depth: int) -> Iterator[str]:
         return (name for name in self._members if name.count("/") <= depth)
 
+    def path(self, name: str) -> Path | None:
+        return None
+
     def read(self, name: str, limit: int) -> bytes | None:
         member = self._members.get(name)
         if member is None:
@@ -110,5 +135,5 @@ class ZipFiles:
         try:
             with self._archive.open(member) as file:
                 return file.read(limit + 1)  # whatever size the directory declares
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        except _DAMAGES as error:
             raise InputError(f"{name}: damaged in {self._root.name}: {error}") from None

@@ -5,11 +5,13 @@ labelResultAll.txt      ID⇥text,image            one column of votes for each 
 data/1.txt, data/1.jpg  the tweet (UTF-8 or GB18030) and its picture
 """
 
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +24,13 @@ from mvsent.pairs import Label
 from mvsent.sources.archive import Files, open_files
 
 LABEL_FILE = "labelResultAll.txt"
-MAX_LABEL_FILE_BYTES = 2**30
+MAX_LABEL_FILE_BYTES = 2**28  # more than ten million rows
 MAX_TEXT_BYTES = 2**16  # a tweet has at most 280 characters
 _HEADER_BYTES = 2**16
 
 _ROOT = re.compile(r"MVSA(?:[-_ ]?(?:Single|Multiple))?(?:\.zip)?", re.IGNORECASE)
 _ID = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # a file name that leads nowhere else
+_FITTING_ID = re.compile(_ID.encode()).fullmatch
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -55,10 +58,15 @@ class Mvsa:
     def annotations(self) -> Annotations:
         """The label file, parsed. Raises: InputError, see `parse_annotations`."""
         name = self.base + LABEL_FILE
-        data = self.files.read(name, MAX_LABEL_FILE_BYTES) or b""
-        if len(data) > MAX_LABEL_FILE_BYTES:
-            raise InputError(f"{self.files.where(name)}: more than {MAX_LABEL_FILE_BYTES} bytes")
-        return parse_annotations(data, self.files.where(name))
+        where = self.files.where(name)
+        path = self.files.path(name)
+        content = path or self.files.read(name, MAX_LABEL_FILE_BYTES) or b""
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        if size > MAX_LABEL_FILE_BYTES:
+            raise InputError(
+                f"{where}: more than {MAX_LABEL_FILE_BYTES >> 20} MiB of labels", "Give MVSA's own label file"
+            )
+        return parse_annotations(content, where)
 
     def text(self, id: str) -> bytes | None:
         """The tweet's bytes, cut off after MAX_TEXT_BYTES + 1; None where there is no file."""
@@ -116,8 +124,8 @@ def find_root(folder: Path = Path()) -> Path:
     return found[0]
 
 
-def parse_annotations(data: bytes, where: str) -> Annotations:
-    r"""The annotations in the bytes of a label file; `where` names it in messages.
+def parse_annotations(content: bytes | Path, where: str) -> Annotations:
+    r"""The annotations in a label file, given by its bytes or its path; `where` names it in messages.
 
     >>> found = parse_annotations(b"ID\ttext,image\r\n1\tneutral,positive\r\n", "labels")
     >>> found.ids.to_pylist(), found.votes.tolist(), found.name
@@ -126,16 +134,34 @@ def parse_annotations(data: bytes, where: str) -> Annotations:
     Raises: InputError naming the line of a bad header, row, id, label or repeated id; or for an empty or
     UTF-16 file.
     """
-    if not data[:_HEADER_BYTES].strip():
+    with _opened(content) as file:
+        head = file.read(_HEADER_BYTES)
+    if not head.strip():
         raise InputError(f"{where}: the file is empty", "Unpack the dataset again")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:256]:
+    if _is_utf16(head):
         raise InputError(f"{where}: UTF-16, not UTF-8", f"Convert it: iconv -f UTF-16 -t UTF-8 {where}")
-    n_annotators = _annotators(data[:_HEADER_BYTES].splitlines()[0], where)
+    n_annotators = _annotators(head.splitlines()[0], where)
     try:
-        return _parse_columns(data, n_annotators)
+        with _opened(content) as file:
+            return _parse_columns(file, n_annotators)
+    except (pa.ArrowInvalid, ValueError):
+        with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as lines:
+            _raise_first_problem(lines, n_annotators, where)
+    try:  # no line is faulty, so some are blank
+        with _opened(content) as file:
+            return _parse_columns(file, n_annotators, _skip_blanks)
     except (pa.ArrowInvalid, ValueError) as error:
-        _raise_first_problem(data, n_annotators, where)
         raise InputError(f"{where}: cannot be read as a label file: {error}") from error
+
+
+def _opened(content: bytes | Path) -> pa.NativeFile:
+    return pa.OSFile(str(content)) if isinstance(content, Path) else pa.BufferReader(content)
+
+
+def _is_utf16(head: bytes) -> bool:
+    """Whether there is its byte order mark, or about every second byte is zero."""
+    start = head[:256]
+    return start[:2] in (b"\xff\xfe", b"\xfe\xff") or len(start) < 3 * start.count(0) < 2 * len(start)
 
 
 def _annotators(header: bytes, where: str) -> int:
@@ -153,13 +179,15 @@ def _stripped(cell: str) -> str:
     return ",".join(part.strip() for part in cell.split(","))
 
 
-def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
+def _parse_columns(
+    file: pa.NativeFile, n_annotators: int, on_other_width: Callable[[Any], str] | None = None
+) -> Annotations:
     """The fast way, for a file without faults. Raises: ArrowInvalid or ValueError, not saying where."""
     names = ["id", *(f"votes-{k}" for k in range(n_annotators))]
     table = pyarrow.csv.read_csv(
-        pa.BufferReader(data),
+        file,
         pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
-        pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False),
+        pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=on_other_width),
         pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, _DICTIONARY) | {"id": pa.string()},
             strings_can_be_null=False,
@@ -177,6 +205,11 @@ def _parse_columns(data: bytes, n_annotators: int) -> Annotations:
         for modality in (TEXT, IMAGE):
             meaning[:, modality].take(column.indices.to_numpy(), out=votes[k, modality], mode="clip")
     return Annotations(ids, votes.transpose(2, 0, 1))
+
+
+def _skip_blanks(row: pyarrow.csv.InvalidRow) -> str:
+    """What Arrow shall do with a row of another width."""
+    return "error" if row.text.strip(" ") else "skip"
 
 
 def _fit_ids(ids: pa.StringArray) -> bool:
@@ -204,23 +237,28 @@ def parse_vote(cell: str) -> tuple[Label, Label]:
         raise ValueError(f"not two of negative, neutral, positive: {cell!r}") from None
 
 
-def _raise_first_problem(data: bytes, n_annotators: int, where: str) -> None:
+def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -> None:
     """The slow way, for a file with a fault: InputError that names the first faulty line."""
-    line_of_id: dict[str, int] = {}
-    for number, line in enumerate(data.splitlines()[1:], start=2):
-        id, *cells = line.decode("utf-8", errors="backslashreplace").split("\t")
-        if not line:
+    line_of_id: dict[bytes, int] = {}
+    good_votes: set[bytes] = set()  # few differ, so each is looked at once
+    lines = (line for piece in file for line in piece.splitlines())  # a piece may hold lines that end in \r
+    for number, line in enumerate(lines, start=1):
+        if number == 1 or not line.strip(b" "):
             continue
+        id, _, votes = line.partition(b"\t")
+        if votes in good_votes and _FITTING_ID(id) and line_of_id.setdefault(id, number) == number:
+            continue
+        name, *cells = line.decode("utf-8", errors="backslashreplace").split("\t")
         if len(cells) != n_annotators:
             raise InputError(
                 f"{where}:{number}: {len(cells)} votes where the header has {n_annotators}: {line[:80]!r}",
                 "Mend or delete the line",
             )
-        if not re.fullmatch(_ID, id):
-            raise InputError(f"{where}:{number}: an id that cannot be a file name: {id[:80]!r}", "Mend it")
+        if not _FITTING_ID(id):
+            raise InputError(f"{where}:{number}: an id that cannot be a file name: {name[:80]!r}", "Mend it")
         if id in line_of_id:
             raise InputError(
-                f"{where}:{number}: id {id} is already on line {line_of_id[id]}",
+                f"{where}:{number}: id {name} is already on line {line_of_id[id]}",
                 "Delete one of the two lines: only you can know which votes are the pair's",
             )
         line_of_id[id] = number
@@ -229,5 +267,6 @@ def _raise_first_problem(data: bytes, n_annotators: int, where: str) -> None:
                 parse_vote(cell)
             except ValueError as error:
                 raise InputError(f"{where}:{number}: {error}", "Mend or delete the line") from None
+        good_votes.add(votes)
     if not line_of_id:
         raise InputError(f"{where}: a header and no rows", "Unpack the dataset again")

@@ -1,0 +1,198 @@
+"""What the command line says when something is wrong: one line, what to do next, and an exit code."""
+
+import errno
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from mvsent.cli import app, exit_code, options
+from mvsent.config import ReconcileSettings, TrainSettings, resolve
+from mvsent.errors import UsageError, WeightsError
+from mvsent.features.backbones import load_backbone
+from mvsent.pipelines.inputs import compute_device
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def typed(*words: str) -> tuple[int, str]:
+    """The exit code of `mvsent …` and what it says on stderr."""
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer, "echo", lambda text="", err=False: lines.append(str(text)) if err else None)
+        code = exit_code(lambda: app(list(words), prog_name="mvsent", standalone_mode=False))
+    return code, "\n".join(lines)
+
+
+def failing(error: BaseException) -> typer.Typer:
+    program = typer.Typer()
+
+    @program.command()
+    def fail() -> None:
+        raise error
+
+    return program
+
+
+def ended(error: BaseException) -> int:
+    return exit_code(lambda: failing(error)([], standalone_mode=False))
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(KeyboardInterrupt()) == 130
+    assert "interrupted. The same command begins again; a training continues with: mvsent train --resume" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("kind", [errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.EACCES])
+def test_an_error_of_the_file_system_that_names_a_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], kind: int
+) -> None:
+    assert ended(OSError(kind, "Something failed", "a/b.parquet")) == 1
+    assert capsys.readouterr().err == (
+        "mvsent: a/b.parquet: Something failed. Mend that and run the same command again\n"
+    )
+
+
+def test_an_error_of_the_system_that_names_no_file_is_not_hidden() -> None:
+    with pytest.raises(OSError, match="Cannot fork"):
+        ended(OSError(errno.EAGAIN, "Cannot fork"))
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr", sys.stderr)  # Typer replaces both: they are put back
+    monkeypatch.setattr("sys.stdout", sys.stdout)
+    assert ended(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 141
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            "[trian]\nepochs = 3\n",
+            r"unknown table \[trian\]\. Known tables are: \[reconcile-mvsa\], \[train\]",
+        ),
+        ("epochs = 3\n", r"'epochs' is in no table\. Known tables are"),
+        ("train = 3\n", r"'train' should be a table\. Write \[train\]"),
+        ("[train]\nepoch = 3\n", r"\[train\]: unknown setting 'epoch'\. Known are: .*epochs"),
+        ("[train]\nepochs = 0\n", r"\[train\]: epochs: .*greater than.*\(got 0\)\. See: mvsent train --help"),
+    ],
+)
+def test_a_mistake_in_mvsent_toml_is_named(empty_folder: Path, content: str, said: str) -> None:
+    (empty_folder / "mvsent.toml").write_text(content)
+    with pytest.raises(UsageError, match=said):
+        resolve("train", TrainSettings, {})
+
+
+def test_a_misspelt_setting_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVSENT_TRAIN_EPOCH", "3")
+    with pytest.raises(UsageError, match=r"^MVSENT_TRAIN_EPOCH: no such setting.*MVSENT_TRAIN_EPOCHS"):
+        resolve("train", TrainSettings, {})
+    assert resolve("reconcile-mvsa", ReconcileSettings, {}) == ReconcileSettings()
+
+
+def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CACHE", "MVSA_ROOT", "FLICKR_ENDPOINT", "GETTY_ENDPOINT", "GETTY_TOKEN_URL"):
+        monkeypatch.setenv(f"MVSENT_{name}", "x")
+    assert resolve("train", TrainSettings, {}) == TrainSettings()
+
+
+def test_lists_and_options_can_be_written_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVSENT_TRAIN_FOLDS", "0, 1")
+    monkeypatch.setenv("MVSENT_TRAIN_OPTIONS", "without=self,gate=sigmoid")
+    settings = resolve("train", TrainSettings, {})
+    assert settings.folds == [0, 1]
+    assert settings.options == {"without": "self", "gate": "sigmoid"}
+    assert resolve("train", TrainSettings, {}, {"folds": "2"}).folds == [2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"threads": 1025}, "--threads: .*1024"),
+        ({"workers": 1025}, "--workers: .*1024"),
+        ({"seed": 2**32 - 5}, "--seed: .*4294967290"),
+        ({"learning_rate": float("inf")}, "--learning-rate: .*finite"),
+        ({"weight_decay": float("nan")}, "--weight-decay: .*finite"),
+        ({"folds": [1, 1]}, "--folds: a fold is named twice"),
+        ({"folds": [-1]}, "--folds: folds count from 0"),
+        ({"options": "self"}, "--options: should be KEY=VALUE"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_with_a_next_step(flags: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{said}.* \(got .*\)\. See: mvsent train --help$"):
+        resolve("train", TrainSettings, flags)
+
+
+def test_pictures_of_more_than_a_terabyte_are_not_asked_for() -> None:
+    with pytest.raises(UsageError, match="See: mvsent reconcile-mvsa --help"):
+        resolve("reconcile-mvsa", ReconcileSettings, {"max_bytes": 2**40 + 1})
+
+
+@pytest.mark.parametrize(
+    "words", [("--seed", "-1"), ("--seed", str(2**32 - 5)), ("--workers", "-1"), ("--workers", "1025")]
+)
+def test_a_seed_or_a_number_of_workers_out_of_bounds_is_bad_usage(words: tuple[str, str]) -> None:
+    shown = CliRunner().invoke(app, ["train", *words])
+    assert shown.exit_code == 2
+    assert words[0] in shown.output and "Input should be" in shown.output
+
+
+def test_the_largest_seed_is_the_same_for_flags_and_settings() -> None:
+    assert TrainSettings(seed=options.MAX_SEED).seed == options.MAX_SEED
+
+
+@pytest.mark.parametrize("content", ["", "[other]\nx = 1\n", "train = 3\n"])
+def test_a_file_that_is_no_runs_configuration_is_not_replayed(empty_folder: Path, content: str) -> None:
+    (empty_folder / "x.toml").write_text(content)
+    code, said = typed("train", "--config", "x.toml")
+    assert code == 2
+    assert said == "mvsent: x.toml: not a run's config.toml. Give the config.toml of a run folder"
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps", "cpu:0", ""])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(UsageError, match=r"--device: .*Choose from: auto, .*cpu"):
+        compute_device(name)
+
+
+def test_devices_are_those_that_torch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(compute_device(name)) for name in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert compute_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["README.md", "weights.safetensors"])
+def test_a_file_that_holds_no_weights_is_refused_without_torchs_advice(empty_folder: Path, name: str) -> None:
+    (empty_folder / name).write_text("# Not weights\n")
+    with pytest.raises(WeightsError, match=r"state_dict file \(\.pth or \.safetensors\)") as caught:
+        load_backbone("resnet50", weights=name)
+    assert "weights_only" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
+    assert "train " in shown
+    assert "..." not in shown.partition("Commands:")[2]
+
+
+def test_help_of_an_option_reads_alone() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"]).output
+    for cut in (" Of Adam.", " At most.", " Of the CPU."):
+        assert cut not in shown
+    for whole in ("Adam's learning rate.", "Epochs at most.", "CPU threads that torch may use"):
+        assert whole in " ".join(shown.split())
