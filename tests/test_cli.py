@@ -81,7 +81,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(
     [
         (
             "[trian]\nepochs = 3\n",
-            r"unknown table \[trian\]\. Known tables are: \[reconcile-mvsa\], \[train\]",
+            r"unknown table \[trian\]\. Known tables are: .*\[train\]",
         ),
         ("epochs = 3\n", r"'epochs' is in no table\. Known tables are"),
         ("train = 3\n", r"'train' should be a table\. Write \[train\]"),

@@ -84,9 +84,10 @@ def replay(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> None:
-    """Run a local stand-in for Flickr and Getty, with drawn pictures, until Ctrl-C; print how to use it.
+    """Run a local stand-in for Flickr and Getty.
 
-    What is printed is for a shell: run it in another one, and build-flickr and build-getty ask the stand-in.
+    It draws its own pictures, says how to use it, and runs until Ctrl-C. What is printed is for a shell:
+    run it in another one, and build-flickr and build-getty ask the stand-in.
     Any unknown --fault lists the known ones.
 
     Example: mvsent replay --port 8765 --fault image-404=0.02 --fault api-429-seconds=0.1
@@ -132,9 +133,10 @@ def lexicon(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Print or export what the crawls search for: the 1200 ANPs, the 101 keywords, or a lexicon of yours.
+    """Print or export the words that the crawls search for.
 
-    What is written is a lexicon again, to change and give to build-flickr --anps or build-getty --keywords.
+    These are the 1200 ANPs, the 101 keywords, or a lexicon of yours. What is written is a lexicon again,
+    to change and give to build-flickr --anps or build-getty --keywords.
 
     Example: mvsent lexicon anps --polarity negative --min-sentiment 1.5 --pattern '*dog' --out sad-dogs.tsv
     """

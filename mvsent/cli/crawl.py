@@ -92,9 +92,10 @@ def build_flickr(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Search Flickr for adjective-noun pairs and build a dataset in data/flickr, by the paper's rules.
+    """Build a dataset from Flickr's adjective-noun pairs.
 
-    Needs FLICKR_API_KEY. Takes hours to days; stop it whenever you like, the same command continues.
+    It goes to data/flickr, by the paper's rules. Needs FLICKR_API_KEY. Takes hours to days; stop it
+    whenever you like, the same command continues.
     --per-query is 500 by default: one call a query. --dry-run says what to expect.
 
     Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run
@@ -154,9 +155,10 @@ def build_getty(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Search Getty Images for affective keywords and build a dataset in data/getty, by the paper's rules.
+    """Build a dataset from Getty's affective keywords.
 
-    Needs GETTY_API_KEY, and uses GETTY_API_SECRET where it is set. Getty's licence restricts machine-learning
+    It goes to data/getty, by the paper's rules. Needs GETTY_API_KEY, and uses GETTY_API_SECRET where it
+    is set. Getty's licence restricts machine-learning
     use: read your agreement first. --per-query is 5000 by default: fifty calls a query.
 
     Example: mvsent build-getty --family editorial --per-query 200 --dry-run
@@ -195,9 +197,10 @@ def refresh(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask Flickr which photos of a dataset are still public, and write it anew without the others.
+    """Drop from a dataset what Flickr no longer shows.
 
-    One call a photo, within the quota; stop it whenever you like, the same command continues. The dataset
+    Flickr is asked which photos are still public, and the dataset is written anew without the others. One
+    call a photo, within the quota; stop it whenever you like, the same command continues. The dataset
     stays as it is until its new version is complete, which then replaces it.
 
     Example: mvsent refresh data/flickr
