@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mvsent.errors import UsageError
 
 CONFIG_FILE = "mvsent.toml"
-SECTIONS = ("build-flickr", "build-getty", "reconcile-mvsa", "train")  # the commands that read settings: the tables of mvsent.toml
+# The commands that read settings: the tables of mvsent.toml.
+SECTIONS = ("build-flickr", "build-getty", "reconcile-mvsa", "train")
 # Variables that are no setting of a command, whatever it is called.
 OTHER_VARIABLES = {
     "MVSENT_CACHE",
