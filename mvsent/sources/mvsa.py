@@ -144,9 +144,10 @@ def parse_annotations(content: bytes | Path, where: str) -> Annotations:
     try:
         with _opened(content) as file:
             return _parse_columns(file, n_annotators)
-    except (pa.ArrowInvalid, ValueError):
+    except (pa.ArrowInvalid, ValueError) as error:
+        repeated = error.id.encode() if isinstance(error, _RepeatedIdError) else None
         with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as lines:
-            _raise_first_problem(lines, n_annotators, where)
+            _raise_first_problem(lines, n_annotators, where, repeated)
     try:  # no line is faulty, so some are blank
         with _opened(content) as file:
             return _parse_columns(file, n_annotators, _skip_blanks)
@@ -196,14 +197,15 @@ def _parse_columns(
     )
     table = table.unify_dictionaries().combine_chunks()
     ids = table["id"].chunk(0) if table.num_rows else pa.array([], pa.string())
-    if not table.num_rows or not _fit_ids(ids):
-        raise ValueError("no rows, a bad id or a repeated one")
+    if not table.num_rows:
+        raise ValueError("no rows")
     votes = np.empty((n_annotators, 2, len(ids)), dtype=np.int8)  # a column's votes lie side by side
     for k, name in enumerate(names[1:]):
         column = table[name].chunk(0)
         meaning = np.array([parse_vote(cell) for cell in column.dictionary.to_pylist()], dtype=np.int8)
         for modality in (TEXT, IMAGE):
             meaning[:, modality].take(column.indices.to_numpy(), out=votes[k, modality], mode="clip")
+    _check_ids(ids)  # last: a repeated id is then the only kind of fault
     return Annotations(ids, votes.transpose(2, 0, 1))
 
 
@@ -212,14 +214,29 @@ def _skip_blanks(row: pyarrow.csv.InvalidRow) -> str:
     return "error" if row.text.strip(" ") else "skip"
 
 
-def _fit_ids(ids: pa.StringArray) -> bool:
-    """Whether every id can be a file name and none is repeated; quick for the usual rising numbers."""
+class _RepeatedIdError(ValueError):
+    """Nothing else is wrong than that `id`, the first of its kind, is repeated."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        super().__init__(f"repeated: {id}")
+
+
+def _check_ids(ids: pa.StringArray) -> None:
+    """Every id can be a file name and none is repeated; quick for the usual rising numbers.
+
+    Raises: _RepeatedIdError for the first repeated one. ValueError for one that cannot be a file name.
+    """
     try:
         numbers = pc.cast(ids, pa.uint64()).to_numpy()
+        if (numbers[1:] > numbers[:-1]).all():
+            return
     except pa.ArrowInvalid:
-        named: bool = pc.all(pc.match_substring_regex(ids, _ID)).as_py()
-        return named and len(ids.unique()) == len(ids)
-    return bool((numbers[1:] > numbers[:-1]).all()) or len(ids.unique()) == len(ids)
+        if not pc.all(pc.match_substring_regex(ids, _ID)).as_py():
+            raise ValueError("an id that cannot be a file name") from None
+    kinds = ids.dictionary_encode().indices.to_numpy()  # numbered as they occur
+    if len(repeated := np.flatnonzero(kinds != np.arange(len(ids)))):
+        raise _RepeatedIdError(ids[int(repeated[0])].as_py())
 
 
 def parse_vote(cell: str) -> tuple[Label, Label]:
@@ -237,13 +254,18 @@ def parse_vote(cell: str) -> tuple[Label, Label]:
         raise ValueError(f"not two of negative, neutral, positive: {cell!r}") from None
 
 
-def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -> None:
-    """The slow way, for a file with a fault: InputError that names the first faulty line."""
+def _raise_first_problem(
+    file: Iterable[bytes], n_annotators: int, where: str, repeated: bytes | None
+) -> None:
+    """The slow way, for a file with a fault: InputError that names the first faulty line.
+
+    Where `repeated` is known to be the first fault, the other ids are passed over.
+    """
     line_of_id: dict[bytes, int] = {}
     good_votes: set[bytes] = set()  # few differ, so each is looked at once
     lines = (line for piece in file for line in piece.splitlines())  # a piece may hold lines that end in \r
     for number, line in enumerate(lines, start=1):
-        if number == 1 or not line.strip(b" "):
+        if number == 1 or not line.strip(b" ") or (repeated and not line.startswith(repeated)):
             continue
         id, _, votes = line.partition(b"\t")
         if votes in good_votes and _FITTING_ID(id) and line_of_id.setdefault(id, number) == number:
