@@ -141,6 +141,13 @@ def test_a_repeated_id_that_is_no_number_is_named_too():
     assert "labels.txt:4: id x-1 is already on line 2" in message
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_repeated_id_is_named_by_its_line_whatever_ends_the_lines(end, blank):
+    rows = [HEADER, blank, "17\tneutral,neutral", "7\tneutral,neutral", blank, "7\tneutral,positive"]
+    assert complaint(end.join(rows)).startswith("labels.txt:6: id 7 is already on line 4")
+
+
 def test_ids_that_do_not_rise_are_fine():
     assert parsed(f"{HEADER}\n9\tneutral,neutral\n2\tneutral,neutral\nx-1\tneutral,neutral\n").ids.to_pylist() == [
         "9", "2", "x-1",

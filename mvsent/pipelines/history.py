@@ -22,7 +22,7 @@ def write_history(history: list[EpochRecord], path: Path) -> None:
 
 def read_history(path: Path) -> list[EpochRecord]:
     """The epochs of a fold. Raises: RunError naming the file when it is not a history."""
-    again = f"Do without (eval --metrics roc,prc,confusion), or delete {path.parent} and: mvsent train --resume"
+    again = f"Do without (eval --metrics roc,prc,confusion), or delete {path.parent} and train --resume"
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))

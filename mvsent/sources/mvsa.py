@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -144,10 +145,11 @@ def parse_annotations(content: bytes | Path, where: str) -> Annotations:
     try:
         with _opened(content) as file:
             return _parse_columns(file, n_annotators)
-    except (pa.ArrowInvalid, ValueError) as error:
-        repeated = error.id.encode() if isinstance(error, _RepeatedIdError) else None
+    except _RepeatedIdError as error:
+        _raise_repeated(content.read_bytes() if isinstance(content, Path) else content, error.id, where)
+    except (pa.ArrowInvalid, ValueError):
         with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as lines:
-            _raise_first_problem(lines, n_annotators, where, repeated)
+            _raise_first_problem(lines, n_annotators, where)
     try:  # no line is faulty, so some are blank
         with _opened(content) as file:
             return _parse_columns(file, n_annotators, _skip_blanks)
@@ -254,18 +256,36 @@ def parse_vote(cell: str) -> tuple[Label, Label]:
         raise ValueError(f"not two of negative, neutral, positive: {cell!r}") from None
 
 
-def _raise_first_problem(
-    file: Iterable[bytes], n_annotators: int, where: str, repeated: bytes | None
-) -> None:
-    """The slow way, for a file with a fault: InputError that names the first faulty line.
+def _raise_repeated(data: bytes, id: str, where: str) -> NoReturn:
+    """The quick way to name the line where `id` occurs again, if nothing else is wrong."""
+    rows = islice(re.finditer(rb"[\r\n]%b\t" % re.escape(id.encode()), data), 2)
+    first, again = (_line_number(data, row.start() + 1) for row in rows)
+    raise _repeated(where, again, id, first)
 
-    Where `repeated` is known to be the first fault, the other ids are passed over.
+
+def _line_number(data: bytes, at: int) -> int:
+    r"""The number, from 1, of the line that starts `at`; lines end in \n, \r\n or \r.
+
+    >>> _line_number(b"a\r\nb\rc\nd", 7)
+    4
     """
+    return 1 + data.count(b"\n", 0, at) + data.count(b"\r", 0, at) - data.count(b"\r\n", 0, at)
+
+
+def _repeated(where: str, number: int, id: str, first: int) -> InputError:
+    return InputError(
+        f"{where}:{number}: id {id} is already on line {first}",
+        "Delete one of the two lines: only you can know which votes are the pair's",
+    )
+
+
+def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -> None:
+    """The slow way, for a file with a fault: InputError that names the first faulty line."""
     line_of_id: dict[bytes, int] = {}
     good_votes: set[bytes] = set()  # few differ, so each is looked at once
     lines = (line for piece in file for line in piece.splitlines())  # a piece may hold lines that end in \r
     for number, line in enumerate(lines, start=1):
-        if number == 1 or not line.strip(b" ") or (repeated and not line.startswith(repeated)):
+        if number == 1 or not line.strip(b" "):
             continue
         id, _, votes = line.partition(b"\t")
         if votes in good_votes and _FITTING_ID(id) and line_of_id.setdefault(id, number) == number:
@@ -279,10 +299,7 @@ def _raise_first_problem(
         if not _FITTING_ID(id):
             raise InputError(f"{where}:{number}: an id that cannot be a file name: {name[:80]!r}", "Mend it")
         if id in line_of_id:
-            raise InputError(
-                f"{where}:{number}: id {name} is already on line {line_of_id[id]}",
-                "Delete one of the two lines: only you can know which votes are the pair's",
-            )
+            raise _repeated(where, number, name, line_of_id[id])
         line_of_id[id] = number
         for cell in cells:
             try:
