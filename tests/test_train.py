@@ -200,3 +200,11 @@ def test_fine_tuning_runs_through_pixels(small_dataset: Path, tmp_path: Path) ->
     assert any(name.startswith("backbone.") for name in weights)
     fresh = predict_dataset(result.run, 0, Dataset.open(small_dataset), quiet=True)
     assert fresh.shape == (len(Dataset.open(small_dataset)), 3)
+
+
+def test_a_fine_tuned_fold_knows_nothing_of_the_folds_before_it(small_dataset: Path, tmp_path: Path) -> None:
+    chosen = settings(small_dataset, fine_tune="last", epochs=1)
+    both = train(chosen, out=tmp_path / "both", quiet=True).run / "fold-1" / "model.safetensors"
+    alone = train(chosen.model_copy(update={"folds": [1]}), out=tmp_path / "alone", quiet=True).run
+    weights, expected = load_file(both), load_file(alone / "fold-1" / "model.safetensors")
+    assert all((weights[name] == expected[name]).all() for name in expected)

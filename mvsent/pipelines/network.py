@@ -1,5 +1,6 @@
 """The network of a run: built fresh for a fold, saved, and loaded again."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ def build_network(run: RunFolder, pictures: Pictures, vectors: torch.Tensor) -> 
     model = registry.build(settings.model, sizes, settings.options)
     if backbone is None or settings.fine_tune == "none":
         return model
+    backbone = deepcopy(backbone)  # every fold tunes its own: a shared one would carry what earlier folds saw
     trained = backbone.last_block_parameters() if settings.fine_tune == "last" else backbone.parameters()
     return ThroughPixels(backbone, model, list(trained))
 
