@@ -44,7 +44,8 @@ def test_any_utf8_text_comes_back(text):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_to_storable_text(data):
-    decode_text(data).encode("utf-8")
+    text = decode_text(data)
+    assert text.encode("utf-8").decode("utf-8") == text
 
 
 def test_entities_are_resolved_once():

@@ -94,7 +94,8 @@ def test_maps_are_torchvisions_for_the_same_weights(
 
 def test_every_tensor_of_the_lite0_package_has_its_place_in_timms_network() -> None:
     lite0()
-    backbones._build_lite0().load_state_dict(backbones._lite0_weights(), strict=True)
+    matched = backbones._build_lite0().load_state_dict(backbones._lite0_weights(), strict=True)
+    assert not matched.missing_keys and not matched.unexpected_keys
 
 
 def test_lite0_sees_a_uniform_in_the_portrait_of_an_admiral() -> None:

@@ -1,6 +1,7 @@
 """Pictures to square pixels."""
 
 import io
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_a_consumer_may_stop_early(small_dataset: Path) -> None:
     batches = pixel_batches(Dataset.open(small_dataset), 16, batch_size=2)
     next(batches)
     batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pixels")]
 
 
 def test_a_broken_picture_is_named_by_its_id(make_dataset: Callable[..., Path]) -> None:

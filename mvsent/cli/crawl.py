@@ -6,71 +6,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mvsent.cli import options
+from mvsent.cli.options import flag
 
 if TYPE_CHECKING:
     from mvsent.pipelines.build import BuildResult
     from mvsent.pipelines.build_plan import Plan
 
 
-def _flag(name: str, text: str, default: str = "", envvar: str | None = None) -> Any:
-    help = f"{text} [default: {default}]" if default else text
-    return typer.Option(name, help=help, show_default=False, envvar=envvar)
-
-
-PerQuery = Annotated[
-    int | None, _flag("--per-query", "Candidates of one query at most; 0: all.", "see above")
-]
-MaxPairs = Annotated[int | None, _flag("--max-pairs", "Pairs at most; 0: all.", "0")]
+PerQuery = Annotated[int | None, flag("--per-query", "Candidates of one query at most; 0: all.", "see above")]
+MaxPairs = Annotated[int | None, flag("--max-pairs", "Pairs at most; 0: all.", "0")]
 TextFields = Annotated[
-    str | None, _flag("--text-fields", "What makes the text, of title,description,tags.", "description")
+    str | None, flag("--text-fields", "What makes the text, of title,description,tags.", "description")
 ]
 MaskQuery = Annotated[
     bool | None,
     typer.Option("--mask-query", help="Take the query's own words out of the text.", show_default=False),
 ]
-Language = Annotated[
-    str | None, _flag("--language", "Of the text, as en; or any.", "en for Flickr, else any")
-]
+Language = Annotated[str | None, flag("--language", "Of the text, as en; or any.", "en for Flickr, else any")]
 QueryConflict = Annotated[
     str | None,
-    _flag("--query-conflict", "Found under queries of both signs: drop, first or mean decides.", "drop"),
+    flag("--query-conflict", "Found under queries of both signs: drop, first or mean decides.", "drop"),
 ]
 MinSentiment = Annotated[
-    float | None, _flag("--min-sentiment", "Search only for words at least this far from zero.", "0")
+    float | None, flag("--min-sentiment", "Search only for words at least this far from zero.", "0")
 ]
 Size = Annotated[
-    int | None, _flag("--size", "Longer side to fetch, in pixels, where there is a choice.", "1024")
+    int | None, flag("--size", "Longer side to fetch, in pixels, where there is a choice.", "1024")
 ]
-MinSide = Annotated[int | None, _flag("--min-side", "Shorter side in pixels, at least.", "64")]
+MinSide = Annotated[int | None, flag("--min-side", "Shorter side in pixels, at least.", "64")]
 NearDuplicates = Annotated[
-    str | None, _flag("--near-duplicates", "keep or drop pictures that look like an earlier one.", "keep")
+    str | None, flag("--near-duplicates", "keep or drop pictures that look like an earlier one.", "keep")
 ]
-Quota = Annotated[int | None, _flag("--quota-per-hour", "Calls of the API.", "3600")]
+Quota = Annotated[int | None, flag("--quota-per-hour", "Calls of the API.", "3600")]
 ImagesPerSecond = Annotated[
-    float | None, _flag("--images-per-second", "Pictures from one host; 0: no limit.", "50")
+    float | None, flag("--images-per-second", "Pictures from one host; 0: no limit.", "50")
 ]
-Concurrency = Annotated[int | None, _flag("--concurrency", "Downloads at once.", "32")]
+Concurrency = Annotated[int | None, flag("--concurrency", "Downloads at once.", "32")]
 KeyFile = Annotated[
-    Path | None, _flag("--key-file", "File with NAME=KEY lines, instead of environment variables.")
+    Path | None, flag("--key-file", "File with NAME=KEY lines, instead of environment variables.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what it would take, ask nothing, write nothing.")
 ]
 FlickrEndpoint = Annotated[
-    str | None, _flag("--endpoint", "Another REST address.", "Flickr's", "MVSENT_FLICKR_ENDPOINT")
+    str | None, flag("--endpoint", "Another REST address.", "Flickr's", "MVSENT_FLICKR_ENDPOINT")
 ]
 
 
 def build_flickr(
-    anps: Annotated[Path | None, _flag("--anps", "Lexicon to search for.", "the 1200 ANPs")] = None,
+    anps: Annotated[Path | None, flag("--anps", "Lexicon to search for.", "the 1200 ANPs")] = None,
     per_query: PerQuery = None,
     max_pairs: MaxPairs = None,
-    since: Annotated[str | None, _flag("--since", "First day of upload, YYYY-MM-DD.", "2004-02-10")] = None,
-    until: Annotated[str | None, _flag("--until", "Last day of upload, YYYY-MM-DD.", "now")] = None,
-    license: Annotated[
-        str | None, _flag("--license", "Flickr's licence numbers, as 4,5,9,10.", "all")
-    ] = None,
-    safe: Annotated[str | None, _flag("--safe", "safe, moderate or restricted.", "safe")] = None,
+    since: Annotated[str | None, flag("--since", "First day of upload, YYYY-MM-DD.", "2004-02-10")] = None,
+    until: Annotated[str | None, flag("--until", "Last day of upload, YYYY-MM-DD.", "now")] = None,
+    license: Annotated[str | None, flag("--license", "Flickr's licence numbers, as 4,5,9,10.", "all")] = None,
+    safe: Annotated[str | None, flag("--safe", "safe, moderate or restricted.", "safe")] = None,
     text_fields: TextFields = None,
     mask_query: MaskQuery = None,
     language: Language = None,
@@ -123,12 +113,10 @@ def build_flickr(
 
 
 def build_getty(
-    keywords: Annotated[
-        Path | None, _flag("--keywords", "Lexicon to search for.", "the 101 keywords")
-    ] = None,
+    keywords: Annotated[Path | None, flag("--keywords", "Lexicon to search for.", "the 101 keywords")] = None,
     per_query: PerQuery = None,
     max_pairs: MaxPairs = None,
-    family: Annotated[str | None, _flag("--family", "creative or editorial.", "creative")] = None,
+    family: Annotated[str | None, flag("--family", "creative or editorial.", "creative")] = None,
     text_fields: TextFields = None,
     mask_query: MaskQuery = None,
     language: Language = None,
@@ -138,10 +126,10 @@ def build_getty(
     min_side: MinSide = None,
     near_duplicates: NearDuplicates = None,
     endpoint: Annotated[
-        str | None, _flag("--endpoint", "Another base address, …/v3.", "Getty's", "MVSENT_GETTY_ENDPOINT")
+        str | None, flag("--endpoint", "Another base address, …/v3.", "Getty's", "MVSENT_GETTY_ENDPOINT")
     ] = None,
     token_url: Annotated[
-        str | None, _flag("--token-url", "Where tokens come from.", "Getty's", "MVSENT_GETTY_TOKEN_URL")
+        str | None, flag("--token-url", "Where tokens come from.", "Getty's", "MVSENT_GETTY_TOKEN_URL")
     ] = None,
     key_file: KeyFile = None,
     quota_per_hour: Quota = None,
@@ -239,11 +227,10 @@ def _settings_of(given: dict[str, Any]) -> dict[str, Any]:
 def _show_result(result: "BuildResult", as_json: bool) -> None:
     import json
 
-    from mvsent.report.funnel import render_funnel
+    from mvsent.report.funnel import funnel_document, render_funnel
 
     if as_json:
-        document = {"folder": str(result.folder)} | json.loads(result.manifest.to_json())
-        typer.echo(json.dumps(document, indent=2))
+        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
     else:
         typer.echo(render_funnel(result.folder, result.manifest))
 

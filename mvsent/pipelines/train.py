@@ -123,9 +123,8 @@ def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
     card = registry.card(settings.model)
     dataset = Dataset.open(Path(settings.dataset))
     split_file = Path(settings.split_file) if settings.split_file else None
-    texts = (
-        inputs.read_texts(dataset) if WORDS in card.reads else []
-    )  # first: a refusal leaves no split behind
+    # Before the split is made, so that a refused dataset is left as it was.
+    texts = inputs.read_texts(dataset) if WORDS in card.reads else []
     split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
     classes = dataset.classes
     target = inputs.targets(dataset, classes)

@@ -1,11 +1,18 @@
 """What became of every input row, and how many of each label came out, as text for the terminal."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report.tables import UNDEFINED, aligned
 from mvsent.shards.manifest import Manifest
+
+
+def funnel_document(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """The manifest as `--json` prints it, with the folder it lies in."""
+    return {"folder": str(folder)} | json.loads(manifest.to_json())
 
 
 def render_funnel(folder: Path, manifest: Manifest) -> str:
