@@ -1,4 +1,4 @@
-"""What became of every input row, and how many of each label came out, as text for the terminal."""
+"""What became of every input row, and how many of each label came out, as text or as JSON."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from mvsent.shards.manifest import Manifest
 
 def funnel_document(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """The manifest as `--json` prints it, with the folder it lies in."""
-    return {"folder": str(folder)} | json.loads(manifest.to_json())
+    return {"folder": str(folder), **json.loads(manifest.to_json())}
 
 
 def render_funnel(folder: Path, manifest: Manifest) -> str:
