@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := passive
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/demo-installed ## Set up, then draw a small dataset, train on it and evaluate, offline, in three minutes
+demo: .venv/demo-installed ## Set up, then build small datasets, train on them and evaluate, offline, in three minutes
 	$(BIN)/mvsent demo $(ARGS)
 
 test: .venv/test-installed ## Set up, then run every check: style, types, import layers, the whole test suite

@@ -48,25 +48,25 @@ class ReconcileSettings(Settings):
 class BuildSettings(Settings):
     """What `build-flickr` and `build-getty` have in common: together with the lexicon it decides the rows."""
 
-    per_query: int = Field(0, ge=0)  # candidates of one query at most; 0: all
-    max_pairs: int = Field(0, ge=0)  # pairs kept at most; 0: all
+    per_query: int = Field(default=0, ge=0)  # candidates of one query at most; 0: all
+    max_pairs: int = Field(default=0, ge=0)  # pairs kept at most; 0: all
     text_fields: tuple[Literal["title", "description", "tags"], ...] = ("description",)
     mask_query: bool = False
-    language: str = Field("any", pattern="^([a-z]{2}|any)$")  # ISO 639-1
+    language: str = Field(default="any", pattern="^([a-z]{2}|any)$")  # ISO 639-1
     query_conflict: Literal["drop", "first", "mean"] = "drop"
-    min_sentiment: float = Field(0.0, ge=0)  # on the scale of the lexicon
+    min_sentiment: float = Field(default=0.0, ge=0)  # on the scale of the lexicon
     size: int = Field(
-        1024, ge=1
+        default=1024, ge=1
     )  # pixels of the longer side that is fetched at most, where there is a choice
-    min_side: int = Field(64, ge=1)  # pixels of the shorter side
+    min_side: int = Field(default=64, ge=1)  # pixels of the shorter side
     near_duplicates: Literal["keep", "drop"] = "keep"
     endpoint: str = ""
-    quota_per_hour: int = Field(3600, ge=1)  # calls of the API
-    images_per_second: float = Field(50.0, ge=0)  # from one host; 0: no limit
-    concurrency: int = Field(32, ge=1, le=512)  # downloads at once
-    shard_size: int = Field(1000, ge=1)  # rows
-    max_pixels: int = Field(100_000_000, ge=1)  # per image
-    max_bytes: int = Field(32 * 2**20, ge=1)  # per image
+    quota_per_hour: int = Field(default=3600, ge=1)  # calls of the API
+    images_per_second: float = Field(default=50.0, ge=0)  # from one host; 0: no limit
+    concurrency: int = Field(default=32, ge=1, le=512)  # downloads at once
+    shard_size: int = Field(default=1000, ge=1)  # rows
+    max_pixels: int = Field(default=100_000_000, ge=1)  # per image
+    max_bytes: int = Field(default=32 * 2**20, ge=1)  # per image
 
     @field_validator("text_fields", mode="before")
     @classmethod
@@ -88,11 +88,11 @@ class FlickrSettings(BuildSettings):
     """How `build-flickr` searches, and what it keeps."""
 
     anps: str = ""  # a lexicon file; empty: the 1200 ANPs of SentiBank
-    per_query: int = Field(500, ge=0)
-    language: str = Field("en", pattern="^([a-z]{2}|any)$")
+    per_query: int = Field(default=500, ge=0)
+    language: str = Field(default="en", pattern="^([a-z]{2}|any)$")
     since: date | None = None  # of the upload, UTC, inclusive; None: Flickr's first
     until: date | None = None  # inclusive; None: when the crawl began
-    license: str = Field("", pattern=r"^\d{1,3}(,\d{1,3})*$|^$")  # Flickr's numbers; empty: all
+    license: str = Field(default="", pattern=r"^\d{1,3}(,\d{1,3})*$|^$")  # Flickr's numbers; empty: all
     safe: Literal["safe", "moderate", "restricted"] = "safe"
 
 
@@ -100,7 +100,7 @@ class GettySettings(BuildSettings):
     """How `build-getty` searches, and what it keeps."""
 
     keywords: str = ""  # a lexicon file; empty: the 101 keywords
-    per_query: int = Field(5000, ge=0)
+    per_query: int = Field(default=5000, ge=0)
     family: Literal["creative", "editorial"] = "creative"
     token_url: str = ""
 

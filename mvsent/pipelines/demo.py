@@ -1,4 +1,7 @@
-"""The whole path on a dataset that is drawn on the spot: needs no network, no key and nobody's data."""
+"""The whole path, offline: two crawls of a local stand-in, a drawn MVSA folder, two trainings.
+
+Needs no network, no key and nobody's data.
+"""
 
 import importlib.util
 import logging
@@ -10,56 +13,127 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvsent.config import ReconcileSettings, TrainSettings
+from pydantic import SecretStr
+
+from mvsent.config import FlickrSettings, GettySettings, ReconcileSettings, TrainSettings
 from mvsent.errors import OutputExistsError
+from mvsent.lexicons import format_lexicon, load_anps, load_keywords, select
+from mvsent.pipelines.build import build_flickr, build_getty
 from mvsent.pipelines.evaluate import Evaluation, evaluate
-from mvsent.pipelines.reconcile import ReconcileResult, reconcile
+from mvsent.pipelines.reconcile import reconcile
 from mvsent.pipelines.train import train
+from mvsent.shards.manifest import Manifest
 from mvsent.sources.drawn_mvsa import draw_dataset
+from mvsent.sources.replay import KEY, SECRET, Replay
+from mvsent.sources.replay_world import World
 
 log = logging.getLogger("mvsent")
 
-NAME = "mvsa-drawn"
+FLICKR, GETTY, MVSA = "flickr-drawn", "getty-drawn", "mvsa-drawn"
 MARK = ".mvsent-demo"
 """A folder with this file is the demonstration's own."""
 
-PARTS = ("MVSA_Drawn", "data", "runs", "cache")
+PARTS = ("MVSA_Drawn", "anps.tsv", "data", "runs", "cache")
 """What a demonstration makes, and the next one replaces."""
 
 BATCH_SIZE, PATIENCE = 32, 5
 """The paper's batch of 256 would be one step an epoch here."""
 
+ANPS = "*dog"
+"""The ANPs to search for: happy dogs and sad ones, eleven of each sign."""
+
+STRONG = 2.8
+"""The keywords to search for have a score so far from zero."""
+
+PHOTOS = 20
+"""That the stand-in shows for a query."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished dataset."""
+
+    folder: Path
+    manifest: Manifest
+
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration made, all of it under `folder`, and how long that took."""
+    """What the demonstration made, all of it under `folder`, and how long that took.
+
+    Attributes:
+        datasets: Flickr's, Getty's and the drawn MVSA.
+        evaluations: of a network trained on the drawn MVSA, and of one trained on Flickr's.
+    """
 
     folder: Path
-    dataset: ReconcileResult
-    run: Path
-    evaluation: Evaluation
+    datasets: list[Built]
+    evaluations: list[Evaluation]
     seconds: float
 
 
 def demo(out: Path, *, n_rows: int, epochs: int, seed: int, quiet: bool = False) -> DemoResult:
-    """Folder `out` holds a drawn MVSA folder, the dataset made of it, and a trained and evaluated run.
+    """Folder `out` holds two built datasets, a drawn and reconciled one, and two evaluated runs.
 
     Raises: OutputExistsError if `out` holds anything that no demonstration made.
     """
     start = time.monotonic()
     claim(out)
     with cache_in(out / "cache"):
-        log.info("1/4 drawing %d tweets with pictures, three annotators", n_rows)
+        with Replay(small_world(seed)) as replay:
+            log.info("1/5 building from a stand-in for Flickr, then one for Getty, over real sockets")
+            flickr = build_small_flickr(replay, out, quiet=quiet)
+            getty = build_small_getty(replay, out, quiet=quiet)
+        log.info("2/5 drawing %d tweets with pictures, three annotators", n_rows)
         draw_dataset(out / "MVSA_Drawn", n_rows=n_rows, seed=seed)
-        log.info("2/4 reconciling the annotations, checking the files")
-        dataset = reconcile(
-            out / "MVSA_Drawn", out / "data" / NAME, ReconcileSettings(), name=NAME, quiet=quiet
-        )
-        log.info("3/4 training DMLANet on five splits")
-        trained = train(settings(dataset.folder, epochs, seed), runs=out / "runs", quiet=quiet)
-        log.info("4/4 evaluating")
-        evaluation = evaluate(trained.run, quiet=quiet)
-    return DemoResult(out, dataset, trained.run, evaluation, time.monotonic() - start)
+        log.info("3/5 reconciling the annotations, checking the files")
+        mvsa = reconcile(out / "MVSA_Drawn", out / "data" / MVSA, ReconcileSettings(), name=MVSA, quiet=quiet)
+        log.info("4/5 training DMLANet on five splits of the drawn MVSA, evaluating")
+        runs = out / "runs"
+        on_mvsa = train(settings(mvsa.folder, epochs, seed), runs=runs, quiet=quiet)
+        evaluations = [evaluate(on_mvsa.run, quiet=quiet)]
+        log.info("5/5 training DMLANet on one split of what Flickr gave, evaluating")
+        one_fold = settings(flickr.folder, epochs, seed).model_copy(update={"folds": [0]})
+        evaluations.append(evaluate(train(one_fold, runs=runs, quiet=quiet).run, quiet=quiet))
+    datasets = [flickr, getty, Built(mvsa.folder, mvsa.manifest)]
+    return DemoResult(out, datasets, evaluations, time.monotonic() - start)
+
+
+def small_world(seed: int) -> World:
+    """What the stand-in shows: some photos are found by words of both signs."""
+    terms = [*select(load_anps(), pattern=ANPS), *select(load_keywords(), min_sentiment=STRONG)]
+    sentiments = {term.query: term.sentiment for term in terms}
+    return World(sentiments, seed=seed, photos=PHOTOS, side=320)
+
+
+def build_small_flickr(replay: Replay, out: Path, *, quiet: bool) -> Built:
+    """`out/data/flickr` holds what the stand-in shows for a few ANPs, which are in `out/anps.tsv`."""
+    lexicon = out / "anps.tsv"
+    lexicon.write_text(format_lexicon(select(load_anps(), pattern=ANPS)), encoding="utf-8")
+    asked = FlickrSettings(
+        anps=str(lexicon),
+        mask_query=True,  # or a network would learn the dogs' adjectives by heart
+        endpoint=replay.flickr_endpoint,
+        images_per_second=0,
+        shard_size=100,
+    )
+    folder = out / "data" / FLICKR
+    result = build_flickr(folder, asked, SecretStr(KEY), name=FLICKR, quiet=quiet)
+    return Built(result.folder, result.manifest)
+
+
+def build_small_getty(replay: Replay, out: Path, *, quiet: bool) -> Built:
+    """`out/data/getty` holds what the stand-in shows for the strongest keywords."""
+    asked = GettySettings(
+        endpoint=replay.getty_endpoint,
+        token_url=replay.getty_token_url,
+        min_sentiment=STRONG,
+        images_per_second=0,
+        shard_size=100,
+    )
+    folder = out / "data" / GETTY
+    result = build_getty(folder, asked, SecretStr(KEY), SecretStr(SECRET), name=GETTY, quiet=quiet)
+    return Built(result.folder, result.manifest)
 
 
 def settings(dataset: Path, epochs: int, seed: int) -> TrainSettings:
@@ -96,7 +170,10 @@ def claim(out: Path) -> None:
     """
     if out.is_dir() and (out / MARK).is_file():
         for part in PARTS:
-            shutil.rmtree(out / part, ignore_errors=True)
+            if (out / part).is_dir():
+                shutil.rmtree(out / part, ignore_errors=True)
+            else:
+                (out / part).unlink(missing_ok=True)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputExistsError(
             f"{out}: not the folder of an earlier demonstration", "Name another: mvsent demo --out FOLDER"

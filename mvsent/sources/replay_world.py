@@ -32,9 +32,9 @@ TWICE, SAME_SECOND = 0.01, 0.03
 
 ODD = {
     "no-sizes": 0.01, "few-sizes": 0.1, "html": 0.3, "no-text": 0.04, "short": 0.06, "long": 0.03,
-    "foreign": 0.06, "tiny": 0.02, "copy": 0.02, "no-id": 0.002, "odd-characters": 0.02,
+    "foreign": 0.06, "tiny": 0.02, "copy": 0.02, "no-id": 0.002, "odd-characters": 0.02, "contrary": 0.1,
 }  # fmt: skip
-"""How often a photo has each oddity."""
+"""How often a photo has each oddity; a contrary one has the opposite mood of the words that find it."""
 
 SIZES = {"m": 500, "n": 320, "z": 640, "c": 800, "l": 1024}
 SHAPES = ((4, 3), (3, 4), (1, 1), (3, 2))
@@ -156,7 +156,8 @@ class World:
         rng = self._chance(source, query, index)
         odd = frozenset(name for name, share in ODD.items() if rng.random() < share * self.quirks)
         same_second = rng.random() < SAME_SECOND * self.quirks
-        mood = Label.POSITIVE if self.sentiment(query) > 0 else Label.NEGATIVE
+        happy = (self.sentiment(query) > 0) != ("contrary" in odd)
+        mood = Label.POSITIVE if happy else Label.NEGATIVE
         number = 10**10 + zlib.crc32(f"{self.seed} {source} {query}".encode()) * 10**6 + index
         picture = number - 1 if "copy" in odd and index else number
         width, height = SHAPES[picture % len(SHAPES)]
