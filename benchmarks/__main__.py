@@ -9,7 +9,7 @@ from importlib import import_module
 
 from mvsent.report.tables import aligned
 
-MODULES = ("startup", "reconcile", "features", "train", "fetch")
+MODULES = ("startup", "reconcile", "features", "train", "fetch", "build")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Pictures a second, downloaded + checked + hashed + written to Parquet, beside img2dataset; peak memory.
 
 4000 JPEGs of about 60 KB from nginx on loopback, which has to be installed. `IMG2DATASET` names the program
-of img2dataset 1.47, which pins old libraries and so lives in an environment of its own:
-`python3.10 -m venv V && V/bin/pip install img2dataset==1.47.0`, then `IMG2DATASET=V/bin/img2dataset`.
+of img2dataset 1.47, which pins old libraries and so lives in an environment of its own (Python 3.10 or 3.11):
+`python3.11 -m venv V && V/bin/pip install img2dataset==1.47.0`, then `IMG2DATASET=V/bin/img2dataset`.
 """
 
 import contextlib

@@ -78,16 +78,17 @@ def seconds(job: Callable[[], object]) -> float:
 def peak_gigabytes(root: Path, out: Path) -> float:
     """The largest resident size of a process that runs the command."""
     program = (
-        "import resource, sys\n"
+        "import sys\n"
+        "from benchmarks.memory import peak_megabytes\n"
         "from mvsent.cli import app\n"
         "app(sys.argv[1:], standalone_mode=False)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(peak_megabytes())"
     )
     flags = ["reconcile-mvsa", str(root), "--out", str(out), "--labels-only", "--overwrite", "--quiet"]
     printed = subprocess.run(
         [sys.executable, "-c", program, *flags], check=True, capture_output=True, text=True
     )
-    return int(printed.stdout.split()[-1]) * 1024 / 1e9  # Linux counts in KiB
+    return float(printed.stdout.split()[-1]) / 1e3
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class GettySettings(BuildSettings):
     """How `build-getty` searches, and what it keeps."""
 
     keywords: str = ""  # a lexicon file; empty: the 101 keywords
-    per_query: int = Field(default=5000, ge=0)
+    per_query: int = Field(default=10_000, ge=0)
     family: Literal["creative", "editorial"] = "creative"
     token_url: str = ""
 

@@ -48,7 +48,6 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate-id"
     DUPLICATE_IMAGE = "duplicate-image"
     DUPLICATE_QUERY_CONFLICT = "duplicate-query-conflict"
-    SENTIMENT_TOO_WEAK = "sentiment-too-weak"
     HTTP_404 = "http-404"
     HTTP_ERROR = "http-error"
     TIMEOUT = "timeout"

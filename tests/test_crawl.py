@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mvsent.errors import DatasetError, Interrupted, UsageError
@@ -82,7 +82,7 @@ def test_a_query_of_more_than_the_api_shows_is_found_whole(tmp_path: Path) -> No
     assert len(crawl(tmp_path / "c.sqlite", shelf)) == 203
 
 
-@pytest.mark.parametrize("n", [4000, 4001, 4499, 10_000])
+@pytest.mark.parametrize("n", [4000, 4001, 4499, 4500, 8000, 10_000])
 def test_calls_stay_within_a_tenth_of_the_fewest_possible(tmp_path: Path, n: int) -> None:
     shelf = Shelf([i * 5 for i in range(n)], FLICKR_PAGING)
     assert len(crawl(tmp_path / "c.sqlite", shelf)) == n
@@ -97,6 +97,7 @@ def test_getty_is_asked_for_no_page_too_many(tmp_path: Path, n: int) -> None:
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=90), st.booleans())
+@example([n // 3 for n in range(25)], True)  # a page would be saved, but the second has more than was shown
 @settings(max_examples=40)
 def test_nothing_is_missed_wherever_the_windows_are_cut(uploads: list[int], sorts: bool) -> None:
     fullest = max(uploads.count(second) for second in set(uploads))
@@ -105,6 +106,28 @@ def test_nothing_is_missed_wherever_the_windows_are_cut(uploads: list[int], sort
     shelf = Shelf([second * 1000 for second in uploads], sorts=sorts)
     path = Path(":memory:")
     assert len(crawl(path, shelf)) == len(uploads)
+
+
+def cut(n: int) -> Window:
+    """The window after one that showed 4000 of `n` photos, the last of them in second 40."""
+    shown = SearchPage(n, 8, 9, (photo(1, 39), photo(2, 40)), ())
+    (window,) = follow_up(Window(1, 0, 99, page=8), shown, 2, FLICKR_PAGING)
+    return window
+
+
+def test_the_second_of_the_cut_is_left_out_only_where_that_saves_a_page() -> None:
+    assert cut(4499) == Window(1, 40, 99, overlaps=True)
+    assert cut(4500) == Window(1, 41, 99, owed=500)
+    assert cut(9000) == Window(1, 40, 99, overlaps=True)  # another cut follows, and the page is not saved
+
+
+@pytest.mark.parametrize("total", [None, 0, 499, 501])
+def test_the_second_of_the_cut_is_asked_once_the_totals_do_not_add_up(total: int | None) -> None:
+    found = () if total == 0 else (photo(3, 41),)
+    first, *others = follow_up(cut(4500), SearchPage(total, 1, 1, found, ()), len(found), FLICKR_PAGING)
+    assert first == Window(1, 40, 40, overlaps=True)
+    assert all(other.owed is None for other in others)
+    assert follow_up(cut(4500), SearchPage(500, 1, 1, (photo(3, 41),), ()), 1, FLICKR_PAGING) == []
 
 
 def test_a_window_in_no_order_is_cut_in_the_middle() -> None:

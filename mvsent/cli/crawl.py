@@ -147,7 +147,7 @@ def build_getty(
 
     It goes to data/getty, by the paper's rules. Needs GETTY_API_KEY, and uses GETTY_API_SECRET where it
     is set. Getty's licence restricts machine-learning
-    use: read your agreement first. --per-query is 5000 by default: fifty calls a query.
+    use: read your agreement first. --per-query is 10000 by default: a hundred calls a query.
 
     Example: mvsent build-getty --family editorial --per-query 200 --dry-run
     """

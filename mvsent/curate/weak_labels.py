@@ -14,9 +14,8 @@ def weak_label(
 ) -> Label | Reason:
     """The label of what was found under queries of these sentiments, in the order of finding; or why none.
 
-    Queries weaker than `min_sentiment` do not count; where no other is left, it is `SENTIMENT_TOO_WEAK`.
     The sign decides. Where signs differ, "drop" gives `DUPLICATE_QUERY_CONFLICT`, "first" goes by the first
-    query that counts, and "mean" by the mean, which has to be as strong as `min_sentiment` itself and not
+    query, and "mean" by the mean, which has to be as strong as `min_sentiment`, as every query is, and not
     zero: else it is `DUPLICATE_QUERY_CONFLICT` too.
 
     >>> weak_label([1.5, 0.4]), weak_label([-0.3])
@@ -30,12 +29,9 @@ def weak_label(
     """
     if not sentiments or not all(map(math.isfinite, sentiments)) or 0 in sentiments:
         raise ValueError(f"not the sentiments of queries: {list(sentiments)}")
-    strong = [sentiment for sentiment in sentiments if abs(sentiment) >= min_sentiment]
-    if not strong:
-        return Reason.SENTIMENT_TOO_WEAK
-    if len({sentiment > 0 for sentiment in strong}) == 1 or conflict == "first":
-        return _sign(strong[0])
-    mean = math.fsum(strong) / len(strong)
+    if len({sentiment > 0 for sentiment in sentiments}) == 1 or conflict == "first":
+        return _sign(sentiments[0])
+    mean = math.fsum(sentiments) / len(sentiments)
     if conflict == "mean" and mean != 0 and abs(mean) >= min_sentiment:
         return _sign(mean)
     return Reason.DUPLICATE_QUERY_CONFLICT

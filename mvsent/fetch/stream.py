@@ -165,15 +165,15 @@ class _Run:
             slot.set_exception(error)
         else:
             slot.set_result(outcome)
+        finally:  # only now, so that a kill costs no more requests than may be in flight
+            self._n_in_flight -= 1
+            self._space.set()
 
     async def _outcome(self, client: ImageClient, request: ImageRequest) -> Outcome:
         try:
             body = await client.download(request.url)
         except Failure as failure:
             return Dropped(request.id, failure.reason, failure.detail)
-        finally:
-            self._n_in_flight -= 1
-            self._space.set()
         self._bytes_ahead += len(body.data)
         outcome = await self._loop.run_in_executor(self._pool, examine, request.id, body, self._policy)
         self._bytes_ahead += _n_bytes(outcome) - len(body.data)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow.parquet as pq
 from pydantic import SecretStr
 from tqdm import tqdm
 
@@ -227,15 +228,25 @@ def _fetch(
     folder.mkdir(exist_ok=True)
     limits = HostLimits(policy.per_host_per_s)
     with show.stage("fetch", frontier.n_candidates, 0, "candidates") as bar:
+        n_pictures = 0
+
+        def on_outcome(n_done: int, n_more: int) -> None:
+            nonlocal n_pictures
+            n_pictures += n_more
+            bar.set_postfix_str(f"{n_pictures} kept", refresh=False)
+            bar.update(n_done)
+
         for index, numbers in enumerate(partitions(frontier, settings)):
             if stop.is_set():
                 raise Interrupted
             if settings.max_pairs and n_kept(_parts(folder), settings) >= settings.max_pairs:
                 return
             part = part_path(folder, index)
-            found = [] if part.exists() else [frontier.found(number) for number in numbers]
-            bar.update(len(numbers) if part.exists() else 0)
-            fetch_partition(found, part, settings, policy, limits=limits, stop=stop, on_outcome=bar.update)
+            if part.exists():
+                on_outcome(len(numbers), pq.read_metadata(part).num_rows)
+                continue
+            found = [frontier.found(number) for number in numbers]
+            fetch_partition(found, part, settings, policy, limits=limits, stop=stop, on_outcome=on_outcome)
 
 
 def _parts(folder: Path) -> list[Path]:

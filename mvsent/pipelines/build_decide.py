@@ -43,7 +43,7 @@ def decide(found: Found, settings: BuildSettings) -> Wanted | Rejection:
     size = choose_size(candidate.sizes, settings.size, min(USUAL_SIDE, settings.size))
     if size is None:
         return Rejection(Reason.IMAGE_MISSING, "the answer gives no address for this picture")
-    return Wanted(found, candidate, label, _named_query(found.queries, label, settings), text, size.url)
+    return Wanted(found, candidate, label, _named_query(found.queries, label), text, size.url)
 
 
 def pair_text(candidate: Candidate, queries: tuple[Query, ...], settings: BuildSettings) -> str | Rejection:
@@ -66,7 +66,6 @@ def pair_text(candidate: Candidate, queries: tuple[Query, ...], settings: BuildS
     return text or Rejection(Reason.TEXT_MISSING, "nothing is left without the query's words")
 
 
-def _named_query(queries: tuple[Query, ...], label: Label, settings: BuildSettings) -> Query:
+def _named_query(queries: tuple[Query, ...], label: Label) -> Query:
     """The first query that speaks for the label."""
-    strong = [query for query in queries if abs(query.sentiment) >= settings.min_sentiment]
-    return next(query for query in strong if (query.sentiment > 0) == (label is Label.POSITIVE))
+    return next(query for query in queries if (query.sentiment > 0) == (label is Label.POSITIVE))

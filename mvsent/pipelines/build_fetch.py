@@ -40,30 +40,30 @@ def fetch_partition(
     *,
     limits: HostLimits | None = None,
     stop: threading.Event | None = None,
-    on_outcome: Callable[[int], object] = lambda n_done: None,
+    on_outcome: Callable[[int, int], object] = lambda n_done, n_pictures: None,
 ) -> Path:
     """`part` holds the pairs made of `found`, in order, and a file beside it every other one's reason.
 
     Idempotent: what an interrupted call has fetched is in a spool beside `part`, and is not fetched again.
 
     Args:
-        on_outcome: called with numbers of candidates that are done, from any thread.
+        on_outcome: called with numbers of candidates that are done and of the pictures they brought.
 
     Raises: Interrupted when `stop` was set before all was fetched; OSError.
     """
     if part.exists():
-        on_outcome(len(found))
+        on_outcome(len(found), pq.read_metadata(part).num_rows)
         return part
     decisions = [decide(one, settings) for one in found]
     wanted = [one for one in decisions if isinstance(one, Wanted)]
-    on_outcome(len(decisions) - len(wanted))
+    on_outcome(len(decisions) - len(wanted), 0)
     with Spool(part.with_suffix(".spool")) as spool:
         missing = [ImageRequest(one.found.id, one.url) for one in wanted if one.found.id not in spool]
-        on_outcome(len(wanted) - len(missing))
+        on_outcome(len(wanted) - len(missing), spool.n_pictures)
 
         def take(outcome: Fetched | Dropped) -> None:
             spool.add(outcome)
-            on_outcome(1)
+            on_outcome(1, isinstance(outcome, Fetched))
 
         for _ in fetch_images(missing, policy, limits=limits, stop=stop, on_progress=take):
             pass

@@ -48,6 +48,11 @@ class Spool:
     ) -> None:
         self._file.close()
 
+    @property
+    def n_pictures(self) -> int:
+        """How many of the outcomes are pictures."""
+        return sum("reason" not in place.head for place in self._places.values())
+
     def __contains__(self, id: str) -> bool:
         return id in self._places
 

@@ -2,8 +2,9 @@
 
 Flickr repeats a search's pages past 4000 results. Results come in the order of their upload, so the search
 goes on from the last upload that it was shown: [since, until] becomes [last, until], and what both list is
-found once. Where results are in no order, the window is cut in the middle instead. Either way no page is
-asked for only to learn a total.
+found once. Where that overlap would cost a page, it becomes [last + 1, until], and the second `last` is asked
+by itself if the totals do not add up. Where results are in no order, the window is cut in the middle instead.
+No page is asked for only to learn a total.
 """
 
 import logging
@@ -124,6 +125,14 @@ def follow_up(window: Window, page: SearchPage, n_new: int, paging: Paging) -> l
     Args:
         n_new: items of the page that the query had not found before.
     """
+    successors = _successors(replace(window, owed=None), page, n_new, paging)
+    if window.owed is None or page.total == window.owed:
+        return successors
+    second = window.since - 1  # more happened in it than was shown, or a total was wrong
+    return [Window(window.query, second, second, overlaps=True), *successors]
+
+
+def _successors(window: Window, page: SearchPage, n_new: int, paging: Paging) -> list[Window]:
     n_asked = window.page * paging.per_page
     if not (page.candidates or page.skipped):
         return []
@@ -136,7 +145,7 @@ def follow_up(window: Window, page: SearchPage, n_new: int, paging: Paging) -> l
         if overfull and not _in_order(page):
             return _halves(window)
         if n_asked >= paging.max_results:
-            return _rest(window, page)
+            return _rest(window, page, paging)
     return [replace(window, page=window.page + 1)]
 
 
@@ -160,14 +169,22 @@ def _halves(window: Window) -> list[Window]:
     ]
 
 
-def _rest(window: Window, page: SearchPage) -> list[Window]:
-    """From the last upload shown to the end; that second is asked again, for more may have happened in it."""
+def _rest(window: Window, page: SearchPage, paging: Paging) -> list[Window]:
+    """From the last upload shown to the end; that second is asked again, for more may have happened in it.
+
+    Where a last window follows whose pages it would overfill, that is put off until the totals are compared.
+    """
     uploads = _uploads(page)
     if not uploads:
         return _halves(window)
     last = max(uploads)
     if last <= window.since:  # the whole window's reach was one second
         return _too_full(window)
+    n_asked = window.page * paging.per_page
+    if page.total is not None and last < window.until:
+        owed, room = page.total - n_asked, -(page.total - n_asked) % paging.per_page
+        if owed <= n_asked and uploads.count(last) > room:
+            return [Window(window.query, last + 1, window.until, owed=owed)]
     return [Window(window.query, last, window.until, overlaps=True)] if last <= window.until else []
 
 

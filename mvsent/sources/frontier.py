@@ -28,14 +28,14 @@ from mvsent.pairs import Reason
 from mvsent.sources.candidate import Candidate, SearchPage, Size
 
 CRAWL_FILE = "crawl.sqlite"
-CRAWL_SCHEMA_VERSION = 1
+CRAWL_SCHEMA_VERSION = 2
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE queries (number INTEGER PRIMARY KEY, text TEXT NOT NULL, word TEXT NOT NULL,
     sentiment REAL NOT NULL, found INTEGER NOT NULL DEFAULT 0, refusal TEXT);
 CREATE TABLE windows (number INTEGER PRIMARY KEY, query INTEGER NOT NULL, since INTEGER NOT NULL,
-    until INTEGER NOT NULL, page INTEGER NOT NULL, overlaps INTEGER NOT NULL);
+    until INTEGER NOT NULL, page INTEGER NOT NULL, overlaps INTEGER NOT NULL, owed INTEGER);
 CREATE INDEX windows_in_order ON windows (query, since);
 CREATE TABLE candidates (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, rank INTEGER NOT NULL,
     found_at INTEGER NOT NULL, body TEXT, reason TEXT, detail TEXT);
@@ -66,6 +66,8 @@ class Window:
     page: int = 1
     overlaps: bool = False
     """Whether its first results were listed by the window before it."""
+    owed: int | None = None
+    """Its total, if all of the second before `since` was shown; None where nothing is left to compare."""
     number: int | None = None
 
 
@@ -232,10 +234,10 @@ class Frontier:
         """What to ask next; None when everything was asked."""
         with readable(self.path):
             row = self._db.execute(
-                "SELECT query, since, until, page, overlaps, number FROM windows "
+                "SELECT query, since, until, page, overlaps, owed, number FROM windows "
                 "ORDER BY query, since, number LIMIT 1"
             ).fetchone()
-        return row and Window(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
+        return row and Window(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6])
 
     def query(self, number: int) -> Query:
         """The query with this number."""
@@ -249,8 +251,8 @@ class Frontier:
         """`window` is done, and `successors` are asked in its place. Within a transaction."""
         self._db.execute("DELETE FROM windows WHERE number = ?", (window.number,))
         self._db.executemany(
-            "INSERT INTO windows (query, since, until, page, overlaps) VALUES (?, ?, ?, ?, ?)",
-            [(one.query, one.since, one.until, one.page, one.overlaps) for one in successors],
+            "INSERT INTO windows (query, since, until, page, overlaps, owed) VALUES (?, ?, ?, ?, ?, ?)",
+            [(one.query, one.since, one.until, one.page, one.overlaps, one.owed) for one in successors],
         )
 
     def end_query(self, query: int) -> None:
