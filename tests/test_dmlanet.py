@@ -50,7 +50,7 @@ def test_region_word_attention_averages_a_distribution_of_every_region() -> None
     network, batch = dmlanet(semantic="region_word"), pairs()
     row = 0  # as long as the batch
     v = network.visual(batch.regions[:1], {})[0]
-    t = network.lstm(network.embedding(batch.words[:1]), batch.word_mask[:1])[0]
+    t = network.lstm(*network.embedding(batch))[row]
     by_region = [torch.softmax(torch.tanh(network.w_semantic(v_i * t)), dim=0)[:, 0] for v_i in v]
     expected = torch.stack(by_region).mean(0)
     torch.testing.assert_close(network(batch).attention["words"][row], expected)

@@ -11,7 +11,18 @@ from safetensors.torch import load, save
 from mvsent.errors import UsageError
 from mvsent.models import registry
 from mvsent.models.attention import masked_mean, masked_softmax
-from mvsent.models.batch import Batch, Output, Sizes
+from mvsent.models.batch import (
+    ANP_SCORES,
+    CAPTION,
+    LEXICON,
+    SCENE,
+    TEXT_VECTOR,
+    Batch,
+    Output,
+    Settled,
+    Sizes,
+    Solved,
+)
 
 ALL_MODELS = registry.names()
 
@@ -19,31 +30,107 @@ ALL_MODELS = registry.names()
 def sizes(n_classes: int = 3) -> Sizes:
     vectors = torch.randn(30, 8, generator=torch.Generator().manual_seed(1))
     vectors[0] = 0
-    return Sizes(channels=12, grid=(4, 4), vectors=vectors, n_classes=n_classes)
+    return Sizes(
+        channels=12,
+        grid=(4, 4),
+        vectors=vectors,
+        n_classes=n_classes,
+        text_size=6,
+        n_lexicon=4,
+        n_anps=5,
+        scene_channels=10,
+    )
 
 
 def pairs(n_pairs: int = 8, n_words: int = 7) -> Batch:
-    """Pairs of different lengths, the first as long as the batch, the second a single word."""
+    """Pairs of different lengths, the first as long as the batch, the second a single word.
+
+    Everything that a model may read is there; some captions are empty, some rows have no link.
+    """
     random = torch.Generator().manual_seed(2)
-    words = torch.randint(1, 30, (n_pairs, n_words), generator=random)
+
+    def numbers(lengths: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = torch.arange(n) < lengths[:, None]
+        return torch.randint(1, 30, (n_pairs, n), generator=random) * mask, mask
+
+    def floats(*shape: int) -> torch.Tensor:
+        return torch.randn(n_pairs, *shape, generator=random)
+
     lengths = torch.randint(1, n_words + 1, (n_pairs,), generator=random)
     lengths[:2] = torch.tensor([n_words, 1])
-    mask = torch.arange(n_words) < lengths[:, None]
-    regions = torch.randn(n_pairs, 12, 4, 4, generator=random).relu()
-    return Batch(regions=regions, words=words * mask, word_mask=mask, target=torch.arange(n_pairs) % 3)
+    words, mask = numbers(lengths, n_words)
+    caption, caption_mask = numbers(torch.arange(n_pairs) % 4, 3)
+    links = torch.arange(n_pairs)[:, None] % 3 > torch.arange(2)
+    return Batch(
+        regions=floats(12, 4, 4).relu(),
+        words=words,
+        word_mask=mask,
+        sentence=(torch.arange(n_words) // 3) * mask,
+        caption=caption,
+        caption_mask=caption_mask,
+        text_vector=floats(6),
+        lexicon=floats(4),
+        anp_scores=floats(5),
+        scene=floats(10),
+        links=floats(2, 12 + 8) * links.unsqueeze(-1),
+        link_mask=links,
+        target=torch.arange(n_pairs) % 3,
+        text_target=torch.arange(n_pairs) % 3,
+        image_target=torch.arange(n_pairs) % 4 - 1,
+    )
+
+
+OPTIONAL = {
+    CAPTION: ("caption", "caption_mask"),
+    SCENE: ("scene",),
+    TEXT_VECTOR: ("text_vector",),
+    LEXICON: ("lexicon",),
+    ANP_SCORES: ("anp_scores",),
+}
+
+
+def without_optional(name: str) -> tuple[Sizes, Batch]:
+    """Sizes and pairs of a dataset that lacks what the model only may read."""
+    absent = registry.card(name).may_read
+    gone = {field: None for what, fields in OPTIONAL.items() if what in absent for field in fields}
+    zero = {SCENE: "scene_channels", TEXT_VECTOR: "text_size", LEXICON: "n_lexicon", ANP_SCORES: "n_anps"}
+    lacking = {size: 0 for what, size in zero.items() if what in absent}
+    return replace(sizes(), **lacking), replace(pairs(), **gone)  # type: ignore[arg-type]
+
+
+def contextual(batch: Batch) -> tuple[Sizes, Batch]:
+    """The same pairs with words that a frozen transformer turned to vectors."""
+    table = sizes().vectors
+    assert table is not None and batch.words is not None and batch.caption is not None
+    changed = replace(
+        batch, words=None, word_vectors=table[batch.words], caption=None, caption_vectors=table[batch.caption]
+    )
+    return replace(sizes(), vectors=None, word_size=8), changed
 
 
 def padded(batch: Batch, extra: int) -> Batch:
-    assert batch.words is not None and batch.word_mask is not None
-    pad = torch.zeros(len(batch.words), extra, dtype=torch.int64)
-    return replace(
-        batch, words=torch.cat([batch.words, pad], 1), word_mask=torch.cat([batch.word_mask, pad.bool()], 1)
-    )
+    """The same pairs with more padding after the words of texts and captions."""
+
+    def longer(sequence: torch.Tensor | None) -> torch.Tensor | None:
+        if sequence is None:
+            return None
+        pad = torch.zeros(len(sequence), extra, *sequence.shape[2:], dtype=sequence.dtype)
+        return torch.cat([sequence, pad], 1)
+
+    names = ("words", "word_mask", "sentence", "caption", "caption_mask")
+    return replace(batch, **{name: longer(getattr(batch, name)) for name in names})
 
 
 def fresh(name: str, **options: object) -> torch.nn.Module:
     torch.manual_seed(0)
     return registry.build(name, sizes(), options)
+
+
+def loss_of(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """What training minimises."""
+    output: Output = network(batch)
+    loss = torch.nn.functional.cross_entropy(output.logits, batch.target)
+    return loss if output.penalty is None else loss + output.penalty
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
@@ -52,14 +139,18 @@ def test_card_tells_a_reader_what_to_believe(name: str) -> None:
     assert len(card.citation) > 20 and card.url.startswith("https://")
     assert card.fidelity in {"exact", "reconstructed", "substitute"} and card.fidelity_note.endswith(".")
     assert card.reads, "a model that reads nothing cannot learn"
-    assert card.published and all(0 < p.accuracy < 100 and 0 < p.f1 < 100 for p in card.published.values())
+    numbers = [n for p in card.published.values() for n in (p.accuracy, p.f1) if n is not None]
+    if card.kind == "paper":
+        assert numbers or card.unpublished_note.endswith(".")
+    assert all(0 < n < 100 for n in numbers)
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
 def test_every_trained_parameter_gets_a_finite_gradient(name: str) -> None:
     network, batch = fresh(name), pairs()
-    logits = network(batch).logits
-    torch.nn.functional.cross_entropy(logits, batch.target).backward()
+    if isinstance(network, Solved):
+        pytest.skip("is solved, not descended")
+    loss_of(network, batch).backward()
     for parameter_name, parameter in network.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{parameter_name} is never used"
@@ -89,6 +180,29 @@ def test_a_pair_is_judged_alike_alone_and_in_company(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
+def test_it_runs_without_what_it_only_may_read(name: str) -> None:
+    torch.manual_seed(0)
+    lacking, batch = without_optional(name)
+    assert registry.build(name, lacking, {}).eval()(batch).logits.shape == (8, 3)
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_words_may_come_as_vectors_of_a_transformer(name: str) -> None:
+    torch.manual_seed(0)
+    of_vectors, batch = contextual(pairs())
+    network = registry.build(name, of_vectors, {}).eval()
+    assert network(batch).logits.shape == (8, 3)
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_logits_never_depend_on_the_answers(name: str) -> None:
+    network, batch = fresh(name).eval(), pairs()
+    other = replace(batch, target=batch.target.flip(0), text_target=None, image_target=None)
+    torch.testing.assert_close(network(other).logits, network(batch).logits, rtol=0, atol=0)
+    assert network(batch).penalty is None, "a penalty is for training alone"
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
 def test_words_get_all_the_attention_and_padding_exactly_none(name: str) -> None:
     batch = pairs()
     attention = fresh(name).eval()(batch).attention
@@ -110,12 +224,17 @@ def test_saved_and_loaded_it_says_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", ALL_MODELS)
 def test_it_can_overfit_eight_pairs(name: str) -> None:
     network, batch = fresh(name), pairs()
-    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=5e-3)
-    for _ in range(300):
-        loss = torch.nn.functional.cross_entropy(network(batch).logits, batch.target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    if isinstance(network, Solved):
+        network.solve(lambda: [batch], lambda: [batch])
+    else:
+        optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=5e-3)
+        for _ in range(300):
+            loss = loss_of(network, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    if isinstance(network.eval(), Settled):
+        network.settle(lambda: [batch])
     assert (network.eval()(batch).logits.argmax(dim=1) == batch.target).all()
 
 

@@ -75,7 +75,7 @@ class DMLANet(nn.Module):
             self.channel_attention = ChannelAttention(c, options.reduction, _gate(options.gate))
             self.spatial_attention = SpatialAttention(_gate(options.gate))
         self.to_region = nn.Linear(c, d)
-        self.embedding = WordEmbedding(sizes.vectors, trained=options.train_words, dropout=options.dropout)
+        self.embedding = WordEmbedding(sizes, trained=options.train_words, dropout=options.dropout)
         self.lstm = LSTMEncoder(self.embedding.size, d)
         if options.without != "semantic":
             self.w_semantic = nn.Linear(d, d if options.axis == "elementwise" else 1, bias=False)
@@ -86,11 +86,12 @@ class DMLANet(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Logits `[B, n_classes]` and the attention maps `channel`, `spatial`, `words`, `fusion`."""
-        assert batch.regions is not None and batch.words is not None and batch.word_mask is not None
+        assert batch.regions is not None
         attention: dict[str, Tensor] = {}
         v_f = self.visual(batch.regions, attention)  # [B, M, d]
-        t_f = self.lstm(self.embedding(batch.words), batch.word_mask)  # [B, S, d]
-        s_f = self.semantic(v_f, t_f, batch.word_mask, attention)  # [B, d]
+        words, mask = self.embedding(batch)
+        t_f = self.lstm(words, mask)  # [B, S, d]
+        s_f = self.semantic(v_f, t_f, mask, attention)  # [B, d]
         m = self.joint(s_f, v_f, attention)  # [B, d], or [B, 2d] without self-attention
         return Output(self.w_s(self.dropout(m)), attention)  # Eq. 9; its softmax is in the loss, Eq. 10
 

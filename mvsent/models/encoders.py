@@ -1,26 +1,37 @@
 """Words to vectors in context, shared by every model that reads words."""
 
+import torch
 from torch import Tensor, nn
+
+from mvsent.models.batch import Batch, Sizes
 
 
 class WordEmbedding(nn.Module):
-    """A vector for each word number, starting from pretrained vectors; padding is always zero."""
+    """A vector for each word: looked up, starting from pretrained vectors, or as a transformer gave it."""
 
-    def __init__(self, vectors: Tensor, *, trained: bool, dropout: float = 0.0) -> None:
+    def __init__(self, sizes: Sizes, *, trained: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        n_words, n_features = vectors.shape
-        self.table = nn.Embedding(n_words, n_features, padding_idx=0, _weight=vectors.clone())
-        self.table.weight.requires_grad_(trained)
+        self.size = sizes.word_size
+        """`D`, features of one word."""
+        if sizes.vectors is not None:
+            self.table = nn.Embedding(*sizes.vectors.shape, padding_idx=0, _weight=sizes.vectors.clone())
+            self.table.weight.requires_grad_(trained)
         self.dropout = nn.Dropout(dropout)
 
-    @property
-    def size(self) -> int:
-        """`D`, features of one word."""
-        return int(self.table.embedding_dim)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The words of the text: vectors `[B, S, D]`, zero on padding, and mask `[B, S]`."""
+        assert batch.word_mask is not None
+        return self._vectors(batch.words, batch.word_vectors), batch.word_mask
 
-    def forward(self, words: Tensor) -> Tensor:
-        """`[B, S]` → `[B, S, D]`."""
-        embedded: Tensor = self.dropout(self.table(words))
+    def caption(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The words of the caption likewise. Only for batches that have one."""
+        assert batch.caption_mask is not None
+        return self._vectors(batch.caption, batch.caption_vectors), batch.caption_mask
+
+    def _vectors(self, numbers: Tensor | None, vectors: Tensor | None) -> Tensor:
+        if vectors is None:
+            vectors = self.table(numbers)
+        embedded: Tensor = self.dropout(vectors)
         return embedded
 
 
@@ -38,3 +49,50 @@ class LSTMEncoder(nn.Module):
         """`[B, S, D]`, `[B, S]` → `[B, S, hidden]`, zero on padding."""
         states: Tensor = self.lstm(embedded)[0]
         return states * mask.unsqueeze(-1)
+
+
+class BiGRUEncoder(nn.Module):
+    """Each item in the light of the items before and after it.
+
+    Sequences are packed, so that padding reaches neither direction.
+    """
+
+    def __init__(self, n_inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(n_inputs, hidden, batch_first=True, bidirectional=True)
+
+    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
+        """`[B, S, D]`, `[B, S]` with the real items first → `[B, S, 2 · hidden]`, zero on padding."""
+        lengths = mask.sum(dim=1).clamp(min=1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(items, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = nn.utils.rnn.pad_packed_sequence(
+            self.gru(packed)[0], batch_first=True, total_length=items.shape[1]
+        )
+        return states * mask.unsqueeze(-1)
+
+
+class TextCNN(nn.Module):
+    """Convolutions of several widths over words, each channel's largest value.
+
+    Reference: Kim 2014.
+    """
+
+    def __init__(self, n_inputs: int, channels: int, widths: tuple[int, ...] = (3, 4, 5)) -> None:
+        super().__init__()
+        self.size = channels * len(widths)
+        """Features of a text."""
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(n_inputs, channels, width, padding=width - 1) for width in widths
+        )
+
+    def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """`[B, S, D]`, `[B, S]` → `[B, size]`; windows that hold no word do not count."""
+        words = (embedded * mask.unsqueeze(-1)).transpose(1, 2)  # [B, D, S]
+        lengths = mask.sum(dim=1)
+        pooled = []
+        for convolution in self.convolutions:
+            found = torch.relu(convolution(words))  # [B, channels, S + width - 1], each ≥ 0
+            last = lengths + convolution.kernel_size[0] - 1  # windows from here on hold padding alone
+            reach = torch.arange(found.shape[2], device=found.device) < last[:, None]
+            pooled.append((found * reach.unsqueeze(1)).amax(dim=2))
+        return torch.cat(pooled, dim=1)

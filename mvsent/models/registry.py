@@ -17,10 +17,10 @@ from mvsent.models.batch import Sizes
 
 @dataclass(frozen=True)
 class Published:
-    """Numbers printed in a paper, in percent."""
+    """Numbers printed in a paper, in percent; None where it prints only the other."""
 
-    accuracy: float
-    f1: float
+    accuracy: float | None = None
+    f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,13 @@ class ModelCard:
         fidelity: `exact` (the paper leaves nothing open), `reconstructed` (gaps filled by stated choices) or
             `substitute` (a part is replaced by something else).
         fidelity_note: one sentence why.
-        reads: which fields of a Batch it needs.
+        reads: which inputs it needs.
+        may_read: which others it uses where the dataset has them.
+        reads_with: which others an option makes it need, and with which value: (option, value) → input.
         options: the settings of `--option KEY=VALUE`.
         published: dataset name → numbers of the paper that introduced it, or that compared with it.
+        kind: `paper`, a `baseline` that no paper claims, or `ours`.
+        unpublished_note: one sentence why a paper's model has no published numbers here.
     """
 
     name: str
@@ -46,7 +50,11 @@ class ModelCard:
     fidelity_note: str
     reads: frozenset[str]
     options: type[Settings]
+    may_read: frozenset[str] = frozenset()
+    reads_with: dict[tuple[str, str], str] = field(default_factory=dict)
     published: dict[str, Published] = field(default_factory=dict)
+    kind: Literal["paper", "baseline", "ours"] = "paper"
+    unpublished_note: str = ""
 
 
 Network = type[nn.Module]
@@ -88,6 +96,13 @@ def options(name: str, given: dict[str, Any]) -> Settings:
         problem = "unknown option" if first["type"] == "extra_forbidden" else first["msg"].lower()
         known = ", ".join(f"{k}={v.default}" for k, v in kind.model_fields.items())
         raise UsageError(f"--option {key}: {problem}", f"{name} knows (with defaults): {known}") from None
+
+
+def reads(name: str, given: dict[str, Any]) -> frozenset[str]:
+    """What model `name` needs when it is built with these options."""
+    chosen, found = options(name, given), card(name)
+    more = {what for (key, value), what in found.reads_with.items() if getattr(chosen, key) == value}
+    return found.reads | more
 
 
 def build(name: str, sizes: Sizes, given: dict[str, Any]) -> nn.Module:
