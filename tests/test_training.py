@@ -8,9 +8,9 @@ import torch
 
 from mvsent.config import TrainSettings
 from mvsent.errors import NonFiniteLossError, RunError
-from mvsent.learn.batches import Examples, batches, epoch_order
+from mvsent.learn.batches import Examples, Text, batches, epoch_order
 from mvsent.learn.checkpoint import EpochRecord
-from mvsent.learn.finetune import ThroughPixels
+from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import Fold, Trainer, best_epoch
 from mvsent.models import registry
 from mvsent.models.batch import Sizes
@@ -27,7 +27,8 @@ def made_up(n_rows: int = 60) -> Examples:
     words = random.integers(5, 20, (n_rows, 5))
     words[:, 0] = target + 2
     words[::3, 3:] = 0
-    return Examples(target=target, words=words, regions=regions)
+    text = Text((words != 0).sum(axis=1), numbers=words)
+    return Examples(target=target, words=text, regions=regions)
 
 
 def trainer(examples: Examples, **settings: object) -> Trainer:
@@ -139,7 +140,7 @@ def test_fine_tuning_trains_only_the_chosen_parameters_and_keeps_the_batch_norms
     backbone = Tiny()
     running = trainer(made_up())
     pixels = np.random.default_rng(3).integers(0, 256, (60, 3, 2, 2), dtype=np.uint8)
-    network = ThroughPixels(backbone, running.network, list(backbone.last.parameters()))
+    network = ThroughEncoders(running.network, list(backbone.last.parameters()), backbone=backbone)
     examples = Examples(target=running.examples.target, words=running.examples.words, pixels=pixels)
     tuned = Trainer(network, examples, running.settings, CPU)
     before = {k: v.clone() for k, v in backbone.state_dict().items()}

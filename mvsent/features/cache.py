@@ -1,4 +1,4 @@
-"""What is computed once from a dataset's pictures and then memory-mapped: feature maps, or square pixels.
+"""What is computed once from a dataset and then memory-mapped: feature maps, square pixels, words in context.
 
 A cache folder is named by a hash over everything that its values depend on:
 
@@ -33,6 +33,7 @@ from tqdm import tqdm
 from mvsent.errors import MvsentError
 from mvsent.features.backbones import Backbone, fused
 from mvsent.features.pixels import TRANSFORM_VERSION, pixel_batches
+from mvsent.features.transformer import TextEncoder, Tokens, encode_batch
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 
@@ -118,6 +119,38 @@ def cached_pixels(
     return entry.values(produce, f"pixels of {dataset.name}", quiet=quiet)
 
 
+def cached_words(
+    encoder: TextEncoder,
+    tokens: Tokens,
+    *,
+    cache_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = False,
+) -> Mapped:
+    """The vector of every token, float16 [N, S, size], zero after each text's end; see `cached_maps`."""
+    n_texts, longest = tokens.numbers.shape
+
+    def produce(start: int) -> Iterator[Array]:
+        encoder.to(device)
+        for first in range(start, n_texts, batch_size):
+            rows = slice(first, first + batch_size)
+            vectors = encode_batch(encoder, tokens.numbers[rows], tokens.lengths[rows])
+            yield vectors.half().numpy()
+
+    entry = _Entry(
+        cache_dir or default_cache_dir(),
+        kind=f"words-{Path(encoder.name).name}",
+        shape=(n_texts, longest, encoder.size),
+        dtype=np.dtype(np.float16),
+        depends_on={
+            "tokens": hashlib.sha256(tokens.numbers.tobytes() + tokens.lengths.tobytes()).hexdigest(),
+            "weights": encoder.weights_sha256,
+        },
+    )
+    return entry.values(produce, f"words through {encoder.name}", quiet=quiet)
+
+
 @torch.inference_mode()
 def _maps(network: Backbone, pixels: torch.Tensor, device: torch.device | str) -> Array:
     # In single precision on every device, so that the maps do not depend on where they were computed.
@@ -176,7 +209,7 @@ class _Entry:
         start = self._rows_done()
         self._check_room(self.shape[0] - start)
         hidden = quiet or not sys.stderr.isatty()
-        bar = tqdm(total=self.shape[0], initial=start, desc=what, unit=" images", disable=hidden)
+        bar = tqdm(total=self.shape[0], initial=start, desc=what, unit=" rows", disable=hidden)
         try:
             with bar, self._open_at(start) as file, ThreadPoolExecutor(1, "cache") as disk:
                 self._write_all(file, produce(start), start, disk, bar)

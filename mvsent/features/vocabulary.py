@@ -27,6 +27,8 @@ import numpy.typing as npt
 
 from mvsent.errors import RunError
 
+SENTENCE_ENDS = frozenset((".", "!", "?", "..."))
+
 PAD, UNK = 0, 1
 PAD_WORD, UNK_WORD = "<pad>", "<unk>"
 URL, USER = "<url>", "<user>"
@@ -86,6 +88,22 @@ def _tokens_of(kind: str, found: str) -> list[str]:
 def _split_contraction(word: str) -> list[str]:
     found = _CONTRACTION.search(word)
     return [word[: found.start()], found.group()] if found else [word]
+
+
+def sentence_numbers(texts: Sequence[str], max_words: int) -> npt.NDArray[np.int64]:
+    """[N, max_words]: which sentence of its text each word is in, from 0; 0 after the last word.
+
+    A sentence ends with `.`, `!`, `?` or `...`, and so do not abbreviations, which are one word.
+
+    >>> sentence_numbers(["so good ! u.s. rocks", ""], 6).tolist()
+    [[0, 0, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]]
+    """
+    numbers = np.zeros((len(texts), max_words), dtype=np.int64)
+    for row, text in enumerate(texts):
+        words = tokenize(text)[:max_words]
+        ends = [word in SENTENCE_ENDS for word in words[:-1]]
+        numbers[row, 1 : len(words)] = np.cumsum(ends)
+    return numbers
 
 
 class Vocabulary:

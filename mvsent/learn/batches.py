@@ -2,14 +2,59 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from mvsent.models.batch import Batch
 
 Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The words of `N` texts: numbers of a vocabulary or of a transformer, or a transformer's vectors.
+
+    Attributes:
+        lengths: `[N]` int64, words of each text.
+        numbers: `[N, S]` int64, 0 after the last word.
+        vectors: `[N, S, D]` float16, memory-mapped; then `numbers` is None.
+        sentence: `[N, S]` int64, which sentence a word is in.
+    """
+
+    lengths: Rows
+    numbers: npt.NDArray[np.int64] | None = None
+    vectors: npt.NDArray[np.float16] | None = None
+    sentence: npt.NDArray[np.int64] | None = None
+
+    def cut(self, rows: Rows) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
+        """Numbers, vectors, mask and sentences of `rows`, as long as the longest of them."""
+        lengths = self.lengths[rows]
+        longest = max(1, int(lengths.max(initial=0)))
+        mask = torch.arange(longest) < torch.from_numpy(lengths)[:, None]
+        numbers, sentence = (
+            None if values is None else torch.from_numpy(values[rows, :longest])
+            for values in (self.numbers, self.sentence)
+        )
+        vectors = None if self.vectors is None else gather(self.vectors[:, :longest], rows).float()
+        return numbers, vectors, mask, sentence
+
+
+@dataclass(frozen=True)
+class Links:
+    """Rows that are linked, and what is known of them.
+
+    Attributes:
+        rows: `[N, K]` int64, linked rows, negative after the last.
+        features: `[N, F]` float32, of every row.
+    """
+
+    rows: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -18,31 +63,57 @@ class Examples:
 
     Attributes:
         target: `[N]` int64, index into the run's classes.
-        words: `[N, S]` int64, numbers of the vocabulary, 0 after the last word.
+        words, caption: the words of text and caption.
+        tuned: True where the transformer is trained with the model: then `words` are its own numbers.
         regions: `[N, C, H, W]` float16, memory-mapped.
         pixels: `[N, 3, side, side]` uint8, memory-mapped.
+        text_vector, lexicon, anp_scores, scene: `[N, …]` float32.
+        text_target, image_target: `[N]` int64, -1 where a modality has no label.
     """
 
     target: npt.NDArray[np.int64]
-    words: npt.NDArray[np.int64] | None = None
+    words: Text | None = None
+    caption: Text | None = None
+    tuned: bool = False
     regions: npt.NDArray[np.float16] | None = None
     pixels: npt.NDArray[np.uint8] | None = None
+    text_vector: Floats | None = None
+    lexicon: Floats | None = None
+    anp_scores: Floats | None = None
+    scene: Floats | None = None
+    links: Links | None = None
+    text_target: npt.NDArray[np.int64] | None = None
+    image_target: npt.NDArray[np.int64] | None = None
 
     def batch(self, rows: Rows) -> Batch:
-        """The batch of `rows`, as long as its longest text."""
-        words = word_mask = None
+        """The batch of `rows`, its words as many as its longest text has."""
+        found: dict[str, Tensor | None] = {"target": torch.from_numpy(self.target[rows])}
         if self.words is not None:
-            chosen = self.words[rows]
-            longest = max(1, int((chosen != 0).sum(axis=1).max()))
-            words = torch.from_numpy(chosen[:, :longest])
-            word_mask = words != 0
-        return Batch(
-            regions=None if self.regions is None else _gather(self.regions, rows).float(),
-            pixels=None if self.pixels is None else _gather(self.pixels, rows),
-            words=words,
-            word_mask=word_mask,
-            target=torch.from_numpy(self.target[rows]),
-        )
+            numbers, vectors, mask, sentence = self.words.cut(rows)
+            found |= {"tokens" if self.tuned else "words": numbers, "word_vectors": vectors}
+            found |= {"word_mask": mask, "sentence": sentence}
+        if self.caption is not None:
+            numbers, vectors, mask, _ = self.caption.cut(rows)
+            found |= {"caption": numbers, "caption_vectors": vectors, "caption_mask": mask}
+        if self.links is not None:
+            linked = self.links.rows[rows]
+            mask = torch.from_numpy(linked >= 0)
+            features = torch.from_numpy(self.links.features[linked])
+            found |= {"links": features * mask.unsqueeze(-1), "link_mask": mask}
+        if self.regions is not None:
+            found["regions"] = gather(self.regions, rows).float()
+        for name in (
+            "pixels",
+            "text_vector",
+            "lexicon",
+            "anp_scores",
+            "scene",
+            "text_target",
+            "image_target",
+        ):
+            values = getattr(self, name)
+            found[name] = None if values is None else gather(values, rows)
+        return Batch(**found)
 
 
 def epoch_order(rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
@@ -57,8 +128,8 @@ def batches(examples: Examples, rows: Rows, batch_size: int, *, pin: bool = Fals
         yield batch.map(torch.Tensor.pin_memory) if pin else batch
 
 
-def _gather(stored: npt.NDArray[np.generic], rows: Rows) -> torch.Tensor:
-    # In the order of the file, then back: a memory map is read once from front to back.
+def gather(stored: npt.NDArray[Any], rows: Rows) -> Tensor:
+    """`stored[rows]`; a memory map is read once from front to back, in the order of the file."""
     order = np.argsort(rows, kind="stable")
     gathered = np.empty((len(rows), *stored.shape[1:]), dtype=stored.dtype)
     gathered[order] = stored[rows[order]]

@@ -1,36 +1,67 @@
-"""A backbone and a model trained as one network, through pixels."""
+"""Encoders and a model trained as one network, through pixels, through a transformer, or through both."""
 
 from dataclasses import replace
 from typing import Self
 
 from torch import Tensor, nn
 
-from mvsent.models.batch import Batch, Output
+from mvsent.models.batch import Batch, Batches, Output, Settled
 
 
-class ThroughPixels(nn.Module):
-    """`model` reading the maps that `backbone` makes of the batch's pixels.
+class ThroughEncoders(nn.Module):
+    """`model` reading what `backbone` makes of the batch's pixels and `transformer` of its tokens.
 
-    The backbone's batch norms keep the statistics they were pretrained with: batches of one dataset are too
-    few and too alike to estimate them again.
+    The encoders stay in evaluation mode: batches of one dataset are too few and too alike to estimate a
+    backbone's batch statistics again, and so that a pair's features do not change from step to step.
     """
 
-    def __init__(self, backbone: nn.Module, model: nn.Module, trained: list[nn.Parameter]) -> None:
-        """Only `trained` of the backbone's parameters get a gradient."""
+    def __init__(
+        self,
+        model: nn.Module,
+        trained: list[nn.Parameter],
+        *,
+        backbone: nn.Module | None = None,
+        transformer: nn.Module | None = None,
+    ) -> None:
+        """Only `trained` of the encoders' parameters get a gradient."""
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
+        self.model = model
+        if backbone is not None:
+            self.backbone = backbone.requires_grad_(False)
+        if transformer is not None:
+            self.transformer = transformer.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
-        self.model = model
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for the model; the backbone stays in evaluation mode."""
+        """Training mode for the model; the encoders stay in evaluation mode."""
         super().train(mode)
-        self.backbone.eval()
+        for name in ("backbone", "transformer"):
+            if name in self._modules:
+                getattr(self, name).eval()
         return self
 
     def forward(self, batch: Batch) -> Output:
-        """What `model` says of the batch whose `pixels [B, 3, side, side]` are uint8."""
-        regions: Tensor = self.backbone(batch.pixels)
-        output: Output = self.model(replace(batch, regions=regions, pixels=None))
+        """What `model` says of the batch, whose `pixels [B, 3, side, side]` are uint8."""
+        output: Output = self.model(self.encode(batch))
         return output
+
+    def settle(self, validation: Batches) -> None:
+        """The model is settled, if it is one that can be."""
+        if isinstance(self.model, Settled):
+            self.model.settle(lambda: map(self.encode, validation()))
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Those of the encoders that are trained."""
+        return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("model.")]
+
+    def encode(self, batch: Batch) -> Batch:
+        """The batch with maps and vectors in the place of pixels and tokens."""
+        if batch.pixels is not None:
+            regions: Tensor = self.backbone(batch.pixels)
+            batch = replace(batch, regions=regions, pixels=None)
+        if batch.tokens is not None:
+            assert batch.word_mask is not None
+            vectors: Tensor = self.transformer(batch.tokens, batch.word_mask)
+            batch = replace(batch, word_vectors=vectors, tokens=None)
+        return batch

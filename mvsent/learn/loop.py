@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from mvsent.config import TrainSettings
 from mvsent.errors import NonFiniteLossError, RunError
 from mvsent.learn.batches import Examples, Rows, batches, epoch_order
 from mvsent.learn.checkpoint import Checkpoint, EpochRecord, random_state, restore_random_state
-from mvsent.models.batch import Batch, Output
+from mvsent.learn.finetune import ThroughEncoders
+from mvsent.models.batch import Batch, Batches, Output, Settled, Solved
 
 log = logging.getLogger("mvsent")
 
@@ -51,11 +53,9 @@ class Trainer:
     def __post_init__(self) -> None:
         cuda = self.device.type == "cuda"
         self.network.to(self.device)
-        self.optimizer = torch.optim.Adam(
-            [p for p in self.network.parameters() if p.requires_grad],
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-        )
+        if not isinstance(self.network, Solved):
+            groups = parameter_groups(self.network, self.settings)
+            self.optimizer = torch.optim.Adam(groups, weight_decay=self.settings.weight_decay)
         self.loss = nn.CrossEntropyLoss(
             weight=None if self.class_weights is None else self.class_weights.to(self.device)
         )
@@ -73,11 +73,13 @@ class Trainer:
 
         Raises: NonFiniteLossError naming fold, epoch and step.
         """
+        if isinstance(self.network, Solved):
+            return [self._solve(fold, self.network, on_epoch)]
         history, best = self._restore(checkpoint)
         while not self._finished(history):
             started = time.perf_counter()
             loss, accuracy = self._train_epoch(fold, len(history))
-            validation_loss, validation_accuracy = self._validate(fold)
+            validation_loss, validation_accuracy = self._quality(fold.validation)
             if not math.isfinite(validation_loss):
                 raise NonFiniteLossError(
                     f"fold {fold.number}, epoch {len(history)}: the validation loss is {validation_loss}",
@@ -93,7 +95,31 @@ class Trainer:
                 on_epoch(record)
         assert best is not None
         self.network.load_state_dict(best)
+        if isinstance(self.network, Settled):
+            self.network.eval()
+            with torch.no_grad():
+                self.network.settle(self._batches_of(fold.validation))
         return history
+
+    def _solve(
+        self, fold: Fold, network: Solved, on_epoch: Callable[[EpochRecord], None] | None
+    ) -> EpochRecord:
+        """Fit a model that needs no epochs; the record is as of one."""
+        started = time.perf_counter()
+        network.solve(self._batches_of(fold.train), self._batches_of(fold.validation))
+        loss, accuracy = self._quality(fold.train)
+        validation_loss, validation_accuracy = self._quality(fold.validation)
+        seconds = time.perf_counter() - started
+        record = EpochRecord(0, loss, accuracy, validation_loss, validation_accuracy, seconds)
+        if on_epoch:
+            on_epoch(record)
+        return record
+
+    def _batches_of(self, rows: Rows) -> Batches:
+        """The batches of `rows` on the device, as often as they are asked for."""
+        return lambda: (
+            batch.to(self.device) for batch in batches(self.examples, rows, self.settings.batch_size)
+        )
 
     def predict_proba(self, rows: Rows) -> Probabilities:
         """`[n, n_classes]` probabilities of `rows`, at least one, in their order."""
@@ -126,8 +152,11 @@ class Trainer:
         for step, host in enumerate(batches(self.examples, order, self.settings.batch_size, pin=pin)):
             batch = host.to(self.device)
             assert batch.target is not None
-            logits = self._forward(batch).logits
+            output = self._forward(batch)
+            logits = output.logits
             loss = self.loss(logits.float(), batch.target)
+            if output.penalty is not None:
+                loss = loss + output.penalty
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(
                     f"fold {fold.number}, epoch {epoch}, step {step}: the loss is {loss.item()}",
@@ -141,9 +170,10 @@ class Trainer:
             correct += int((logits.argmax(dim=1) == batch.target).sum())
         return total / len(order), correct / len(order)
 
-    def _validate(self, fold: Fold) -> tuple[float, float]:
-        probabilities = torch.from_numpy(self.predict_proba(fold.validation))
-        target = torch.from_numpy(self.examples.target[fold.validation])
+    def _quality(self, rows: Rows) -> tuple[float, float]:
+        """Loss and accuracy of `rows`."""
+        probabilities = torch.from_numpy(self.predict_proba(rows))
+        target = torch.from_numpy(self.examples.target[rows])
         loss = nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), target)
         return float(loss), float((probabilities.argmax(dim=1) == target).float().mean())
 
@@ -177,6 +207,18 @@ class Trainer:
     def _checkpoint(self, history: list[EpochRecord], best: dict[str, Tensor]) -> Checkpoint:
         optimizer = {"adam": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         return Checkpoint(self.network.state_dict(), best, optimizer, random_state(), history)
+
+
+def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
+    """What is trained, with its learning rate: encoders learn in smaller steps than what reads them."""
+    encoders = network.encoder_parameters() if isinstance(network, ThroughEncoders) else []
+    of_encoders = {id(p) for p in encoders}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in of_encoders]
+    groups = [
+        {"params": others, "lr": settings.learning_rate},
+        {"params": encoders, "lr": settings.encoder_learning_rate},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def best_epoch(history: list[EpochRecord]) -> int:

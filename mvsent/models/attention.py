@@ -68,3 +68,44 @@ class SpatialAttention(nn.Module):
 def regions_of(feature_map: Tensor) -> Tensor:
     """`[B, C, H, W]` → the sequence of regions `[B, M = H·W, C]`."""
     return rearrange(feature_map, "b c h w -> b (h w) c")
+
+
+def weighted_sum(weights: Tensor, items: Tensor) -> Tensor:
+    """`[B, S]`, `[B, S, D]` → `[B, D]`."""
+    return torch.einsum("bs,bsd->bd", weights, items)
+
+
+class AdditiveAttention(nn.Module):
+    """One vector of a sequence: its items weighted by how much each matters, in the light of a guide or not.
+
+    Reference: Bahdanau et al. 2015; without a guide, Yang et al. 2016.
+    """
+
+    def __init__(self, size: int, guide_size: int = 0) -> None:
+        super().__init__()
+        self.of_item = nn.Linear(size, size)
+        self.of_guide = nn.Linear(guide_size, size, bias=False) if guide_size else None
+        self.score = nn.Linear(size, 1, bias=False)
+
+    def forward(
+        self, items: Tensor, mask: Tensor | None = None, guide: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`[B, N, D]`, `[B, N]` (without: all are real), `[B, G]` → vector `[B, D]`, weights `[B, N]`."""
+        hidden = self.of_item(items)  # [B, N, D]
+        if self.of_guide is not None:
+            hidden = hidden + self.of_guide(guide).unsqueeze(1)
+        scores = self.score(torch.tanh(hidden)).squeeze(-1)  # [B, N]
+        weights = torch.softmax(scores, dim=1) if mask is None else masked_softmax(scores, mask, dim=1)
+        return weighted_sum(weights, items), weights
+
+
+def attended_regions(words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+    """For each word the regions that match it: `[B, S, D]`, `[B, M, D]` → `[B, S, D]`, weights `[B, S, M]`.
+
+    A match is the scaled product of the two, so that no tensor has words, regions and features.
+
+    Reference: Vaswani et al. 2017, Eq. 1.
+    """
+    scores = torch.einsum("bsd,bmd->bsm", words, regions) / words.shape[-1] ** 0.5
+    weights = torch.softmax(scores, dim=2)
+    return torch.einsum("bsm,bmd->bsd", weights, regions), weights

@@ -17,6 +17,7 @@ ANP_SCORES = "ANP scores"
 SCENE = "scene"
 OWNER_LINKS = "owner links"
 TAG_LINKS = "tag links"
+MODALITY_LABELS = "modality labels"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Batch:
             the words' pretrained vectors.
         link_mask: `[B, K]` bool, True where there is a linked row.
         target: `[B]` int64, index into the run's classes. A model may compute losses with it, never logits.
-        text_target, image_target: `[B]` int64, label of each modality where the dataset has them; -1: unknown.
+        text_target, image_target: `[B]` int64, label number of each modality where there is one, else -1.
     """
 
     regions: Tensor | None = None

@@ -41,6 +41,7 @@ class DMLANetOptions(Settings):
 @register(
     ModelCard(
         name="dmlanet",
+        tables=frozenset({2, 3, 4}),
         citation=(
             "Ashima Yadav, Dinesh Kumar Vishwakarma: A Deep Multi-Level Attentive network for Multimodal "
             "Sentiment Analysis. arXiv:2012.08256, 2020"
@@ -52,6 +53,11 @@ class DMLANetOptions(Settings):
         ),
         reads=frozenset({REGIONS, WORDS}),
         options=DMLANetOptions,
+        ablations={
+            "w/o SA + CA": {"without": "visual"},
+            "w/o SMAtt": {"without": "semantic"},
+            "w/o SAtt": {"without": "self"},
+        },
         published={
             "mvsa-single": Published(accuracy=79.47, f1=79.59),
             "mvsa-multiple": Published(accuracy=77.89, f1=75.26),

@@ -14,7 +14,8 @@ class WordEmbedding(nn.Module):
         self.size = sizes.word_size
         """`D`, features of one word."""
         if sizes.vectors is not None:
-            self.table = nn.Embedding(*sizes.vectors.shape, padding_idx=0, _weight=sizes.vectors.clone())
+            n_words, n_features = sizes.vectors.shape
+            self.table = nn.Embedding(n_words, n_features, padding_idx=0, _weight=sizes.vectors.clone())
             self.table.weight.requires_grad_(trained)
         self.dropout = nn.Dropout(dropout)
 
@@ -81,6 +82,7 @@ class TextCNN(nn.Module):
         super().__init__()
         self.size = channels * len(widths)
         """Features of a text."""
+        self.widths = widths
         self.convolutions = nn.ModuleList(
             nn.Conv1d(n_inputs, channels, width, padding=width - 1) for width in widths
         )
@@ -90,9 +92,45 @@ class TextCNN(nn.Module):
         words = (embedded * mask.unsqueeze(-1)).transpose(1, 2)  # [B, D, S]
         lengths = mask.sum(dim=1)
         pooled = []
-        for convolution in self.convolutions:
+        for width, convolution in zip(self.widths, self.convolutions, strict=True):
             found = torch.relu(convolution(words))  # [B, channels, S + width - 1], each ≥ 0
-            last = lengths + convolution.kernel_size[0] - 1  # windows from here on hold padding alone
+            last = lengths + width - 1  # windows from here on hold padding alone
             reach = torch.arange(found.shape[2], device=found.device) < last[:, None]
             pooled.append((found * reach.unsqueeze(1)).amax(dim=2))
         return torch.cat(pooled, dim=1)
+
+
+class Standardize(nn.BatchNorm1d):
+    """Inputs of any scale to mean zero and variance one over the training rows; nothing is learned."""
+
+    def __init__(self, n_inputs: int) -> None:
+        super().__init__(n_inputs, affine=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`[B, n_inputs]` → `[B, n_inputs]`."""
+        if len(inputs) > 1:
+            return super().forward(inputs)
+        # A last batch of a single row has no variance of its own.
+        return nn.functional.batch_norm(inputs, self.running_mean, self.running_var, eps=self.eps)
+
+
+class PhraseEncoder(nn.Module):
+    """Each word as the end of a phrase: the largest value of windows of several widths.
+
+    Windows end at their word, so that padding cannot reach a real word.
+
+    Reference: Lu et al. 2016, Eq. 1 and 2.
+    """
+
+    def __init__(self, n_inputs: int, hidden: int, widths: tuple[int, ...] = (1, 2, 3)) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(n_inputs, hidden, width, padding=width - 1) for width in widths
+        )
+
+    def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """`[B, S, D]`, `[B, S]` → `[B, S, hidden]`, zero on padding."""
+        words, n_words = embedded.transpose(1, 2), embedded.shape[1]  # [B, D, S]
+        windows = torch.stack([convolution(words)[..., :n_words] for convolution in self.convolutions])
+        phrases = torch.tanh(windows.amax(dim=0))  # [B, hidden, S]
+        return phrases.transpose(1, 2) * mask.unsqueeze(-1)

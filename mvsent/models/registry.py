@@ -39,6 +39,8 @@ class ModelCard:
         reads_with: which others an option makes it need, and with which value: (option, value) → input.
         options: the settings of `--option KEY=VALUE`.
         published: dataset name → numbers of the paper that introduced it, or that compared with it.
+        tables: in which of the DMLANet paper's tables of results it stands: 2 (MVSA), 3 (Flickr, Getty), 4.
+        ablations: name → options, each of which takes away one part.
         kind: `paper`, a `baseline` that no paper claims, or `ours`.
         unpublished_note: one sentence why a paper's model has no published numbers here.
     """
@@ -53,6 +55,8 @@ class ModelCard:
     may_read: frozenset[str] = frozenset()
     reads_with: dict[tuple[str, str], str] = field(default_factory=dict)
     published: dict[str, Published] = field(default_factory=dict)
+    tables: frozenset[int] = frozenset()
+    ablations: dict[str, dict[str, str]] = field(default_factory=dict)
     kind: Literal["paper", "baseline", "ours"] = "paper"
     unpublished_note: str = ""
 

@@ -8,12 +8,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from mvsent.errors import RunError
+from mvsent.errors import RunError, UsageError
 from mvsent.features.vocabulary import Vocabulary
-from mvsent.learn.finetune import ThroughPixels
+from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models import registry
-from mvsent.models.batch import Sizes
-from mvsent.pipelines.inputs import Pictures
+from mvsent.models.batch import Sizes, Solved
+from mvsent.pipelines.inputs import Inputs
 from mvsent.pipelines.run import RunFolder
 from mvsent.shards.atomic import atomic_write
 
@@ -21,17 +21,41 @@ MODEL = "model.safetensors"
 VOCABULARY = "vocabulary.txt"
 
 
-def build_network(run: RunFolder, pictures: Pictures, vectors: torch.Tensor) -> nn.Module:
-    """A fresh network of the run's model, with its backbone in front where that is fine-tuned."""
-    backbone, settings = pictures.backbone, run.settings
+def build_network(run: RunFolder, inputs: Inputs, vectors: torch.Tensor) -> nn.Module:
+    """A fresh network of the run's model, with the encoders in front of it that are trained too.
+
+    `vectors` `[V, D]` are those of the vocabulary, where there is one.
+    """
+    backbone, encoder, settings, resolved = inputs.backbone, inputs.encoder, run.settings, run.resolved
     channels, grid = (backbone.channels, backbone.grid) if backbone else (1, (1, 1))
-    sizes = Sizes(channels, grid, vectors, n_classes=len(run.resolved.classes))
+    sizes = Sizes(
+        channels,
+        grid,
+        None if encoder else vectors,
+        n_classes=len(resolved.classes),
+        word_size=encoder.size if encoder else vectors.shape[1],
+        text_size=resolved.text_size,
+        n_lexicon=resolved.n_lexicon,
+        n_anps=resolved.n_anps,
+        scene_channels=resolved.scene_channels,
+        labels=tuple(resolved.classes),
+    )
     model = registry.build(settings.model, sizes, settings.options)
-    if backbone is None or settings.fine_tune == "none":
+    trained: list[nn.Parameter] = []
+    # Every fold tunes copies of its own: shared ones would carry what earlier folds saw.
+    tuned_backbone = deepcopy(backbone) if inputs.given.pixels is not None else None
+    tuned_encoder = deepcopy(encoder) if inputs.given.tuned else None
+    if tuned_backbone is not None:
+        last = settings.fine_tune == "last"
+        trained += tuned_backbone.last_block_parameters() if last else tuned_backbone.parameters()
+    if tuned_encoder is not None:
+        last = settings.fine_tune_words == "last"
+        trained += tuned_encoder.last_block_parameters() if last else tuned_encoder.parameters()
+    if not trained:
         return model
-    backbone = deepcopy(backbone)  # every fold tunes its own: a shared one would carry what earlier folds saw
-    trained = backbone.last_block_parameters() if settings.fine_tune == "last" else backbone.parameters()
-    return ThroughPixels(backbone, model, list(trained))
+    if isinstance(model, Solved):
+        raise UsageError(f"{settings.model} is solved, not trained in steps", "Leave --fine-tune out")
+    return ThroughEncoders(model, trained, backbone=tuned_backbone, transformer=tuned_encoder)
 
 
 def save_network(network: nn.Module, path: Path) -> None:
@@ -41,7 +65,7 @@ def save_network(network: nn.Module, path: Path) -> None:
         file.write(save(state))
 
 
-def load_network(run: RunFolder, fold: int, pictures: Pictures) -> tuple[nn.Module, Vocabulary]:
+def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, Vocabulary]:
     """The trained network of a fold and the vocabulary it reads.
 
     Raises: RunError where a file is missing or does not fit the run's configuration.
@@ -53,7 +77,7 @@ def load_network(run: RunFolder, fold: int, pictures: Pictures) -> tuple[nn.Modu
                 f"{needed}: missing", f"Train the fold again: mvsent train --resume --out {run.path}"
             )
     vocabulary = Vocabulary.load(folder / VOCABULARY)
-    network = build_network(run, pictures, torch.zeros(len(vocabulary), run.resolved.word_size))
+    network = build_network(run, inputs, torch.zeros(len(vocabulary), run.resolved.word_size))
     try:
         network.load_state_dict(load_file(folder / MODEL))
     except (RuntimeError, ValueError, SafetensorError) as error:

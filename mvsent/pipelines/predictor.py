@@ -8,7 +8,6 @@ import numpy.typing as npt
 from mvsent.errors import RunError
 from mvsent.learn.loop import Trainer
 from mvsent.models import registry
-from mvsent.models.batch import WORDS
 from mvsent.pairs import Label
 from mvsent.pipelines import inputs
 from mvsent.pipelines.network import load_network
@@ -24,18 +23,33 @@ def predict_dataset(run_path: Path, fold: int, dataset: Dataset, *, quiet: bool)
     run = RunFolder.open(run_path)
     card = registry.card(run.settings.model)
     device = inputs.compute_device(run.settings.device)
-    pictures = inputs.read_pictures(dataset, card, run.settings, device, quiet=quiet)
-    weights = pictures.backbone.weights_sha256 if pictures.backbone else ""
-    if weights != run.resolved.backbone_sha256:
-        raise RunError(
-            f"{run_path}: was trained on other {run.settings.backbone} weights than those found now",
-            "Give the same --weights, or train again",
-        )
-    network, vocabulary = load_network(run, fold, pictures)
-    texts = inputs.read_texts(dataset) if WORDS in card.reads else []
     target = inputs.targets(dataset, run.resolved.classes)
-    data = inputs.examples(card, pictures, texts, vocabulary, run.resolved.max_words, target)
+    reads = registry.reads(run.settings.model, run.settings.options)
+    found = inputs.read_inputs(dataset, reads, card.may_read, run.settings, target, device, quiet=quiet)
+    check_inputs(run, found)
+    network, vocabulary = load_network(run, fold, found)
+    # Links lead to training rows, and these are of another dataset: nothing is linked.
+    no_vectors = np.zeros((len(vocabulary), run.resolved.word_size), np.float32)
+    data = inputs.examples(found, vocabulary, no_vectors, run.resolved.max_words, np.zeros(0, np.int64))
     probabilities = np.zeros((len(dataset), len(Label)), np.float32)
     trainer = Trainer(network, data, run.settings, device)
     probabilities[:, run.resolved.classes] = trainer.predict_proba(np.arange(len(dataset)))
     return probabilities
+
+
+def check_inputs(run: RunFolder, found: inputs.Inputs) -> None:
+    """Raises: RunError where something pretrained, or the size of an input, is not as it was in training."""
+    resolved = run.resolved
+    now = {
+        "backbone": found.hashes.get("backbone", ""),
+        **inputs.pretrained_hashes(found),
+        **inputs.input_sizes(found),
+    }
+    sizes = {name: getattr(resolved, name) for name in inputs.input_sizes(found)}
+    before = {"backbone": resolved.backbone_sha256, **resolved.pretrained_sha256, **sizes}
+    for name in sorted(before | now):
+        if before.get(name) != now.get(name):
+            raise RunError(
+                f"{run.path}: {name.replace('_', ' ')} is another one now than in training",
+                "Restore what it was trained with, or train again",
+            )

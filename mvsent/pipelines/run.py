@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tomli_w
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from mvsent import __version__
 from mvsent.config import Settings, TrainSettings, read_toml
@@ -37,9 +37,14 @@ class Resolved(Settings):
     n_folds: int
     max_words: int
     backbone_sha256: str  # of its weights; empty where the model reads no picture
-    words_sha256: str  # of the word vectors; empty where it reads no words
+    words_sha256: str  # of the first fold's word vectors; empty where it reads no words through a vocabulary
     word_size: int  # features of a word vector
     threads: int
+    pretrained_sha256: dict[str, str] = Field(default_factory=dict)  # of what else was pretrained
+    text_size: int = 0  # features of the text vector, the lexicon, the ANP scores, the scene; 0: not read
+    n_lexicon: int = 0
+    n_anps: int = 0
+    scene_channels: int = 0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples
 from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
-from mvsent.models.batch import WORDS
+from mvsent.models.batch import ANP_SCORES, REGIONS
 from mvsent.pairs import LABEL_NAMES, Label
 from mvsent.pipelines import inputs
 from mvsent.pipelines.history import read_history, write_history
@@ -73,9 +73,7 @@ class Material:
     split: Split
     classes: list[int]
     target: npt.NDArray[np.int64]
-    pictures: inputs.Pictures
-    texts: list[str]
-    card: registry.ModelCard
+    inputs: inputs.Inputs
     device: torch.device
 
 
@@ -104,7 +102,7 @@ def train(
     if out and not begun:
         refuse_unless_free(out, overwrite=overwrite)
     material = prepare(settings, quiet=quiet)
-    if settings.words == "random" and WORDS in material.card.reads:
+    if settings.words == "random" and material.inputs.reads_words:
         log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
     resolved = resolve(settings, material, threads)
     if begun:
@@ -124,13 +122,15 @@ def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
     dataset = Dataset.open(Path(settings.dataset))
     split_file = Path(settings.split_file) if settings.split_file else None
     # Before the split is made, so that a refused dataset is left as it was.
-    texts = inputs.read_texts(dataset) if WORDS in card.reads else []
+    reads = registry.reads(settings.model, settings.options)
+    if reads - {REGIONS, ANP_SCORES}:
+        inputs.read_texts(dataset)
     split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
     classes = dataset.classes
     target = inputs.targets(dataset, classes)
     check_folds(settings.folds, split, target, classes)
-    pictures = inputs.read_pictures(dataset, card, settings, device, quiet=quiet)
-    return Material(dataset, split, classes, target, pictures, texts, card, device)
+    found = inputs.read_inputs(dataset, reads, card.may_read, settings, target, device, quiet=quiet)
+    return Material(dataset, split, classes, target, found, device)
 
 
 def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], classes: list[int]) -> None:
@@ -153,7 +153,8 @@ def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], 
 
 def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolved:
     """What the settings come to on this dataset."""
-    backbone, reads_words = material.pictures.backbone, WORDS in material.card.reads
+    found = material.inputs
+    reads_words = found.reads_words
     first = (settings.folds or [0])[0]
     vectors = fold_words(settings, material, first)[1] if reads_words else None
     return Resolved(
@@ -162,11 +163,15 @@ def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolv
         split_sha256=material.split.sha256,
         classes=material.classes,
         n_folds=material.split.n_folds,
-        max_words=inputs.longest_text(material.dataset, settings) if reads_words else 0,
-        backbone_sha256=backbone.weights_sha256 if backbone else "",
+        max_words=inputs.longest_text(material.dataset, settings, inputs.TWEET_WORDS, inputs.CAPTION_WORDS)
+        if reads_words
+        else 0,
+        backbone_sha256=found.hashes.get("backbone", ""),
         words_sha256=vectors.sha256 if vectors else "",
         word_size=vectors.matrix.shape[1] if vectors else 0,
         threads=threads,
+        pretrained_sha256=inputs.pretrained_hashes(found),
+        **inputs.input_sizes(found),
     )
 
 
@@ -189,7 +194,9 @@ def default_name(settings: TrainSettings, material: Material) -> str:
 def fold_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:
     """The vocabulary of a fold's training rows, and a vector for each of its words."""
     rows = material.split.rows(fold, TRAIN)
-    vocabulary = Vocabulary.build([material.texts[i] for i in rows], settings.min_count)
+    found = material.inputs
+    texts = [text for part in (found.texts, found.captions or []) if part for text in (part[i] for i in rows)]
+    vocabulary = Vocabulary.build(texts, settings.min_count)
     return vocabulary, load_vectors(settings.words, vocabulary, settings.seed)
 
 
@@ -222,21 +229,21 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
     """A fresh network for the fold with the rows it reads; writes the fold's vocabulary."""
     settings = run.settings
     vocabulary, vectors = Vocabulary([]), torch.zeros(2, 1)
-    if WORDS in material.card.reads:
+    if material.inputs.reads_words:
         vocabulary, found = fold_words(settings, material, fold)
         vectors = torch.from_numpy(found.matrix)
         log.info(
             "fold %d: %d words, %.0f%% with a pretrained vector", fold, len(vocabulary), 100 * found.coverage
         )
     vocabulary.save(run.fold(fold) / VOCABULARY)
+    train_rows = material.split.rows(fold, TRAIN)
     data: Examples = inputs.examples(
-        material.card, material.pictures, material.texts, vocabulary, run.resolved.max_words, material.target
+        material.inputs, vocabulary, vectors.numpy(), run.resolved.max_words, train_rows
     )
     weights = None
     if settings.class_weights == "inverse":
-        train_target = material.target[material.split.rows(fold, TRAIN)]
-        weights = inverse_frequency(train_target, len(material.classes))
-    network = build_network(run, material.pictures, vectors)
+        weights = inverse_frequency(material.target[train_rows], len(material.classes))
+    network = build_network(run, material.inputs, vectors)
     return Trainer(network, data, settings, material.device, weights)
 
 

