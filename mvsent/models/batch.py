@@ -42,6 +42,8 @@ class Batch:
         links: `[B, K, C + D]` float, pictures and words of linked training rows: the mean of the map, and of
             the words' pretrained vectors.
         link_mask: `[B, K]` bool, True where there is a linked row.
+        has_image, has_text: `[B]` bool, False where a modality is missing; None where none ever is. A missing
+            picture is a map of zeros, a missing text an empty one.
         target: `[B]` int64, index into the run's classes. A model may compute losses with it, never logits.
         text_target, image_target: `[B]` int64, label number of each modality where there is one, else -1.
     """
@@ -62,6 +64,8 @@ class Batch:
     scene: Tensor | None = None
     links: Tensor | None = None
     link_mask: Tensor | None = None
+    has_image: Tensor | None = None
+    has_text: Tensor | None = None
     target: Tensor | None = None
     text_target: Tensor | None = None
     image_target: Tensor | None = None

@@ -1,0 +1,260 @@
+"""dmlanet-plus: what DMLANet could be with words in context, and with the label rule that it never sees.
+
+Three things are added to DMLANet's attention over both modalities, and each can be taken away:
+
+1. Vectors of the whole text and picture beside the attended ones, since attention alone overfits a few
+   thousand pairs.
+2. A head for each modality, trained on that modality's own label, and the rule of §4.1 A that makes one label
+   of two: the joint head need not learn it. Where modalities disagree, it decides as it did for annotators.
+3. Modality dropout: pairs whose picture or text is missing, so that the other one is enough (the paper's §5).
+
+Several members, which differ in their seeds alone, may be averaged: `members=5`.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mvsent.config import Settings
+from mvsent.curate.labels import combine
+from mvsent.models.attention import (
+    AdditiveAttention,
+    ChannelAttention,
+    SpatialAttention,
+    masked_mean,
+    regions_of,
+)
+from mvsent.models.batch import (
+    LEXICON,
+    MODALITY_LABELS,
+    REGIONS,
+    TEXT_VECTOR,
+    WORDS,
+    Batch,
+    Output,
+    Sizes,
+)
+from mvsent.models.encoders import Standardize, WordEmbedding
+from mvsent.models.registry import ModelCard, register
+from mvsent.pairs import Label
+
+_TINY = 1e-6
+
+
+class DMLANetPlusOptions(Settings):
+    """Sizes, and switches for what each part is worth."""
+
+    hidden: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.6, ge=0, lt=1)
+    attention: bool = True  # over channels, regions and words
+    whole: bool = True  # vectors of the whole text and picture
+    lexicon: bool = True
+    heads: bool = True  # one a modality, joined by the label rule
+    modality_dropout: float = Field(default=0.1, ge=0, lt=0.5)  # of each modality
+    members: int = Field(default=1, ge=1)  # networks with other seeds, averaged
+
+
+@register(
+    ModelCard(
+        name="dmlanet-plus",
+        citation=(
+            "mvsent: DMLANet (Yadav & Vishwakarma 2020) with vectors of the whole text and picture, modality "
+            "heads joined by the label rule, and modality dropout"
+        ),
+        url="https://arxiv.org/abs/2012.08256",
+        fidelity="substitute",
+        fidelity_note="It is not the paper's network, but one in its spirit.",
+        reads=frozenset({REGIONS, WORDS}),
+        may_read=frozenset({TEXT_VECTOR, LEXICON, MODALITY_LABELS}),
+        options=DMLANetPlusOptions,
+        ablations={
+            "w/o attention": {"attention": "false"},
+            "w/o whole vectors": {"whole": "false"},
+            "w/o lexicon": {"lexicon": "false"},
+            "w/o modality heads and label rule": {"heads": "false"},
+            "w/o modality dropout": {"modality_dropout": "0"},
+        },
+        kind="ours",
+    )
+)
+class DMLANetPlus(nn.Module):
+    """The average of members."""
+
+    def __init__(self, sizes: Sizes, options: DMLANetPlusOptions) -> None:
+        super().__init__()
+        self.embedding = WordEmbedding(sizes)
+        self.members = nn.ModuleList(_Member(sizes, options) for _ in range(options.members))
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits `[B, n_classes]`; attention `channel`, `spatial`, `regions` and `words` of the first member."""
+        words, mask = self.embedding(batch)
+        outputs: list[Output] = [member(batch, words, mask) for member in self.members]
+        logits = torch.stack([output.logits for output in outputs]).logsumexp(dim=0)  # of probabilities
+        if not self.training:
+            return Output(logits - logits.logsumexp(dim=1, keepdim=True), outputs[0].attention)
+        # Each member is trained by its own losses; the first one's main loss is that of the trainer.
+        losses = [output.penalty for output in outputs if output.penalty is not None]
+        if batch.target is not None:
+            losses += [nn.functional.nll_loss(output.logits, batch.target) for output in outputs[1:]]
+        return Output(outputs[0].logits, outputs[0].attention, torch.stack(losses).sum())
+
+
+class _Member(nn.Module):
+    """One network. Its logits are logarithms of probabilities."""
+
+    rule: Tensor
+
+    def __init__(self, sizes: Sizes, options: DMLANetPlusOptions) -> None:
+        super().__init__()
+        self.options, d = options, options.hidden
+        self.n_text = sizes.text_size or sizes.word_size
+        n_lexicon = sizes.n_lexicon if options.lexicon else 0
+        self.n_lexicon = n_lexicon
+        self.reads_vector = sizes.text_size > 0
+        self.dropout = nn.Dropout(options.dropout)
+        n_of_text, n_of_image = 0, 0
+        if options.whole:
+            self.whole_text = Standardize(self.n_text)
+            self.whole_image = Standardize(sizes.channels)
+            n_of_text, n_of_image = self.n_text, sizes.channels
+        if n_lexicon:
+            self.strengths = Standardize(n_lexicon)
+            n_of_text += n_lexicon
+        if options.attention:
+            self.project = nn.Conv2d(sizes.channels, d, 1)
+            self.channel_attention = ChannelAttention(d, 16, nn.Sigmoid())
+            self.spatial_attention = SpatialAttention(nn.Sigmoid())
+            self.to_word = nn.Linear(sizes.word_size, d)
+            self.words_for_image = AdditiveAttention(d, guide_size=d)
+            self.regions_for_text = AdditiveAttention(d, guide_size=d)
+            n_of_text, n_of_image = n_of_text + d, n_of_image + d
+        n_both = n_of_text + n_of_image
+        self.joint = self._head(n_both, sizes.n_classes)
+        if options.heads:
+            self.of_text = self._head(n_of_text, len(Label))
+            self.of_image = self._head(n_both, len(Label))  # whoever judges a picture has read its text
+            self.balance = nn.Linear(n_both, 2)  # Eq. 7's split, between the rule and the joint head
+            self.register_buffer("rule", label_rule(sizes.labels), persistent=False)
+
+    def _head(self, n_inputs: int, n_outputs: int) -> nn.Module:
+        hidden = self.options.hidden
+        return nn.Sequential(
+            nn.Dropout(self.options.dropout),
+            nn.Linear(n_inputs, hidden),
+            nn.ReLU(),
+            nn.Dropout(self.options.dropout),
+            nn.Linear(hidden, n_outputs),
+        )
+
+    def forward(self, batch: Batch, words: Tensor, mask: Tensor) -> Output:
+        assert batch.regions is not None
+        attention: dict[str, Tensor] = {}
+        see, read = self.present(batch)  # [B, 1] each
+        image, text = self.vectors(batch, words, mask, see, read, attention)
+        both = torch.cat([image, text], dim=1)
+        joint = self.joint(both).log_softmax(dim=1)  # [B, n_classes]
+        if not self.options.heads:
+            return Output(joint, attention, joint.new_zeros(()) if self.training else None)
+        of_text, of_image = self.of_text(text), self.of_image(both)  # [B, 3] each
+        ruled = self.ruled(of_text, of_image)  # [B, n_classes]
+        balance = self.balance(both).log_softmax(dim=1)  # [B, 2]
+        logits = torch.logsumexp(torch.stack([balance[:, :1] + ruled, balance[:, 1:] + joint]), dim=0)
+        if not self.training:
+            return Output(logits, attention)
+        return Output(logits, attention, self.own_losses(batch, joint, of_text, of_image, see, read))
+
+    def present(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Whether there is a picture, and a text; in training some are left out, never both."""
+        assert batch.regions is not None
+        n, rate = len(batch.regions), self.options.modality_dropout
+        see, read = (
+            batch.regions.new_ones(n, 1) if flag is None else flag.to(batch.regions.dtype).unsqueeze(1)
+            for flag in (batch.has_image, batch.has_text)
+        )
+        if self.training and rate:
+            chance = torch.rand(n, 1, device=see.device)
+            see = see * (1 - read * (chance < rate))
+            read = read * (1 - see * (chance > 1 - rate))
+        return see, read
+
+    def vectors(
+        self,
+        batch: Batch,
+        words: Tensor,
+        mask: Tensor,
+        see: Tensor,
+        read: Tensor,
+        attention: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """What is known of picture and text, `[B, n_of_image]`, `[B, n_of_text]`; zero where missing."""
+        assert batch.regions is not None
+        images, texts = [], []
+        if self.options.whole:
+            images.append(self.whole_image(batch.regions.mean(dim=(2, 3))))
+            texts.append(self.whole_text(self.whole_of(batch, words, mask)))
+        if self.n_lexicon:
+            assert batch.lexicon is not None
+            texts.append(self.strengths(batch.lexicon))
+        if self.options.attention:
+            f = self.project(batch.regions)  # [B, d, H, W]
+            a_c = self.channel_attention(f)  # [B, d], Eq. 1
+            f = f * a_c[:, :, None, None]
+            a_s = self.spatial_attention(f)  # [B, 1, H, W], Eq. 2
+            v = regions_of(f * a_s)  # [B, M, d], Eq. 3
+            t = torch.tanh(self.to_word(words)) * mask.unsqueeze(-1)  # [B, S, d]
+            guide_v, guide_t = v.mean(dim=1) * see, masked_mean(t, mask) * read  # [B, d] each
+            text, of_words = self.words_for_image(t, mask, guide_v)  # Eq. 4-6
+            image, of_regions = self.regions_for_text(v, guide=guide_t)
+            images.append(image)
+            texts.append(text)
+            h, w = batch.regions.shape[2:]
+            attention |= {"channel": a_c, "spatial": a_s.squeeze(1), "words": of_words}
+            attention["regions"] = of_regions.view(-1, h, w)
+        return torch.cat(images, dim=1) * see, torch.cat(texts, dim=1) * read
+
+    def whole_of(self, batch: Batch, words: Tensor, mask: Tensor) -> Tensor:
+        """The whole text's vector, or the mean of its words where there is none, `[B, n_text]`."""
+        if not self.reads_vector:
+            return masked_mean(words, mask)
+        assert batch.text_vector is not None
+        return batch.text_vector
+
+    def ruled(self, of_text: Tensor, of_image: Tensor) -> Tensor:
+        """Logarithms of what the label rule makes of both modalities, given that they do not conflict."""
+        pairs = of_text.softmax(dim=1).unsqueeze(2) * of_image.softmax(dim=1).unsqueeze(1)  # [B, 3, 3]
+        likely = torch.einsum("bti,tic->bc", pairs, self.rule) + _TINY
+        return (likely / likely.sum(dim=1, keepdim=True)).log()
+
+    def own_losses(
+        self, batch: Batch, joint: Tensor, of_text: Tensor, of_image: Tensor, see: Tensor, read: Tensor
+    ) -> Tensor:
+        """Cross-entropy of the joint head, and of each modality's head where it is there and has a label."""
+        loss = joint.new_zeros(())
+        if batch.target is not None:
+            loss = loss + nn.functional.nll_loss(joint, batch.target)
+        for logits, target, there in (
+            (of_text, batch.text_target, read),
+            (of_image, batch.image_target, see),
+        ):
+            if target is not None:
+                known = (target >= 0) & (there.squeeze(1) > 0)
+                each = nn.functional.cross_entropy(logits, target.clamp(min=0), reduction="none")
+                loss = loss + (each * known).sum() / known.sum().clamp(min=1)
+        return loss
+
+
+def label_rule(labels: tuple[int, ...]) -> Tensor:
+    """`[3, 3, n_classes]`: 1 where text label and image label make the class; nowhere for a conflict.
+
+    Reference: Yadav & Vishwakarma 2020, §4.1 A.
+
+    >>> label_rule((0, 1, 2))[2, 1]
+    tensor([0., 0., 1.])
+    >>> label_rule((0, 1, 2))[2, 0].sum()
+    tensor(0.)
+    """
+    import numpy as np
+
+    text, image = (grid.ravel().astype(np.int8) for grid in np.indices((3, 3)))
+    made = torch.from_numpy(combine(text, image)).view(3, 3)
+    return torch.stack([(made == label).float() for label in labels], dim=2)
