@@ -48,6 +48,7 @@ def test_doctor_json_is_one_document_with_every_section() -> None:
         "device",
         "pretrained weights",
         "word vectors",
+        "encoders",
         "storage",
         "API keys",
     ]

@@ -43,7 +43,9 @@ class AnpDetectors:
 
     def save(self, path: Path) -> None:
         """Write the detectors to a safetensors file."""
-        tensors = {"weight": self.weight, "bias": self.bias, "mean": self.mean, "std": self.std}
+        arrays = {"weight": self.weight, "bias": self.bias, "mean": self.mean, "std": self.std}
+        # safetensors writes the bytes as they lie, and scikit-learn's weights lie column by column.
+        tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         metadata = {"names": "\n".join(self.names), "backbone_sha256": self.backbone_sha256}
         with atomic_write(path) as file:
             file.write(save(tensors, metadata))
@@ -95,16 +97,17 @@ def read_scores(path: Path, ids: Sequence[str]) -> Floats:
     """
     wanted = "Give a Parquet file with the columns id and anp_scores (a list of numbers), a row for each pair"
     try:
-        table = pq.read_table(path, columns=["id", "anp_scores"])
-        row_of = {id: row for row, id in enumerate(table["id"].to_pylist())}
-        scores = np.array(table["anp_scores"].to_pylist(), dtype=np.float32)
-        found = scores[[row_of[id] for id in ids]]
-    except (OSError, pa.ArrowException) as error:
+        table = pq.read_table(path).select(["id", "anp_scores"])
+        lists: dict[str, list[float]] = dict(zip(*table.to_pydict().values(), strict=True))
+    except (OSError, pa.ArrowException, KeyError) as error:
         raise InputError(f"{path}: not readable ({str(error).splitlines()[0]})", wanted) from None
-    except KeyError as error:
-        raise InputError(f"{path}: has no row for {error}", wanted) from None
-    except ValueError:
-        raise InputError(f"{path}: its lists differ in length", wanted) from None
+    missing = [id for id in ids if id not in lists]
+    if missing:
+        raise InputError(f"{path}: has no row for {missing[0]} and {len(missing) - 1} more", wanted)
+    try:
+        scores = np.array([lists[id] for id in ids], dtype=np.float32)
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: its lists differ in length, or hold no numbers", wanted) from None
     if scores.ndim != 2 or not np.isfinite(scores).all():
-        raise InputError(f"{path}: holds something else than numbers", wanted)
-    return found
+        raise InputError(f"{path}: holds something else than lists of finite numbers", wanted)
+    return scores

@@ -63,7 +63,7 @@ class BackboneSpec:
 
 
 class Backbone(nn.Module):
-    """A convolutional network without its head: pixels in, the feature maps of one layer out.
+    """A network without its head: pixels in, the feature maps of one layer out.
 
     Batch normalisation keeps the statistics of its weights, also in training: batches are too small and too
     different to re-estimate them, and a picture's map must not depend on its neighbours in the batch.
@@ -75,15 +75,26 @@ class Backbone(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, name: str, tap: str, trunk: nn.Sequential, weights: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        tap: str,
+        trunk: nn.Module,
+        weights: str,
+        at: Tap,
+        *,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        """`mean` and `std` are those of pixels scaled to 0..1, red green blue."""
         super().__init__()
-        spec = BACKBONES[name]
-        self.name, self.tap, self.weights, self.size = name, tap, weights, spec.size
-        self.channels, self.grid = spec.taps[tap].channels, spec.taps[tap].grid
+        self.name, self.tap, self.weights, self.size = name, tap, weights, size
+        self.channels, self.grid, self._last = at.channels, at.grid, at.last
         self.trunk = trunk
         self.weights_sha256 = state_sha256(trunk.state_dict())
-        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", 1 / (255 * torch.tensor(spec.std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -102,15 +113,16 @@ class Backbone(nn.Module):
 
     def last_block_parameters(self) -> list[nn.Parameter]:
         """The parameters that `--fine-tune last` trains: those of the last block before the map."""
-        last = BACKBONES[self.name].taps[self.tap].last
-        return [parameter for child in last for parameter in self.trunk.get_submodule(child).parameters()]
+        return [
+            parameter for child in self._last for parameter in self.trunk.get_submodule(child).parameters()
+        ]
 
 
 def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> Backbone:
     """The backbone called `name`, cut off at `tap`, in eval mode and channels-last on the CPU.
 
     Args:
-        name: a key of `BACKBONES`.
+        name: a key of `BACKBONES`, or the folder of a vision transformer in Hugging Face's layout.
         tap: which map; empty for the last one.
         weights: `pretrained` (fetched or installed), a path to a .pth or .safetensors state dict, or `random`
             (the same random weights every time).
@@ -119,8 +131,11 @@ def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> B
         UsageError: no such backbone or tap.
         WeightsError: the weights are not to be had, or are not this backbone's.
     """
+    if name not in BACKBONES and Path(name).is_dir():
+        return _of_folder(Path(name), tap, weights)
     if name not in BACKBONES:
-        raise UsageError(f"no backbone {name!r}", f"Known are: {', '.join(BACKBONES)}")
+        known = f"Known are: {', '.join(BACKBONES)}, and folders of a vision transformer"
+        raise UsageError(f"no backbone {name!r}", known)
     spec = BACKBONES[name]
     if tap not in spec.taps:
         raise UsageError(f"{name} has no tap {tap!r}", f"Known are: {', '.join(map(repr, spec.taps))}")
@@ -131,8 +146,17 @@ def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> B
     else:
         state = spec.pretrained() if weights == "pretrained" else _read_state(Path(weights), spec.expected)
         _load(network, state, weights, spec.expected)
-    trunk = _cut(network, spec.taps[tap].layer).to(memory_format=torch.channels_last)
-    return Backbone(name, tap, trunk, weights)
+    at = spec.taps[tap]
+    trunk = _cut(network, at.layer).to(memory_format=torch.channels_last)
+    return Backbone(name, tap, trunk, weights, at, size=spec.size, mean=spec.mean, std=spec.std)
+
+
+def _of_folder(folder: Path, tap: str, weights: str) -> Backbone:
+    from mvsent.features.vision_transformer import load_vision_transformer
+
+    if tap or weights != "pretrained":
+        raise UsageError(f"{folder}: has its own weights and one map", "Leave --weights and --tap out")
+    return load_vision_transformer(folder)
 
 
 def fused(backbone: Backbone) -> Backbone:

@@ -35,8 +35,8 @@ def _read(path: Path) -> dict[str, str]:
         if path.suffix == ".parquet":
             table = pq.read_table(path, columns=["id", "caption"])
             rows = zip(table["id"].to_pylist(), table["caption"].to_pylist(), strict=True)
-            return {str(id): caption or "" for id, caption in rows}
-        with path.open(encoding="utf-8", newline="") as file:
+            return {str(id): str(caption or "") for id, caption in rows}
+        with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
             return {line["id"]: line["caption"] or "" for line in lines}
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:

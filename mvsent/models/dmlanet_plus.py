@@ -86,7 +86,7 @@ class DMLANetPlus(nn.Module):
         self.members = nn.ModuleList(_Member(sizes, options) for _ in range(options.members))
 
     def forward(self, batch: Batch) -> Output:
-        """Logits `[B, n_classes]`; attention `channel`, `spatial`, `regions` and `words` of the first member."""
+        """Logits `[B, n_classes]`; attention `channel`, `spatial`, `regions`, `words` of the first member."""
         words, mask = self.embedding(batch)
         outputs: list[Output] = [member(batch, words, mask) for member in self.members]
         logits = torch.stack([output.logits for output in outputs]).logsumexp(dim=0)  # of probabilities

@@ -65,7 +65,7 @@ class Logistic(nn.Module):
         n_features = sizes.channels + (sizes.text_size or sizes.word_size) + sizes.n_lexicon
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("std", torch.ones(n_features))
-        self.linear = nn.Linear(n_features, sizes.n_classes).requires_grad_(False)
+        self.linear = nn.Linear(n_features, sizes.n_classes)
 
     def forward(self, batch: Batch) -> Output:
         """Logits `[B, n_classes]`."""

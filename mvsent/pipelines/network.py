@@ -4,7 +4,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -19,6 +19,7 @@ from mvsent.shards.atomic import atomic_write
 
 MODEL = "model.safetensors"
 VOCABULARY = "vocabulary.txt"
+TRAINED_PARAMETERS = "trained_parameters"  # in the metadata of a saved network
 
 
 def build_network(run: RunFolder, inputs: Inputs, vectors: torch.Tensor) -> nn.Module:
@@ -59,10 +60,24 @@ def build_network(run: RunFolder, inputs: Inputs, vectors: torch.Tensor) -> nn.M
 
 
 def save_network(network: nn.Module, path: Path) -> None:
-    """Write every weight of `network` to a safetensors file."""
+    """Write every weight of `network` to a safetensors file, and how many of them were trained."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    n_trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     with atomic_write(path) as file:
-        file.write(save(state))
+        file.write(save(state, {TRAINED_PARAMETERS: str(n_trained)}))
+
+
+def trained_parameters(path: Path) -> int | None:
+    """How many parameters of a saved network were trained; None where the file does not say.
+
+    Raises: RunError when it is no safetensors file.
+    """
+    try:
+        with safe_open(path, "pt") as file:  # its header alone is read
+            told = (file.metadata() or {}).get(TRAINED_PARAMETERS)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: not a saved network ({error})", "Train that fold again") from None
+    return None if told is None else int(told)
 
 
 def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, Vocabulary]:

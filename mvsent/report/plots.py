@@ -1,4 +1,4 @@
-"""Pictures for a paper: ROC and precision-recall curves (Fig. 4), training curves (Fig. 5), confusion matrix.
+"""Pictures for a paper: ROC and precision-recall curves (Fig. 4), training curves (Fig. 5), confusion, bars.
 
 Every function returns a matplotlib `Figure` that belongs to nobody else: pyplot's global state is not used.
 Colours are Okabe and Ito's, made for colour-blind readers; line styles tell the curves apart in grey.
@@ -55,6 +55,16 @@ _DOT: dict[str, Any] = {
     "color": "#D55E00",
     "markeredgecolor": "white",
     "markeredgewidth": 0.5,
+}
+_BARS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_DIAMOND: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "D",
+    "markersize": 4,
+    "color": "black",
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.6,
+    "zorder": 5,
 }
 _NO_DATE = {"Date": None, "Creator": None}
 _COLUMN = 3.45  # inches: one column of a two-column paper
@@ -152,6 +162,49 @@ def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
+
+
+@mpl.rc_context(_STYLE)
+def accuracy_bars(accuracies: Mapping[str, Mapping[str, Summary]], published: Mapping[str, float]) -> Figure:
+    """Accuracy of each system: a bar a protocol, with the 95% interval; a diamond is the paper's number.
+
+    Args:
+        accuracies: system → protocol → the summary of its accuracy; the first system is on top.
+        published: system → the accuracy that its paper prints.
+    """
+    systems = list(accuracies)
+    protocols = list(dict.fromkeys(name for of in accuracies.values() for name in of))
+    height = 0.8 / len(protocols)
+    inches = 0.9 + len(systems) * (0.12 + 0.11 * len(protocols))
+    figure = Figure(figsize=(2 * _COLUMN, inches), layout="constrained")
+    axes = figure.subplots()
+    for i, protocol in enumerate(protocols):
+        places = [k for k, system in enumerate(systems) if protocol in accuracies[system]]
+        y = np.array(places) + (i - (len(protocols) - 1) / 2) * height
+        _bars(axes, y, [accuracies[systems[k]][protocol] for k in places], height, i, protocol)
+    if published:
+        rows = [systems.index(system) for system in published]
+        axes.plot(list(published.values()), rows, **_DIAMOND, label="published")
+    axes.set(xlim=(0, 1.09), ylim=(len(systems) - 0.5, -0.5), xlabel="Accuracy")
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_yticks(range(len(systems)), systems)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.92", linewidth=0.5)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=len(protocols) + 1)
+    return figure
+
+
+def _bars(
+    axes: Axes, y: Floats, summaries: Sequence[Summary], height: float, number: int, label: str
+) -> None:
+    mean, low, high = (np.array([s[part] for s in summaries], float) for part in ("mean", "low", "high"))
+    colour = _BARS[number % len(_BARS)]
+    spread = np.maximum([mean - low, high - mean], 0)
+    error = {"elinewidth": 0.8, "capsize": 1.5, "ecolor": "0.25"}
+    axes.barh(y, mean, height, color=colour, xerr=spread, error_kw=error, label=label)
+    for place, end, value in zip(y, high, mean, strict=True):
+        axes.text(end + 0.012, place, f"{100 * value:.1f}", va="center", fontsize=5.5)
 
 
 @mpl.rc_context(_STYLE)

@@ -1,0 +1,96 @@
+"""A folder with a CLIP-style or plain vision transformer as a backbone: its patches are the regions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvsent.errors import WeightsError
+from mvsent.features.backbones import HALF, Backbone, Tap, state_sha256
+from mvsent.features.hugging_face import half_of, layers_of, load_model
+
+PREPROCESSOR = "preprocessor_config.json"
+
+
+class Patches(nn.Module):
+    """The last states of a vision transformer's patches, as a map."""
+
+    def __init__(self, transformer: nn.Module, side: int) -> None:
+        """`side`: patches along an edge of the picture."""
+        super().__init__()
+        self.transformer, self.side = transformer, side
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """`[B, 3, size, size]`, normalised → `[B, hidden, side, side]`, row by row as the picture is."""
+        states: Tensor = self.transformer(pixel_values=pixels).last_hidden_state
+        # Class and register tokens come before the patches.
+        patches = states[:, states.shape[1] - self.side**2 :]
+        return patches.transpose(1, 2).reshape(len(pixels), -1, self.side, self.side)
+
+
+def load_vision_transformer(folder: Path) -> Backbone:
+    """The image half of the model in `folder`, in eval mode on the CPU.
+
+    Size, mean and standard deviation are those of `preprocessor_config.json`; without it, the model's own
+    size and one half. Pictures are squashed to the square, as for every backbone, and not cropped.
+
+    Raises: WeightsError where transformers is missing, or the folder holds no such model.
+    """
+    settings = _preprocessor(folder)
+    transformer = half_of(load_model(folder), "vision_model")
+    try:
+        config: Any = transformer.config
+        size = _size(settings) or int(config.image_size)
+        mean, std = _normalisation(settings)
+        trunk = Patches(transformer, size // int(config.patch_size)).eval()
+        name, layers = layers_of(trunk)
+        with torch.inference_mode():
+            _, channels, *grid = trunk(torch.zeros(1, 3, size, size)).shape
+    except Exception as error:  # a model of another kind fails wherever it is unlike
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise WeightsError(
+            f"{folder}: holds no vision transformer ({first})",
+            "Give the folder of a ViT, or of a CLIP-style model with a vision half",
+        ) from None
+    tap = Tap(name, channels, (grid[0], grid[1]), (f"{name}.{len(layers) - 1}",))
+    found = Backbone(folder.resolve().name, "", trunk, "pretrained", tap, size=size, mean=mean, std=std)
+    # Unlike a known backbone's, the normalisation is a file's too, and may change under the same weights.
+    found.weights_sha256 = state_sha256(trunk.state_dict() | {"mean": found.mean, "scale": found.scale})
+    return found
+
+
+def _preprocessor(folder: Path) -> dict[str, Any]:
+    path = folder / PREPROCESSOR
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path}: is no JSON object", "Restore it, or leave it out")
+    return found
+
+
+def _size(settings: dict[str, Any]) -> int | None:
+    """The side of the square that the model was trained on.
+
+    >>> _size({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}})
+    224
+    """
+    size = settings.get("crop_size") or settings.get("size")
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    return int(size) if size else None
+
+
+def _normalisation(settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels in 0..1, red green blue."""
+    if settings.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean, std = (settings.get(name) or HALF for name in ("image_mean", "image_std"))
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"{PREPROCESSOR} has no mean and deviation of three colours")
+    return tuple(map(float, mean)), tuple(map(float, std))

@@ -1,0 +1,193 @@
+"""Run the systems of the paper's tables on the same rows and folds: the job behind `mvsent benchmark`."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from mvsent.errors import Interrupted, MvsentError, UsageError
+from mvsent.pipelines.benchmark_plan import Asked, Cell, plan
+from mvsent.pipelines.benchmark_results import Document, collect, write_results
+from mvsent.pipelines.evaluate import evaluate
+from mvsent.pipelines.inputs import compute_device
+from mvsent.pipelines.train import train
+from mvsent.report.benchmark import replace_block
+from mvsent.shards.staging import locked
+
+log = logging.getLogger("mvsent")
+
+Outcome = tuple[Cell, str]
+"""A cell that was run, and why it failed; empty when it did not."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark found; `document` is the content of `results.json`."""
+
+    document: Document
+    files: list[Path]
+    failures: dict[str, str]
+
+
+def benchmark(
+    asked: Asked,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    into: Path | None = None,
+    command: Sequence[str] = (),
+    quiet: bool = False,
+) -> Benchmark:
+    """Every cell is a finished run in `asked.out`, and the tables of all of them lie beside.
+
+    A finished cell is not repeated, a begun one is continued. A cell that fails stops no other.
+
+    Args:
+        asked: what to compare.
+        jobs: cells that run at once, each in a process of its own if there are several.
+        overwrite: replace cells that were made with other settings.
+        into: a Markdown file whose block of results is replaced.
+        command: what was typed, to stand above the tables.
+        quiet: no progress.
+
+    Raises:
+        UsageError: as `plan`; a cell that was made with other settings; `into` without the block's marks.
+        Interrupted: Ctrl-C; what is finished stays.
+    """
+    cells = plan(asked)
+    compute_device(asked.common.device)
+    refuse_other_settings(cells, overwrite=overwrite)
+    if into:
+        replace_block(read_text(into), "")
+    with locked(asked.out / ".lock"):
+        failures = run_cells(cells, jobs, quiet=quiet)
+        document = collect(asked, cells, failures, command)
+        files = write_results(document, asked.out, into)
+    return Benchmark(
+        document, files, {cell.name: failures[cell.path] for cell in cells if cell.path in failures}
+    )
+
+
+def refuse_other_settings(cells: Sequence[Cell], *, overwrite: bool) -> None:
+    """Raises: UsageError for a cell that is there already, made otherwise than it is now asked for."""
+    for cell in cells:
+        if not overwrite and (changed := cell.changes()):
+            raise UsageError(
+                f"{cell.path}: was made with other settings ({', '.join(changed)})",
+                "Give another --out, or replace it with --overwrite",
+            )
+
+
+def read_text(path: Path) -> str:
+    """The text of `path`. Raises: UsageError where there is no such file, or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--into {path}: cannot be read ({error})", "Name a Markdown file") from None
+
+
+def run_cells(cells: Sequence[Cell], jobs: int, *, quiet: bool) -> dict[Path, str]:
+    """Every cell that is not finished is run; the reason of each that failed, by its folder.
+
+    Raises: Interrupted on Ctrl-C.
+    """
+    todo = [cell for cell in cells if cell.state != "finished"]
+    log.info("%d cells, %d of them to run", len(cells), len(todo))
+    outcomes = (
+        in_processes(todo, jobs) if jobs > 1 else ((cell, run_cell(cell, quiet=quiet)) for cell in todo)
+    )
+    failures, started = {}, time.monotonic()
+    try:
+        for done, (cell, failure) in enumerate(outcomes, 1):
+            if failure:
+                failures[cell.path] = failure
+            minutes = (time.monotonic() - started) / 60
+            told = f"FAILED: {failure}" if failure else "done"
+            log.info("[%d of %d, %.0f min] %s: %s", done, len(todo), minutes, cell.name, told)
+    except KeyboardInterrupt:
+        finished = sum(cell.state == "finished" for cell in cells)
+        raise Interrupted(f"interrupted: {finished} of {len(cells)} cells are finished") from None
+    return failures
+
+
+def run_cell(cell: Cell, *, quiet: bool) -> str:
+    """The cell is a finished, evaluated run; or why it is not, in one line."""
+    state = cell.state
+    resume, overwrite = state == "begun", state == "other settings"
+    try:
+        train(cell.settings, out=cell.path, resume=resume, overwrite=overwrite, quiet=quiet)
+        evaluate(cell.path, [], quiet=quiet)
+    except MvsentError as error:
+        return str(error)
+    except Exception as error:  # whatever is wrong with one model, the others go on
+        log.exception("%s", cell.name)
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
+    """Run `jobs` cells at once, each in a process of its own; outcomes as they come.
+
+    A process that is killed costs its cell only. Left early, the iterator ends those that still run.
+    """
+    context = multiprocessing.get_context("spawn")  # torch and its threads do not survive a fork
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    waiting, running = deque(cells), dict[Connection, tuple[Cell, SpawnProcess]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                cell = waiting.popleft()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(sender, _with_threads(cell, threads)))
+                process.start()
+                sender.close()  # the child's end alone is open: its death is an end of file
+                running[receiver] = (cell, process)
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                cell, process = running.pop(ready)
+                yield cell, _outcome(ready, process)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+            process.join()
+
+
+def _with_threads(cell: Cell, threads: int) -> Cell:
+    if cell.settings.threads:
+        return cell
+    return replace(cell, settings=cell.settings.model_copy(update={"threads": threads}))
+
+
+def _outcome(receiver: Connection, process: SpawnProcess) -> str:
+    try:
+        failure: str = receiver.recv()
+    except EOFError:
+        process.join()
+        return f"its process ended with code {process.exitcode}; the same command continues it"
+    process.join()
+    return failure
+
+
+def _child(sender: Connection, cell: Cell) -> None:
+    """What a process does: one cell, quietly. It ends with its parent, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not at once: locks and semaphores are given back
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.basicConfig(format=f"{cell.name}: %(message)s", level=logging.WARNING)
+    sender.send(run_cell(cell, quiet=True))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,307 @@
+"""The document of a benchmark as tables: Markdown, CSV, LaTeX, and a short one for the terminal."""
+
+import csv
+import io
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvsent.errors import UsageError
+from mvsent.report.tables import UNDEFINED, aligned, interval, mean_std, percent
+
+Document = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+
+_TITLES = {"2": "Table II", "3": "Table III", "4": "Table IV", "all": "All systems"}
+_PLAIN = ("dataset", "table", "system", "model", "ablation", "kind", "fidelity", "protocol", "split_sha256")
+_MEASURES = ("accuracy", "f1_weighted", "f1_macro")
+_OTHERS = ("parameters", "seconds", "p", "leak", "failure")
+
+
+class Grid:
+    """A table with a line a system, its protocols side by side."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self.protocols = list(dict.fromkeys(row["protocol"] for row in table["rows"]))
+        self.lines: dict[str, dict[str, Row]] = {}
+        """System → protocol → row."""
+        for row in table["rows"]:
+            self.lines.setdefault(row["system"], {})[row["protocol"]] = row
+        self.pairs = [p for p in self.protocols if f"grouped-{p}" in self.protocols]
+        """The plain protocols whose grouped one is here too."""
+
+    def header(self) -> list[str]:
+        """The titles of the columns."""
+        of_protocols = [
+            title
+            for protocol in self.protocols
+            for title in (f"{protocol}: accuracy (95 % interval)", "F1 weighted", "F1 macro", "p")
+        ]
+        leaks = ["leak" if len(self.pairs) == 1 else f"leak, {protocol}" for protocol in self.pairs]
+        return [
+            "system",
+            "fidelity",
+            "published accuracy / F1",
+            *of_protocols,
+            *leaks,
+            "parameters",
+            "seconds",
+        ]
+
+    def cells(self) -> list[list[str]]:
+        """The lines, as a reader sees them."""
+        return [self._line(by_protocol) for by_protocol in self.lines.values()]
+
+    def _line(self, by_protocol: Mapping[str, Row]) -> list[str]:
+        first = next(iter(by_protocol.values()))
+        cells = [first["system"], first["fidelity"], _published(first)]
+        for protocol in self.protocols:
+            cells += _measured(by_protocol.get(protocol))
+        cells += [_points(by_protocol[p]["leak"] if p in by_protocol else None) for p in self.pairs]
+        parameters = [row["parameters"] for row in by_protocol.values() if row["parameters"] is not None]
+        seconds = [row["seconds"] for row in by_protocol.values() if row["seconds"] is not None]
+        return [
+            *cells,
+            f"{parameters[0]:,}" if parameters else UNDEFINED,
+            f"{sum(seconds):.0f}" if seconds else UNDEFINED,
+        ]
+
+
+def _published(row: Row) -> str:
+    numbers = [row["published_accuracy"], row["published_f1"]]
+    if numbers == [None, None]:
+        return UNDEFINED
+    return " / ".join(UNDEFINED if number is None else f"{number:.2f}" for number in numbers)
+
+
+def _measured(row: Row | None) -> list[str]:
+    if row is None:
+        return [UNDEFINED] * 4
+    if row["failure"]:
+        return ["failed", *[UNDEFINED] * 3]
+    accuracy = f"{mean_std(row['accuracy'])} ({interval(row['accuracy'])})"
+    return [accuracy, mean_std(row["f1_weighted"]), mean_std(row["f1_macro"]), _p_value(row["p"])]
+
+
+def _p_value(p: float | None) -> str:
+    """A p-value with three decimals.
+
+    >>> _p_value(0.0312), _p_value(0.00002), _p_value(None)
+    ('0.031', '<0.001', '–')
+    """
+    if p is None:
+        return UNDEFINED
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _points(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:+.2f}"
+
+
+def title(table: Mapping[str, Any]) -> str:
+    """`mvsa-single, Table II`."""
+    return f"{table['dataset']}, {_TITLES[table['table']]}"
+
+
+def caption(document: Document, table: Mapping[str, Any]) -> str:
+    """By what protocol, split and seed the numbers were made, and what the columns mean."""
+    grid = Grid(table)
+    splits = [_split(table, protocol) for protocol in grid.protocols]
+    seeds = sorted({row["seed"] for row in table["rows"]})
+    settings = [f"{key}={value}" for key, value in document["settings"].items()]
+    sentences = [
+        f"Protocol: {'; '.join(splits)}",
+        f"Seed: {', '.join(map(str, seeds))}",
+        f"Settings other than the defaults: {', '.join(settings)}" if settings else "",
+        "In percent, mean ± standard deviation over folds; the interval is a bootstrap of the test rows",
+        f"p: corrected resampled t-test of the accuracy against {document['against']} on the same folds",
+        "leak: accuracy by the plain protocol minus by the grouped one, in points" if grid.pairs else "",
+        "Parameters are those that were trained; seconds are those of all trainings of the line, "
+        "without the shared features",
+    ]
+    return ". ".join(filter(None, sentences)) + "."
+
+
+def _split(table: Mapping[str, Any], protocol: str) -> str:
+    rows = [row for row in table["rows"] if row["protocol"] == protocol]
+    shas = list(dict.fromkeys(row["split_sha256"] for row in rows if row["split_sha256"]))
+    n_folds = max(len(row["folds"]) for row in rows)
+    if not shas:
+        return protocol
+    return f"{protocol} (split {', '.join(shas)}, {n_folds} {'fold' if n_folds == 1 else 'folds'})"
+
+
+def notes(table: Mapping[str, Any]) -> list[str]:
+    """What the evaluations say must be known before quoting a number, each with the systems it is about."""
+    about: dict[str, list[str]] = {}
+    for row in table["rows"]:
+        for note in row["notes"]:
+            about.setdefault(note, []).append(row["system"])
+    everyone = {row["system"] for row in table["rows"] if row["folds"]}
+    return [
+        note if set(systems) == everyone else f"{note} ({', '.join(dict.fromkeys(systems))})"
+        for note, systems in about.items()
+    ]
+
+
+def failures(table: Mapping[str, Any]) -> list[str]:
+    """Each failed row with its reason."""
+    return [
+        f"{row['system']}, {row['protocol']}: {row['failure']}" for row in table["rows"] if row["failure"]
+    ]
+
+
+def render_markdown(document: Document) -> str:
+    """The command, then each table under its title, with its caption, what failed, and notes.
+
+    Columns of text go to the left, those of numbers to the right.
+    """
+    parts = []
+    if document["command"]:
+        parts.append(f"```\n{shlex.join(document['command'])}\n```")
+    for table in document["tables"]:
+        grid = Grid(table)
+        rule = ["---", "---", *["---:"] * (len(grid.header()) - 2)]
+        body = [_markdown_line(cells) for cells in (grid.header(), rule, *grid.cells())]
+        parts += [f"### {_markdown(title(table))}", "\n".join(body), _markdown(caption(document, table))]
+        for what, lines in (("Failed", failures(table)), ("Notes", notes(table))):
+            if lines:
+                parts.append(f"{what}:\n\n" + "\n".join(f"- {_markdown(line)}" for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_markdown, cells))} |"
+
+
+def _markdown(text: str) -> str:
+    r"""`text` as Markdown shows it literally.
+
+    >>> _markdown("a|b *c* d_e <f>")
+    'a\\|b \\*c\\* d\\_e \\<f\\>'
+    """
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def render_csv(document: Document) -> str:
+    """Every row of every table; shares from 0 to 1, published numbers in percent, the leak in points."""
+    measures = [f"{name}_{part}" for name in _MEASURES for part in ("mean", "std", "low", "high")]
+    header = [*_PLAIN, "seed", "n_folds", "published_accuracy", "published_f1", *measures, *_OTHERS]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for table in document["tables"]:
+        for row in table["rows"]:
+            flat = {f"{m}_{part}": value for m in _MEASURES for part, value in (row[m] or {}).items()}
+            writer.writerow({**row, **flat, "table": table["table"], "n_folds": len(row["folds"]) or None})
+    return text.getvalue()
+
+
+def render_latex(document: Document) -> str:
+    """Each table as a `table*` as wide as the page, with the columns of the Markdown."""
+    parts = ["% \\usepackage{booktabs,graphicx}"]
+    for table in document["tables"]:
+        grid = Grid(table)
+        header, *lines = [" & ".join(map(latex, cells)) + r" \\" for cells in (grid.header(), *grid.cells())]
+        told = ". ".join([title(table), caption(document, table), *failures(table), *notes(table)])
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table*}",
+                    r"\centering",
+                    rf"\caption{{{latex(told)}}}",
+                    r"\resizebox{\textwidth}{!}{%",
+                    rf"\begin{{tabular}}{{ll{'r' * (len(grid.header()) - 2)}}}",
+                    r"\toprule",
+                    header,
+                    r"\midrule",
+                    *lines,
+                    r"\bottomrule",
+                    r"\end{tabular}}",
+                    r"\end{table*}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "\n": " ",
+}
+
+
+def latex(text: str) -> str:
+    r"""`text` as LaTeX prints it literally.
+
+    >>> latex("50 % of a_b ± 1")
+    '50 \\% of a\\_b $\\pm$ 1'
+    """
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def render_terminal(document: Document) -> str:
+    """Each table with accuracy and weighted F1 alone: the files have the rest."""
+    parts = []
+    for table in document["tables"]:
+        grid = Grid(table)
+        columns = [title for protocol in grid.protocols for title in (protocol, "F1 weighted")]
+        header = ["accuracy, percent", "published", *columns, *["leak"] * len(grid.pairs)]
+        lines = [_short_line(grid, by_protocol) for by_protocol in grid.lines.values()]
+        parts += [f"{title(table)}\n\n{aligned(header, lines)}", *failures(table)]
+    return "\n\n".join(parts)
+
+
+def _short_line(grid: Grid, by_protocol: Mapping[str, Row]) -> list[str]:
+    first = next(iter(by_protocol.values()))
+    published = first["published_accuracy"]
+    cells = [first["system"], UNDEFINED if published is None else percent(published / 100)]
+    for protocol in grid.protocols:
+        row = by_protocol.get(protocol)
+        if row is None or row["failure"]:
+            cells += ["failed" if row else UNDEFINED, UNDEFINED]
+        else:
+            cells += [mean_std(row["accuracy"]), mean_std(row["f1_weighted"])]
+    return [*cells, *(_points(by_protocol[p]["leak"] if p in by_protocol else None) for p in grid.pairs)]
+
+
+def accuracies(
+    table: Mapping[str, Any],
+) -> tuple[dict[str, dict[str, Mapping[str, float | None]]], dict[str, float]]:
+    """System → protocol → accuracy, without what failed; and system → published accuracy, from 0 to 1."""
+    found: dict[str, dict[str, Mapping[str, float | None]]] = {}
+    published = {}
+    for row in table["rows"]:
+        if row["accuracy"]:
+            found.setdefault(row["system"], {})[row["protocol"]] = row["accuracy"]
+            if row["published_accuracy"] is not None:
+                published[row["system"]] = row["published_accuracy"] / 100
+    return found, published
+
+
+def replace_block(text: str, block: str) -> str:
+    """`text` with `block` between its two marks, instead of what is there.
+
+    >>> replace_block(f"a\\n{BEGIN}\\nold\\n{END}\\nb", "new\\n").splitlines()[2:-2]
+    ['', 'new', '']
+
+    Raises: UsageError where one of the marks is missing.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UsageError(
+            f"--into: the file lacks {BEGIN if not begin else END}",
+            f"Write {BEGIN} and {END} where to put it",
+        )
+    return f"{before}{BEGIN}\n\n{block.strip()}\n\n{END}{after}"

@@ -1,0 +1,332 @@
+"""`mvsent train` with encoders, links and models that are fitted in their own way."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from mvsent.cli import app
+from mvsent.config import TrainSettings
+from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError, WeightsError
+from mvsent.features.transformer import load_text_encoder
+from mvsent.learn.batches import Examples
+from mvsent.learn.finetune import ThroughEncoders
+from mvsent.learn.loop import Fold, Trainer, parameter_groups
+from mvsent.models.batch import Batch, Batches, Output
+from mvsent.pipelines.anps import train_anps
+from mvsent.pipelines.evaluate import evaluate
+from mvsent.pipelines.predictor import predict_dataset
+from mvsent.pipelines.train import train
+from mvsent.shards.reader import Dataset
+from tests.conftest import write_dataset
+from tests.drawing import draw_pairs
+from tests.tiny_models import write_bert, write_clip
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MVSENT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_bert(folder / "bert")
+    write_clip(folder / "clip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty pairs of six owners with a tag each, found by the queries of three adjective-noun pairs."""
+    pairs = draw_pairs(60, prefix="linked")
+    columns = {
+        "owner": [f"owner {row % 6}" for row in range(60)],
+        "tags": [[f"tag {row % 5}"] for row in range(60)],
+        "query": [("sunny day", "plain street", "sad song")[row % 3] for row in range(60)],
+    }
+    for name, values in columns.items():
+        at = pairs.schema.get_field_index(name)
+        pairs = pairs.set_column(at, pairs.schema.field(at), pa.array(values, pairs.schema.field(at).type))
+    return write_dataset(tmp_path_factory.mktemp("data") / "linked", pairs)
+
+
+def settings(dataset: Path, models: Path, **changes: object) -> TrainSettings:
+    quick = {
+        "model": "dmlanet",
+        "backbone": str(models / "clip"),
+        "words": str(models / "bert"),
+        "text_vector": "none",
+        "lexicon": "none",
+        "epochs": 2,
+        "batch_size": 16,
+        "folds": [0],
+        "options": {"hidden": 16},
+        "threads": 1,
+    }
+    return TrainSettings(dataset=str(dataset), **{**quick, **changes})
+
+
+def assert_judged_as_in_training(run: Path, dataset: Path) -> None:
+    opened = Dataset.open(dataset)
+    fresh = predict_dataset(run, 0, opened, quiet=True)
+    saved = pq.read_table(run / "fold-0" / "predictions.parquet")
+    rows = [opened.ids.index(i) for i in saved["id"].to_pylist()]
+    assert abs(fresh[rows, 2] - saved["p_positive"].to_numpy()).max() < 1e-4
+
+
+def test_words_through_a_frozen_transformer_are_judged_as_in_training(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    run = train(settings(small_dataset, models), out=tmp_path / "run", quiet=True).run
+    weights = load_file(run / "fold-0" / "model.safetensors")
+    assert not any(name.startswith(("transformer.", "backbone.")) for name in weights)
+    assert_judged_as_in_training(run, small_dataset)
+
+
+@pytest.mark.parametrize("how_much", ["last", "all"])
+def test_fine_tuning_words_changes_only_the_parameters_that_it_may(
+    small_dataset: Path, models: Path, tmp_path: Path, how_much: str
+) -> None:
+    chosen = settings(small_dataset, models, fine_tune_words=how_much)
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    start = "transformer.transformer."
+    tuned = load_file(run / "fold-0" / "model.safetensors")
+    pretrained = load_text_encoder(str(models / "bert")).transformer.state_dict()
+    assert {name.removeprefix(start) for name in tuned if name.startswith(start)} == pretrained.keys()
+    changed = {name for name, before in pretrained.items() if (tuned[start + name] != before).any()}
+    assert any("layer.1." in name for name in changed)
+    assert all("layer.1." in name for name in changed) == (how_much == "last")
+    assert_judged_as_in_training(run, small_dataset)
+
+
+def test_a_fold_starts_from_the_pretrained_words_and_a_resumed_run_repeats_it(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    chosen = settings(small_dataset, models, fine_tune_words="last", folds=[0, 1])
+    both = train(chosen, out=tmp_path / "both", quiet=True).run
+    expected = load_file(both / "fold-1" / "model.safetensors")
+    alone = train(chosen.model_copy(update={"folds": [1]}), out=tmp_path / "alone", quiet=True).run
+    shutil.rmtree(both / "fold-1")
+    train(TrainSettings(), out=both, resume=True, quiet=True)
+    for run in (alone, both):
+        weights = load_file(run / "fold-1" / "model.safetensors")
+        assert all((weights[name] == expected[name]).all() for name in expected)
+
+
+def test_a_tuned_run_judges_another_dataset_and_notices_another_encoder(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    bert = write_bert(tmp_path / "bert")
+    chosen = settings(small_dataset, models, words=str(bert), fine_tune_words="last", epochs=1)
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    other = write_dataset(tmp_path / "other", draw_pairs(12, prefix="other"))
+    found = evaluate(run, [], other, quiet=True)
+    assert found.document["folds"][0]["n_test"] == 12
+    shutil.rmtree(bert)
+    write_bert(bert, seed=1)
+    with pytest.raises(RunError, match="encoder is another one now than in training"):
+        predict_dataset(run, 0, Dataset.open(other), quiet=True)
+
+
+def test_a_table_of_vectors_cannot_be_fine_tuned_as_a_transformer(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    chosen = settings(small_dataset, models, words="random", fine_tune_words="all")
+    with pytest.raises(UsageError, match="--fine-tune-words: --words random is a table of vectors"):
+        train(chosen, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_encoders_learn_at_their_own_rate() -> None:
+    encoder = nn.Linear(2, 2)
+    network = ThroughEncoders(nn.Linear(2, 3), list(encoder.parameters()), transformer=encoder)
+    groups = parameter_groups(network, TrainSettings(learning_rate=0.1, encoder_learning_rate=0.002))
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(0.1, 2), (0.002, 2)]
+
+
+class Recorder(nn.Module):
+    """A constant answer with a penalty in training; it keeps the rows that it is fitted on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.seen: dict[str, list[float]] = {}
+
+    def forward(self, batch: Batch) -> Output:
+        logits = self.bias.expand(len(batch.target), -1)
+        return Output(logits, penalty=torch.tensor(5.0) if self.training else None)
+
+    def note(self, name: str, rows: Batches) -> None:
+        self.seen[name] = [number for batch in rows() for number in batch.lexicon[:, 0].tolist()]
+
+
+class SettledRecorder(Recorder):
+    def settle(self, validation: Batches) -> None:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.note("validation", validation)
+
+
+class SolvedRecorder(Recorder):
+    def solve(self, train: Batches, validation: Batches) -> None:
+        self.note("train", train)
+        self.note("validation", validation)
+
+
+def recorded(network: Recorder, tmp_path: Path) -> tuple[list, Recorder]:
+    """Rows 0 to 7 train, 8 and 9 validate, the others test; each carries its number."""
+    numbers = np.arange(12, dtype=np.float32)[:, None]
+    rows = Examples(target=np.arange(12) % 3, lexicon=numbers)
+    chosen = TrainSettings(batch_size=3, epochs=1, learning_rate=1e-9)
+    trainer = Trainer(network, rows, chosen, torch.device("cpu"))
+    return trainer.fit(Fold(0, np.arange(8), np.arange(8, 10)), tmp_path / "c.pt"), network
+
+
+def test_what_is_settled_is_settled_on_the_validation_rows_alone(tmp_path: Path) -> None:
+    _, network = recorded(SettledRecorder(), tmp_path)
+    assert network.seen == {"validation": [8, 9]}
+
+
+def test_what_is_solved_is_solved_on_training_and_validation_rows_alone(tmp_path: Path) -> None:
+    _, network = recorded(SolvedRecorder(), tmp_path)
+    assert network.seen == {"train": list(range(8)), "validation": [8, 9]}
+
+
+def test_a_penalty_is_added_in_training_and_only_there(tmp_path: Path) -> None:
+    (record,), _ = recorded(Recorder(), tmp_path)
+    assert record.train_loss == pytest.approx(np.log(3) + 5, abs=1e-4)
+    assert record.validation_loss == pytest.approx(np.log(3), abs=1e-4)
+
+
+def test_what_is_settled_through_encoders_is_the_model_on_encoded_batches() -> None:
+    class Model(SettledRecorder):
+        def settle(self, validation: Batches) -> None:
+            self.shapes: list[Tensor] = [batch.word_vectors for batch in validation()]
+
+    class Encoder(nn.Module):
+        def forward(self, numbers: Tensor, mask: Tensor) -> Tensor:
+            return numbers.unsqueeze(-1).float() * mask.unsqueeze(-1)
+
+    network = ThroughEncoders(Model(), [], transformer=Encoder())
+    batch = Batch(tokens=torch.tensor([[4, 5]]), word_mask=torch.tensor([[True, False]]))
+    network.settle(lambda: [batch])
+    assert network.model.shapes[0].tolist() == [[[4.0], [0.0]]]
+
+
+@pytest.mark.parametrize("words", ["random", "bert"])
+def test_dmaf_is_trained_settled_saved_and_loaded(
+    small_dataset: Path, models: Path, tmp_path: Path, words: str
+) -> None:
+    chosen = settings(
+        small_dataset, models, model="dmaf", words=words if words == "random" else str(models / words)
+    )
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    late = load_file(run / "fold-0" / "model.safetensors")["late"]
+    assert late.sum() == pytest.approx(1)
+    assert not torch.allclose(late, torch.full((3,), 1 / 3))
+    assert_judged_as_in_training(run, small_dataset)
+
+
+def test_logistic_is_solved_saved_and_loaded_with_a_sentence_encoder_and_a_lexicon(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("vaderSentiment")
+    chosen = settings(
+        small_dataset,
+        models,
+        model="logistic",
+        options={"c": "0.01,1"},
+        text_vector=str(models / "bert"),
+        lexicon="vader",
+    )
+    result = train(chosen, out=tmp_path / "run", quiet=True)
+    assert result.folds[0].epochs == 1
+    assert load_file(result.run / "fold-0" / "model.safetensors")["linear.weight"].shape == (3, 12 + 16 + 4)
+    assert_judged_as_in_training(result.run, small_dataset)
+    with pytest.raises(UsageError, match="logistic is solved, not trained in steps"):
+        train(chosen.model_copy(update={"fine_tune_words": "last"}), out=tmp_path / "tuned", quiet=True)
+
+
+@pytest.mark.parametrize(("model", "option"), [("ahrm", ("graph", "tags")), ("hdf", ("links", "owner"))])
+@pytest.mark.parametrize("words", ["random", "bert"])
+def test_links_are_read_where_there_are_any_and_asked_for_by_name_where_not(
+    linked: Path, small_dataset: Path, models: Path, tmp_path: Path, model: str, option: tuple, words: str
+) -> None:
+    changes = {
+        "model": model,
+        "options": {"hidden": 16, option[0]: option[1]},
+        "words": words if words == "random" else str(models / words),
+    }
+    result = train(settings(linked, models, **changes), out=tmp_path / "run", quiet=True)
+    assert result.folds[0].epochs == 2
+    with pytest.raises(DatasetError, match=rf"has no {option[1]}, which link its rows"):
+        train(settings(small_dataset, models, **changes), out=tmp_path / "none", quiet=True)
+
+
+def test_hsan_reads_captions_of_a_file(small_dataset: Path, models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("id,caption\n" + "".join(f"drawn:{i},a sunny day\n" for i in range(0, 60, 2)))
+    for words in ("random", str(models / "bert")):
+        chosen = settings(small_dataset, models, model="hsan", words=words, captions=str(path), epochs=1)
+        run = train(chosen, out=tmp_path / f"run-{Path(words).name}", quiet=True).run
+        assert_judged_as_in_training(run, small_dataset)
+
+
+def test_a_second_backbone_is_the_scene(small_dataset: Path, models: Path, tmp_path: Path) -> None:
+    chosen = settings(
+        small_dataset, models, model="multisentinet", scene_backbone=str(models / "clip"), epochs=1
+    )
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    assert_judged_as_in_training(run, small_dataset)
+
+
+def test_anp_detectors_are_trained_measured_and_read_by_sentibank(
+    linked: Path, small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("vaderSentiment")
+    out, backbone = tmp_path / "anps.safetensors", str(models / "clip")
+    printed = CliRunner().invoke(
+        app, ["train-anps", str(linked), "--out", str(out), "--backbone", backbone, "--json"]
+    )
+    assert printed.exit_code == 0, printed.output
+    document = json.loads(printed.stdout)
+    assert (document["n_anps"], document["n_train"], document["n_test"]) == (3, 48, 6)
+    assert 0 <= document["top_1"] <= document["top_5"] == 1
+    with pytest.raises(OutputExistsError, match="Replace it with --overwrite"):
+        train_anps(linked, out, backbone=backbone, quiet=True)
+    chosen = settings(
+        small_dataset, models, model="sentibank", options={}, anps=str(out), lexicon="vader", epochs=1
+    )
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    assert load_file(run / "fold-0" / "model.safetensors")["classifier.weight"].shape == (3, 3 + 4)
+    assert_judged_as_in_training(run, small_dataset)
+    other = chosen.model_copy(update={"backbone": str(write_clip(tmp_path / "other", seed=1))})
+    with pytest.raises(WeightsError, match="read another backbone than"):
+        train(other, out=tmp_path / "other-run", quiet=True)
+
+
+def test_a_dataset_that_no_query_found_has_no_anps(small_dataset: Path, models: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no query found its rows.*mvsent build-flickr"):
+        train_anps(small_dataset, tmp_path / "a.safetensors", backbone=str(models / "clip"), quiet=True)
+
+
+def test_every_setting_of_training_is_a_flag() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).stdout
+    apart = {"dataset": "DATASET", "options": "--option "}
+    for name in TrainSettings.model_fields:
+        assert apart.get(name, f"--{name.replace('_', '-')}") in shown, name
