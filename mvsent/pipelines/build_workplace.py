@@ -25,7 +25,10 @@ FLICKR_BEGAN = date(2004, 2, 10)
 _UNIMPORTANT = {"endpoint", "token_url", "quota_per_hour", "images_per_second", "concurrency"}
 """Settings that may change between the runs of one crawl: they decide how fast it goes, and where."""
 
-_OURS = {CRAWL_FILE, f"{CRAWL_FILE}-wal", f"{CRAWL_FILE}-shm", PARTS, "data", "README.md", REJECTED_FILE}
+_DATABASE = {CRAWL_FILE, *(f"{CRAWL_FILE}-{kind}" for kind in ("wal", "shm", "journal"))}
+"""SQLite's files: until the first commit it keeps a journal, from there on a WAL with its index."""
+
+_OURS = {*_DATABASE, PARTS, "data", "README.md", REJECTED_FILE}
 
 
 @contextmanager

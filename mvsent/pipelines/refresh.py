@@ -24,7 +24,7 @@ from mvsent.pipelines.build_fetch import rejected_table
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
-from mvsent.shards.staging import locked, staged
+from mvsent.shards.staging import lock_file, locked, recover, staged
 from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
 from mvsent.sources.failures import RequestRefused
 from mvsent.sources.flickr import FlickrClient
@@ -57,6 +57,9 @@ def refresh(
     """
     endpoint_place(endpoint)
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    if folder.parent.is_dir():
+        with locked(lock_file(folder)):
+            recover(folder)  # one that was killed between its two renames left the dataset without its name
     dataset = Dataset.open(folder)
     strangers = [id for id in dataset.ids if not id.startswith("flickr:")]
     if strangers:
