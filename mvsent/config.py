@@ -5,6 +5,7 @@ with `_` for `-`; the environment variable of `[train] batch_size` is `MVSENT_TR
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -52,7 +53,7 @@ class BuildSettings(Settings):
     max_pairs: int = Field(default=0, ge=0)  # pairs kept at most; 0: all
     text_fields: tuple[Literal["title", "description", "tags"], ...] = ("description",)
     mask_query: bool = False
-    language: str = Field(default="any", pattern="^([a-z]{2}|any)$")  # ISO 639-1
+    language: str = "any"  # ISO 639-1
     query_conflict: Literal["drop", "first", "mean"] = "drop"
     min_sentiment: float = Field(default=0.0, ge=0)  # on the scale of the lexicon
     size: int = Field(
@@ -76,6 +77,13 @@ class BuildSettings(Settings):
             return value
         return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
+    @field_validator("language")
+    @classmethod
+    def _is_told_apart(cls, value: str) -> str:
+        if value != "any" and value not in LANGUAGES:
+            raise ValueError(f"should be any or one of {', '.join(LANGUAGES)}")
+        return value
+
     @field_validator("text_fields")
     @classmethod
     def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,11 +97,18 @@ class FlickrSettings(BuildSettings):
 
     anps: str = ""  # a lexicon file; empty: the 1200 ANPs of SentiBank
     per_query: int = Field(default=500, ge=0)
-    language: str = Field(default="en", pattern="^([a-z]{2}|any)$")
+    language: str = "en"
     since: date | None = None  # of the upload, UTC, inclusive; None: Flickr's first
     until: date | None = None  # inclusive; None: when the crawl began
-    license: str = Field(default="", pattern=r"^\d{1,3}(,\d{1,3})*$|^$")  # Flickr's numbers; empty: all
+    license: str = ""  # Flickr's numbers; empty: all
     safe: Literal["safe", "moderate", "restricted"] = "safe"
+
+    @field_validator("license")
+    @classmethod
+    def _is_numbers(cls, value: str) -> str:
+        if value and not re.fullmatch(r"\d{1,3}(,\d{1,3})*", value):
+            raise ValueError("should be Flickr's licence numbers, as 4,5,9,10")
+        return value
 
 
 class GettySettings(BuildSettings):
@@ -160,6 +175,16 @@ class TrainSettings(Settings):
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+LANGUAGES = (
+    *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et"),
+    *("eu", "fa", "fi", "fr", "ga", "gl", "he", "hi", "hr", "hu", "id", "is", "it"),
+    *("ja", "ka", "ko", "lt", "lv", "mk", "ms", "nl", "no", "pl", "pt", "ro", "ru"),
+    *("sk", "sl", "sq", "sr", "sv", "ta", "th", "tl", "tr", "uk", "ur", "vi", "zh"),
+)
+"""The languages of texts that are told apart (ISO 639-1): the identifier knows 140, among them many that few
+captions are in, which short ones would be taken for."""
 
 
 S = TypeVar("S", bound=Settings)

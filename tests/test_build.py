@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from mvsent.cli import app
 from mvsent.config import FlickrSettings
 from mvsent.curate.images import ImageFacts
-from mvsent.errors import InputError, OutputExistsError, UsageError
+from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
 from mvsent.fetch import Dropped, Fetched
 from mvsent.pairs import Reason
-from mvsent.pipelines.build import BuildResult, build_flickr
+from mvsent.pipelines.build import BuildResult, _Stage, build_flickr
 from mvsent.pipelines.keys import api_key
 from mvsent.pipelines.refresh import refresh
 from mvsent.pipelines.spool import Spool
@@ -443,3 +443,42 @@ def test_a_spool_that_was_cut_off_loses_only_its_last_record(tmp_path: Path, cut
         spool.add(outcome(3))
     with Spool(path) as spool:
         assert spool.get("flickr:3") == outcome(3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--since", "2021-01-01", "--until", "2020-01-01"], "is after --until"),
+        (["--language", "xx"], "--language: should be any or one of"),
+        (["--license", "CC0"], "--license: should be Flickr's licence numbers"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_build_would_refuse(flags: list[str], said: str) -> None:
+    printed = cli("build-flickr", "--dry-run", *flags)
+    assert printed.exit_code == 2
+    assert said in printed.stderr
+
+
+def test_an_unfinished_build_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "crawl.sqlite").touch()
+    with pytest.raises(DatasetError, match="continues by the same command"):
+        Dataset.open(tmp_path)
+
+
+def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
+    replay: Replay, tmp_path: Path
+) -> None:
+    build_flickr(tmp_path / "flickr", flickr_settings(replay, tmp_path), SecretStr(KEY), quiet=True)
+    page = (tmp_path / "flickr" / "README.md").read_text()
+    assert "Labels are weak" in page and "6 queries were asked" in page
+    assert "| lexicon_sha256 |" in page and "| query_conflict | drop |" in page
+
+
+def test_a_stage_leaves_a_trace_where_nobody_sees_a_bar(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mvsent.pipelines.build.LOG_EVERY_S", 0.0)
+    caplog.set_level("INFO", "mvsent")
+    with _Stage("fetch", 10, 0, "candidates", hidden=True) as stage:
+        stage.to(4, "3 pictures")
+    assert "fetch: 4 of 10 candidates, 3 pictures" in caplog.text

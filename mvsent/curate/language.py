@@ -3,16 +3,9 @@
 from functools import cache
 from typing import Any
 
+from mvsent.config import LANGUAGES
 from mvsent.curate.text import plain_words
 
-LANGUAGES = (
-    *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et"),
-    *("eu", "fa", "fi", "fr", "ga", "gl", "he", "hi", "hr", "hu", "id", "is", "it"),
-    *("ja", "ka", "ko", "lt", "lv", "mk", "ms", "nl", "no", "pl", "pt", "ro", "ru"),
-    *("sk", "sl", "sq", "sr", "sv", "ta", "th", "tl", "tr", "uk", "ur", "vi", "zh"),
-)
-"""What is told apart (ISO 639-1): the model's 140 include many that few captions are in, which short ones
-would be taken for."""
 UNDETERMINED = "und"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.schema import card_features
@@ -11,9 +12,11 @@ _TERMS = {
 research: ask its authors for a copy instead of passing this one on, and delete what a tweet's author
 deletes.""",
     "flickr": """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each
-picture keeps its owner's licence, given in the column `license`; remove what its owner asks to remove.""",
+picture keeps its owner's licence, given in the column `license`; remove what its owner removes, as
+`mvsent refresh` does.""",
     "getty": """Pictures and captions belong to Getty Images and its contributors. Its licence restricts
-machine-learning use: read your agreement before you train on them, and do not pass them on.""",
+machine-learning use: read your agreement before you train on them, and do not pass them on. Pictures of the
+search may carry a watermark. Unless a lexicon was given, the keywords are not the paper's, but a reconstruction.""",
 }
 
 _LOADING = """```python
@@ -30,14 +33,34 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
         f"# {manifest.name}",
         f"Pairs of image and text with a sentiment, written by mvsent {manifest.mvsent_version}.",
         _LOADING,
-        "## Labels\n\n" + _table(("label", "pairs"), manifest.labels),
+        "## Labels\n\n" + _labels(manifest),
         "## Where the rows went\n\n" + _funnel(manifest),
     ]
+    parts.append("## Settings\n\n" + _table(("setting", "value"), _settings(manifest.settings)))
     if licenses:
         parts.append("## Licences\n\n" + _table(("licence", "pairs"), dict(sorted(licenses.items()))))
     if terms := _terms(manifest.name):
         parts.append("## Terms\n\n" + terms)
     return "\n\n".join(parts) + "\n"
+
+
+def _labels(manifest: Manifest) -> str:
+    table = _table(("label", "pairs"), manifest.labels)
+    if "queries" not in manifest.settings:
+        return table
+    return f"""{table}
+
+Labels are weak: each is the sign of the score of the query that found the picture (columns `query`,
+`query_sentiment`), and not what anyone saw in it. {manifest.settings["queries"]} queries were asked."""
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that were set to something, as text."""
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in settings.items()
+        if value not in ("", None, [])
+    }
 
 
 def _front_matter(manifest: Manifest) -> str:
@@ -69,9 +92,9 @@ def _funnel(manifest: Manifest) -> str:
     return _table(("rows", "number"), rows) + "\n\nEvery dropped row and its reason is in `rejected.parquet`."
 
 
-def _table(header: tuple[str, str], rows: Mapping[str, int]) -> str:
+def _table(header: tuple[str, str], rows: Mapping[str, int | str]) -> str:
     lines = [f"| {header[0]} | {header[1]} |", "|---|---:|"]
-    lines += [f"| {_cell(name)} | {number} |" for name, number in rows.items()]
+    lines += [f"| {_cell(name)} | {_cell(str(value))} |" for name, value in rows.items()]
     return "\n".join(lines)
 
 

@@ -50,6 +50,7 @@ LICENSES = {
     "9": "CC0 1.0",
     "10": "Public Domain Mark 1.0",
 }
+_NEW_KEY = "Put a valid one into FLICKR_API_KEY; the same command then continues"
 _LAST_SECOND = 253_402_300_799  # of the year 9999: datetime knows no later one
 
 
@@ -248,7 +249,10 @@ class FlickrClient:
         """The cause behind Flickr's code."""
         message = answers.excerpt(failure.message, self._transport.secrets)
         if is_bad_key(failure.code):
-            return BadKey(f"Flickr does not accept the key: {message}", "Put a valid one into FLICKR_API_KEY")
+            return BadKey(
+                f"Flickr does not accept the key: {message}",
+                _NEW_KEY,
+            )
         if is_retryable(failure.code):
             return RetryLater(None, f"Flickr answers with code {failure.code}: {message}")
         return RequestRefused(f"Flickr refuses the request with code {failure.code}: {message}")
@@ -308,7 +312,10 @@ def _status_failure(answer: Answer, name: str, now: float) -> SourceFailure:
     if answer.status == 429 or answer.status >= 500:
         return RetryLater(retry_after(answer.headers, now), f"{name} answers with HTTP {answer.status}")
     if answer.status == 401:
-        return BadKey(f"{name} does not accept the key (HTTP 401)", "Put a valid one into FLICKR_API_KEY")
+        return BadKey(
+            f"{name} does not accept the key (HTTP 401)",
+            _NEW_KEY,
+        )
     if answer.status == 403:
         return AccessRevoked(f"{name} refuses access (HTTP 403)", "Ask Flickr about the key, then continue")
     return BadAnswer(f"{name} answers with HTTP {answer.status}")

@@ -210,6 +210,12 @@ class Frontier:
         return since, until
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What the crawl was begun with."""
+        begun: dict[str, Any] = json.loads(self._meta("settings"))
+        return begun
+
+    @property
     def n_queries(self) -> int:
         return self._count("SELECT count(*) FROM queries")
 

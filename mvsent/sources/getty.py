@@ -35,6 +35,7 @@ from mvsent.sources.failures import (
 
 ENDPOINT = "https://api.gettyimages.com/v3"
 TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
+_NEW_KEY = "Put a valid one into GETTY_API_KEY; the same command then continues"
 MAX_PAGE_SIZE = 100
 FIELDS = (
     "id,title,caption,artist,license_model,date_created,max_dimensions,referral_destinations,"
@@ -170,7 +171,10 @@ def parse_failure(answer: Answer, now: float, secrets: Sequence[str] = ()) -> So
     elif status == 429 or status >= 500 or (status == 403 and "per second" in lower):
         failure = RetryLater(wait_s, f"Getty answers with HTTP {status}: {said}")
     elif status == 403 and "inactive" in lower:
-        failure = BadKey(f"Getty does not accept the key: {said}", "Put a valid one into GETTY_API_KEY")
+        failure = BadKey(
+            f"Getty does not accept the key: {said}",
+            _NEW_KEY,
+        )
     elif status in (401, 403):
         next_step = "Ask Getty about the key, then run the same command"
         failure = AccessRevoked(f"Getty refuses access (HTTP {status}): {said}", next_step)
