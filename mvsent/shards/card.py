@@ -15,8 +15,8 @@ deletes.""",
 picture keeps its owner's licence, given in the column `license`; remove what its owner removes, as
 `mvsent refresh` does.""",
     "getty": """Pictures and captions belong to Getty Images and its contributors. Its licence restricts
-machine-learning use: read your agreement before you train on them, and do not pass them on. Pictures of the
-search may carry a watermark. Unless a lexicon was given, the keywords are not the paper's, but a reconstruction.""",
+machine-learning use: read your agreement before you train on them, and do not pass them on. Pictures may
+carry a watermark. Unless a lexicon was given, the keywords are not the paper's but a reconstruction.""",
 }
 
 _LOADING = """```python
