@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,6 +28,9 @@ OTHER_VARIABLES = {
     "MVSENT_GETTY_ENDPOINT",
     "MVSENT_GETTY_TOKEN_URL",
 }
+
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Settings(BaseModel):
@@ -62,8 +66,8 @@ class BuildSettings(Settings):
     min_side: int = Field(default=64, ge=1)  # pixels of the shorter side
     near_duplicates: Literal["keep", "drop"] = "keep"
     endpoint: str = ""
-    quota_per_hour: int = Field(default=3600, ge=1)  # calls of the API
-    images_per_second: float = Field(default=50.0, ge=0)  # from one host; 0: no limit
+    quota_per_hour: int = Field(default=3600, ge=1, le=10_000_000)  # calls of the API
+    images_per_second: float = Field(default=50.0, ge=0, allow_inf_nan=False)  # from one host; 0: no limit
     concurrency: int = Field(default=32, ge=1, le=512)  # downloads at once
     shard_size: int = Field(default=1000, ge=1)  # rows
     max_pixels: int = Field(default=100_000_000, ge=1)  # per image
@@ -82,6 +86,13 @@ class BuildSettings(Settings):
     def _is_told_apart(cls, value: str) -> str:
         if value != "any" and value not in LANGUAGES:
             raise ValueError(f"should be any or one of {', '.join(LANGUAGES)}")
+        return value
+
+    @field_validator("images_per_second")
+    @classmethod
+    def _is_none_or_a_rate(cls, value: float) -> float:
+        if 0 < value < 0.001:
+            raise ValueError("should be 0, for no limit, or at least 0.001")
         return value
 
     @field_validator("text_fields")
@@ -103,10 +114,21 @@ class FlickrSettings(BuildSettings):
     license: str = ""  # Flickr's numbers; empty: all
     safe: Literal["safe", "moderate", "restricted"] = "safe"
 
+    @field_validator("since", "until", mode="before")
+    @classmethod
+    def _is_a_day(cls, value: object) -> object:
+        """A number would be taken for seconds."""
+        if value is None or type(value) is date:
+            return value
+        if isinstance(value, str) and _DAY.fullmatch(value):
+            with suppress(ValueError):
+                return date.fromisoformat(value)
+        raise ValueError("should be a day as 2020-12-31")
+
     @field_validator("license")
     @classmethod
     def _is_numbers(cls, value: str) -> str:
-        if value and not re.fullmatch(r"\d{1,3}(,\d{1,3})*", value):
+        if value and not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", value):
             raise ValueError("should be Flickr's licence numbers, as 4,5,9,10")
         return value
 

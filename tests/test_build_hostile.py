@@ -20,7 +20,7 @@ import pytest
 
 from mvsent.cli import app, exit_code
 from mvsent.config import FlickrSettings
-from mvsent.errors import DatasetError
+from mvsent.errors import DatasetError, StorageError
 from mvsent.limits import HOUR_S, TokenBucket
 from mvsent.pipelines import build as pipeline
 from mvsent.pipelines.build import BuildResult
@@ -35,6 +35,7 @@ from tests.building import (
     SENTIMENTS,
     Watched,
     build,
+    files_of,
     flickr_settings,
     getty_settings,
     small_world,
@@ -248,6 +249,38 @@ def test_a_fault_of_a_picture_that_passes_leaves_no_trace(
     assert rows(built(replay, tmp_path).folder) == undisturbed["flickr"]
 
 
+# When nobody answers
+
+
+@pytest.mark.parametrize("n_pictures", [0, 10, 20])
+def test_an_outage_loses_no_picture_and_the_same_command_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], n_pictures: int
+) -> None:
+    monkeypatch.setattr("mvsent.fetch.client.backoff", lambda attempt, *, base_s: 0.0)
+    with Replay(small_world(photos=6)) as replay:
+        port = int(replay.address.rpartition(":")[2])
+        settings = flickr_settings(replay, tmp_path)
+        expected = files_of(build(tmp_path / "undisturbed", settings).folder)
+        replay.requests = requests = Watched()
+        requests.count_anew(lambda n: n > len(SENTIMENTS) + n_pictures and hang_up(replay))
+        assert exit_code(lambda: build(tmp_path / "out", settings)) == 3
+    for _ in range(2):  # it lasts
+        assert exit_code(lambda: build(tmp_path / "out", settings)) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert all("the network or 127.0.0.1 is unreachable" in line for line in said)
+    assert all("The same command continues" in line for line in said)
+    with Replay(small_world(photos=6), port=port):
+        assert files_of(build(tmp_path / "out", settings).folder) == expected
+
+
+def hang_up(replay: Replay) -> None:
+    """The stand-in is gone; so is the connection of the request that is being answered."""
+    if not replay.stopped.is_set():
+        replay.stop()
+    raise ConnectionAbortedError
+
+
 # What lies in the folder
 
 
@@ -269,6 +302,42 @@ def test_a_crawl_that_cannot_go_on_is_kept_until_its_owner_wants_it_begun_anew(
     assert not replay.requests
     result = build(tmp_path / "flickr", flickr_settings(replay, tmp_path), overwrite=True)
     assert rows(result.folder) == undisturbed["flickr"]
+
+
+def test_a_crawl_that_another_program_holds_is_never_thrown_away(
+    replay: Replay, tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay.faults = Faults(revoked_after=3)
+    with pytest.raises(AccessRevoked):
+        built(replay, tmp_path)
+    replay.faults = Faults()
+    crawl = tmp_path / "flickr" / "crawl.sqlite"
+    monkeypatch.setattr(frontier.sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    with closing(sqlite3.connect(crawl, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError, match=r"crawl\.sqlite: database is locked.*end it or wait"):
+            build(tmp_path / "flickr", flickr_settings(replay, tmp_path), overwrite=True)
+    result = build(tmp_path / "flickr", flickr_settings(replay, tmp_path), overwrite=True)
+    assert rows(result.folder) == undisturbed["flickr"]
+    assert replay.calls["flickr.photos.search"] == len(SENTIMENTS) + 1  # it went on
+
+
+def test_a_disk_that_fails_is_no_reason_to_throw_a_crawl_away(
+    replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise error
+
+    crawl = tmp_path / "flickr" / "crawl.sqlite"
+    crawl.parent.mkdir()
+    crawl.write_bytes(b"a crawl")
+    monkeypatch.setattr(frontier.sqlite3, "connect", fail)
+    with pytest.raises(StorageError, match=r"disk I/O error\. See to the disk"):
+        build(tmp_path / "flickr", flickr_settings(replay, tmp_path), overwrite=True)
+    assert crawl.read_bytes() == b"a crawl"
 
 
 # Keys

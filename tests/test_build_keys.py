@@ -154,7 +154,7 @@ main()
 @pytest.mark.parametrize(
     ("source", "place"),
     [
-        ("flickr", "requests:Session.send"),
+        ("flickr", "httpx:Client.send"),
         ("flickr", "mvsent.sources.crawl:follow_up"),
         ("getty", "httpx:Client.send"),
         ("getty", "mvsent.sources.getty:parse_token"),

@@ -183,7 +183,9 @@ def refresh(
     ] = None,
     endpoint: FlickrEndpoint = None,
     key_file: KeyFile = None,
-    quota_per_hour: Quota = None,
+    quota_per_hour: Annotated[
+        int, typer.Option("--quota-per-hour", min=1, max=options.MAX_CALLS_PER_HOUR, help="Calls of the API.")
+    ] = 3600,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -204,7 +206,7 @@ def refresh(
         folder or Path("data", "flickr"),
         api_key("FLICKR_API_KEY", key_file),
         endpoint=endpoint or "",
-        quota_per_hour=quota_per_hour or 3600,
+        quota_per_hour=quota_per_hour,
         quiet=quiet,
     )
     document = {"folder": str(result.folder), "asked": result.n_asked, "removed": result.removed}

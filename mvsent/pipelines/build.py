@@ -33,7 +33,13 @@ from mvsent.lexicons import Term, load_anps, load_keywords, select
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
 from mvsent.pipelines.build_assemble import assemble, clear, n_kept
-from mvsent.pipelines.build_fetch import fetch_partition, part_path, rejected_path, rejected_table
+from mvsent.pipelines.build_fetch import (
+    fetch_partition,
+    finished_parts,
+    part_path,
+    rejected_path,
+    rejected_table,
+)
 from mvsent.pipelines.build_workplace import PARTS, open_frontier, workplace
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
@@ -71,8 +77,8 @@ def build_flickr(
         name: the dataset's; the paper's figures stand beside those of `flickr` and `getty` alone.
         workers: threads that check pictures; 0 is one a core.
 
-    Raises: UsageError or OutputExistsError before anything is done; Interrupted, SourceFailure or OSError
-        on the way: the same call then goes on.
+    Raises: UsageError or OutputExistsError before anything is done; Interrupted, SourceFailure,
+        Unreachable or OSError on the way: the same call then goes on.
     """
     client = FlickrClient(key.get_secret_value(), endpoint=settings.endpoint or None)
     source = FlickrSearch(client, settings.license, SAFE[settings.safe])
@@ -84,6 +90,7 @@ def build_getty(
     name: str = "getty", overwrite: bool = False, workers: int = 0, quiet: bool = False,
 ) -> BuildResult:  # fmt: skip
     """Folder `out` holds a finished dataset of what Getty finds for the keywords; see `build_flickr`."""
+    endpoint_place(settings.token_url, "--token-url")
     client = GettyClient(
         key.get_secret_value(),
         secret.get_secret_value() if secret else None,
@@ -140,8 +147,8 @@ def _build(
     return BuildResult(out, Manifest.load(out))
 
 
-def endpoint_place(endpoint: str) -> frozenset[tuple[str, int]]:
-    """The host and port that `--endpoint` names, which alone may be inside this network.
+def endpoint_place(endpoint: str, option: str = "--endpoint") -> frozenset[tuple[str, int]]:
+    """The host and port that `option` names; those of `--endpoint` alone may be inside this network.
 
     >>> sorted(endpoint_place("http://127.0.0.1:8000/services/rest/")), endpoint_place("")
     ([('127.0.0.1', 8000)], frozenset())
@@ -154,11 +161,11 @@ def endpoint_place(endpoint: str) -> frozenset[tuple[str, int]]:
         parts = urlsplit(endpoint)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     except ValueError:
-        raise UsageError("--endpoint: not an address", "Give one like https://HOST/PATH") from None
+        raise UsageError(f"{option}: not an address", "Give one like https://HOST/PATH") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError("--endpoint: not an http address", "Give one like https://HOST/PATH")
+        raise UsageError(f"{option}: not an http address", "Give one like https://HOST/PATH")
     if "@" in parts.netloc or parts.query:
-        raise UsageError("--endpoint: holds a name, a password or parameters", "Leave them out")
+        raise UsageError(f"{option}: holds a name, a password or parameters", "Leave them out")
     return frozenset({(parts.hostname, port)})
 
 
@@ -268,7 +275,7 @@ def _fetch(
         for index, numbers in enumerate(partitions(frontier, settings)):
             if stop.is_set():
                 raise Interrupted
-            if settings.max_pairs and n_kept(_parts(folder), settings) >= settings.max_pairs:
+            if settings.max_pairs and n_kept(finished_parts(folder), settings) >= settings.max_pairs:
                 return
             part = part_path(folder, index)
             if part.exists():
@@ -278,14 +285,10 @@ def _fetch(
             fetch_partition(found, part, settings, policy, limits=limits, stop=stop, on_outcome=on_outcome)
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
-
-
 def _assemble(name: str, frontier: Frontier, work: Path, settings: BuildSettings, show: _Shown) -> None:
     """`work` is a finished dataset."""
     clear(work)
-    parts = _parts(work / PARTS)
+    parts = finished_parts(work / PARTS)
     _refuse_nothing(parts, settings, frontier)
     recorded = _recorded(settings, frontier)
     writer = DatasetWriter(work, name, settings=recorded, shard_size=settings.shard_size)

@@ -1,11 +1,16 @@
 """`README.md` of a dataset: what it holds, for people and for Hugging Face `datasets`."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.schema import card_features
+
+MAX_CHARACTERS = 100
+"""What the card repeats of a stranger's words."""
 
 _TERMS = {
     "mvsa": """Texts and pictures are tweets of MVSA and belong to their authors. MVSA is given out for
@@ -30,7 +35,7 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     """The text of the card. `licenses` counts the pictures under each licence, if any is known."""
     parts = [
         _front_matter(manifest),
-        f"# {manifest.name}",
+        f"# {_neutral(manifest.name)}",
         f"Pairs of image and text with a sentiment, written by mvsent {manifest.mvsent_version}.",
         _LOADING,
         "## Labels\n\n" + _labels(manifest),
@@ -38,7 +43,7 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     ]
     parts.append("## Settings\n\n" + _table(("setting", "value"), _settings(manifest.settings)))
     if licenses:
-        parts.append("## Licences\n\n" + _table(("licence", "pairs"), dict(sorted(licenses.items()))))
+        parts.append("## Licences\n\n" + _table(("licence", "pairs"), _neutral_counts(licenses)))
     if terms := _terms(manifest.name):
         parts.append("## Terms\n\n" + terms)
     return "\n\n".join(parts) + "\n"
@@ -57,7 +62,7 @@ Labels are weak: each is the sign of the score of the query that found the pictu
 def _settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """The settings that were set to something, as text."""
     return {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        name: _neutral(", ".join(map(str, value)) if isinstance(value, list) else str(value))
         for name, value in settings.items()
         if value not in ("", None, [])
     }
@@ -94,17 +99,26 @@ def _funnel(manifest: Manifest) -> str:
 
 def _table(header: tuple[str, str], rows: Mapping[str, int | str]) -> str:
     lines = [f"| {header[0]} | {header[1]} |", "|---|---:|"]
-    lines += [f"| {_cell(name)} | {_cell(str(value))} |" for name, value in rows.items()]
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    """`text` as one Markdown table cell: licences come from strangers.
+def _neutral_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts by neutral names, in their order; names that become the same are counted together."""
+    found: Counter[str] = Counter()
+    for name in sorted(counts):
+        found[_neutral(name)] += counts[name]
+    return found
 
-    >>> _cell("a | b")
-    'a \\\\| b'
+
+def _neutral(text: str) -> str:
+    """`text` from strangers as plain words in Markdown: no link, picture, markup or cell of a table.
+
+    >>> _neutral("[a](b) | <c>")
+    '\\\\[a\\\\]\\\\(b\\\\) \\\\| \\\\<c\\\\>'
     """
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return re.sub(r"([][()!`*_~&<>|\\])", r"\\\1", plain[:MAX_CHARACTERS])
 
 
 def _terms(name: str) -> str:
