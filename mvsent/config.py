@@ -5,8 +5,10 @@ with `_` for `-`; the environment variable of `[train] batch_size` is `MVSENT_TR
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,6 +28,9 @@ OTHER_VARIABLES = {
     "MVSENT_GETTY_ENDPOINT",
     "MVSENT_GETTY_TOKEN_URL",
 }
+
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Settings(BaseModel):
@@ -52,7 +57,7 @@ class BuildSettings(Settings):
     max_pairs: int = Field(default=0, ge=0)  # pairs kept at most; 0: all
     text_fields: tuple[Literal["title", "description", "tags"], ...] = ("description",)
     mask_query: bool = False
-    language: str = Field(default="any", pattern="^([a-z]{2}|any)$")  # ISO 639-1
+    language: str = "any"  # ISO 639-1
     query_conflict: Literal["drop", "first", "mean"] = "drop"
     min_sentiment: float = Field(default=0.0, ge=0)  # on the scale of the lexicon
     size: int = Field(
@@ -61,8 +66,8 @@ class BuildSettings(Settings):
     min_side: int = Field(default=64, ge=1)  # pixels of the shorter side
     near_duplicates: Literal["keep", "drop"] = "keep"
     endpoint: str = ""
-    quota_per_hour: int = Field(default=3600, ge=1)  # calls of the API
-    images_per_second: float = Field(default=50.0, ge=0)  # from one host; 0: no limit
+    quota_per_hour: int = Field(default=3600, ge=1, le=10_000_000)  # calls of the API
+    images_per_second: float = Field(default=50.0, ge=0, allow_inf_nan=False)  # from one host; 0: no limit
     concurrency: int = Field(default=32, ge=1, le=512)  # downloads at once
     shard_size: int = Field(default=1000, ge=1)  # rows
     max_pixels: int = Field(default=100_000_000, ge=1)  # per image
@@ -75,6 +80,20 @@ class BuildSettings(Settings):
         if not isinstance(value, str):
             return value
         return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+
+    @field_validator("language")
+    @classmethod
+    def _is_told_apart(cls, value: str) -> str:
+        if value != "any" and value not in LANGUAGES:
+            raise ValueError(f"should be any or one of {', '.join(LANGUAGES)}")
+        return value
+
+    @field_validator("images_per_second")
+    @classmethod
+    def _is_none_or_a_rate(cls, value: float) -> float:
+        if 0 < value < 0.001:
+            raise ValueError("should be 0, for no limit, or at least 0.001")
+        return value
 
     @field_validator("text_fields")
     @classmethod
@@ -89,11 +108,29 @@ class FlickrSettings(BuildSettings):
 
     anps: str = ""  # a lexicon file; empty: the 1200 ANPs of SentiBank
     per_query: int = Field(default=500, ge=0)
-    language: str = Field(default="en", pattern="^([a-z]{2}|any)$")
+    language: str = "en"
     since: date | None = None  # of the upload, UTC, inclusive; None: Flickr's first
     until: date | None = None  # inclusive; None: when the crawl began
-    license: str = Field(default="", pattern=r"^\d{1,3}(,\d{1,3})*$|^$")  # Flickr's numbers; empty: all
+    license: str = ""  # Flickr's numbers; empty: all
     safe: Literal["safe", "moderate", "restricted"] = "safe"
+
+    @field_validator("since", "until", mode="before")
+    @classmethod
+    def _is_a_day(cls, value: object) -> object:
+        """A number would be taken for seconds."""
+        if value is None or type(value) is date:
+            return value
+        if isinstance(value, str) and _DAY.fullmatch(value):
+            with suppress(ValueError):
+                return date.fromisoformat(value)
+        raise ValueError("should be a day as 2020-12-31")
+
+    @field_validator("license")
+    @classmethod
+    def _is_numbers(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", value):
+            raise ValueError("should be Flickr's licence numbers, as 4,5,9,10")
+        return value
 
 
 class GettySettings(BuildSettings):
@@ -167,6 +204,16 @@ class TrainSettings(Settings):
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+LANGUAGES = (
+    *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et"),
+    *("eu", "fa", "fi", "fr", "ga", "gl", "he", "hi", "hr", "hu", "id", "is", "it"),
+    *("ja", "ka", "ko", "lt", "lv", "mk", "ms", "nl", "no", "pl", "pt", "ro", "ru"),
+    *("sk", "sl", "sq", "sr", "sv", "ta", "th", "tl", "tr", "uk", "ur", "vi", "zh"),
+)
+"""The languages of texts that are told apart (ISO 639-1): the identifier knows 140, among them many that few
+captions are in, which short ones would be taken for."""
 
 
 S = TypeVar("S", bound=Settings)

@@ -5,6 +5,15 @@ An `MvsentError` reaches the user as one line on stderr, `mvsent: WHAT. NEXT`, a
 """
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with an escape for each character that a terminal would obey instead of show.
+
+    >>> printable("a\\nb\\x1b[31m\\u202e")
+    'a\\\\nb\\\\x1b[31m\\\\u202e'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class MvsentError(Exception):
     """A failure that the user can act on.
 
@@ -36,6 +45,17 @@ class Interrupted(MvsentError):
         super().__init__(what, next_step)
 
 
+class Unreachable(MvsentError):
+    """Nobody answers where pictures come from; nothing is decided about those that are left."""
+
+    exit_code = 3
+
+    def __init__(self, host: str, detail: str) -> None:
+        super().__init__(
+            f"the network or {host} is unreachable ({detail})", "The same command continues, once it is back"
+        )
+
+
 class OutputExistsError(UsageError):
     """The output already holds something finished, and `--overwrite` was not given."""
 
@@ -46,6 +66,10 @@ class InputError(MvsentError):
 
 class DatasetError(MvsentError):
     """A dataset folder is missing, unfinished, altered, or lacks what the command needs."""
+
+
+class StorageError(MvsentError):
+    """A file cannot be read or written as things are; what it holds may be sound."""
 
 
 class SplitError(MvsentError):

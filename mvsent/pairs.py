@@ -115,4 +115,7 @@ def pair_table(columns: Mapping[str, Any]) -> pa.Table:
 def _as_array(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values if values.type == kind else values.cast(kind)
+    if kind == IMAGE and None not in values:  # member by member, which takes a fraction of the time
+        members = [pa.array([value[field.name] for value in values], field.type) for field in kind]
+        return pa.StructArray.from_arrays(members, fields=list(kind))
     return pa.array(values, type=kind)

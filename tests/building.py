@@ -3,14 +3,17 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
-from mvsent.config import FlickrSettings
-from mvsent.sources.replay import KEY, Replay
+from mvsent.config import BuildSettings, FlickrSettings, GettySettings
+from mvsent.pipelines.build import BuildResult, build_flickr, build_getty
+from mvsent.sources.replay import KEY, SECRET, Replay
 from mvsent.sources.replay_world import World
 
 SENTIMENTS = {
@@ -22,6 +25,7 @@ SENTIMENTS = {
     "broken window": -1.0,
 }
 EPOCH = "1700000000"
+TOKEN_PATH = "/oauth2/token"
 
 
 def write_lexicon(path: Path, sentiments: Mapping[str, float] = SENTIMENTS) -> Path:
@@ -51,6 +55,30 @@ def flickr_settings(replay: Replay, folder: Path, **given: Any) -> FlickrSetting
     )
 
 
+def getty_settings(replay: Replay, folder: Path, **given: Any) -> GettySettings:
+    """Settings for the stand-in: no image limit."""
+    return GettySettings(
+        **{
+            "keywords": str(write_lexicon(folder / "lexicon.tsv")),
+            "endpoint": replay.getty_endpoint,
+            "token_url": replay.getty_token_url,
+            "images_per_second": 0,
+            "concurrency": 2,
+            "shard_size": 16,
+            **given,
+        }
+    )
+
+
+def build(out: Path, settings: BuildSettings, *, overwrite: bool = False) -> BuildResult:
+    """Build what the settings are for, with the stand-in's key."""
+    given: Any = {"overwrite": overwrite, "workers": 1, "quiet": True}
+    if isinstance(settings, GettySettings):
+        return build_getty(out, settings, SecretStr(KEY), SecretStr(SECRET), **given)
+    assert isinstance(settings, FlickrSettings)
+    return build_flickr(out, settings, SecretStr(KEY), **given)
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """The files of a finished dataset, without the crawl's own."""
     return {
@@ -60,31 +88,34 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def child_build(out: str, settings: dict[str, Any]) -> None:
-    """What a child process does: build, and exit as the command would."""
+def _nothing() -> None: ...
+
+
+def _child(call: Callable[[], object], before: Callable[[], object]) -> None:
+    """What a child process does: the call, and then exit as the command would."""
     from mvsent.cli import exit_code
-    from mvsent.pipelines.build import build_flickr
 
     os.environ["SOURCE_DATE_EPOCH"] = EPOCH
-    os._exit(
-        exit_code(
-            lambda: (
-                build_flickr(Path(out), FlickrSettings(**settings), SecretStr(KEY), workers=1, quiet=True)
-                and 0
-            )
-        )
-    )
+    before()
+    os._exit(exit_code(lambda: call() and 0))
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["mvsent.pipelines.build", "mvsent.cli", "tests.building"])
+_context.set_forkserver_preload(
+    ["mvsent.pipelines.build", "mvsent.pipelines.refresh", "mvsent.cli", "tests.building"]
+)
 
 
-def start_build(out: Path, settings: FlickrSettings) -> Any:
-    """A child process that builds; started in no time, since its modules are loaded once."""
-    process = _context.Process(target=child_build, args=(str(out), settings.model_dump()), daemon=True)
+def start(call: Callable[[], object], before: Callable[[], object] = _nothing) -> Any:
+    """A child process that makes the call after `before`; in no time, since its modules are loaded once."""
+    process = _context.Process(target=_child, args=(call, before), daemon=True)
     process.start()
     return process
+
+
+def start_build(out: Path, settings: BuildSettings) -> Any:
+    """A child process that builds."""
+    return start(partial(build, out, settings))
 
 
 def kill(process: Any) -> None:
@@ -93,8 +124,31 @@ def kill(process: Any) -> None:
         os.kill(process.pid, signal.SIGKILL)
 
 
+_SHOWING = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+def die_at_step(step: int, after: Path) -> None:
+    """From here on this process kills itself at its step number `step` that shows on the disk.
+
+    Steps are counted from 0, which is the first one that renames `after`.
+    """
+    n_left = step
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal n_left
+        if event in _SHOWING and (n_left < step or (event == "os.rename" and Path(arguments[0]) == after)):
+            n_left -= 1
+            if n_left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
 class Watched(list[Any]):
-    """The stand-in's list of requests, which calls `on_request` for each before it is answered."""
+    """The stand-in's list of requests, which calls `on_request` for each, numbered, before it is answered.
+
+    Requests for a token do not count.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,8 +157,9 @@ class Watched(list[Any]):
 
     def append(self, request: Any) -> None:
         super().append(request)
-        self.n += 1
-        self.on_request(self.n)
+        if not request.path.startswith(TOKEN_PATH):
+            self.n += 1
+            self.on_request(self.n)
 
     def count_anew(self, on_request: Callable[[int], object]) -> None:
         self.n, self.on_request = 0, on_request

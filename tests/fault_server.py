@@ -1,6 +1,7 @@
 """A server that answers with exactly the bytes a test wants, or with none, over real sockets on loopback."""
 
 import contextlib
+import re
 import socket
 import socketserver
 import threading
@@ -111,6 +112,10 @@ class _Handler(socketserver.BaseRequestHandler):
             if not more:
                 return
             head += more
+        head, _, body = head.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        while length and len(body) < int(length[1]):  # an answer before the end of it could be lost
+            body += self.request.recv(2**16) or bytes(int(length[1]))
         self.server.take(head.decode("latin-1"))(self.request)
 
 

@@ -1,13 +1,13 @@
 """Whole builds against the stand-in: what comes out, what is asked, what goes wrong, and what is left behind."""
 
 import json
-import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from mvsent.cli import app
 from mvsent.config import FlickrSettings, GettySettings
 from mvsent.curate.images import ImageFacts
-from mvsent.errors import InputError, OutputExistsError, UsageError
+from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
 from mvsent.fetch import Dropped, Fetched
 from mvsent.pairs import Reason
-from mvsent.pipelines.build import BuildResult, build_flickr, build_getty
+from mvsent.pipelines.build import BuildResult, _Stage, build_flickr, build_getty
 from mvsent.pipelines.keys import api_key
 from mvsent.pipelines.refresh import refresh
 from mvsent.pipelines.spool import Spool
@@ -31,13 +31,15 @@ from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked
 from mvsent.sources.failures import AccessRevoked, BadKey, DailyLimit
-from mvsent.sources.replay import KEY, SECRET, Replay
+from mvsent.sources.replay import KEY, Replay
 from mvsent.sources.replay_faults import Faults
 from tests.building import (
     SENTIMENTS,
     Watched,
+    build,
     files_of,
     flickr_settings,
+    getty_settings,
     small_world,
     start_build,
     write_lexicon,
@@ -58,22 +60,11 @@ def replay() -> Iterator[Replay]:
 
 
 def flickr(replay: Replay, folder: Path, *, overwrite: bool = False, **given: Any) -> BuildResult:
-    settings = flickr_settings(replay, folder, **given)
-    return build_flickr(
-        folder / "flickr", settings, SecretStr(KEY), overwrite=overwrite, workers=1, quiet=True
-    )
+    return build(folder / "flickr", flickr_settings(replay, folder, **given), overwrite=overwrite)
 
 
 def getty(replay: Replay, folder: Path, **given: Any) -> BuildResult:
-    settings = GettySettings(
-        keywords=str(write_lexicon(folder / "lexicon.tsv")),
-        endpoint=replay.getty_endpoint,
-        token_url=replay.getty_token_url,
-        images_per_second=0,
-        shard_size=16,
-        **given,
-    )
-    return build_getty(folder / "getty", settings, SecretStr(KEY), SecretStr(SECRET), workers=1, quiet=True)
+    return build(folder / "getty", getty_settings(replay, folder, **given))
 
 
 def rejected(folder: Path) -> dict[str, str]:
@@ -131,23 +122,6 @@ def test_no_picture_is_fetched_for_a_candidate_that_its_words_drop(replay: Repla
     assert replay.calls["image"] == result.manifest.funnel.input - n_dropped
 
 
-def test_the_key_is_nowhere_in_what_a_crawl_leaves_behind(
-    replay: Replay, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    replay.faults = Faults(api_500=0.3, api_html=0.3, fail_105=0.3)
-    flickr(replay, tmp_path)
-    replay.faults = Faults(revoked_after=1, getty_token=0.5)
-    with pytest.raises(AccessRevoked) as failure:
-        getty(replay, tmp_path)
-    left = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert any(path.name == "crawl.sqlite" for path in left)
-    for secret in (KEY, SECRET, "token1"):
-        assert not [path for path, data in left.items() if secret.encode() in data]
-        assert secret not in caplog.text
-        assert secret not in str(failure.value)
-
-
 def command(folder: Path, *arguments: str, key: str = KEY, **environment: str) -> Any:
     env = {name: value for name, value in os.environ.items() if "API_KEY" not in name}
     env |= {"FLICKR_API_KEY": key} if key else {}
@@ -183,7 +157,7 @@ def test_a_dry_run_asks_nothing_writes_nothing_and_needs_no_key(
     plan = json.loads(cli("build-flickr", *given, env={"FLICKR_API_KEY": None}).stdout)
     assert (plan["n_queries"], plan["n_positive"], plan["n_calls"]) == (1200, 738, 1200)
     assert plan["search_hours"] == pytest.approx(1 / 3)
-    assert json.loads(cli("build-getty", "--dry-run", "--json").stdout)["n_calls"] == 101 * 50
+    assert json.loads(cli("build-getty", "--dry-run", "--json").stdout)["n_calls"] == 101 * 100
     assert "20 min" in cli("build-flickr", "--dry-run").stdout
     assert not replay.requests and not list(tmp_path.iterdir())
 
@@ -275,6 +249,44 @@ def test_a_finished_dataset_is_replaced_only_when_asked_and_only_by_a_finished_o
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "models/network.bin", "data/notes.txt"])
+def test_a_finished_dataset_with_files_of_others_is_not_replaced_and_nothing_is_asked(
+    replay: Replay, tmp_path: Path, name: str
+) -> None:
+    work = flickr(replay, tmp_path).folder / name
+    work.parent.mkdir(exist_ok=True)
+    work.write_text("years of work")
+    replay.requests.clear()
+    with pytest.raises(UsageError, match=f"holds {Path(name).parts[0]}"):
+        flickr(replay, tmp_path, overwrite=True)
+    with pytest.raises(UsageError, match=f"holds {Path(name).parts[0]}"):
+        refresh(tmp_path / "flickr", SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+    assert work.read_text() == "years of work"
+    assert not replay.requests
+
+
+def test_a_folder_that_cannot_be_renamed_is_built_in_but_not_replaced_and_nothing_is_asked(
+    replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "flickr")
+    assert flickr(replay, tmp_path).manifest.funnel.adds_up
+    replay.requests.clear()
+    with pytest.raises(UsageError, match="is a mount point"):
+        flickr(replay, tmp_path, overwrite=True)
+    with pytest.raises(UsageError, match="is a mount point"):
+        refresh(tmp_path / "flickr", SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+    assert not replay.requests
+
+
+def test_a_place_where_no_folder_can_be_is_refused_by_name(replay: Replay, tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+    with pytest.raises(UsageError, match=r"notes: is a file, not a folder\. Name another --out"):
+        build(tmp_path / "notes" / "flickr", flickr_settings(replay, tmp_path))
+    with pytest.raises(UsageError, match="/: cannot be replaced"):
+        build(Path("/"), flickr_settings(replay, tmp_path))
+    assert not replay.requests
+
+
 def test_an_unfinished_crawl_of_other_settings_goes_on_only_as_it_began(
     replay: Replay, tmp_path: Path
 ) -> None:
@@ -358,6 +370,24 @@ def test_an_endpoint_that_is_none_is_refused_without_repeating_it(tmp_path: Path
     with pytest.raises(UsageError) as failure:
         build_flickr(tmp_path / "flickr", settings, SecretStr(KEY), quiet=True)
     assert "geheim" not in str(failure.value)
+
+
+def test_a_password_in_the_address_of_the_token_is_refused_without_repeating_it(tmp_path: Path) -> None:
+    settings = GettySettings(token_url="http://user:geheim@x.org/token")
+    with pytest.raises(UsageError, match="--token-url: holds a name, a password") as failure:
+        build_getty(tmp_path / "getty", settings, SecretStr(KEY), quiet=True)
+    assert "geheim" not in str(failure.value) and not list(tmp_path.iterdir())
+
+
+def test_the_last_day_that_a_calendar_has_can_be_searched(replay: Replay, tmp_path: Path) -> None:
+    result = flickr(replay, tmp_path, until=date.max)
+    assert result.manifest.settings["until"] == "9999-12-31T23:59:59+00:00"
+
+
+def test_a_pipe_is_no_key_file_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys")
+    with pytest.raises(UsageError, match="keys: not a regular file"):
+        api_key("FLICKR_API_KEY", tmp_path / "keys")
 
 
 def test_nothing_found_is_an_error_and_not_an_empty_dataset(replay: Replay, tmp_path: Path) -> None:
@@ -444,10 +474,29 @@ def test_refresh_asks_no_photo_twice_and_leaves_the_dataset_until_it_is_done(
     assert len(Dataset.open(folder)) == n_photos - 1
 
 
+def test_a_spoilt_memory_of_a_refresh_is_named_with_what_to_do(replay: Replay, tmp_path: Path) -> None:
+    folder = flickr(replay, tmp_path).folder
+    memory = tmp_path / ".flickr.refresh.sqlite"
+    memory.write_bytes(b"not a database, but long enough to look at" * 50)
+    with pytest.raises(
+        DatasetError, match=r"\.flickr\.refresh\.sqlite: .*\. Delete it, then run the same"
+    ) as end:
+        refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+    assert "--overwrite" not in str(end.value)
+    memory.unlink()
+    assert refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True).removed == []
+
+
 def test_refresh_of_what_is_not_flickrs_is_refused(replay: Replay, tmp_path: Path) -> None:
     folder = getty(replay, tmp_path).folder
     with pytest.raises(UsageError, match="not Flickr's"):
         refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+
+
+@pytest.mark.parametrize("quota", ["-5", "0", "9" * 20])
+def test_refresh_takes_the_quotas_that_a_build_takes(quota: str) -> None:
+    refusal = cli("refresh", "--quota-per-hour", quota).exception
+    assert "than or equal to" in str(refusal)
 
 
 def outcome(number: int) -> Fetched:
@@ -470,3 +519,52 @@ def test_a_spool_that_was_cut_off_loses_only_its_last_record(tmp_path: Path, cut
         spool.add(outcome(3))
     with Spool(path) as spool:
         assert spool.get("flickr:3") == outcome(3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--since", "2021-01-01", "--until", "2020-01-01"], "is after --until"),
+        (["--language", "xx"], "--language: should be any or one of"),
+        (["--license", "CC0"], "--license: should be Flickr's licence numbers"),
+        (["--license", "٤"], "--license: should be Flickr's licence numbers"),
+        (["--since", "0"], "--since: should be a day as 2020-12-31"),
+        (["--since", "2030"], "--since: should be a day as 2020-12-31"),
+        (["--until", "2020-13-01"], "--until: should be a day as 2020-12-31"),
+        (["--until", "0001-01-01"], "--since 2004-02-10 is after --until 0001-01-01"),
+        (["--images-per-second", "inf"], "--images-per-second: "),
+        (
+            ["--images-per-second", "1e-9"],
+            "--images-per-second: should be 0, for no limit, or at least 0.001",
+        ),
+        (["--quota-per-hour", "9" * 20], "--quota-per-hour: "),
+    ],
+)
+def test_a_dry_run_refuses_what_the_build_would_refuse(flags: list[str], said: str) -> None:
+    refusal = cli("build-flickr", "--dry-run", *flags).exception
+    assert isinstance(refusal, UsageError) and said in str(refusal)
+
+
+def test_an_unfinished_build_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "crawl.sqlite").touch()
+    with pytest.raises(DatasetError, match="continues by the same command"):
+        Dataset.open(tmp_path)
+
+
+def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
+    replay: Replay, tmp_path: Path
+) -> None:
+    build_flickr(tmp_path / "flickr", flickr_settings(replay, tmp_path), SecretStr(KEY), quiet=True)
+    page = (tmp_path / "flickr" / "README.md").read_text()
+    assert "Labels are weak" in page and "6 queries were asked" in page
+    assert "| lexicon_sha256 |" in page and "| query_conflict | drop |" in page
+
+
+def test_a_stage_leaves_a_trace_where_nobody_sees_a_bar(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mvsent.pipelines.build.LOG_EVERY_S", 0.0)
+    caplog.set_level("INFO", "mvsent")
+    with _Stage("fetch", 10, 0, "candidates", hidden=True) as stage:
+        stage.to(4, "3 pictures")
+    assert "fetch: 4 of 10 candidates, 3 pictures" in caplog.text

@@ -1,6 +1,7 @@
 """What the command line says when something is wrong: one line, what to do next, and an exit code."""
 
 import errno
+import logging
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from mvsent.cli import app, exit_code, options
+from mvsent.cli import PrintableFormatter, app, exit_code, options
 from mvsent.config import ReconcileSettings, TrainSettings, resolve
 from mvsent.errors import UsageError, WeightsError
 from mvsent.features.backbones import load_backbone
@@ -47,9 +48,37 @@ def ended(error: BaseException) -> int:
 
 def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended(KeyboardInterrupt()) == 130
-    assert "interrupted. The same command begins again; a training continues with: mvsent train --resume" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "a build or refresh goes on where it was, a training does with --resume, anything else" in said
+
+
+ODD = "a\nb\x1b[31m\x9b\u202ec"
+SHOWN = r"a\nb\x1b[31m\x9b\u202ec"
+
+
+def test_no_message_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(UsageError(f"{ODD}: no lexicon")) == 2
+    assert ended(OSError(errno.ENOENT, "Something failed", ODD)) == 1
+    assert ended(typer.BadParameter(ODD)) == 2
+    said = capsys.readouterr().err
+    assert said.count(SHOWN) == 3
+    assert "\x1b" not in said and "\u202e" not in said
+
+
+def test_no_line_of_the_log_steers_the_terminal() -> None:
+    record = logging.LogRecord("mvsent", logging.WARNING, "", 0, "%s: left out", (ODD,), None)
+    assert PrintableFormatter("%(message)s").format(record) == f"{SHOWN}: left out"
+
+
+@pytest.mark.parametrize("command", ["build-flickr", "build-getty", "train"])
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_out_is_refused_and_not_taken_for_the_current_folder(
+    empty_folder: Path, command: str, given: str
+) -> None:
+    shown = CliRunner().invoke(app, [command, "--out", given])
+    assert shown.exit_code == 2
+    assert "--out" in shown.output and "is empty" in shown.output
+    assert list(empty_folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", [errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.EACCES])

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mvsent.errors import DatasetError, Interrupted, UsageError
+from mvsent.errors import DatasetError, Interrupted, StorageError, UsageError
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
 from mvsent.sources.candidate import Candidate, SearchPage, Size
-from mvsent.sources.crawl import FLICKR_PAGING, GETTY_PAGING, Paging, follow_up, search
+from mvsent.sources.crawl import BARREN_PAGES, FLICKR_PAGING, GETTY_PAGING, Paging, follow_up, search
 from mvsent.sources.failures import BadAnswer, BadKey, RequestRefused, RetryLater
 from mvsent.sources.frontier import (
     Beginning,
@@ -159,6 +159,46 @@ def test_per_query_takes_so_many_and_asks_for_no_more(tmp_path: Path) -> None:
     assert len(shelf.asked) == 2
 
 
+class Deaf(Shelf):
+    """A source that pays no heed to the window: the same photos for every one of them."""
+
+    def page(self, query: Query, window: Window) -> SearchPage:
+        self.asked.append(window)
+        given = tuple(photo(number, uploaded) for number, uploaded in enumerate(self.uploads))
+        return SearchPage(5000, window.page, 10, given, ())
+
+
+@pytest.mark.parametrize("uploads", [[50, 40, 30], [30, 40, 50], [-3, -2, -1], [7, 7, 7]])
+def test_a_query_whose_answers_are_always_the_same_is_ended_with_one_warning(
+    uploads: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = Deaf([second + 1000 for second in uploads])
+    with begin(tmp_path / "c.sqlite", queries=2) as frontier:
+        search(frontier, shelf, asker(), found_at=lambda: 0)
+        assert (frontier.n_candidates, frontier.n_queries_left) == (3, 0)
+        assert len(shelf.asked) <= 2 * (1 + BARREN_PAGES)
+        n_ended = len(frontier.refusals())
+    assert caplog.text.count("in a row brought nothing new") == n_ended
+
+
+def test_a_second_after_the_other_that_is_too_full_is_said_once_a_query(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = Shelf([second for second in range(4) for _ in range(30)])
+    crawl(tmp_path / "c.sqlite", shelf)
+    assert caplog.text.count("more was uploaded than Flickr shows") == 1
+
+
+@pytest.mark.parametrize("sorts", [True, False])
+def test_uploads_in_one_moment_of_two_decades_are_found_all_the_same(sorts: bool, tmp_path: Path) -> None:
+    shelf = Shelf([400_000_000 + number // 4 for number in range(100)], sorts=sorts)
+    asked = [("query", "query", 1.0)]
+    start = Beginning({}, asked, (0, 700_000_000), 7)
+    with Frontier.open(tmp_path / "c.sqlite", start) as frontier:
+        search(frontier, shelf, asker(), found_at=lambda: 0)
+        assert frontier.n_candidates == 100
+
+
 def test_an_id_found_by_two_queries_is_one_candidate_with_both(tmp_path: Path) -> None:
     with begin(tmp_path / "c.sqlite", queries=2) as frontier:
         search(frontier, Shelf([1, 2, 3]), asker(), found_at=lambda: 5)
@@ -246,7 +286,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_clear_line_and_loses_nothing(tmp_path: Path) -> None:
     with begin(tmp_path / "c.sqlite") as frontier:
         frontier._db.execute("PRAGMA max_page_count = 20")
-        with pytest.raises(DatasetError, match=r"c\.sqlite: database or disk is full"):
+        with pytest.raises(StorageError, match=r"c\.sqlite: database or disk is full"):
             search(frontier, Shelf(list(range(2000)), FLICKR_PAGING), asker(), found_at=lambda: 0)
         frontier._db.execute("PRAGMA max_page_count = 100000")
         search(frontier, Shelf(list(range(2000)), FLICKR_PAGING), asker(), found_at=lambda: 0)

@@ -10,7 +10,8 @@ import zlib
 import pytest
 
 from mvsent import fetch
-from mvsent.fetch import Dropped, Fetched, HostLimits, ImageRequest, fetch_images
+from mvsent.errors import Interrupted, Unreachable
+from mvsent.fetch import Dropped, Fetched, HostLimits, ImageRequest, fetch_all, fetch_images
 from mvsent.fetch.responses import refuses_ai
 from mvsent.pairs import Reason
 from tests.fault_server import answer, drip, endless, late, redirect, serving, silence
@@ -54,6 +55,12 @@ def test_the_request_says_who_asks_and_wants_no_compression(server):
     assert "User-Agent: mvsent/" in head
     assert "(+https://" in head
     assert "Accept-Encoding: identity" in head
+
+
+def test_a_mistake_of_the_program_is_no_reason_to_drop_a_picture(server):
+    url = server.url("/a.jpg", answer(body=PICTURE))
+    with pytest.raises(ValueError, match="a rate"):
+        outcome(server, url, per_host_per_s=float("inf"))
 
 
 def test_progress_is_told_of_every_outcome(server):
@@ -210,6 +217,100 @@ def test_a_closed_port_is_an_http_error_after_the_retries():
         place = gone.place
     url = f"http://{place[0]}:{place[1]}/a.jpg"
     assert reason(gone, url) is Reason.HTTP_ERROR
+
+
+# When nobody answers
+
+
+def nothing(_):
+    """Hang up without an answer."""
+
+
+def fetched(requests, limits, **given):
+    """What was taken, by id, and whether the end was that nobody answers."""
+    taken = []
+    try:
+        fetch_all(requests, limits, taken.append, **given)
+    except Unreachable as end:
+        assert end.exit_code == 3
+        return {one.id: one for one in taken}, True
+    return {one.id: one for one in taken}, False
+
+
+def test_a_host_that_leaves_many_unanswered_is_asked_no_more_and_no_picture_is_decided(server):
+    requests = [ImageRequest(str(i), server.url(f"/{i}", nothing)) for i in range(200)]
+    assert fetched(requests, policy(server, retries=0, concurrency=4)) == ({}, True)
+    assert 20 <= len(set(server.requests)) <= 24
+
+
+def test_a_host_that_answered_before_is_asked_again_before_it_is_held_to_be_down(server):
+    requests = [ImageRequest("a", server.url("/a", answer(body=PICTURE), nothing))]
+    requests += [ImageRequest(str(i), server.url(f"/{i}", nothing)) for i in range(5)]
+    taken, is_out = fetched(requests, policy(server))
+    assert (list(taken), is_out) == (["a"], True)
+    assert server.requests[-1] == "/a"
+
+
+def test_pictures_of_a_short_outage_are_asked_for_again(server):
+    over = threading.Event()
+
+    def end_it(peer):
+        over.set()
+        answer(body=PICTURE)(peer)
+
+    def answer_after_it(peer):
+        if over.is_set():
+            answer(body=PICTURE)(peer)
+
+    requests = [ImageRequest("a", server.url("/a", answer(body=PICTURE), end_it))]
+    requests += [ImageRequest(str(i), server.url(f"/{i}", answer_after_it)) for i in range(50)]
+    taken, is_out = fetched(requests, policy(server, concurrency=2))
+    assert not is_out
+    assert len(taken) == 51
+    assert all(isinstance(one, Fetched) for one in taken.values())
+
+
+@pytest.mark.parametrize("n_dead", [1, 70])
+def test_a_host_that_is_dead_alone_costs_its_pictures_and_not_the_others(server, n_dead):
+    with serving("127.0.0.2") as dead:
+        pass
+    requests = [ImageRequest(f"dead {i}", f"http://127.0.0.2:{dead.place[1]}/{i}") for i in range(n_dead)]
+    requests += [ImageRequest(str(i), server.url(f"/{i}", answer(body=PICTURE))) for i in range(5)]
+    both = policy(server, allowed=frozenset({server.place, dead.place}), concurrency=2)
+    taken, is_out = fetched(requests, both)
+    assert not is_out
+    assert len(taken) == n_dead + 5
+    assert {one.reason for id, one in taken.items() if "dead" in id} == {Reason.HTTP_ERROR}
+    assert all(isinstance(taken[str(i)], Fetched) for i in range(5))
+
+
+def test_a_picture_that_an_earlier_process_fetched_tells_a_dead_host_from_a_dead_network(server):
+    with serving("127.0.0.2") as dead:
+        pass
+    requests = [ImageRequest("a", f"http://127.0.0.2:{dead.place[1]}/a")]
+    both = policy(server, allowed=frozenset({server.place, dead.place}))
+    assert fetched(requests, both) == ({}, True)
+    known = [server.url("/known", answer(body=PICTURE))]
+    taken, is_out = fetched(requests, both, known=lambda: known)
+    assert (list(taken), is_out) == (["a"], False)
+    server.url("/known", nothing)
+    assert fetched(requests, both, known=lambda: known) == ({}, True)
+
+
+def test_a_picture_that_comes_too_slowly_is_no_outage(server):
+    requests = [ImageRequest("a", server.url("/a", drip(PICTURE)))]
+    taken, is_out = fetched(requests, policy(server, timeout_s=0.1))
+    assert not is_out
+    assert taken["a"].reason is Reason.TIMEOUT
+
+
+def test_an_end_that_the_user_wants_comes_before_the_question_who_answers(server):
+    stop = threading.Event()
+
+    requests = [ImageRequest("a", server.url("/a", lambda _: stop.set()))]
+    with pytest.raises(Interrupted):
+        fetch_all(requests, policy(server, retries=0), lambda _: None, stop=stop)
+    assert set(server.requests) == {"/a"}
 
 
 # What the status says

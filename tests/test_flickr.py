@@ -2,9 +2,11 @@
 
 import json
 import logging
+import socket
+import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +30,7 @@ from mvsent.sources.replay import KEY, Replay
 from mvsent.sources.replay_faults import Faults
 from mvsent.sources.replay_world import World
 from tests.api_answers import flickr_answer, flickr_photo, mutated
+from tests.fault_server import drip, serving, silence
 from tests.raw_server import http, raw_server
 
 ANY_TIME = (0, 2**31 - 1)
@@ -344,6 +347,43 @@ def test_answer_beyond_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch
     assert type(failure) is BadAnswer and "more than 1000 bytes" in str(failure)
 
 
+def calls_left_behind() -> list[threading.Thread]:
+    """Threads that still wait for an answer when their deadline is long over."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("asking ")]
+    for thread in threads:
+        thread.join(5)
+    return [thread for thread in threads if thread.is_alive()]
+
+
+def continuing(peer: socket.socket) -> None:
+    """One `100 Continue` after the other, and never an answer."""
+    while True:
+        peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+@pytest.mark.parametrize("flood", [continuing, silence, drip(b" " * 10_000, every_s=0.2)])
+def test_no_thread_stays_behind_the_deadline(flood: Callable[[socket.socket], None]) -> None:
+    with serving() as server:
+        assert type(failure_of(server.url("/rest/", flood), timeout_s=0.3)) is RetryLater
+        assert calls_left_behind() == []
+
+
+def test_body_of_a_redirect_is_read_no_further_than_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
+    sent: list[int] = []
+
+    def elsewhere(peer: socket.socket) -> None:
+        peer.sendall(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 1000000000000\r\n\r\n")
+        while True:
+            peer.sendall(bytes(65536))
+            sent.append(65536)
+
+    with serving() as server:
+        failure = failure_of(server.url("/rest/", elsewhere))
+    assert type(failure) is BadAnswer and "more than 1000000 bytes" in str(failure)
+    assert sum(sent) < 100_000_000
+
+
 @pytest.mark.parametrize(("status", "kind"), [("401 Unauthorized", BadKey), ("403 Forbidden", AccessRevoked)])
 def test_refused_access_ends_the_build(status: str, kind: type[SourceFailure]) -> None:
     with raw_server(http(b"<html>no</html>", status)) as address:
@@ -424,3 +464,16 @@ def test_key_is_in_no_message_log_or_traceback(answer: bytes, caplog: pytest.Log
 def test_key_is_in_no_address(replay: Replay) -> None:
     client(replay.flickr_endpoint).search("happy dog", *ANY_TIME, 1)
     assert all(KEY not in request.path for request in replay.requests)
+
+
+def test_key_that_the_answer_repeats_is_in_no_candidate() -> None:
+    escaped = json.dumps(SECRET_KEY).replace("f", "\\u0066").strip('"')
+    photo = flickr_photo(
+        title=SECRET_KEY, tags=f"a {SECRET_KEY}", url_m=f"https://x.org/1.jpg?k={SECRET_KEY}"
+    )
+    body = json.dumps(flickr_answer(photo | {"ownername": "OWNER"})).replace("OWNER", escaped)
+    with raw_server(http(body.encode())) as address:
+        [candidate] = client(address, SECRET_KEY).search("happy dog", *ANY_TIME, 1).candidates
+    assert SECRET_KEY not in repr(candidate)
+    assert (candidate.title, candidate.owner, candidate.tags) == ("[key]", "[key]", ("a", "[key]"))
+    assert [size.width for size in candidate.sizes] == [640]  # the address that held the key is left out

@@ -1,8 +1,10 @@
 """Getty: every quirk of its answers, and the client over real sockets."""
 
+import gzip
 import json
 import logging
 import time
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 
 from mvsent.pairs import Reason
+from mvsent.sources import answers
 from mvsent.sources.answers import Answer
 from mvsent.sources.candidate import SearchPage
 from mvsent.sources.failures import (
@@ -250,6 +253,37 @@ def test_server_that_dawdles_is_left_at_the_deadline(fault: str) -> None:
         assert time.monotonic() - start < 5
 
 
+def gzipped(n_bytes: int, layers: int) -> bytes:
+    """An answer whose body of so many blanks is compressed again and again."""
+    body = bytes(n_bytes)
+    for _ in range(layers):
+        body = gzip.compress(body)
+    return http(body, Content_Encoding=", ".join(["gzip"] * layers))
+
+
+@pytest.mark.parametrize(("layers", "said"), [(1, "more than 1000000 bytes"), (2, "cannot be read")])
+def test_compressed_answer_is_unpacked_no_further_than_the_size_limit(
+    layers: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
+    with raw_server(gzipped(50_000_000, layers)) as address:
+        asker = GettyClient(KEY, endpoint=address)
+        tracemalloc.start()
+        try:
+            failure = failure_of(asker)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert type(failure) is BadAnswer and said in str(failure)
+    assert peak < 10_000_000
+
+
+def test_compressed_answer_is_an_answer() -> None:
+    body = gzip.compress(json.dumps(getty_answer(GETTY_IMAGE)).encode())
+    with raw_server(http(body, Content_Encoding="gzip")) as address:
+        assert GettyClient(KEY, endpoint=address).search("joy", 1).total == 1
+
+
 # The key
 
 KEYS = "f00dface-f00dface", "c0ffee00-c0ffee00", "deadbeef-deadbeef"
@@ -282,3 +316,12 @@ def test_keys_and_tokens_are_in_no_message_log_or_traceback(
         said += repr(asker) + str(vars(asker))
     for text in (said, caplog.text):
         assert not any(key[:8] in text for key in KEYS)
+
+
+def test_keys_and_tokens_that_the_answer_repeats_are_in_no_candidate() -> None:
+    token = http(json.dumps({"access_token": KEYS[2], "expires_in": "1800"}).encode())
+    image = GETTY_IMAGE | {"title": KEYS[0], "caption": f"secret {KEYS[1]}", "artist": KEYS[2]}
+    with raw_server(token, http(json.dumps(getty_answer(image)).encode())) as address:
+        asker = GettyClient(KEYS[0], KEYS[1], endpoint=address, token_url=address + "/oauth2/token")
+        [candidate] = asker.search("joy", 1).candidates
+    assert (candidate.title, candidate.description, candidate.owner) == ("[key]", "secret [key]", "[key]")

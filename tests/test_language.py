@@ -1,9 +1,12 @@
 """The language of short captions. All are written for this file; names of places are meant to mislead."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvsent.curate import language
 from mvsent.curate.language import LANGUAGES, detect, is_english
 
 ENGLISH = """\
@@ -82,3 +85,11 @@ def test_any_text_has_a_known_language_and_a_probability(text):
     language, confidence = detect(text)
     assert language in (*LANGUAGES, "und")
     assert 0 <= confidence <= 1
+
+
+def test_only_the_first_2000_characters_are_looked_at(monkeypatch):
+    looked_at = []
+    identifier = SimpleNamespace(classify=lambda words: looked_at.append(words) or ("en", 1.0))
+    monkeypatch.setattr(language, "_identifier", lambda: identifier)
+    assert detect("a happy dog " * 100_000) == ("en", 1.0)
+    assert [len(words) for words in looked_at] == [2000]

@@ -1,6 +1,7 @@
 """Lexicons: what is shipped, what a user's file may look like, and the command that prints them."""
 
 import json
+import os
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
@@ -181,6 +182,17 @@ def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
     for path in (tmp_path / "none.tsv", tmp_path):
         with pytest.raises(InputError, match=str(path)):
             load_anps(path)
+
+
+def test_a_word_without_end_is_refused_by_file_and_line():
+    said = refusal(b"word\tsentiment\nhappy\t1\n" + b"w" * 10**6 + b"\t1\n")
+    assert said.startswith("my.tsv:3: a word of 1000000 characters, more than 200")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tsv")
+    with pytest.raises(InputError, match=r"pipe\.tsv: not a regular file"):
+        load_anps(tmp_path / "pipe.tsv")
 
 
 @given(st.binary(max_size=80))

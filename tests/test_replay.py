@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ from PIL import Image
 
 from mvsent.errors import UsageError
 from mvsent.pairs import Label
+from mvsent.sources.flickr import FlickrClient
 from mvsent.sources.replay import KEY, OTHER_LOOPBACK, Replay
 from mvsent.sources.replay_damage import bomb
 from mvsent.sources.replay_faults import NAMES, Chance, Faults
@@ -416,3 +419,22 @@ def test_command_refuses_a_port_that_is_taken() -> None:
 def test_last_day_is_part_of_the_world() -> None:
     dates = [photo.uploaded for photo in World(TWO, photos=300).results("flickr", "happy dog")]
     assert dates == sorted(dates) and dates[-1] <= LAST_UPLOAD
+
+
+def test_every_fault_and_number_is_in_the_docs() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "replay.md").read_text()
+    for entry in fields(Faults):
+        assert f"`{entry.name.replace('_', '-')}`" in page, entry.name
+
+
+@pytest.mark.parametrize("text", ["image-404=2", "api-500=-0.1", "daily-limit=-1", "image-404=nan"])
+def test_rate_out_of_bounds_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="out of bounds"):
+        Faults().with_rates([text])
+
+
+def test_photo_that_is_gone_is_found_by_a_search_and_not_by_its_number() -> None:
+    with Replay(World(TWO, photos=5), faults=Faults(photo_gone=1)) as server:
+        client = FlickrClient(KEY, endpoint=server.flickr_endpoint)
+        assert photos(server)
+        assert not client.is_public("flickr:10000000001")

@@ -207,9 +207,14 @@ def test_the_card_counts_licences_and_cannot_be_broken_by_them() -> None:
     manifest = Manifest(
         name="flickr", created_at="2026-01-01T00:00:00Z", funnel=Funnel(input=3, kept=3), labels={}, shards=[]
     )
-    text = card(manifest, {"CC BY 2.0": 2, "<b>|\nevil": 1})
+    hostile = {"<b>|\nevil": 1, "[x](javascript:a) ![y](z)": 1, "\x1b[31m\u202e&#60;`*_~\\": 1, "a" * 9999: 1}
+    text = card(manifest, {"CC BY 2.0": 2, **hostile})
     assert "| CC BY 2.0 | 2 |" in text
-    assert "| &lt;b>\\| evil | 1 |" in text
+    assert r"| \<b\>\| evil | 1 |" in text
+    assert r"| \[x\]\(javascript:a\) \!\[y\]\(z\) | 1 |" in text
+    assert r"| \[31m \&#60;\`\*\_\~\\ | 1 |" in text
+    assert f"| {'a' * 100} | 1 |" in text
+    assert all(c.isprintable() for c in text.replace("\n", ""))
     assert "not endorsed or certified by SmugMug" in text
 
 

@@ -11,7 +11,7 @@ import typer
 
 from mvsent import __version__
 from mvsent.cli import build, label, learn, look
-from mvsent.errors import MvsentError
+from mvsent.errors import MvsentError, printable
 
 app = typer.Typer(
     name="mvsent",
@@ -49,9 +49,18 @@ for stage in (build, label, learn, look):
     stage.register(app)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Log lines repeat paths, lexicon words and servers' answers: they cannot steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 def main() -> None:
     """Run the command line; every expected failure is one line on stderr and an exit code."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("mvsent").setLevel(
         logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO
     )
@@ -72,6 +81,7 @@ def exit_code(run: Callable[[], object]) -> int:
     except MvsentError as error:
         return _fail(str(error), error.exit_code)
     except ClickException as error:
+        error.message = printable(error.message)
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -90,12 +100,13 @@ def exit_code(run: Callable[[], object]) -> int:
         )
     if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
         return _fail(
-            "interrupted. The same command begins again; a training continues with: mvsent train --resume",
+            "interrupted. Run the same command again: a build or refresh goes on where it was, a training "
+            "does with --resume, anything else begins anew",
             INTERRUPTED,
         )
     return result if isinstance(result, int) else 0
 
 
 def _fail(line: str, code: int) -> int:
-    typer.echo(f"mvsent: {line}", err=True)
+    typer.echo(f"mvsent: {printable(line)}", err=True)
     return code

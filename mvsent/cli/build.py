@@ -93,7 +93,7 @@ def replay(
 
     It draws its own pictures, says how to use it, and runs until Ctrl-C. What is printed is for a shell:
     run it in another one, and build-flickr and build-getty ask the stand-in.
-    Any unknown --fault lists the known ones.
+    docs/replay.md lists the faults; so does the error for an unknown one.
 
     Example: mvsent replay --port 8765 --fault image-404=0.02 --fault api-429-seconds=0.1
     """

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mvsent.pipelines.build_plan import Plan
 
 
-PerQuery = Annotated[int | None, flag("--per-query", "Candidates of one query at most; 0: all.", "see above")]
 MaxPairs = Annotated[int | None, flag("--max-pairs", "Pairs at most; 0: all.", "0")]
 TextFields = Annotated[
     str | None, flag("--text-fields", "What makes the text, of title,description,tags.", "description")
@@ -22,7 +21,6 @@ MaskQuery = Annotated[
     bool | None,
     typer.Option("--mask-query", help="Take the query's own words out of the text.", show_default=False),
 ]
-Language = Annotated[str | None, flag("--language", "Of the text, as en; or any.", "en for Flickr, else any")]
 QueryConflict = Annotated[
     str | None,
     flag("--query-conflict", "Found under queries of both signs: drop, first or mean decides.", "drop"),
@@ -55,7 +53,9 @@ FlickrEndpoint = Annotated[
 
 def build_flickr(
     anps: Annotated[Path | None, flag("--anps", "Lexicon to search for.", "the 1200 ANPs")] = None,
-    per_query: PerQuery = None,
+    per_query: Annotated[
+        int | None, flag("--per-query", "Candidates of one query at most; 0: all.", "500")
+    ] = None,
     max_pairs: MaxPairs = None,
     since: Annotated[str | None, flag("--since", "First day of upload, YYYY-MM-DD.", "2004-02-10")] = None,
     until: Annotated[str | None, flag("--until", "Last day of upload, YYYY-MM-DD.", "now")] = None,
@@ -63,7 +63,7 @@ def build_flickr(
     safe: Annotated[str | None, flag("--safe", "safe, moderate or restricted.", "safe")] = None,
     text_fields: TextFields = None,
     mask_query: MaskQuery = None,
-    language: Language = None,
+    language: Annotated[str | None, flag("--language", "Of the text, as en; or any.", "en")] = None,
     query_conflict: QueryConflict = None,
     min_sentiment: MinSentiment = None,
     size: Size = None,
@@ -84,8 +84,8 @@ def build_flickr(
 ) -> None:
     """Build a dataset from Flickr's adjective-noun pairs.
 
-    It goes to data/flickr, by the paper's rules. Needs FLICKR_API_KEY. Takes hours to days; stop it
-    whenever you like, the same command continues.
+    It goes to data/flickr, by the paper's rules. Needs FLICKR_API_KEY. Takes hours, days under a lower
+    quota; stop it whenever you like, the same command continues.
     --per-query is 500 by default: one call a query. --dry-run says what to expect.
 
     Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run
@@ -114,12 +114,14 @@ def build_flickr(
 
 def build_getty(
     keywords: Annotated[Path | None, flag("--keywords", "Lexicon to search for.", "the 101 keywords")] = None,
-    per_query: PerQuery = None,
+    per_query: Annotated[
+        int | None, flag("--per-query", "Candidates of one query at most; 0: all.", "10000")
+    ] = None,
     max_pairs: MaxPairs = None,
     family: Annotated[str | None, flag("--family", "creative or editorial.", "creative")] = None,
     text_fields: TextFields = None,
     mask_query: MaskQuery = None,
-    language: Language = None,
+    language: Annotated[str | None, flag("--language", "Of the text, as en; or any.", "any")] = None,
     query_conflict: QueryConflict = None,
     min_sentiment: MinSentiment = None,
     size: Size = None,
@@ -181,7 +183,9 @@ def refresh(
     ] = None,
     endpoint: FlickrEndpoint = None,
     key_file: KeyFile = None,
-    quota_per_hour: Quota = None,
+    quota_per_hour: Annotated[
+        int, typer.Option("--quota-per-hour", min=1, max=options.MAX_CALLS_PER_HOUR, help="Calls of the API.")
+    ] = 3600,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -202,7 +206,7 @@ def refresh(
         folder or Path("data", "flickr"),
         api_key("FLICKR_API_KEY", key_file),
         endpoint=endpoint or "",
-        quota_per_hour=quota_per_hour or 3600,
+        quota_per_hour=quota_per_hour,
         quiet=quiet,
     )
     document = {"folder": str(result.folder), "asked": result.n_asked, "removed": result.removed}
@@ -233,6 +237,9 @@ def _show_result(result: "BuildResult", as_json: bool) -> None:
         typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
     else:
         typer.echo(render_funnel(result.folder, result.manifest))
+        typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
+        typer.echo(f"Licences and terms: {result.folder / 'README.md'}")
+        typer.echo(f"Next: mvsent train {result.folder}")
 
 
 def _show_plan(plan: "Plan", as_json: bool) -> None:

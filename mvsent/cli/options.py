@@ -7,6 +7,7 @@ import typer
 
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
+MAX_CALLS_PER_HOUR = 10_000_000  # as the settings of the builds have it
 
 
 def flag(name: str, text: str, default: str = "", envvar: str | None = None) -> Any:
@@ -15,7 +16,17 @@ def flag(name: str, text: str, default: str = "", envvar: str | None = None) -> 
     return typer.Option(name, help=help, show_default=False, envvar=envvar)
 
 
-Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.", show_default=False)]
+def _folder(text: str) -> Path:
+    """The path. An empty one, as of a shell variable that is not set, would be the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("is empty: name a folder")
+    return Path(text)
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder to write.", show_default=False, parser=_folder, metavar="PATH"),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only the result.")]

@@ -78,7 +78,8 @@ class ImageClient:
     async def download(self, url: str) -> Body:
         """The body behind `url`.
 
-        Raises: Failure when it is not to be had; Stopped when that was not found out.
+        Raises: Failure when it is not to be had; Stopped when that was not found out, which is also so for
+            a host that left the pictures before it unanswered.
         """
         deadline = Deadline(self._policy.timeout_s)
         n_failed = n_busy = 0
@@ -89,6 +90,8 @@ class ImageClient:
                 n_failed += failure.again and not failure.busy
                 n_busy += failure.busy
                 if not failure.again or n_failed > self._policy.retries or n_busy > self._policy.patience:
+                    if failure.unanswered:
+                        self._limits.note_unanswered(failure.unanswered)
                     raise
                 if self._stopping.is_set():
                     raise Stopped from None
@@ -97,60 +100,62 @@ class ImageClient:
 
     async def _follow(self, address: str, deadline: Deadline, n_busy: int) -> Body:
         """The body at the end of the redirects; a host that asks to be left alone is."""
-        try:
-            url = URL(address)
-            for _ in range(self._policy.max_redirects + 1):
-                self._check(url)
-                await self._wait(self._limits.reserve(url.raw_host or ""))
-                try:
-                    found = await self._ask(url, deadline)
-                except Failure as failure:
-                    if failure.busy:
-                        asked_s = failure.wait_s
-                        wait_s = (
-                            backoff(n_busy, base_s=self._policy.backoff_s) if asked_s is None else asked_s
-                        )
-                        self._limits.pause(url.raw_host or "", wait_s)
-                    raise
-                if isinstance(found, Body):
-                    return found
-                url = url.join(found)
-        except ValueError as error:  # a URL that yarl or IDNA cannot make sense of
-            raise Failure(Reason.HTTP_ERROR, f"unusable address: {_one_line(error)}") from None
+        url = _joined(None, address)
+        for _ in range(self._policy.max_redirects + 1):
+            self._check(url)
+            await self._wait(self._limits.reserve(url.raw_host or ""))
+            try:
+                found = await self._ask(url, deadline)
+            except Failure as failure:
+                if failure.busy:
+                    asked_s = failure.wait_s
+                    wait_s = backoff(n_busy, base_s=self._policy.backoff_s) if asked_s is None else asked_s
+                    self._limits.pause(url.raw_host or "", wait_s)
+                raise
+            if isinstance(found, Body):
+                return found
+            url = _joined(url, found)
         raise Failure(Reason.HTTP_ERROR, f"more than {self._policy.max_redirects} redirects")
 
     def _check(self, url: URL) -> None:
-        """Raise Failure if the URL is not one to ask for."""
+        """Raise Failure if the URL is not one to ask for, Stopped if its host is asked no more."""
         if is_placeholder(url):
             raise Failure(Reason.IMAGE_MISSING, "Flickr shows its placeholder instead")
         if url.scheme not in ("http", "https"):
             raise Failure(Reason.BLOCKED_HOST, f"the scheme {url.scheme[:20]!r} is neither http nor https")
         if not url.raw_host:
-            raise ValueError("no host in it")
+            raise Failure(Reason.HTTP_ERROR, "unusable address: no host in it")
         try:
             check_literal(url, self._policy.allowed)
         except BlockedHostError as error:
             raise Failure(Reason.BLOCKED_HOST, str(error)) from None
+        if self._limits.n_unanswered(url.raw_host) >= self._policy.n_unanswered:
+            raise Stopped
 
-    async def _ask(self, url: URL, deadline: Deadline) -> Body | URL:
+    async def _ask(self, url: URL, deadline: Deadline) -> Body | str:
         """One request: a body, or where to look instead. Raises: Failure, whatever the network does."""
-        host = url.raw_host
+        host = url.raw_host or ""
         try:
             async with deadline.running(), self._session.get(url, allow_redirects=False) as response:
+                self._limits.note_answer(host, str(url))
                 try:
                     return _redirect(response) or await self._body(response)
                 finally:
                     if not response.content.at_eof():
                         response.close()
         except TimeoutError:
-            raise Failure(Reason.TIMEOUT, f"{host}: not done in {self._policy.timeout_s:g} s") from None
+            detail = f"{host}: not done in {self._policy.timeout_s:g} s"
+            raise Failure(Reason.TIMEOUT, detail, unanswered=host) from None
         except BlockedHostError as error:
             raise Failure(Reason.BLOCKED_HOST, str(error)) from None
         except aiohttp.ClientPayloadError:
             raise Failure(Reason.HTTP_ERROR, f"{host}: the body ended early", again=True) from None
-        except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
+        except (aiohttp.InvalidURL, aiohttp.ClientSSLError, UnicodeError) as error:  # IDNA's is the last
             raise Failure(Reason.HTTP_ERROR, f"{host}: {_one_line(error)}") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            detail = f"{host}: {_one_line(error)}"
+            raise Failure(Reason.HTTP_ERROR, detail, again=True, unanswered=host) from None
+        except aiohttp.ClientError as error:  # an answer that is not HTTP
             raise Failure(Reason.HTTP_ERROR, f"{host}: {_one_line(error)}", again=True) from None
 
     async def _body(self, response: aiohttp.ClientResponse) -> Body:
@@ -176,10 +181,18 @@ class ImageClient:
                 raise Stopped
 
 
-def _redirect(response: aiohttp.ClientResponse) -> URL | None:
-    """Where the answer sends us; None if nowhere."""
-    location = response.headers.get("Location", "")
-    return URL(location) if response.status in REDIRECTS and location else None
+def _joined(base: URL | None, address: str) -> URL:
+    """The address as a URL, seen from `base`. Raises: Failure for what yarl or IDNA cannot make sense of."""
+    try:
+        url = URL(address)
+        return base.join(url) if base else url
+    except ValueError as error:
+        raise Failure(Reason.HTTP_ERROR, f"unusable address: {_one_line(error)}") from None
+
+
+def _redirect(response: aiohttp.ClientResponse) -> str:
+    """Where the answer sends us; empty if nowhere."""
+    return response.headers.get("Location", "") if response.status in REDIRECTS else ""
 
 
 def _refuse_status(response: aiohttp.ClientResponse, max_wait_s: float) -> None:

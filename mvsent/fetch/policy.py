@@ -1,6 +1,7 @@
 """What is asked for, under which limits, and what comes of it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class Dropped:
     id: str
     reason: Reason
     detail: str
+    unanswered: str = ""  # the host that gave no answer to the last attempt: it, or the network, may be down
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class FetchPolicy:
     max_wait_s: float = 60.0  # the longest that a server's Retry-After is obeyed
     workers: int = 0  # threads that check pictures; 0: one a core
 
+    @property
+    def n_unanswered(self) -> int:
+        """Pictures in a row that a host may leave unanswered before it is asked no more."""
+        return max(20, self.concurrency)
+
 
 class HostLimits:
     """When each host may be asked next. Several calls that get the same one share what hosts asked for.
@@ -72,6 +79,9 @@ class HostLimits:
         self._per_host_per_s = per_host_per_s
         self._clock = clock
         self._buckets: dict[str, TokenBucket] = {}
+        self._unanswered: Counter[str] = Counter()
+        self.answered: dict[str, str] = {}
+        """By host, the last address that it answered, whatever it said; who was heard last is last."""
 
     def reserve(self, host: str) -> float:
         """Take the host's next turn and give the seconds until it comes."""
@@ -80,6 +90,24 @@ class HostLimits:
     def pause(self, host: str, seconds: float) -> None:
         """No turn that is taken from now on comes before `seconds` have passed."""
         self._bucket(host).pause(seconds)
+
+    def note_answer(self, host: str, url: str) -> None:
+        """The host is there."""
+        self.answered.pop(host, None)
+        self.answered[host] = url
+        del self._unanswered[host]
+
+    def note_unanswered(self, host: str) -> None:
+        """One more picture was given up because the host did not answer."""
+        self._unanswered[host] += 1
+
+    def n_unanswered(self, host: str) -> int:
+        """Pictures in a row that the host left unanswered."""
+        return self._unanswered[host]
+
+    def count_anew(self) -> None:
+        """No picture counts as unanswered any more."""
+        self._unanswered.clear()
 
     def _bucket(self, host: str) -> TokenBucket:
         if host not in self._buckets:

@@ -1,10 +1,10 @@
 """What an answer means, from its status, headers and body alone."""
 
-import zlib
 from collections.abc import Iterable
 
 from yarl import URL
 
+from mvsent.encoding import EncodingError, UnknownEncodingError, decoded
 from mvsent.pairs import Reason
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -23,6 +23,7 @@ class Failure(Exception):
         again: whether another attempt may succeed.
         busy: whether the host itself asked to be left alone …
         wait_s: … for so long, where it said.
+        unanswered: the host, if it may not be there at all: that is no picture's fault.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Failure(Exception):
         again: bool = False,
         busy: bool = False,
         wait_s: float | None = None,
+        unanswered: str = "",
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -40,6 +42,7 @@ class Failure(Exception):
         self.again = again
         self.busy = busy
         self.wait_s = wait_s
+        self.unanswered = unanswered
 
 
 def refuses_ai(values: Iterable[str], agent: str = "mvsent") -> bool:
@@ -75,11 +78,8 @@ def plain(data: bytes, encoding: str, max_bytes: int) -> bytes:
 
     Raises: Failure when it cannot be undone.
     """
-    if encoding in ("", "identity"):
-        return data
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise Failure(Reason.HTTP_ERROR, f"Content-Encoding {encoding[:40]!r}, which was not asked for")
     try:
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise Failure(Reason.IMAGE_CORRUPT, f"Content-Encoding {encoding}: {error}") from None
+        return decoded(data, encoding, max_bytes)
+    except EncodingError as error:
+        unknown = isinstance(error, UnknownEncodingError)
+        raise Failure(Reason.HTTP_ERROR if unknown else Reason.IMAGE_CORRUPT, str(error)) from None

@@ -31,7 +31,8 @@ def fetch_images(
     """What became of every request, in the order of the requests.
 
     Once `stop` is set, requests in flight are finished and given out, and the others are left out: they are
-    neither fetched nor dropped. Memory holds at most AHEAD_BYTES of pictures and those in flight.
+    neither fetched nor dropped; so are those of a host that left `policy.n_unanswered` in a row unanswered,
+    which `outage.fetch_all` comes back to. Memory holds at most AHEAD_BYTES of pictures and those in flight.
 
     Args:
         limits: what hosts asked for in earlier calls; None for a new one.
@@ -173,7 +174,7 @@ class _Run:
         try:
             body = await client.download(request.url)
         except Failure as failure:
-            return Dropped(request.id, failure.reason, failure.detail)
+            return Dropped(request.id, failure.reason, failure.detail, failure.unanswered)
         self._bytes_ahead += len(body.data)
         outcome = await self._loop.run_in_executor(self._pool, examine, request.id, body, self._policy)
         self._bytes_ahead += _n_bytes(outcome) - len(body.data)

@@ -18,6 +18,9 @@ from typing import NamedTuple
 from mvsent.errors import InputError
 
 HEADER = "word\tsentiment"
+MAX_WORD = 200
+"""Characters; what is longer is no word, but a file that is no lexicon."""
+
 _UNSEARCHABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -135,12 +138,13 @@ def format_lexicon(terms: Sequence[Term], comment: str = "") -> str:
 def _load(path: Path | None, packaged: str) -> list[Term]:
     if path is None:
         return parse_lexicon((files(__name__) / packaged).read_bytes(), packaged)
+    advice = "Name a lexicon file, as `mvsent lexicon` prints one"
+    if path.is_fifo() or path.is_char_device():  # it would be waited for, without a word
+        raise InputError(f"{path}: not a regular file", advice)
     try:
         return parse_lexicon(path.read_bytes(), str(path))
     except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}", "Name a lexicon file, as `mvsent lexicon` prints one"
-        ) from None
+        raise InputError(f"{path}: {error.strerror}", advice) from None
 
 
 def _lines(data: bytes, where: str) -> list[str]:
@@ -164,6 +168,8 @@ def _parse_term(line: str, where: str) -> Term:
     word, *scores = (cell.strip() for cell in line.split("\t"))
     if len(scores) != 1:
         raise InputError(f"{where}: expected a word, a tab and a score, found {line[:60]!r}", "Mend the line")
+    if len(word) > MAX_WORD:
+        raise InputError(f"{where}: a word of {len(word)} characters, more than {MAX_WORD}", "Mend the line")
     if _UNSEARCHABLE.search(word) or not any(map(str.isalnum, word)):
         raise InputError(f"{where}: {word[:60]!r} is no word to search for", "Mend the line")
     try:

@@ -12,10 +12,13 @@ import os
 import shutil
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +33,13 @@ from mvsent.lexicons import Term, load_anps, load_keywords, select
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
 from mvsent.pipelines.build_assemble import assemble, clear, n_kept
-from mvsent.pipelines.build_fetch import fetch_partition, part_path, rejected_table
+from mvsent.pipelines.build_fetch import (
+    fetch_partition,
+    finished_parts,
+    part_path,
+    rejected_path,
+    rejected_table,
+)
 from mvsent.pipelines.build_workplace import PARTS, open_frontier, workplace
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
@@ -43,6 +52,9 @@ from mvsent.sources.getty import GettyClient
 from mvsent.sources.patience import Asker
 
 log = logging.getLogger("mvsent")
+
+LOG_EVERY_S = 60.0
+"""How often a stage says how far it is where nobody sees a bar."""
 
 SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
 
@@ -65,8 +77,8 @@ def build_flickr(
         name: the dataset's; the paper's figures stand beside those of `flickr` and `getty` alone.
         workers: threads that check pictures; 0 is one a core.
 
-    Raises: UsageError or OutputExistsError before anything is done; Interrupted, SourceFailure or OSError
-        on the way: the same call then goes on.
+    Raises: UsageError or OutputExistsError before anything is done; Interrupted, SourceFailure,
+        Unreachable or OSError on the way: the same call then goes on.
     """
     client = FlickrClient(key.get_secret_value(), endpoint=settings.endpoint or None)
     source = FlickrSearch(client, settings.license, SAFE[settings.safe])
@@ -78,6 +90,7 @@ def build_getty(
     name: str = "getty", overwrite: bool = False, workers: int = 0, quiet: bool = False,
 ) -> BuildResult:  # fmt: skip
     """Folder `out` holds a finished dataset of what Getty finds for the keywords; see `build_flickr`."""
+    endpoint_place(settings.token_url, "--token-url")
     client = GettyClient(
         key.get_secret_value(),
         secret.get_secret_value() if secret else None,
@@ -134,8 +147,8 @@ def _build(
     return BuildResult(out, Manifest.load(out))
 
 
-def endpoint_place(endpoint: str) -> frozenset[tuple[str, int]]:
-    """The host and port that `--endpoint` names, which alone may be inside this network.
+def endpoint_place(endpoint: str, option: str = "--endpoint") -> frozenset[tuple[str, int]]:
+    """The host and port that `option` names; those of `--endpoint` alone may be inside this network.
 
     >>> sorted(endpoint_place("http://127.0.0.1:8000/services/rest/")), endpoint_place("")
     ([('127.0.0.1', 8000)], frozenset())
@@ -148,11 +161,11 @@ def endpoint_place(endpoint: str) -> frozenset[tuple[str, int]]:
         parts = urlsplit(endpoint)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     except ValueError:
-        raise UsageError("--endpoint: not an address", "Give one like https://HOST/PATH") from None
+        raise UsageError(f"{option}: not an address", "Give one like https://HOST/PATH") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError("--endpoint: not an http address", "Give one like https://HOST/PATH")
+        raise UsageError(f"{option}: not an http address", "Give one like https://HOST/PATH")
     if "@" in parts.netloc or parts.query:
-        raise UsageError("--endpoint: holds a name, a password or parameters", "Leave them out")
+        raise UsageError(f"{option}: holds a name, a password or parameters", "Leave them out")
     return frozenset({(parts.hostname, port)})
 
 
@@ -174,10 +187,36 @@ class _Shown:
     def __init__(self, quiet: bool) -> None:
         self._hidden = quiet or not sys.stderr.isatty()
 
-    def stage(self, title: str, total: int, done: int, unit: str) -> Any:
+    def stage(self, title: str, total: int, done: int, unit: str) -> "_Stage":
         if self._hidden:
             log.info("%s: %d of %d %s are left", title, total - done, total, unit)
-        return tqdm(total=total, initial=done, desc=title, unit=f" {unit}", disable=self._hidden)
+        return _Stage(title, total, done, unit, self._hidden)
+
+
+class _Stage:
+    """How far a stage is: a bar, or a line in the log now and then, so that days leave a trace."""
+
+    def __init__(self, title: str, total: int, done: int, unit: str, hidden: bool) -> None:
+        self._bar = tqdm(total=total, initial=done, desc=title, unit=f" {unit}", disable=hidden)
+        self._title, self._total, self._unit, self._hidden = title, total, unit, hidden
+        self._done, self._said_at = done, time.monotonic()
+
+    def __enter__(self) -> "_Stage":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def to(self, done: int, state: str) -> None:
+        """`done` of the stage's total are done; `state` says what came of them."""
+        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.update(done - self._done)
+        self._done = done
+        if self._hidden and time.monotonic() - self._said_at >= LOG_EVERY_S:
+            self._said_at = time.monotonic()
+            log.info("%s: %d of %d %s, %s", self._title, done, self._total, self._unit, state)
 
 
 def _search(
@@ -187,13 +226,11 @@ def _search(
     bucket = TokenBucket.per_hour(settings.quota_per_hour)
     bucket.restore(frontier.calls())
     total = frontier.n_queries
-    with show.stage("search", total, total - frontier.n_queries_left, "queries") as bar:
+    with show.stage("search", total, total - frontier.n_queries_left, "queries") as stage:
 
         def on_page() -> None:
-            bar.set_postfix_str(
-                f"{frontier.n_candidates} candidates, {bucket.left} calls left", refresh=False
-            )
-            bar.update(total - frontier.n_queries_left - bar.n)
+            state = f"{frontier.n_candidates} candidates, {bucket.left} calls left"
+            stage.to(total - frontier.n_queries_left, state)
 
         search(
             frontier,
@@ -201,7 +238,7 @@ def _search(
             Asker(bucket, stop, frontier.note_call),
             per_query=settings.per_query,
             found_at=lambda: int(creation_time().timestamp()),
-            on_page=on_page if not bar.disable else lambda: None,
+            on_page=on_page,
         )
 
 
@@ -227,19 +264,18 @@ def _fetch(
     folder = work / PARTS
     folder.mkdir(exist_ok=True)
     limits = HostLimits(policy.per_host_per_s)
-    with show.stage("fetch", frontier.n_candidates, 0, "candidates") as bar:
-        n_pictures = 0
+    with show.stage("fetch", frontier.n_candidates, 0, "candidates") as stage:
+        n_done = n_pictures = 0
 
-        def on_outcome(n_done: int, n_more: int) -> None:
-            nonlocal n_pictures
-            n_pictures += n_more
-            bar.set_postfix_str(f"{n_pictures} kept", refresh=False)
-            bar.update(n_done)
+        def on_outcome(n_more: int, n_more_pictures: int) -> None:
+            nonlocal n_done, n_pictures
+            n_done, n_pictures = n_done + n_more, n_pictures + n_more_pictures
+            stage.to(n_done, f"{n_pictures} pictures")
 
         for index, numbers in enumerate(partitions(frontier, settings)):
             if stop.is_set():
                 raise Interrupted
-            if settings.max_pairs and n_kept(_parts(folder), settings) >= settings.max_pairs:
+            if settings.max_pairs and n_kept(finished_parts(folder), settings) >= settings.max_pairs:
                 return
             part = part_path(folder, index)
             if part.exists():
@@ -249,19 +285,15 @@ def _fetch(
             fetch_partition(found, part, settings, policy, limits=limits, stop=stop, on_outcome=on_outcome)
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
-
-
 def _assemble(name: str, frontier: Frontier, work: Path, settings: BuildSettings, show: _Shown) -> None:
     """`work` is a finished dataset."""
     clear(work)
-    parts = _parts(work / PARTS)
+    parts = finished_parts(work / PARTS)
     _refuse_nothing(parts, settings, frontier)
     recorded = _recorded(settings, frontier)
     writer = DatasetWriter(work, name, settings=recorded, shard_size=settings.shard_size)
-    with writer, show.stage("assemble", len(parts), 0, "parts") as bar:
-        assemble(parts, writer, settings, on_part=bar.update)
+    with writer, show.stage("assemble", len(parts), 0, "parts") as stage:
+        assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
         for numbers in partitions(frontier, settings)[len(parts) :]:
             rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
             writer.reject(rejected_table(rows))
@@ -277,13 +309,18 @@ def _recorded(settings: BuildSettings, frontier: Frontier) -> dict[str, Any]:
     if isinstance(settings, FlickrSettings):
         since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in frontier.span)
         recorded |= {"since": since, "until": until}
-    return recorded | {"queries": frontier.n_queries}
+    return recorded | {"queries": frontier.n_queries, "lexicon_sha256": frontier.settings["lexicon_sha256"]}
 
 
 def _refuse_nothing(parts: Sequence[Path], settings: BuildSettings, frontier: Frontier) -> None:
     if n_kept(parts, settings):
         return
+    counts = Counter(
+        reason for part in parts for reason in pq.read_table(rejected_path(part))["reason"].to_pylist()
+    )
+    why = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(3))
     raise InputError(
-        f"none of the {frontier.n_candidates} candidates of {frontier.n_queries} queries can be kept",
+        f"none of the {frontier.n_candidates} candidates of {frontier.n_queries} queries can be kept"
+        + (f" ({why})" if why else ""),
         "Widen the filters, with --overwrite",
     )

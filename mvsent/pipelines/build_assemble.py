@@ -33,7 +33,7 @@ def assemble(
     writer: DatasetWriter,
     settings: BuildSettings,
     *,
-    on_part: Callable[[], object] = lambda: None,
+    on_part: Callable[[int], object] = lambda n_done: None,
 ) -> None:
     """Everything in the parts has gone to `writer`, as a pair or with its reason."""
     keys = _keys(parts)
@@ -41,14 +41,14 @@ def assemble(
     first = _first_like(keys, settings)
     room = np.cumsum(first == -1) <= (settings.max_pairs or len(first))
     position = 0
-    for part in parts:
+    for n_done, part in enumerate(parts, start=1):
         with pq.ParquetFile(part) as file:
             rows = slice(position, position + file.metadata.num_rows)
             position = rows.stop
             writer.reject(pq.read_table(rejected_path(part), schema=REJECTED_SCHEMA))
             writer.reject(_dropped(ids, rows, first, room))
             _copy(file, writer, (first[rows] == -1) & room[rows])
-        on_part()
+        on_part(n_done)
 
 
 def _keys(parts: Sequence[Path]) -> pa.Table:

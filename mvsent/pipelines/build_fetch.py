@@ -2,15 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvsent.config import BuildSettings
 from mvsent.curate.images import Rejection
-from mvsent.errors import Interrupted
-from mvsent.fetch import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest, fetch_images
+from mvsent.fetch import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest, fetch_all
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, pair_table
 from mvsent.pipelines.build_decide import Wanted, decide
 from mvsent.pipelines.spool import Spool
@@ -25,6 +26,11 @@ _BATCH_ROWS, _BATCH_BYTES = ROW_GROUP_ROWS, 32 * 2**20
 def part_path(folder: Path, index: int) -> Path:
     """Where the pairs of partition number `index` lie."""
     return folder / f"part-{index:05d}.parquet"
+
+
+def finished_parts(folder: Path) -> list[Path]:
+    """The pairs of the partitions that are done, in order."""
+    return sorted(path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
 
 
 def rejected_path(part: Path) -> Path:
@@ -49,7 +55,7 @@ def fetch_partition(
     Args:
         on_outcome: called with numbers of candidates that are done and of the pictures they brought.
 
-    Raises: Interrupted when `stop` was set before all was fetched; OSError.
+    Raises: Interrupted when `stop` was set before all was fetched; Unreachable while nobody answers; OSError.
     """
     if part.exists():
         on_outcome(len(found), pq.read_metadata(part).num_rows)
@@ -65,13 +71,19 @@ def fetch_partition(
             spool.add(outcome)
             on_outcome(1, isinstance(outcome, Fetched))
 
-        for _ in fetch_images(missing, policy, limits=limits, stop=stop, on_progress=take):
-            pass
-        if any(one.found.id not in spool for one in wanted):
-            raise Interrupted
+        known = partial(_fetched_before, part, wanted, spool)
+        fetch_all(missing, policy, take, limits=limits, stop=stop, known=known)
         _write_part(part, found, decisions, spool)
         spool.remove()
     return part
+
+
+def _fetched_before(part: Path, wanted: Sequence[Wanted], spool: Spool) -> Iterator[str]:
+    """Addresses of pictures that were fetched, one of each host; those of this partition first."""
+    urls = [one.url for one in wanted if spool.is_picture(one.found.id)]
+    for earlier in finished_parts(part.parent)[-1:-4:-1]:
+        urls += pq.read_table(earlier, columns=["url"])["url"].to_pylist()
+    yield from {urlsplit(url).hostname: url for url in urls}.values()
 
 
 def _write_part(

@@ -7,6 +7,8 @@ from typing import Any
 from mvsent.config import BuildSettings
 from mvsent.lexicons import Term
 from mvsent.limits import HOUR_S
+from mvsent.pipelines.build_workplace import upload_span
+from mvsent.shards.manifest import creation_time
 from mvsent.sources.crawl import Paging
 
 PICTURE_BYTES = 200_000
@@ -31,6 +33,8 @@ class Plan:
     search_hours: float | None
     fetch_hours: float | None
     disk_gb: float | None
+    """While it builds: fetched parts and finished shards lie side by side at the end."""
+    dataset_gb: float | None
     first_queries: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
@@ -39,7 +43,8 @@ class Plan:
 
 
 def plan(source: str, terms: Sequence[Term], settings: BuildSettings, paging: Paging) -> Plan:
-    """The plan of a build that begins from nothing."""
+    """The plan of a build that begins from nothing. Raises: UsageError for what the build would refuse."""
+    upload_span(settings, creation_time())
     n_positive = sum(term.sentiment > 0 for term in terms)
     n_candidates = settings.per_query * len(terms) or None
     n_calls = n_candidates and len(terms) * -(-settings.per_query // paging.per_page)
@@ -56,5 +61,6 @@ def plan(source: str, terms: Sequence[Term], settings: BuildSettings, paging: Pa
         search_hours=n_calls and n_calls / settings.quota_per_hour,
         fetch_hours=n_pairs / per_hour if n_pairs and per_hour else None,
         disk_gb=n_pairs and n_candidates and (2 * n_pairs * PICTURE_BYTES + n_candidates * ROW_BYTES) / 1e9,
+        dataset_gb=n_pairs and n_pairs * PICTURE_BYTES / 1e9,
         first_queries=tuple(term.query for term in terms[:5]),
     )

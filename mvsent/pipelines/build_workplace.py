@@ -14,7 +14,14 @@ from mvsent.config import BuildSettings, FlickrSettings
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.lexicons import Term, format_lexicon
 from mvsent.shards.manifest import MANIFEST_FILE, creation_time
-from mvsent.shards.staging import lock_file, locked, recover
+from mvsent.shards.staging import (
+    lock_file,
+    locked,
+    recover,
+    refuse_foreign_files,
+    refuse_irreplaceable,
+    refuse_nowhere,
+)
 from mvsent.shards.writer import REJECTED_FILE
 from mvsent.sources.frontier import CRAWL_FILE, Beginning, Frontier
 
@@ -25,12 +32,19 @@ FLICKR_BEGAN = date(2004, 2, 10)
 _UNIMPORTANT = {"endpoint", "token_url", "quota_per_hour", "images_per_second", "concurrency"}
 """Settings that may change between the runs of one crawl: they decide how fast it goes, and where."""
 
-_OURS = {CRAWL_FILE, f"{CRAWL_FILE}-wal", f"{CRAWL_FILE}-shm", PARTS, "data", "README.md", REJECTED_FILE}
+_DATABASE = {CRAWL_FILE, *(f"{CRAWL_FILE}-{kind}" for kind in ("wal", "shm", "journal"))}
+"""SQLite's files: until the first commit it keeps a journal, from there on a WAL with its index."""
+
+_OURS = {*_DATABASE, PARTS, "data", "README.md", REJECTED_FILE}
 
 
 @contextmanager
 def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """The folder to build in, which nobody else writes: `out`, or a sibling while a finished one is there."""
+    """The folder to build in, which nobody else writes: `out`, or a sibling while a finished one is there.
+
+    Raises: UsageError or OutputExistsError where the work would be in vain, or cost what no build wrote.
+    """
+    refuse_nowhere(out)
     with locked(lock_file(out)):
         recover(out)
         work = out
@@ -39,6 +53,8 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
                 raise OutputExistsError(
                     f"{out}: already holds a finished dataset", "Add --overwrite to replace it"
                 )
+            refuse_irreplaceable(out)
+            refuse_foreign_files(out)
             work = out.with_name(f".{out.name}.crawl")
         _refuse_strangers(work)
         work.mkdir(parents=True, exist_ok=True)
@@ -75,8 +91,11 @@ def open_frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *,
         if not overwrite:
             raise
     log.warning("%s: the unfinished crawl is thrown away and begun anew", work)
-    shutil.rmtree(work)
-    work.mkdir()
+    for path in work.iterdir():  # `work` itself may be where a disk is mounted
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return Frontier.open(work / CRAWL_FILE, start)
 
 
@@ -91,10 +110,11 @@ def upload_span(settings: BuildSettings, now: datetime) -> tuple[int, int]:
     """The first and the last second of upload to search for. Raises: UsageError if there is none between."""
     if not isinstance(settings, FlickrSettings):
         return 0, 0
-    since = _second(settings.since or FLICKR_BEGAN, day_time.min)
-    until = _second(settings.until, day_time.max) if settings.until else int(now.timestamp())
+    first = settings.since or FLICKR_BEGAN
+    since = _second(first, day_time.min)
+    until = _second(settings.until, day_time(23, 59, 59)) if settings.until else int(now.timestamp())
     if since > until:
-        raise UsageError(f"--since {settings.since} is after --until {settings.until or 'now'}", "Swap them")
+        raise UsageError(f"--since {first} is after --until {settings.until or 'now'}", "Swap them")
     return since, until
 
 

@@ -38,6 +38,8 @@ def optional_key(name: str, file: Path | None = None) -> SecretStr | None:
 
 def _from_file(file: Path) -> dict[str, str]:
     """Lines NAME=VALUE; a bare first line is an API key of any name, a bare second one the secret."""
+    if file.is_fifo() or file.is_char_device():  # it would be waited for, without a word
+        raise UsageError(f"{file}: not a regular file", "Name a file that holds the key")
     try:
         text = file.read_text(encoding="utf-8")
         mode = file.stat().st_mode

@@ -6,9 +6,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +26,14 @@ from mvsent.pipelines.build_fetch import rejected_table
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
-from mvsent.shards.staging import locked, staged
+from mvsent.shards.staging import (
+    lock_file,
+    locked,
+    recover,
+    refuse_foreign_files,
+    refuse_irreplaceable,
+    staged,
+)
 from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
 from mvsent.sources.failures import RequestRefused
 from mvsent.sources.flickr import FlickrClient
@@ -52,12 +61,17 @@ def refresh(
 
     What Flickr said so far is in `.NAME.refresh.sqlite` beside the folder until that is done.
 
-    Raises: UsageError for a dataset that is not Flickr's; Interrupted or SourceFailure, after which the same
-        call goes on. The dataset then is as it was.
+    Raises: UsageError for a dataset that is not Flickr's or cannot be replaced; Interrupted or SourceFailure,
+        after which the same call goes on. The dataset then is as it was.
     """
     endpoint_place(endpoint)
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    refuse_irreplaceable(folder)
+    if folder.parent.is_dir():
+        with locked(lock_file(folder)):
+            recover(folder)  # one that was killed between its two renames left the dataset without its name
     dataset = Dataset.open(folder)
+    refuse_foreign_files(folder)
     strangers = [id for id in dataset.ids if not id.startswith("flickr:")]
     if strangers:
         raise UsageError(
@@ -135,11 +149,15 @@ class _Answers:
 
     def __init__(self, path: Path, dataset_sha256: str) -> None:
         self._path = path
-        with readable(path):
+        with self._readable():
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("CREATE TABLE IF NOT EXISTS version (sha256 TEXT)")
             if self._db.execute("SELECT sha256 FROM version").fetchall() != [(dataset_sha256,)]:
                 self._begin(dataset_sha256)
+
+    def _readable(self) -> AbstractContextManager[None]:
+        advice = "Delete it, then run the same command again: every photo is asked for anew"
+        return readable(self._path, if_spoilt=advice)
 
     def _begin(self, dataset_sha256: str) -> None:
         self._db.executescript(
@@ -158,20 +176,24 @@ class _Answers:
         self._db.close()
 
     def note_call(self) -> None:
-        with readable(self._path):
+        with self._readable():
             self._db.execute("INSERT INTO calls VALUES (?)", (time.time(),))
 
     def calls(self) -> list[float]:
-        return [row[0] for row in self._db.execute("SELECT at FROM calls ORDER BY at DESC LIMIT 100000")]
+        return self._column("SELECT at FROM calls ORDER BY at DESC LIMIT 100000")
 
     def note(self, id: str, public: bool) -> None:
-        with readable(self._path):
+        with self._readable():
             self._db.execute("INSERT OR REPLACE INTO photos VALUES (?, ?)", (id, public))
 
     def without(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that nothing is known of."""
-        known = {row[0] for row in self._db.execute("SELECT id FROM photos")}
+        known = set(self._column("SELECT id FROM photos"))
         return [id for id in ids if id not in known]
 
     def gone(self) -> set[str]:
-        return {row[0] for row in self._db.execute("SELECT id FROM photos WHERE NOT public")}
+        return set(self._column("SELECT id FROM photos WHERE NOT public"))
+
+    def _column(self, query: str) -> list[Any]:
+        with self._readable():
+            return [row[0] for row in self._db.execute(query)]

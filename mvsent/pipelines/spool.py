@@ -56,6 +56,10 @@ class Spool:
     def __contains__(self, id: str) -> bool:
         return id in self._places
 
+    def is_picture(self, id: str) -> bool:
+        """Whether the candidate's outcome is a picture."""
+        return id in self._places and "reason" not in self._places[id].head
+
     def add(self, outcome: Fetched | Dropped) -> None:
         """The outcome is in the file. Raises: OSError naming the file."""
         head, data = _head(outcome), outcome.data if isinstance(outcome, Fetched) else b""

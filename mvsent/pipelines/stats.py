@@ -70,7 +70,8 @@ def dataset_folders(folders: Sequence[Path], parent: Path = Path("data")) -> lis
     found = list(folders) or sorted(path.parent for path in parent.glob(f"[!.]*/{MANIFEST_FILE}"))
     if not found:
         raise DatasetError(
-            f"{parent}: no dataset there", "Build one with `mvsent reconcile-mvsa ROOT`, or name its folder"
+            f"{parent}: no dataset there",
+            "Build one (mvsent reconcile-mvsa, build-flickr, build-getty), or name its folder",
         )
     return found
 

@@ -16,9 +16,13 @@ def render_plan(plan: Mapping[str, Any]) -> str:
         ("time to search, under the quota", hours(plan["search_hours"])),
         ("time to fetch pictures", hours(plan["fetch_hours"])),
         ("disk while building", _gigabytes(plan["disk_gb"])),
+        ("disk of the dataset", _gigabytes(plan["dataset_gb"])),
     ]
     examples = ", ".join(plan["first_queries"])
-    note = "Nothing was asked or written. These are upper bounds; about half of the candidates are kept."
+    bounds = "These are upper bounds; about half of the candidates are kept."
+    if plan["n_calls"] is None:
+        bounds = "With --per-query 0 nothing bounds a query, so the rest is not known beforehand."
+    note = f"Nothing was asked or written. {bounds}"
     return f"{aligned(('build ' + plan['source'], 'estimate'), rows)}\n\nFirst queries: {examples}\n{note}"
 
 

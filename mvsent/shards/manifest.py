@@ -116,9 +116,12 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
     if not folder.exists():
         raise DatasetError(f"{folder}: no such folder", "Name a dataset folder, such as data/mvsa-single")
     if not path.is_file():
+        unfinished = (folder / "crawl.sqlite").exists()
         raise DatasetError(
             f"{folder}: not a finished dataset (it has no {MANIFEST_FILE})",
-            "Name a dataset folder, or build one with `mvsent reconcile-mvsa`",
+            "The build that began it continues by the same command"
+            if unfinished
+            else "Name a dataset folder, or build one: mvsent reconcile-mvsa, build-flickr, build-getty",
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

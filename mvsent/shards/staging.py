@@ -61,7 +61,7 @@ def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             writing it.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
-    _refuse_irreplaceable(out)
+    refuse_irreplaceable(out)
     partial, old = _siblings(out)
     with locked(lock_file(out)):
         _recover(out, partial, old)
@@ -107,15 +107,24 @@ def _recover(out: Path, partial: Path, old: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _refuse_irreplaceable(out: Path) -> None:
-    """Raise UsageError where the last step, a rename to `out`, would fail after all the work."""
-    if not out.name or out == Path.cwd():
+def refuse_nowhere(out: Path) -> None:
+    """Raise UsageError where there can be no folder `out`, or none beside it."""
+    if not out.name:
         raise UsageError(
             f"{out}: cannot be replaced by a dataset", f"Name a folder in it: --out {out / 'NAME'}"
         )
     for parent in out.parents:
         if parent.is_file():
             raise UsageError(f"{parent}: is a file, not a folder", "Name another --out")
+
+
+def refuse_irreplaceable(out: Path) -> None:
+    """Raise UsageError where the last step, a rename to `out`, would fail after all the work."""
+    refuse_nowhere(out)
+    if out == Path.cwd():
+        raise UsageError(
+            f"{out}: cannot be replaced by a dataset", f"Name a folder in it: --out {out / 'NAME'}"
+        )
     if os.path.ismount(out):
         raise UsageError(f"{out}: is a mount point", f"Name a folder in it: --out {out / 'NAME'}")
     if out.is_symlink() and not (out / MANIFEST_FILE).exists():
@@ -130,14 +139,19 @@ def _refuse_unless_free(out: Path, *, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise UsageError(f"{out}: is a file, not a folder", "Name another --out")
+    refuse_foreign_files(out)
+    if (out / MANIFEST_FILE).exists() and not overwrite:
+        raise OutputExistsError(f"{out}: already holds a finished dataset", "Add --overwrite to replace it")
+
+
+def refuse_foreign_files(out: Path) -> None:
+    """Raise UsageError if there is something in the folder `out` that mvsent did not write."""
     strangers = _foreign_files(out)
     if strangers:
         raise UsageError(
             f"{out}: holds {strangers[0]}, which is not part of a dataset",
             "Name another --out, or move it away",
         )
-    if (out / MANIFEST_FILE).exists() and not overwrite:
-        raise OutputExistsError(f"{out}: already holds a finished dataset", "Add --overwrite to replace it")
 
 
 def _foreign_files(out: Path) -> list[str]:

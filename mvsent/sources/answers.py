@@ -10,14 +10,16 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
 from mvsent.sources.failures import BadAnswer, BadKey, RetryLater
 
 MAX_ANSWER_BYTES = 50_000_000
+"""As it is sent, and as it is after a Content-Encoding is undone."""
+
 MAX_DIGITS = 18
 """Longer integers are text: 18 digits fit 64 bits, in SQLite and Arrow alike."""
 
@@ -25,9 +27,12 @@ KEY = re.compile(r"[!-~]{1,512}")
 QUOTED_CHARACTERS = 160
 """How much of a server's own words a message repeats."""
 
+REDACTED = "[key]"
+SHORTEST_SECRET = 8
+"""Characters; what is shorter is a word that data may hold."""
+
 _TALKATIVE = (
     "flickrapi.core",
-    "urllib3.connectionpool",
     "httpx",
     "httpcore.connection",
     "httpcore.http11",
@@ -62,7 +67,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     """
     for secret in secrets:
         for form in {secret, quote(secret, safe=""), quote_plus(secret)} - {""}:
-            text = text.replace(form, "[key]")
+            text = text.replace(form, REDACTED)
     return text
 
 
@@ -84,11 +89,11 @@ def host_of(endpoint: str) -> str:
         return "the endpoint"
 
 
-def within(deadline_s: float, call: Callable[[float], T], *, what: str) -> T:
+def within(deadline_s: float, call: Callable[[float], T], *, what: str, give_up: Callable[[], object]) -> T:
     """What `call` returns, given the `time.monotonic()` at which it should stop.
 
     The call runs in a thread of its own and is left behind at the deadline, so that no server holds the
-    crawl up, however slowly it sends its headers.
+    crawl up, however slowly it sends its headers. `give_up` then makes the call end, so that no thread stays.
 
     Raises: RetryLater at the deadline; whatever `call` raises.
     """
@@ -107,31 +112,39 @@ def within(deadline_s: float, call: Callable[[float], T], *, what: str) -> T:
     if failures:
         raise failures[0]
     if not results:
+        give_up()
         raise RetryLater(None, f"{what} did not answer within {deadline_s:g} seconds")
     return results[0]
 
 
 def read_capped(chunks: Iterable[bytes], stop_at: float, *, what: str) -> bytes:
     """All the bytes of a body. Raises: BadAnswer past MAX_ANSWER_BYTES; RetryLater past `stop_at`."""
-    parts, size = [], 0
+    body = bytearray()  # chunks may be of one byte each
     for chunk in chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise BadAnswer(f"{what} sent more than {MAX_ANSWER_BYTES} bytes")
+        body += capped(chunk, what=what, n_before=len(body))
         if time.monotonic() > stop_at:
             raise RetryLater(None, f"{what} sends too slowly")
-    return b"".join(parts)
+    return bytes(body)
 
 
-def parse_json(body: bytes, *, what: str) -> object:
+def capped(data: bytes, *, what: str, n_before: int = 0) -> bytes:
+    """The data. Raises: BadAnswer if it makes more than MAX_ANSWER_BYTES with the `n_before` before it."""
+    if n_before + len(data) > MAX_ANSWER_BYTES:
+        raise BadAnswer(f"{what} sent more than {MAX_ANSWER_BYTES} bytes")
+    return data
+
+
+def parse_json(body: bytes, *, what: str, secrets: Iterable[str] = ()) -> object:
     """The JSON document in `body`, with integers of more than 18 digits as text and NaN as None.
+
+    A server may repeat a key in its answer, which is stored: no text of the document holds one of `secrets`.
 
     Raises: BadAnswer, naming HTML and JSONP as what they are, for anything else.
     """
     try:
         text = body.decode("utf-8-sig")
-        return json.loads(text, parse_int=_integer_or_text, parse_constant=lambda _: None)
+        document = json.loads(text, parse_int=_integer_or_text, parse_constant=lambda _: None)
+        return _without(document, [secret for secret in secrets if len(secret) >= SHORTEST_SECRET])
     except (ValueError, RecursionError):
         start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:64]
     if start[:1] == b"<":
@@ -145,6 +158,17 @@ def parse_json(body: bytes, *, what: str) -> object:
 
 def _integer_or_text(digits: str) -> object:
     return int(digits) if len(digits) <= MAX_DIGITS else digits
+
+
+def _without(document: Any, secrets: Sequence[str]) -> Any:
+    """The document with its texts redacted. Raises: RecursionError where it is nested too deeply."""
+    if isinstance(document, str):
+        return redact(document, secrets)
+    if isinstance(document, list):
+        return [_without(item, secrets) for item in document]
+    if isinstance(document, dict):
+        return {redact(name, secrets): _without(item, secrets) for name, item in document.items()}
+    return document
 
 
 def as_count(value: object) -> int | None:
@@ -178,11 +202,13 @@ def as_text(value: object) -> str:
 def as_url(value: object) -> str:
     """An http or https address with a host and no blanks or control characters; "" for anything else.
 
+    An address that held a key is none any more.
+
     >>> as_url("https://live.example.com/1.jpg"), as_url("javascript:alert(1)"), as_url(None)
     ('https://live.example.com/1.jpg', '', '')
     """
     text = as_text(value).strip()
-    if len(text) > 4096 or not text.isprintable() or " " in text:
+    if len(text) > 4096 or not text.isprintable() or " " in text or REDACTED in text:
         return ""
     try:
         parts = urlsplit(text)

@@ -25,6 +25,10 @@ log = logging.getLogger("mvsent")
 FLICKR_MAX_RESULTS = 4000
 """Past so many results, a search's pages repeat."""
 
+BARREN_PAGES = 64
+"""Pages in a row that bring nothing new, after which a query ends. Cutting two decades down to one second
+takes 30 cuts into two halves each, so a source that knows its windows brings something before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Paging:
@@ -100,8 +104,11 @@ def search(
 
     Raises: Interrupted; SourceFailure. The frontier then knows where to go on.
     """
+    course = _Course()
     while (window := frontier.next_window()) is not None:
         query = frontier.query(window.query)
+        if query.number != course.query:
+            course = _Course(query.number)
         try:
             page = asker.ask(lambda query=query, window=window: source.page(query, window))  # type: ignore[misc]
         except RequestRefused as refusal:
@@ -113,26 +120,61 @@ def search(
             room = per_query - query.found if per_query else None
             with frontier.transaction():
                 n_new = frontier.note(window.query, page, room, found_at())
-                frontier.replace(window, follow_up(window, page, n_new, source.paging))
+                successors = follow_up(window, page, n_new, source.paging, course.overflow)
+                frontier.replace(window, successors)
                 if room is not None and n_new >= room:
                     frontier.end_query(window.query)
+            if course.is_barren(n_new) and successors:
+                why = f"{BARREN_PAGES} pages in a row brought nothing new"
+                log.warning("The query %r is ended: %s", query.text, why)
+                frontier.refuse(window.query, why)
         on_page()
 
 
-def follow_up(window: Window, page: SearchPage, n_new: int, paging: Paging) -> list[Window]:
+class _Course:
+    """What the pages of one query gave lately."""
+
+    def __init__(self, query: int | None = None) -> None:
+        self.query = query
+        self._n_barren, self._overflowed = 0, False
+
+    def is_barren(self, n_new: int) -> bool:
+        """Whether a page with `n_new` new items is one too many of those that brought nothing."""
+        self._n_barren = 0 if n_new else self._n_barren + 1
+        return self._n_barren >= BARREN_PAGES
+
+    def overflow(self, second: int) -> None:
+        """It is said once that a second holds more than the source shows."""
+        if not self._overflowed:
+            log.warning("In second %d more was uploaded than Flickr shows; the rest is left out", second)
+        self._overflowed = True
+
+
+def follow_up(
+    window: Window,
+    page: SearchPage,
+    n_new: int,
+    paging: Paging,
+    on_overflow: Callable[[int], object] = lambda second: None,
+) -> list[Window]:
     """What to ask after a window's page: nothing more, the next page, or other windows.
 
     Args:
         n_new: items of the page that the query had not found before.
+        on_overflow: told of a second in which more was uploaded than the source shows: it is passed by.
     """
     successors = _successors(replace(window, owed=None), page, n_new, paging)
+    if successors is None:
+        on_overflow(window.since)
+        successors = _past_first_second(window)
     if window.owed is None or page.total == window.owed:
         return successors
     second = window.since - 1  # more happened in it than was shown, or a total was wrong
     return [Window(window.query, second, second, overlaps=True), *successors]
 
 
-def _successors(window: Window, page: SearchPage, n_new: int, paging: Paging) -> list[Window]:
+def _successors(window: Window, page: SearchPage, n_new: int, paging: Paging) -> list[Window] | None:
+    """What comes after; None where its first second alone is more than is shown, so that no cut helps."""
     n_asked = window.page * paging.per_page
     if not (page.candidates or page.skipped):
         return []
@@ -158,10 +200,10 @@ def _in_order(page: SearchPage) -> bool:
     return bool(uploads) and uploads == sorted(uploads)
 
 
-def _halves(window: Window) -> list[Window]:
+def _halves(window: Window) -> list[Window] | None:
     """Two windows in the place of one: seconds are whole, so nothing lies between `middle` and the next."""
     if window.since >= window.until:
-        return _too_full(window)
+        return None
     middle = (window.since + window.until) // 2
     return [
         Window(window.query, window.since, middle, overlaps=True),
@@ -169,7 +211,7 @@ def _halves(window: Window) -> list[Window]:
     ]
 
 
-def _rest(window: Window, page: SearchPage, paging: Paging) -> list[Window]:
+def _rest(window: Window, page: SearchPage, paging: Paging) -> list[Window] | None:
     """From the last upload shown to the end; that second is asked again, for more may have happened in it.
 
     Where a last window follows whose pages it would overfill, that is put off until the totals are compared.
@@ -179,7 +221,7 @@ def _rest(window: Window, page: SearchPage, paging: Paging) -> list[Window]:
         return _halves(window)
     last = max(uploads)
     if last <= window.since:  # the whole window's reach was one second
-        return _too_full(window)
+        return None
     n_asked = window.page * paging.per_page
     if page.total is not None and last < window.until:
         owed, room = page.total - n_asked, -(page.total - n_asked) % paging.per_page
@@ -188,8 +230,7 @@ def _rest(window: Window, page: SearchPage, paging: Paging) -> list[Window]:
     return [Window(window.query, last, window.until, overlaps=True)] if last <= window.until else []
 
 
-def _too_full(window: Window) -> list[Window]:
-    log.warning("In second %d more was uploaded than Flickr shows; the rest is left out", window.since)
+def _past_first_second(window: Window) -> list[Window]:
     if window.since >= window.until:
         return []
     return [Window(window.query, window.since + 1, window.until, overlaps=True)]

@@ -12,7 +12,6 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-import requests
 from flickrapi import FlickrAPI
 from pydantic import SecretStr
 
@@ -20,6 +19,7 @@ from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.sources import answers
 from mvsent.sources.answers import Answer, as_count, as_id, as_text, as_url
+from mvsent.sources.calls import Caller
 from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.failures import (
     AccessRevoked,
@@ -50,6 +50,7 @@ LICENSES = {
     "9": "CC0 1.0",
     "10": "Public Domain Mark 1.0",
 }
+_NEW_KEY = "Put a valid one into FLICKR_API_KEY; the same command then continues"
 _LAST_SECOND = 253_402_300_799  # of the year 9999: datetime knows no later one
 
 
@@ -177,7 +178,6 @@ class FlickrClient:
     """
 
     def __init__(self, key: str, *, endpoint: str | None = None, timeout_s: float = 30.0) -> None:
-        answers.silence_libraries()
         transport = _Transport(SecretStr(answers.check_key(key, "Flickr API key")), timeout_s)
         # flickrapi gets no key: it would write it into its logs, and sign with a secret that we do not need.
         self._api = FlickrAPI("", "", format="json", store_token=False)
@@ -242,13 +242,17 @@ class FlickrClient:
         raise cause
 
     def _call(self, method: Any, **parameters: Any) -> object:
-        return answers.parse_json(method(**parameters), what=self._transport.name)
+        body = method(**parameters)
+        return answers.parse_json(body, what=self._transport.name, secrets=self._transport.secrets)
 
     def _cause(self, failure: FlickrFailure) -> SourceFailure:
         """The cause behind Flickr's code."""
         message = answers.excerpt(failure.message, self._transport.secrets)
         if is_bad_key(failure.code):
-            return BadKey(f"Flickr does not accept the key: {message}", "Put a valid one into FLICKR_API_KEY")
+            return BadKey(
+                f"Flickr does not accept the key: {message}",
+                _NEW_KEY,
+            )
         if is_retryable(failure.code):
             return RetryLater(None, f"Flickr answers with code {failure.code}: {message}")
         return RequestRefused(f"Flickr refuses the request with code {failure.code}: {message}")
@@ -263,8 +267,7 @@ class _Transport:
     key = "…"  # what flickrapi's representation prints
 
     def __init__(self, key: SecretStr, timeout_s: float) -> None:
-        self._key, self._timeout_s = key, timeout_s
-        self._session = requests.Session()
+        self._key, self._caller = key, Caller(timeout_s)
         self.name = "Flickr"
 
     @property
@@ -275,32 +278,12 @@ class _Transport:
     def do_request(self, url: str, params: dict[str, Any], timeout: float | None = None) -> bytes:
         """The body of Flickr's answer. Raises: SourceFailure unless the status is 200."""
         self.name = f"Flickr ({answers.host_of(url)})"
-        deadline_s = timeout or self._timeout_s
-        answer = answers.within(
-            deadline_s, lambda stop_at: self._post(url, params, deadline_s, stop_at), what=self.name
-        )
+        given = {name: value for name, value in params.items() if value is not None}
+        form = {**given, "api_key": self._key.get_secret_value()}
+        answer = self._caller.call("POST", url, name=self.name, data=form)
         if answer.status != 200:
             raise _status_failure(answer, self.name, time.time())
         return answer.body
-
-    def _post(self, url: str, params: dict[str, Any], timeout_s: float, stop_at: float) -> Answer:
-        """One POST, without following redirects: the key goes to no other host."""
-        data = {**params, "api_key": self._key.get_secret_value()}
-        try:
-            with self._session.post(
-                url, data=data, auth=_unsigned, timeout=timeout_s, stream=True, allow_redirects=False
-            ) as response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                body = answers.read_capped(response.iter_content(2**16), stop_at, what=self.name)
-                return Answer(response.status_code, headers, body)
-        except (requests.RequestException, OSError, ValueError) as error:
-            problem = type(error).__name__  # its text may hold the address, its attributes hold the body
-        raise RetryLater(None, f"{self.name} cannot be reached ({problem})")
-
-
-def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """No signature: an `auth` of its own keeps requests from sending what ~/.netrc holds."""
-    return request
 
 
 def _status_failure(answer: Answer, name: str, now: float) -> SourceFailure:
@@ -308,7 +291,10 @@ def _status_failure(answer: Answer, name: str, now: float) -> SourceFailure:
     if answer.status == 429 or answer.status >= 500:
         return RetryLater(retry_after(answer.headers, now), f"{name} answers with HTTP {answer.status}")
     if answer.status == 401:
-        return BadKey(f"{name} does not accept the key (HTTP 401)", "Put a valid one into FLICKR_API_KEY")
+        return BadKey(
+            f"{name} does not accept the key (HTTP 401)",
+            _NEW_KEY,
+        )
     if answer.status == 403:
         return AccessRevoked(f"{name} refuses access (HTTP 403)", "Ask Flickr about the key, then continue")
     return BadAnswer(f"{name} answers with HTTP {answer.status}")

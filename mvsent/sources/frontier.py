@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.errors import DatasetError, UsageError
+from mvsent.errors import DatasetError, StorageError, UsageError
 from mvsent.limits import HOUR_S
 from mvsent.pairs import Reason
 from mvsent.sources.candidate import Candidate, SearchPage, Size
@@ -100,17 +100,28 @@ class Beginning:
     started_at: int
 
 
+_SPOILT = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}  # the last: no such table
+_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """SQLite's own errors in the block become a DatasetError that says which file, and what to do."""
+def readable(path: Path, if_spoilt: str = "Move it away, or begin anew with --overwrite") -> Iterator[None]:
+    """SQLite's own errors in the block become one of ours that says which file, and what to do.
+
+    Raises: DatasetError, which advises `if_spoilt`, for a file that is none of ours; StorageError for one
+        that may be sound, but is held by another program, or on a disk that fails.
+    """
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise DatasetError(f"{path}: {error}", "See to the disk, then run the same command again") from None
     except sqlite3.DatabaseError as error:
-        raise DatasetError(
-            f"{path}: not a crawl ({error})", "Move it away, or begin anew with --overwrite"
-        ) from None
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its details
+        if code in _SPOILT:
+            raise DatasetError(f"{path}: not a crawl ({error})", if_spoilt) from None
+        if code in _HELD:
+            next_step = "Another program has it open: end it or wait, then run the same command again"
+        else:
+            next_step = "See to the disk, then run the same command again"
+        raise StorageError(f"{path}: {error}", next_step) from None
 
 
 class Frontier:
@@ -127,7 +138,8 @@ class Frontier:
     def open(cls, path: Path, start: Beginning) -> "Frontier":
         """The crawl at `path`, begun there if there is none yet; the dates of the beginning stay.
 
-        Raises: DatasetError for a file of another version or none of ours; UsageError for other settings.
+        Raises: DatasetError for a file of another version or none of ours; UsageError for other settings;
+            StorageError for one that cannot be read as things are.
         """
         frontier = cls(path)
         try:
@@ -208,6 +220,12 @@ class Frontier:
         """The upload dates that are searched, inclusive."""
         since, until = json.loads(self._meta("span"))
         return since, until
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the crawl was begun with."""
+        begun: dict[str, Any] = json.loads(self._meta("settings"))
+        return begun
 
     @property
     def n_queries(self) -> int:

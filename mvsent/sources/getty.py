@@ -1,4 +1,4 @@
-"""Getty Images' search (API v3): a pure parser, and a thin client through httpx.
+"""Getty Images' search (API v3): a pure parser, and a thin client.
 
 {"result_count": 204, "images": [
     {"id": "9183", "title": "A pier at dawn", "caption": null, "artist": "someone",
@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 from pydantic import SecretStr
 
-from mvsent import __version__
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.sources import answers
 from mvsent.sources.answers import Answer, as_count, as_id, as_text, as_url
+from mvsent.sources.calls import Caller
 from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.failures import (
     AccessRevoked,
@@ -35,6 +34,7 @@ from mvsent.sources.failures import (
 
 ENDPOINT = "https://api.gettyimages.com/v3"
 TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
+_NEW_KEY = "Put a valid one into GETTY_API_KEY; the same command then continues"
 MAX_PAGE_SIZE = 100
 FIELDS = (
     "id,title,caption,artist,license_model,date_created,max_dimensions,referral_destinations,"
@@ -170,7 +170,10 @@ def parse_failure(answer: Answer, now: float, secrets: Sequence[str] = ()) -> So
     elif status == 429 or status >= 500 or (status == 403 and "per second" in lower):
         failure = RetryLater(wait_s, f"Getty answers with HTTP {status}: {said}")
     elif status == 403 and "inactive" in lower:
-        failure = BadKey(f"Getty does not accept the key: {said}", "Put a valid one into GETTY_API_KEY")
+        failure = BadKey(
+            f"Getty does not accept the key: {said}",
+            _NEW_KEY,
+        )
     elif status in (401, 403):
         next_step = "Ask Getty about the key, then run the same command"
         failure = AccessRevoked(f"Getty refuses access (HTTP {status}): {said}", next_step)
@@ -211,16 +214,13 @@ class GettyClient:
         timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        answers.silence_libraries()
         self._key = SecretStr(answers.check_key(key, "Getty API key"))
         self._secret = SecretStr(answers.check_key(secret, "Getty API secret")) if secret else None
         self._endpoint = (endpoint or ENDPOINT).rstrip("/")
         self._token_url = token_url or TOKEN_URL
-        self._timeout_s, self._clock = timeout_s, clock
+        self._clock = clock
         self._token, self._token_ends = SecretStr(""), 0.0
-        self._http = httpx.Client(
-            timeout=timeout_s, follow_redirects=False, headers={"User-Agent": f"mvsent/{__version__}"}
-        )
+        self._caller = Caller(timeout_s)
 
     def __repr__(self) -> str:
         return f"GettyClient({answers.host_of(self._endpoint)})"
@@ -247,7 +247,9 @@ class GettyClient:
             return SearchPage(None, page, None, (), ())
         if answer.status != 200:
             raise parse_failure(answer, time.time(), self._secrets())
-        payload = answers.parse_json(answer.body, what=f"Getty ({answers.host_of(url)})")
+        payload = answers.parse_json(
+            answer.body, what=f"Getty ({answers.host_of(url)})", secrets=self._secrets()
+        )
         return parse_search(payload, page, page_size)
 
     def _get(self, url: str, parameters: dict[str, str | int]) -> Answer:
@@ -285,20 +287,7 @@ class GettyClient:
         self._token_ends = self._clock() + max(life_s - TOKEN_MARGIN_S, life_s / 2)
 
     def _ask(self, method: str, url: str, **given: Any) -> Answer:
-        name = f"Getty ({answers.host_of(url)})"
-        return answers.within(
-            self._timeout_s, lambda stop_at: self._send(method, url, name, stop_at, **given), what=name
-        )
-
-    def _send(self, method: str, url: str, name: str, stop_at: float, **given: Any) -> Answer:
-        try:
-            with self._http.stream(method, url, **given) as response:
-                body = answers.read_capped(response.iter_bytes(2**16), stop_at, what=name)
-                headers = {key.lower(): value for key, value in response.headers.items()}
-                return Answer(response.status_code, headers, body)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            problem = type(error).__name__  # its text may hold the address, its request the key
-        raise RetryLater(None, f"{name} cannot be reached ({problem})")
+        return self._caller.call(method, url, name=f"Getty ({answers.host_of(url)})", **given)
 
     def _secrets(self) -> list[str]:
         return [value.get_secret_value() for value in (self._key, self._secret, self._token) if value]

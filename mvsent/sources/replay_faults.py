@@ -5,6 +5,7 @@ that asking again helps. A lasting one belongs to a picture: asking again gives 
 """
 
 import hashlib
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ def _lasting() -> float:
 
 @dataclass(frozen=True)
 class Faults:
-    """The share of requests (0..1) with each fault; `api_…` of searches, `image_…` of pictures."""
+    """The share of requests (0..1) with each fault, `api_…` of searches, `image_…` of pictures."""
 
     api_429: float = _passing()  # without Retry-After
     api_429_seconds: float = _passing()  # Retry-After: 1
@@ -61,6 +62,7 @@ class Faults:
     image_unavailable: float = _lasting()  # a redirect to Flickr's placeholder
     image_loop: float = _lasting()  # a redirect to itself
     image_private: float = _lasting()  # a redirect to 127.0.0.2
+    photo_gone: float = _lasting()  # getInfo: not found, as if its owner had removed it
 
     seed: int = 0
     repeats: int = 2  # attempts that a passing fault may spoil
@@ -88,6 +90,8 @@ class Faults:
                 raise UsageError(f"--fault {text}: no such fault", f"Known are: {known}") from None
             except ValueError:
                 raise UsageError(f"--fault {text}: {number!r} is no number", "Write NAME=NUMBER") from None
+            if not 0 <= changes[key] <= (1 if key in NAMES else math.inf):
+                raise UsageError(f"--fault {text}: out of bounds", "A rate goes from 0 to 1")
         return replace(self, **changes)
 
 

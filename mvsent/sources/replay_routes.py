@@ -128,7 +128,8 @@ def _flickr_search(stage: Stage, given: Mapping[str, str]) -> Reply:
 
 
 def _flickr_info(stage: Stage, photo_id: str) -> Reply:
-    if photo_id in stage.removed or not photo_id.isdigit():
+    gone = photo_id in stage.removed or stage.fault(photo_id, "photo_gone")
+    if gone or not photo_id.isdigit():
         return _fail(1, f'Photo "{photo_id}" not found (invalid ID)')
     return _json({"photo": {"id": photo_id, "visibility": {"ispublic": 1}}, "stat": "ok"})
 
