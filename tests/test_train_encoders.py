@@ -327,6 +327,6 @@ def test_a_dataset_that_no_query_found_has_no_anps(small_dataset: Path, models: 
 
 def test_every_setting_of_training_is_a_flag() -> None:
     shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).stdout
-    apart = {"dataset": "DATASET", "options": "--option "}
+    apart = {"dataset": "[dataset]", "options": "--option "}
     for name in TrainSettings.model_fields:
         assert apart.get(name, f"--{name.replace('_', '-')}") in shown, name
