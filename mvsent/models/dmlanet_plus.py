@@ -11,6 +11,7 @@ Three things are added to DMLANet's attention over both modalities, and each can
 Several members, which differ in their seeds alone, may be averaged: `members=5`.
 """
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -253,8 +254,6 @@ def label_rule(labels: tuple[int, ...]) -> Tensor:
     >>> label_rule((0, 1, 2))[2, 0].sum()
     tensor(0.)
     """
-    import numpy as np
-
     text, image = (grid.ravel().astype(np.int8) for grid in np.indices((3, 3)))
     made = torch.from_numpy(combine(text, image)).view(3, 3)
     return torch.stack([(made == label).float() for label in labels], dim=2)

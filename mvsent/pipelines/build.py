@@ -209,12 +209,17 @@ class _Stage:
     ) -> None:
         self._bar.close()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether anything would be shown now: what is shown need not be counted otherwise."""
+        return not self._hidden or time.monotonic() - self._said_at >= LOG_EVERY_S
+
     def to(self, done: int, state: str) -> None:
         """`done` of the stage's total are done; `state` says what came of them."""
         self._bar.set_postfix_str(state, refresh=False)
         self._bar.update(done - self._done)
         self._done = done
-        if self._hidden and time.monotonic() - self._said_at >= LOG_EVERY_S:
+        if self._hidden and self.is_due:
             self._said_at = time.monotonic()
             log.info("%s: %d of %d %s, %s", self._title, done, self._total, self._unit, state)
 
@@ -229,8 +234,9 @@ def _search(
     with show.stage("search", total, total - frontier.n_queries_left, "queries") as stage:
 
         def on_page() -> None:
-            state = f"{frontier.n_candidates} candidates, {bucket.left} calls left"
-            stage.to(total - frontier.n_queries_left, state)
+            if stage.is_due:
+                state = f"{frontier.n_candidates} candidates, {bucket.left} calls left"
+                stage.to(total - frontier.n_queries_left, state)
 
         search(
             frontier,

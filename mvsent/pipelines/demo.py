@@ -18,11 +18,10 @@ from pydantic import SecretStr
 from mvsent.config import FlickrSettings, GettySettings, ReconcileSettings, TrainSettings
 from mvsent.errors import OutputExistsError
 from mvsent.lexicons import format_lexicon, load_anps, load_keywords, select
-from mvsent.pipelines.build import build_flickr, build_getty
+from mvsent.pipelines.build import BuildResult, build_flickr, build_getty
 from mvsent.pipelines.evaluate import Evaluation, evaluate
 from mvsent.pipelines.reconcile import reconcile
 from mvsent.pipelines.train import train
-from mvsent.shards.manifest import Manifest
 from mvsent.sources.drawn_mvsa import draw_dataset
 from mvsent.sources.replay import KEY, SECRET, Replay
 from mvsent.sources.replay_world import World
@@ -50,14 +49,6 @@ PHOTOS = 20
 
 
 @dataclass(frozen=True)
-class Built:
-    """A finished dataset."""
-
-    folder: Path
-    manifest: Manifest
-
-
-@dataclass(frozen=True)
 class DemoResult:
     """What the demonstration made, all of it under `folder`, and how long that took.
 
@@ -67,7 +58,7 @@ class DemoResult:
     """
 
     folder: Path
-    datasets: list[Built]
+    datasets: list[BuildResult]
     evaluations: list[Evaluation]
     seconds: float
 
@@ -95,7 +86,7 @@ def demo(out: Path, *, n_rows: int, epochs: int, seed: int, quiet: bool = False)
         log.info("5/5 training DMLANet on one split of what Flickr gave, evaluating")
         one_fold = settings(flickr.folder, epochs, seed).model_copy(update={"folds": [0]})
         evaluations.append(evaluate(train(one_fold, runs=runs, quiet=quiet).run, quiet=quiet))
-    datasets = [flickr, getty, Built(mvsa.folder, mvsa.manifest)]
+    datasets = [flickr, getty, BuildResult(mvsa.folder, mvsa.manifest)]
     return DemoResult(out, datasets, evaluations, time.monotonic() - start)
 
 
@@ -106,7 +97,7 @@ def small_world(seed: int) -> World:
     return World(sentiments, seed=seed, photos=PHOTOS, side=320)
 
 
-def build_small_flickr(replay: Replay, out: Path, *, quiet: bool) -> Built:
+def build_small_flickr(replay: Replay, out: Path, *, quiet: bool) -> BuildResult:
     """`out/data/flickr` holds what the stand-in shows for a few ANPs, which are in `out/anps.tsv`."""
     lexicon = out / "anps.tsv"
     lexicon.write_text(format_lexicon(select(load_anps(), pattern=ANPS)), encoding="utf-8")
@@ -118,11 +109,10 @@ def build_small_flickr(replay: Replay, out: Path, *, quiet: bool) -> Built:
         shard_size=100,
     )
     folder = out / "data" / FLICKR
-    result = build_flickr(folder, asked, SecretStr(KEY), name=FLICKR, quiet=quiet)
-    return Built(result.folder, result.manifest)
+    return build_flickr(folder, asked, SecretStr(KEY), name=FLICKR, quiet=quiet)
 
 
-def build_small_getty(replay: Replay, out: Path, *, quiet: bool) -> Built:
+def build_small_getty(replay: Replay, out: Path, *, quiet: bool) -> BuildResult:
     """`out/data/getty` holds what the stand-in shows for the strongest keywords."""
     asked = GettySettings(
         endpoint=replay.getty_endpoint,
@@ -132,8 +122,7 @@ def build_small_getty(replay: Replay, out: Path, *, quiet: bool) -> Built:
         shard_size=100,
     )
     folder = out / "data" / GETTY
-    result = build_getty(folder, asked, SecretStr(KEY), SecretStr(SECRET), name=GETTY, quiet=quiet)
-    return Built(result.folder, result.manifest)
+    return build_getty(folder, asked, SecretStr(KEY), SecretStr(SECRET), name=GETTY, quiet=quiet)
 
 
 def settings(dataset: Path, epochs: int, seed: int) -> TrainSettings:

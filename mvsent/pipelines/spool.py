@@ -51,7 +51,7 @@ class Spool:
     @property
     def n_pictures(self) -> int:
         """How many of the outcomes are pictures."""
-        return sum("reason" not in place.head for place in self._places.values())
+        return sum(map(self.is_picture, self._places))
 
     def __contains__(self, id: str) -> bool:
         return id in self._places

@@ -171,7 +171,7 @@ class Frontier:
                 f"{CRAWL_SCHEMA_VERSION})",
                 "Continue it with that version, or begin anew with --overwrite",
             )
-        _refuse_other_settings(self.path, json.loads(self._meta("settings")), start.settings)
+        _refuse_other_settings(self.path, self.settings, start.settings)
 
     def _begin(self, start: Beginning) -> None:
         with self.transaction():
