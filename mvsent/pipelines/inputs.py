@@ -63,6 +63,7 @@ class Inputs:
         backbone: that turns pixels to maps.
         encoder: that turns texts to words in context; None where a vocabulary numbers them.
         texts, captions: of every row.
+        reads_sentences: whether it matters which sentence a word is in.
         given: what is the same in every fold; its words only where there is an `encoder`.
         link_keys: of every row, what links it to others.
         hashes: of everything that was pretrained or read from a file, by name: a run checks them.
@@ -72,6 +73,7 @@ class Inputs:
     encoder: TextEncoder | None
     texts: list[str]
     captions: list[str] | None
+    reads_sentences: bool
     given: Examples
     link_keys: list[list[str]] | None = None
     hashes: dict[str, str] = field(default_factory=dict)
@@ -82,8 +84,25 @@ class Inputs:
         return bool(self.texts) and self.encoder is None
 
 
+def read_texts(dataset: Dataset, reads: frozenset[str], may_read: frozenset[str]) -> list[str]:
+    """The text of every row, or none where the model reads no text.
+
+    Raises: DatasetError where the dataset has no texts (`--labels-only`).
+    """
+    if not (reads | may_read) & {WORDS, SENTENCES, TEXT_VECTOR, LEXICON}:
+        return []
+    texts = dataset.table(["text"])["text"]
+    if texts.null_count:
+        raise DatasetError(
+            f"{dataset.folder}: {texts.null_count} rows have no text",
+            "Build it without --labels-only to train on it",
+        )
+    return list(texts.to_pylist())
+
+
 def read_inputs(
     dataset: Dataset,
+    texts: list[str],
     reads: frozenset[str],
     may_read: frozenset[str],
     settings: TrainSettings,
@@ -92,16 +111,17 @@ def read_inputs(
     *,
     quiet: bool,
 ) -> Inputs:
-    """Everything that a model reads of `dataset`, computed or from the cache.
+    """Everything that a model reads of `dataset`, computed or from the cache; `texts` as of `read_texts`.
 
     Raises: DatasetError, InputError or WeightsError naming what is missing and what may stand for it.
     """
-    return _Reader(dataset, reads, may_read, settings, device, quiet).read(target)
+    return _Reader(dataset, texts, reads, may_read, settings, device, quiet).read(target)
 
 
 @dataclass
 class _Reader:
     dataset: Dataset
+    texts: list[str]
     reads: frozenset[str]
     may_read: frozenset[str]
     settings: TrainSettings
@@ -110,15 +130,13 @@ class _Reader:
     hashes: dict[str, str] = field(default_factory=dict)
 
     def read(self, target: npt.NDArray[np.int64]) -> Inputs:
-        needs_text = self.reads & {WORDS, SENTENCES, TEXT_VECTOR, LEXICON}
-        texts = read_texts(self.dataset) if needs_text else []
         captions = self._captions()
         backbone, given = self._pictures(Examples(target=target))
-        encoder, given = self._words(texts, captions, given)
+        encoder, given = self._words(captions, given)
         given = replace(
             given,
-            text_vector=self._text_vector(texts, encoder, given),
-            lexicon=self._lexicon(texts),
+            text_vector=self._text_vector(encoder, given),
+            lexicon=self._lexicon(),
             anp_scores=self._anp_scores(given),
             scene=self._scene(),
             text_target=self._modality_labels("text_label"),
@@ -128,7 +146,9 @@ class _Reader:
             given = replace(given, regions=None)
         keys = self._link_keys()
         reads_words = bool(self.reads & {WORDS, SENTENCES})
-        return Inputs(backbone, encoder, texts if reads_words else [], captions, given, keys, self.hashes)
+        texts = self.texts if reads_words else []
+        sentences = SENTENCES in self.reads
+        return Inputs(backbone, encoder, texts, captions, sentences, given, keys, self.hashes)
 
     def _reads(self, what: str) -> bool:
         return what in self.reads or what in self.may_read
@@ -163,9 +183,7 @@ class _Reader:
         captions = read_captions(Path(self.settings.captions), self.dataset)
         return captions if any(captions) else None
 
-    def _words(
-        self, texts: list[str], captions: list[str] | None, given: Examples
-    ) -> tuple[TextEncoder | None, Examples]:
+    def _words(self, captions: list[str] | None, given: Examples) -> tuple[TextEncoder | None, Examples]:
         """The words through a transformer, if one was asked for: vectors, or numbers if it is trained."""
         if not self.reads & {WORDS, SENTENCES}:
             return None, given
@@ -181,10 +199,9 @@ class _Reader:
         longest = longest_text(self.dataset, self.settings, TWEET_TOKENS, CAPTION_TOKENS)
         caption = None
         if captions is not None:
-            encoded = self._encoded(encoder, captions, longest, tuned=False)
-            caption = replace(encoded, lengths=np.where(_written(captions), encoded.lengths, 0))
+            caption = _caption(self._encoded(encoder, captions, longest, tuned=False), captions)
         tuned = self.settings.fine_tune_words != "none"
-        words = self._encoded(encoder, texts, longest, tuned=tuned)
+        words = self._encoded(encoder, self.texts, longest, tuned=tuned)
         return encoder, replace(given, words=words, caption=caption, tuned=tuned)
 
     def _encoded(self, encoder: TextEncoder, texts: list[str], longest: int, *, tuned: bool) -> Text:
@@ -196,7 +213,7 @@ class _Reader:
         )
         return Text(tokens.lengths, vectors=vectors, sentence=tokens.sentence)
 
-    def _text_vector(self, texts: list[str], encoder: TextEncoder | None, given: Examples) -> Floats | None:
+    def _text_vector(self, encoder: TextEncoder | None, given: Examples) -> Floats | None:
         """One vector a text, by `--text-vector`; `auto` is the installed encoder, or none."""
         name = self.settings.text_vector
         if name == "auto" and self._reads(TEXT_VECTOR):
@@ -210,17 +227,17 @@ class _Reader:
         if encoder is None or encoder.name != name or given.words is None or given.words.vectors is None:
             encoder = load_text_encoder(name)
             longest = longest_text(self.dataset, self.settings, TWEET_TOKENS, CAPTION_TOKENS)
-            words = self._encoded(encoder, texts or read_texts(self.dataset), longest, tuned=False)
+            words = self._encoded(encoder, self.texts, longest, tuned=False)
         else:
             words = given.words
         self.hashes["text_vector"] = encoder.weights_sha256
         return _mean_words(words)
 
-    def _lexicon(self, texts: list[str]) -> Floats | None:
+    def _lexicon(self) -> Floats | None:
         if not self._reads(LEXICON) or (self.settings.lexicon == "none" and LEXICON not in self.reads):
             return None
         name = "vader" if self.settings.lexicon == "none" else self.settings.lexicon
-        return lexicon_scores(texts or read_texts(self.dataset), name)
+        return lexicon_scores(self.texts, name)
 
     def _anp_scores(self, given: Examples) -> Floats | None:
         """Scores of a file or of detectors; without either, the backbone's features stand for them."""
@@ -230,9 +247,7 @@ class _Reader:
         if path.endswith(".parquet"):
             return read_scores(Path(path), self.dataset.ids)
         if not path:
-            log.warning(
-                "no ANP detectors (--anps): the backbone's %s features stand for their scores", "mean"
-            )
+            log.warning("no ANP detectors (--anps): the backbone's mean features stand for their scores")
             return pooled_maps(given.regions)
         detectors = AnpDetectors.load(Path(path))
         backbone = load_backbone(self.settings.backbone, tap=self.settings.tap, weights=self.settings.weights)
@@ -285,10 +300,11 @@ def examples(
     given = inputs.given
     if inputs.reads_words:
         words = _numbered(inputs.texts, vocabulary, max_words)
+        if inputs.reads_sentences:
+            words = replace(words, sentence=sentence_numbers(inputs.texts, max_words))
         caption = None
         if inputs.captions is not None:
-            numbered = _numbered(inputs.captions, vocabulary, max_words)
-            caption = replace(numbered, lengths=np.where(_written(inputs.captions), numbered.lengths, 0))
+            caption = _caption(_numbered(inputs.captions, vocabulary, max_words), inputs.captions)
         given = replace(given, words=words, caption=caption)
     if inputs.link_keys is None:
         return given
@@ -315,13 +331,13 @@ def input_sizes(inputs: Inputs) -> dict[str, int]:
 
 def _numbered(texts: Sequence[str], vocabulary: Vocabulary, max_words: int) -> Text:
     numbers = vocabulary.encode(texts, max_words)
-    sentence = sentence_numbers(texts, numbers.shape[1])
-    return Text((numbers != 0).sum(axis=1), numbers=numbers, sentence=sentence)
+    return Text((numbers != 0).sum(axis=1), numbers=numbers)
 
 
-def _written(captions: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which captions are any: an empty text is one unknown word, but an empty caption is none at all."""
-    return np.array([bool(caption.strip()) for caption in captions], dtype=bool)
+def _caption(words: Text, captions: Sequence[str]) -> Text:
+    """The words of captions: an empty text is one unknown word, but an empty caption is none at all."""
+    written = [bool(caption.strip()) for caption in captions]
+    return replace(words, lengths=np.where(written, words.lengths, 0))
 
 
 def _link_features(given: Examples, vectors: Floats) -> Floats:
@@ -357,17 +373,6 @@ def _mean_words(words: Text) -> Floats:
         mask = torch.arange(vectors.shape[1]) < torch.from_numpy(words.lengths[rows])[:, None]
         means.append(pooled(vectors, mask).numpy())
     return np.concatenate(means)
-
-
-def read_texts(dataset: Dataset) -> list[str]:
-    """The text of every row. Raises: DatasetError where the dataset has none (`--labels-only`)."""
-    texts = dataset.table(["text"])["text"]
-    if texts.null_count:
-        raise DatasetError(
-            f"{dataset.folder}: {texts.null_count} rows have no text",
-            "Build it without --labels-only to train on it",
-        )
-    return list(texts.to_pylist())
 
 
 def longest_text(dataset: Dataset, settings: TrainSettings, tweet: int, caption: int) -> int:

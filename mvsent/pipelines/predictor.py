@@ -25,7 +25,10 @@ def predict_dataset(run_path: Path, fold: int, dataset: Dataset, *, quiet: bool)
     device = inputs.compute_device(run.settings.device)
     target = inputs.targets(dataset, run.resolved.classes)
     reads = registry.reads(run.settings.model, run.settings.options)
-    found = inputs.read_inputs(dataset, reads, card.may_read, run.settings, target, device, quiet=quiet)
+    texts = inputs.read_texts(dataset, reads, card.may_read)
+    found = inputs.read_inputs(
+        dataset, texts, reads, card.may_read, run.settings, target, device, quiet=quiet
+    )
     check_inputs(run, found)
     network, vocabulary = load_network(run, fold, found)
     # Links lead to training rows, and these are of another dataset: nothing is linked.

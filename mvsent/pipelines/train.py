@@ -18,7 +18,6 @@ from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples
 from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
-from mvsent.models.batch import ANP_SCORES, REGIONS
 from mvsent.pairs import LABEL_NAMES, Label
 from mvsent.pipelines import inputs
 from mvsent.pipelines.history import read_history, write_history
@@ -123,13 +122,12 @@ def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
     split_file = Path(settings.split_file) if settings.split_file else None
     # Before the split is made, so that a refused dataset is left as it was.
     reads = registry.reads(settings.model, settings.options)
-    if reads - {REGIONS, ANP_SCORES}:
-        inputs.read_texts(dataset)
+    texts = inputs.read_texts(dataset, reads, card.may_read)
     split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
     classes = dataset.classes
     target = inputs.targets(dataset, classes)
     check_folds(settings.folds, split, target, classes)
-    found = inputs.read_inputs(dataset, reads, card.may_read, settings, target, device, quiet=quiet)
+    found = inputs.read_inputs(dataset, texts, reads, card.may_read, settings, target, device, quiet=quiet)
     return Material(dataset, split, classes, target, found, device)
 
 
