@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from mvsent.config import BuildSettings, FlickrSettings, GettySettings
 from mvsent.pipelines.build import BuildResult, build_flickr, build_getty
+from mvsent.sources import patience
 from mvsent.sources.replay import KEY, SECRET, Replay
 from mvsent.sources.replay_world import World
 
@@ -26,6 +28,12 @@ SENTIMENTS = {
 }
 EPOCH = "1700000000"
 TOKEN_PATH = "/oauth2/token"
+
+
+def still_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets say that they were made at EPOCH, and nobody waits before asking again."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+    monkeypatch.setattr(patience, "backoff", lambda attempt, rng: 0.0)
 
 
 def write_lexicon(path: Path, sentiments: Mapping[str, float] = SENTIMENTS) -> Path:
@@ -68,6 +76,10 @@ def getty_settings(replay: Replay, folder: Path, **given: Any) -> GettySettings:
             **given,
         }
     )
+
+
+SETTINGS: dict[str, Callable[..., BuildSettings]] = {"flickr": flickr_settings, "getty": getty_settings}
+"""Of each source, what makes its settings."""
 
 
 def build(out: Path, settings: BuildSettings, *, overwrite: bool = False) -> BuildResult:

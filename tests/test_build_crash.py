@@ -22,13 +22,13 @@ from mvsent.shards.reader import Dataset
 from mvsent.sources.replay import KEY, Replay
 from tests.building import (
     EPOCH,
+    SETTINGS,
     TOKEN_PATH,
     Watched,
     build,
     die_at_step,
     files_of,
     flickr_settings,
-    getty_settings,
     kill,
     small_world,
     start,
@@ -40,7 +40,6 @@ KILLED = (-signal.SIGKILL, 255)
 
 SECONDS = 120
 N_KILLS = {"flickr": 30, "getty": 10}
-SETTINGS: dict[str, Callable[..., BuildSettings]] = {"flickr": flickr_settings, "getty": getty_settings}
 Files = dict[str, bytes]
 
 FILES = (

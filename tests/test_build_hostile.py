@@ -25,7 +25,7 @@ from mvsent.limits import HOUR_S, TokenBucket
 from mvsent.pipelines import build as pipeline
 from mvsent.pipelines.build import BuildResult
 from mvsent.shards.reader import Dataset
-from mvsent.sources import frontier, patience
+from mvsent.sources import frontier
 from mvsent.sources.failures import AccessRevoked, BadAnswer
 from mvsent.sources.replay import Replay
 from mvsent.sources.replay_faults import Faults
@@ -33,25 +33,24 @@ from tests.api_answers import flickr_answer, flickr_photo
 from tests.building import (
     EPOCH,
     SENTIMENTS,
+    SETTINGS,
     Watched,
     build,
     files_of,
     flickr_settings,
-    getty_settings,
     small_world,
+    still_time,
     write_lexicon,
 )
 from tests.fault_server import FaultServer, answer, serving
 from tests.fetching import picture
 
-SETTINGS = {"flickr": flickr_settings, "getty": getty_settings}
 WORDS = "A dog that runs along the beach in the evening"
 
 
 @pytest.fixture(autouse=True)
 def fixed_clock_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
-    monkeypatch.setattr(patience, "backoff", lambda attempt, rng: 0.0)
+    still_time(monkeypatch)
 
 
 @pytest.fixture

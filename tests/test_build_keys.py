@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvsent.cli import app, exit_code
-from mvsent.sources import patience
 from mvsent.sources.failures import AccessRevoked
 from mvsent.sources.replay import KEY, SECRET, Replay
 from mvsent.sources.replay_faults import Faults
 from tests.building import (
-    EPOCH,
     SENTIMENTS,
+    SETTINGS,
     Watched,
     build,
     flickr_settings,
@@ -27,18 +26,17 @@ from tests.building import (
     kill,
     small_world,
     start_build,
+    still_time,
     write_lexicon,
 )
 
 ROOT = Path(__file__).parents[1]
 SECRETS = (KEY, SECRET, "token1")
-SETTINGS = {"flickr": flickr_settings, "getty": getty_settings}
 
 
 @pytest.fixture(autouse=True)
 def fixed_clock_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
-    monkeypatch.setattr(patience, "backoff", lambda attempt, rng: 0.0)
+    still_time(monkeypatch)
 
 
 @pytest.fixture

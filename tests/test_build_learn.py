@@ -8,9 +8,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,10 +17,9 @@ import pytest
 from mvsent.pipelines.validate import validate
 from mvsent.shards.reader import Dataset
 from mvsent.sources.replay import Replay
-from tests.building import EPOCH, build, flickr_settings, getty_settings, small_world
+from tests.building import EPOCH, SETTINGS, build, small_world
 
 ROOT = Path(__file__).parents[1]
-SETTINGS: dict[str, Callable[..., Any]] = {"flickr": flickr_settings, "getty": getty_settings}
 
 
 @pytest.fixture(scope="module", params=list(SETTINGS))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mvsent.cli import options
+from mvsent.cli import compare, options
 from mvsent.cli.options import flag
 
 
@@ -14,8 +14,8 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("models")(models)
-    app.command("benchmark")(benchmark)
-    app.command("train-anps")(train_anps)
+    app.command("benchmark")(compare.benchmark)
+    app.command("train-anps")(compare.train_anps)
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
     split_file: Annotated[
         Path | None, flag("--split-file", "Take the split of this file instead (id, role).")
     ] = None,
-    folds: Annotated[str | None, flag("--folds", "Folds to train, as 0,2.", "all")] = None,
+    folds: options.Folds = None,
     seed: options.Seed = None,
     backbone: Annotated[
         str | None,
@@ -47,9 +47,7 @@ def train(
     tap: Annotated[
         str | None, flag("--tap", "Map to take from inside the backbone, as mixed_5b. [default: its last]")
     ] = None,
-    weights: Annotated[
-        str | None, flag("--weights", "Backbone weights: pretrained, a path, or random.", "pretrained")
-    ] = None,
+    weights: options.Weights = None,
     words: Annotated[
         str | None,
         flag(
@@ -105,12 +103,9 @@ def train(
             "none",
         ),
     ] = None,
-    epochs: Annotated[int | None, flag("--epochs", "Epochs at most.", "50")] = None,
-    patience: Annotated[
-        int | None,
-        flag("--patience", "Epochs without a better validation accuracy before a fold stops.", "10"),
-    ] = None,
-    batch_size: Annotated[int | None, flag("--batch-size", "Pairs in a step.", "256")] = None,
+    epochs: options.Epochs = None,
+    patience: options.Patience = None,
+    batch_size: options.BatchSize = None,
     learning_rate: Annotated[float | None, flag("--learning-rate", "Adam's learning rate.", "0.001")] = None,
     encoder_learning_rate: Annotated[
         float | None,
@@ -151,9 +146,9 @@ def train(
     """
     flags: dict[str, Any] = {
         "dataset": dataset and str(dataset.resolve()),
-        "options": _key_values(option),
+        "options": options.key_values(option),
         "split_file": split_file and str(split_file.resolve()),
-        "folds": _numbers(folds),
+        "folds": options.numbers(folds),
     }
     flags |= {
         name: value
@@ -214,24 +209,6 @@ def _from_anywhere(value: str | None) -> str | None:
     """`value`, as an absolute path where it is a file or a folder: a run is resumed and judged elsewhere."""
     is_path = value is not None and ("/" in value or Path(value).suffix) and Path(value).exists()
     return str(Path(value).resolve()) if value and is_path else value
-
-
-def _key_values(pairs: list[str] | None) -> dict[str, str] | None:
-    if not pairs:
-        return None
-    for pair in pairs:
-        if "=" not in pair:
-            raise typer.BadParameter(f"--option takes KEY=VALUE, not {pair!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--folds takes numbers as 0,2, not {text!r}") from None
 
 
 def evaluate(
@@ -317,125 +294,6 @@ def _published(numbers: Any) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in named.items() if value is not None)
 
 
-def benchmark(
-    datasets: Annotated[list[Path], typer.Argument(help="Dataset folders.", metavar="DATASET...")],
-    table: Annotated[
-        str | None, flag("--table", "Tables of the paper: 2, 3, 4 or all; or 2,4.", "all")
-    ] = None,
-    models: Annotated[
-        str | None, flag("--models", "Only these, as a,b; otherwise those of the tables.")
-    ] = None,
-    protocol: Annotated[
-        list[str] | None,
-        flag("--protocol", "How rows are split, as a,b; repeatable.", "paper-5x,grouped-paper-5x"),
-    ] = None,
-    option: Annotated[
-        list[str] | None, flag("--option", "A model's option, as MODEL.KEY=VALUE; repeatable.")
-    ] = None,
-    against: Annotated[
-        str | None, flag("--against", "Model that the others are tested against.", "dmlanet")
-    ] = None,
-    folds: Annotated[str | None, flag("--folds", "Folds to train, as 0,2.", "all")] = None,
-    seed: options.Seed = None,
-    epochs: Annotated[int | None, flag("--epochs", "Epochs at most.", "50")] = None,
-    patience: Annotated[
-        int | None,
-        flag("--patience", "Epochs without a better validation accuracy before a fold stops.", "10"),
-    ] = None,
-    batch_size: Annotated[int | None, flag("--batch-size", "Pairs in a step.", "256")] = None,
-    backbone: Annotated[str | None, flag("--backbone", "Image network.", "efficientnet_lite0")] = None,
-    weights: Annotated[
-        str | None, flag("--weights", "Backbone weights: pretrained, a path, or random.", "pretrained")
-    ] = None,
-    words: Annotated[str | None, flag("--words", "Word vectors, as in `mvsent train`.", "auto")] = None,
-    text_vector: Annotated[
-        str | None, flag("--text-vector", "Sentence encoder of models that read one.", "auto")
-    ] = None,
-    device: Annotated[str | None, flag("--device", "Device to train on: auto, cpu, cuda …", "auto")] = None,
-    threads: Annotated[
-        int | None, flag("--threads", "CPU threads of a cell; 0 shares the cores among --jobs.", "0")
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1024, help="Cells that run at once.")] = 1,
-    into: Annotated[
-        Path | None, flag("--into", "Markdown file whose block of results is replaced too.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of runs and results.")] = Path("runs/benchmark"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace cells that were made with other settings.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Run every system of a table on the same rows and folds.
-
-    The same command continues after an interruption, and repeats nothing that is finished. The tables, as
-    Markdown, CSV, LaTeX, JSON and a picture, stand published numbers beside ours, and the plain protocol
-    beside the leak-free one.
-
-    Example: mvsent benchmark data/mvsa-single --table 2 --jobs 2
-    """
-    import sys
-    from json import dumps
-
-    from mvsent.config import TrainSettings, resolve
-    from mvsent.pipelines.benchmark import benchmark as run_benchmark
-    from mvsent.pipelines.benchmark_plan import Asked, plan
-    from mvsent.report.benchmark import render_terminal
-
-    flags: dict[str, Any] = {"folds": _numbers(folds), "seed": seed, "epochs": epochs, "patience": patience}
-    flags |= {"batch_size": batch_size, "backbone": backbone, "weights": weights, "words": words}
-    flags |= {"text_vector": text_vector, "device": device, "threads": threads}
-    asked = Asked(
-        datasets=datasets,
-        tables=_names([table or "all"]),
-        models=_names([models or ""]),
-        protocols=_names(protocol or ["paper-5x,grouped-paper-5x"]),
-        options=_model_options(option or []),
-        common=resolve("train", TrainSettings, flags),
-        out=out,
-        against=against or "dmlanet",
-    )
-    if dry_run:
-        cells = [{"cell": cell.name, "state": cell.state, "run": str(cell.path)} for cell in plan(asked)]
-        lines = [f"{cell['state']:8}  {cell['cell']}" for cell in cells]
-        typer.echo(dumps(cells, indent=2) if as_json else "\n".join(lines))
-        return
-    result = run_benchmark(
-        asked,
-        jobs=jobs,
-        overwrite=overwrite,
-        into=into,
-        command=["mvsent", *sys.argv[1:]],
-        quiet=quiet,
-    )
-    if as_json:
-        typer.echo(dumps(result.document, indent=2))
-    else:
-        typer.echo(render_terminal(result.document))
-        typer.echo("\n" + "\n".join(map(str, result.files)))
-    if result.failures:
-        raise typer.Exit(UNFINISHED)
-
-
-UNFINISHED = 3
-
-
-def _names(texts: list[str]) -> list[str]:
-    """The names in comma separated texts, each once."""
-    return list(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))
-
-
-def _model_options(pairs: list[str]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for key, value in (_key_values(pairs) or {}).items():
-        model, dot, name = key.partition(".")
-        if not dot:
-            raise typer.BadParameter(f"--option takes MODEL.KEY=VALUE, not {key}={value}")
-        found.setdefault(model, {})[name] = value
-    return found
-
-
 def _card_as_json(card: Any) -> dict[str, Any]:
     return {
         "name": card.name,
@@ -452,59 +310,3 @@ def _card_as_json(card: Any) -> dict[str, Any]:
         "published": {name: vars(numbers) for name, numbers in card.published.items()},
         "unpublished_note": card.unpublished_note,
     }
-
-
-def train_anps(
-    dataset: Annotated[
-        Path | None, typer.Argument(help="Dataset folder. [default: newest of data/*]", show_default=False)
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("anps.safetensors"),
-    backbone: Annotated[
-        str, typer.Option("--backbone", help="Image network whose features are read.")
-    ] = "efficientnet_lite0",
-    tap: Annotated[str, typer.Option("--tap", help="Map to take from inside it.", show_default=False)] = "",
-    weights: Annotated[
-        str, typer.Option("--weights", help="Its weights: pretrained, a path, or random.")
-    ] = "pretrained",
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="How rows are split; its first fold is taken.")
-    ] = "paper-5x",
-    seed: options.Seed = None,
-    device: Annotated[str, typer.Option("--device", help="Device to compute features on.")] = "auto",
-    workers: options.Workers = None,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Train detectors of adjective-noun pairs.
-
-    The pairs are the queries that found a Flickr dataset's pictures; `mvsent train --model sentibank --anps
-    FILE` reads the detectors. How often they are right is measured on rows that they have not seen.
-
-    Example: mvsent train-anps data/flickr --out anps.safetensors
-    """
-    from mvsent.pipelines.anps import train_anps as run_training
-    from mvsent.shards.reader import newest_dataset
-
-    result = run_training(
-        dataset or newest_dataset(),
-        out,
-        backbone=backbone,
-        tap=tap,
-        weights=weights,
-        protocol=protocol,
-        seed=seed or 0,
-        device=device,
-        workers=workers or 0,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
-    if as_json:
-        from dataclasses import asdict
-        from json import dumps
-
-        typer.echo(dumps(asdict(result), indent=2, default=str))
-        return
-    typer.echo(f"{result.n_anps} ANPs from {result.n_train} pictures → {result.path}")
-    typer.echo(f"on {result.n_test} others: top-1 {result.top_1:.1%}, top-5 {result.top_5:.1%} right")
-    typer.echo(f"Next: mvsent train --model sentibank --anps {result.path}")

@@ -49,3 +49,33 @@ Workers = Annotated[
 ShardSize = Annotated[
     int | None, typer.Option("--shard-size", help="Rows in one shard. [default: 1000]", show_default=False)
 ]
+
+Folds = Annotated[str | None, flag("--folds", "Folds to train, as 0,2.", "all")]
+Epochs = Annotated[int | None, flag("--epochs", "Epochs at most.", "50")]
+Patience = Annotated[
+    int | None, flag("--patience", "Epochs without a better validation accuracy before a fold stops.", "10")
+]
+BatchSize = Annotated[int | None, flag("--batch-size", "Pairs in a step.", "256")]
+Weights = Annotated[
+    str | None, flag("--weights", "Backbone weights: pretrained, a path, or random.", "pretrained")
+]
+
+
+def key_values(pairs: list[str] | None) -> dict[str, str] | None:
+    """The KEY=VALUE texts of a repeatable --option, as a table; None where none was given."""
+    if not pairs:
+        return None
+    for pair in pairs:
+        if "=" not in pair:
+            raise typer.BadParameter(f"--option takes KEY=VALUE, not {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def numbers(text: str | None) -> list[int] | None:
+    """The numbers of --folds; None where it was not given."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--folds takes numbers as 0,2, not {text!r}") from None
