@@ -234,7 +234,7 @@ def test_it_can_overfit_eight_pairs(name: str) -> None:
             loss.backward()
             optimizer.step()
     if isinstance(network.eval(), Settled):
-        network.settle(lambda: [batch])
+        network.settle(lambda: [batch], lambda: [batch])
     assert (network.eval()(batch).logits.argmax(dim=1) == batch.target).all()
 
 

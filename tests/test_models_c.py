@@ -195,7 +195,7 @@ def test_dmaf_gives_the_weight_to_the_classifier_that_is_right() -> None:
     network, batch = built("dmaf"), pairs()
     confident = 20 * torch.nn.functional.one_hot(batch.target, 3).float()
     network.classifiers = lambda some, attention: (-confident, confident, torch.zeros_like(confident))
-    network.settle(lambda: [batch])
+    network.settle(lambda: [batch], lambda: [batch])
     assert network.late.tolist() == [0.0, 1.0, 0.0]
 
 
@@ -209,13 +209,13 @@ def test_dmafs_late_weights_are_the_likeliest_of_the_grid() -> None:
 
     with torch.no_grad():
         expected = min(simplex(GRID_STEPS), key=loss)
-        network.settle(lambda: halves)
+        network.settle(lambda: halves, lambda: halves)
     assert network.late.tolist() == pytest.approx(expected)
 
 
 def test_dmaf_keeps_equal_weights_where_it_is_asked_to() -> None:
     network = built("dmaf", late="equal")
-    network.settle(lambda: [pairs()])
+    network.settle(lambda: [pairs()], lambda: [pairs()])
     assert network.late.tolist() == pytest.approx([1 / 3] * 3)
 
 

@@ -176,9 +176,10 @@ class Recorder(nn.Module):
 
 
 class SettledRecorder(Recorder):
-    def settle(self, validation: Batches) -> None:
+    def settle(self, train: Batches, validation: Batches) -> None:
         assert not self.training
         assert not torch.is_grad_enabled()
+        self.note("train", train)
         self.note("validation", validation)
 
 
@@ -197,9 +198,9 @@ def recorded(network: Recorder, tmp_path: Path) -> tuple[list, Recorder]:
     return trainer.fit(Fold(0, np.arange(8), np.arange(8, 10)), tmp_path / "c.pt"), network
 
 
-def test_what_is_settled_is_settled_on_the_validation_rows_alone(tmp_path: Path) -> None:
+def test_what_is_settled_is_settled_on_training_and_validation_rows_alone(tmp_path: Path) -> None:
     _, network = recorded(SettledRecorder(), tmp_path)
-    assert network.seen == {"validation": [8, 9]}
+    assert network.seen == {"train": list(range(8)), "validation": [8, 9]}
 
 
 def test_what_is_solved_is_solved_on_training_and_validation_rows_alone(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_a_penalty_is_added_in_training_and_only_there(tmp_path: Path) -> None:
 
 def test_what_is_settled_through_encoders_is_the_model_on_encoded_batches() -> None:
     class Model(SettledRecorder):
-        def settle(self, validation: Batches) -> None:
+        def settle(self, train: Batches, validation: Batches) -> None:
             self.shapes: list[Tensor] = [batch.word_vectors for batch in validation()]
 
     class Encoder(nn.Module):
@@ -224,7 +225,7 @@ def test_what_is_settled_through_encoders_is_the_model_on_encoded_batches() -> N
 
     network = ThroughEncoders(Model(), [], transformer=Encoder())
     batch = Batch(tokens=torch.tensor([[4, 5]]), word_mask=torch.tensor([[True, False]]))
-    network.settle(lambda: [batch])
+    network.settle(lambda: [batch], lambda: [batch])
     assert network.model.shapes[0].tolist() == [[[4.0], [0.0]]]
 
 

@@ -46,10 +46,10 @@ class ThroughEncoders(nn.Module):
         output: Output = self.model(self.encode(batch))
         return output
 
-    def settle(self, validation: Batches) -> None:
+    def settle(self, train: Batches, validation: Batches) -> None:
         """The model is settled, if it is one that can be."""
         if isinstance(self.model, Settled):
-            self.model.settle(lambda: map(self.encode, validation()))
+            self.model.settle(lambda: map(self.encode, train()), lambda: map(self.encode, validation()))
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Those of the encoders that are trained."""

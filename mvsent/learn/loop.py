@@ -98,7 +98,7 @@ class Trainer:
         if isinstance(self.network, Settled):
             self.network.eval()
             with torch.no_grad():
-                self.network.settle(self._batches_of(fold.validation))
+                self.network.settle(self._batches_of(fold.train), self._batches_of(fold.validation))
         return history
 
     def _solve(

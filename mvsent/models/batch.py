@@ -126,10 +126,13 @@ class Solved(Protocol):
 
 @runtime_checkable
 class Settled(Protocol):
-    """A model that fits something on the validation rows once its weights are chosen."""
+    """A model that fits something once its weights are chosen."""
 
-    def settle(self, validation: Batches) -> None:
-        """Fit it. Called in evaluation mode, without gradients."""
+    def settle(self, train: Batches, validation: Batches) -> None:
+        """Fit it; what has to be chosen is chosen on the validation rows.
+
+        Called in evaluation mode, without gradients.
+        """
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class DMAF(nn.Module):
             self.of_both(self.dropout(both)),
         )
 
-    def settle(self, validation: Batches) -> None:
+    def settle(self, train: Batches, validation: Batches) -> None:
         """The late weights are those of the grid under which the validation rows are likeliest."""
         if self.options.late == "equal":
             return

@@ -1,23 +1,23 @@
-"""dmlanet-plus: what DMLANet could be with words in context, and with the label rule that it never sees.
+"""dmlanet-plus: what DMLANet could be with words in context, a memory, and the label rule that it never sees.
 
-Three things are added to DMLANet's attention over both modalities, and each can be taken away:
+Four things are added to DMLANet's attention over both modalities, and each can be taken away:
 
 1. Vectors of the whole text and picture beside the attended ones, since attention alone overfits a few
    thousand pairs.
-2. A head for each modality, trained on that modality's own label, and the rule of §4.1 A that makes one label
-   of two: the joint head need not learn it. Where modalities disagree, it decides as it did for annotators.
-3. Modality dropout: pairs whose picture or text is missing, so that the other one is enough (the paper's §5).
+2. Attention over the training pairs themselves (`memory`), solved and not descended, of the whole vectors.
+3. An answer for each modality, learned from that modality's own label, and the rule of §4.1 A that makes one
+   label of two: nothing need learn it. In the network a joint head decides beside it.
+4. Modality dropout: pairs whose picture or text is missing, so that the other one is enough (the paper's §5).
+   The memory is solved for the text alone, the picture alone, and both.
 
 Several members, which differ in their seeds alone, may be averaged: `members=5`.
 """
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from mvsent.config import Settings
-from mvsent.curate.labels import combine
 from mvsent.models.attention import (
     AdditiveAttention,
     ChannelAttention,
@@ -32,14 +32,18 @@ from mvsent.models.batch import (
     TEXT_VECTOR,
     WORDS,
     Batch,
+    Batches,
     Output,
     Sizes,
 )
 from mvsent.models.encoders import Standardize, WordEmbedding
+from mvsent.models.label_rule import apply_rule, label_rule
+from mvsent.models.memory import PairMemory, whole_text
 from mvsent.models.registry import ModelCard, register
 from mvsent.pairs import Label
 
 _TINY = 1e-6
+_SHARES = 21  # of the memory in the whole, evenly from 0 to 1
 
 
 class DMLANetPlusOptions(Settings):
@@ -48,10 +52,14 @@ class DMLANetPlusOptions(Settings):
     hidden: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.6, ge=0, lt=1)
     attention: bool = True  # over channels, regions and words
-    whole: bool = True  # vectors of the whole text and picture
+    whole: bool = True  # vectors of the whole text and picture, in the network
     lexicon: bool = True
     heads: bool = True  # one a modality, joined by the label rule
     modality_dropout: float = Field(default=0.1, ge=0, lt=0.5)  # of each modality
+    memory: bool = True  # attention over training pairs
+    memory_width: float = Field(default=0.7, gt=0)
+    memory_pairs: int = Field(default=4096, ge=1)  # kept of the training pairs
+    share: float | None = Field(default=None, ge=0, le=1)  # of the memory; none: fitted on validation rows
     members: int = Field(default=1, ge=1)  # networks with other seeds, averaged
 
 
@@ -59,8 +67,8 @@ class DMLANetPlusOptions(Settings):
     ModelCard(
         name="dmlanet-plus",
         citation=(
-            "mvsent: DMLANet (Yadav & Vishwakarma 2020) with vectors of the whole text and picture, modality "
-            "heads joined by the label rule, and modality dropout"
+            "mvsent: DMLANet (Yadav & Vishwakarma 2020) with vectors of the whole text and picture, a "
+            "memory of training pairs, modality heads joined by the label rule, and modality dropout"
         ),
         url="https://arxiv.org/abs/2012.08256",
         fidelity="substitute",
@@ -69,6 +77,8 @@ class DMLANetPlusOptions(Settings):
         may_read=frozenset({TEXT_VECTOR, LEXICON, MODALITY_LABELS}),
         options=DMLANetPlusOptions,
         ablations={
+            "w/o memory": {"memory": "false"},
+            "w/o network": {"share": "1"},
             "w/o attention": {"attention": "false"},
             "w/o whole vectors": {"whole": "false"},
             "w/o lexicon": {"lexicon": "false"},
@@ -79,25 +89,90 @@ class DMLANetPlusOptions(Settings):
     )
 )
 class DMLANetPlus(nn.Module):
-    """The average of members."""
+    """The average of members, and a memory beside them that is solved when they are trained."""
+
+    share: Tensor
 
     def __init__(self, sizes: Sizes, options: DMLANetPlusOptions) -> None:
         super().__init__()
+        self.options = options
         self.embedding = WordEmbedding(sizes)
         self.members = nn.ModuleList(_Member(sizes, options) for _ in range(options.members))
+        self.memory = (
+            PairMemory(
+                sizes,
+                lexicon=options.lexicon,
+                heads=options.heads,
+                width=options.memory_width,
+                capacity=options.memory_pairs,
+            )
+            if options.memory
+            else None
+        )
+        self.register_buffer("share", torch.zeros(()))
 
     def forward(self, batch: Batch) -> Output:
-        """Logits `[B, n_classes]`; attention `channel`, `spatial`, `regions`, `words` of the first member."""
+        """Logits `[B, n_classes]`; attention `channel`, `spatial`, `regions`, `words` of the first member.
+
+        In evaluation they are the logarithm of the average of members and memory. In training they are those
+        of the first member, whose loss is that of the trainer; the penalty has the losses of all others.
+        """
         words, mask = self.embedding(batch)
         outputs: list[Output] = [member(batch, words, mask) for member in self.members]
-        logits = torch.stack([output.logits for output in outputs]).logsumexp(dim=0)  # of probabilities
         if not self.training:
-            return Output(logits - logits.logsumexp(dim=1, keepdim=True), outputs[0].attention)
-        # Each member is trained by its own losses; the first one's main loss is that of the trainer.
+            likely = self.by_network(outputs)
+            if self.memory is not None and self.share > 0:
+                likely = likely.lerp(self.by_memory(batch, words, mask).to(likely.dtype), self.share)
+            return Output(_log(likely), outputs[0].attention)
         losses = [output.penalty for output in outputs if output.penalty is not None]
         if batch.target is not None:
             losses += [nn.functional.nll_loss(output.logits, batch.target) for output in outputs[1:]]
         return Output(outputs[0].logits, outputs[0].attention, torch.stack(losses).sum())
+
+    def by_network(self, outputs: list[Output]) -> Tensor:
+        """`[B, n_classes]` probabilities, the average of the members'."""
+        return torch.stack([output.logits for output in outputs]).exp().mean(dim=0)
+
+    def by_memory(self, batch: Batch, words: Tensor, mask: Tensor) -> Tensor:
+        """`[B, n_classes]` probabilities."""
+        assert self.memory is not None
+        probabilities: Tensor = self.memory(*self.memory.vectors(batch, words, mask), *present(batch))
+        return probabilities
+
+    def settle(self, train: Batches, validation: Batches) -> None:
+        """The memory is that of the training rows; its share makes the validation rows likeliest."""
+        if self.memory is None:
+            return
+        self.memory.solve(self._known(train), self._known(validation))
+        if self.options.share is not None:
+            self.share.fill_(self.options.share)
+            return
+        network, memory = torch.cat([self._of_truth(batch) for batch in validation()], dim=1)  # [N] each
+        shares = torch.linspace(0, 1, _SHARES, device=network.device)
+        likely = network + shares[:, None] * (memory - network)  # [21, N]
+        self.share.copy_(shares[_log(likely).sum(dim=1).argmax()])
+
+    def _of_truth(self, batch: Batch) -> Tensor:
+        """`[2, B]`: the probability that network and memory give to the true class."""
+        assert batch.target is not None
+        words, mask = self.embedding(batch)
+        network = self.by_network([member(batch, words, mask) for member in self.members])
+        both = torch.stack([network, self.by_memory(batch, words, mask)])  # [2, B, n_classes]
+        return both.gather(2, batch.target.expand(2, -1).unsqueeze(-1)).squeeze(-1)
+
+    def _known(self, rows: Batches) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Vectors of texts and pictures of all the rows, and the classes of each target, -1 where unknown."""
+        assert self.memory is not None
+        texts, images, targets = [], [], []
+        for batch in rows():
+            text, image = self.memory.vectors(batch, *self.embedding(batch))
+            texts.append(text)
+            images.append(image)
+            assert batch.target is not None
+            unknown = torch.full_like(batch.target, -1)
+            given = (batch.text_target, batch.image_target)
+            targets.append([*(unknown if each is None else each for each in given), batch.target])
+        return torch.cat(texts), torch.cat(images), [torch.cat(each) for each in zip(*targets, strict=True)]
 
 
 class _Member(nn.Module):
@@ -150,30 +225,25 @@ class _Member(nn.Module):
     def forward(self, batch: Batch, words: Tensor, mask: Tensor) -> Output:
         assert batch.regions is not None
         attention: dict[str, Tensor] = {}
-        see, read = self.present(batch)  # [B, 1] each
+        see, read = self.kept(batch)  # [B, 1] each
         image, text = self.vectors(batch, words, mask, see, read, attention)
         both = torch.cat([image, text], dim=1)
         joint = self.joint(both).log_softmax(dim=1)  # [B, n_classes]
         if not self.options.heads:
             return Output(joint, attention, joint.new_zeros(()) if self.training else None)
         of_text, of_image = self.of_text(text), self.of_image(both)  # [B, 3] each
-        ruled = self.ruled(of_text, of_image)  # [B, n_classes]
+        ruled = apply_rule(self.rule, of_text, of_image)  # [B, n_classes]
         balance = self.balance(both).log_softmax(dim=1)  # [B, 2]
         logits = torch.logsumexp(torch.stack([balance[:, :1] + ruled, balance[:, 1:] + joint]), dim=0)
         if not self.training:
             return Output(logits, attention)
         return Output(logits, attention, self.own_losses(batch, joint, of_text, of_image, see, read))
 
-    def present(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def kept(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Whether there is a picture, and a text; in training some are left out, never both."""
-        assert batch.regions is not None
-        n, rate = len(batch.regions), self.options.modality_dropout
-        see, read = (
-            batch.regions.new_ones(n, 1) if flag is None else flag.to(batch.regions.dtype).unsqueeze(1)
-            for flag in (batch.has_image, batch.has_text)
-        )
-        if self.training and rate:
-            chance = torch.rand(n, 1, device=see.device)
+        see, read = present(batch)
+        if self.training and (rate := self.options.modality_dropout):
+            chance = torch.rand(len(see), 1, device=see.device)
             see = see * (1 - read * (chance < rate))
             read = read * (1 - see * (chance > 1 - rate))
         return see, read
@@ -192,7 +262,7 @@ class _Member(nn.Module):
         images, texts = [], []
         if self.options.whole:
             images.append(self.whole_image(batch.regions.mean(dim=(2, 3))))
-            texts.append(self.whole_text(self.whole_of(batch, words, mask)))
+            texts.append(self.whole_text(whole_text(batch, words, mask, reads_vector=self.reads_vector)))
         if self.n_lexicon:
             assert batch.lexicon is not None
             texts.append(self.strengths(batch.lexicon))
@@ -213,19 +283,6 @@ class _Member(nn.Module):
             attention["regions"] = of_regions.view(-1, h, w)
         return torch.cat(images, dim=1) * see, torch.cat(texts, dim=1) * read
 
-    def whole_of(self, batch: Batch, words: Tensor, mask: Tensor) -> Tensor:
-        """The whole text's vector, or the mean of its words where there is none, `[B, n_text]`."""
-        if not self.reads_vector:
-            return masked_mean(words, mask)
-        assert batch.text_vector is not None
-        return batch.text_vector
-
-    def ruled(self, of_text: Tensor, of_image: Tensor) -> Tensor:
-        """Logarithms of what the label rule makes of both modalities, given that they do not conflict."""
-        pairs = of_text.softmax(dim=1).unsqueeze(2) * of_image.softmax(dim=1).unsqueeze(1)  # [B, 3, 3]
-        likely = torch.einsum("bti,tic->bc", pairs, self.rule) + _TINY
-        return (likely / likely.sum(dim=1, keepdim=True)).log()
-
     def own_losses(
         self, batch: Batch, joint: Tensor, of_text: Tensor, of_image: Tensor, see: Tensor, read: Tensor
     ) -> Tensor:
@@ -244,16 +301,17 @@ class _Member(nn.Module):
         return loss
 
 
-def label_rule(labels: tuple[int, ...]) -> Tensor:
-    """`[3, 3, n_classes]`: 1 where text label and image label make the class; nowhere for a conflict.
+def present(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Whether there is a picture, and a text, `[B, 1]` each."""
+    assert batch.regions is not None
+    see, read = (
+        batch.regions.new_ones(len(batch.regions), 1)
+        if flag is None
+        else flag.to(batch.regions.dtype).unsqueeze(1)
+        for flag in (batch.has_image, batch.has_text)
+    )
+    return see, read
 
-    Reference: Yadav & Vishwakarma 2020, §4.1 A.
 
-    >>> label_rule((0, 1, 2))[2, 1]
-    tensor([0., 0., 1.])
-    >>> label_rule((0, 1, 2))[2, 0].sum()
-    tensor(0.)
-    """
-    text, image = (grid.ravel().astype(np.int8) for grid in np.indices((3, 3)))
-    made = torch.from_numpy(combine(text, image)).view(3, 3)
-    return torch.stack([(made == label).float() for label in labels], dim=2)
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(_TINY).log()

@@ -1,0 +1,35 @@
+"""The rule that makes one label of a text's and a picture's, on probabilities.
+
+Reference: Yadav & Vishwakarma 2020, §4.1 A.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvsent.curate.labels import combine
+
+_TINY = 1e-6
+
+
+def label_rule(labels: tuple[int, ...]) -> Tensor:
+    """`[3, 3, n_classes]`: 1 where text label and image label make the class; nowhere for a conflict.
+
+    >>> label_rule((0, 1, 2))[2, 1]
+    tensor([0., 0., 1.])
+    >>> label_rule((0, 1, 2))[2, 0].sum()
+    tensor(0.)
+    """
+    text, image = (grid.ravel().astype(np.int8) for grid in np.indices((3, 3)))
+    made = torch.from_numpy(combine(text, image)).view(3, 3)
+    return torch.stack([(made == label).float() for label in labels], dim=2)
+
+
+def apply_rule(rule: Tensor, of_text: Tensor, of_image: Tensor) -> Tensor:
+    """Logarithms of what the label rule makes of both modalities, given that they do not conflict.
+
+    `[3, 3, n_classes]`, logits `[B, 3]` and `[B, 3]` → `[B, n_classes]`.
+    """
+    pairs = of_text.softmax(dim=1).unsqueeze(2) * of_image.softmax(dim=1).unsqueeze(1)  # [B, 3, 3]
+    likely = torch.einsum("bti,tic->bc", pairs, rule) + _TINY
+    return (likely / likely.sum(dim=1, keepdim=True)).log()
