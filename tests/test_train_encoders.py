@@ -263,6 +263,18 @@ def test_logistic_is_solved_saved_and_loaded_with_a_sentence_encoder_and_a_lexic
         train(chosen.model_copy(update={"fine_tune_words": "last"}), out=tmp_path / "tuned", quiet=True)
 
 
+def test_several_sentence_encoders_stand_side_by_side(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    bert = str(models / "bert")
+    chosen = settings(
+        small_dataset, models, model="logistic", options={}, text_vector=f"{bert},{bert}", lexicon="none"
+    )
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    assert load_file(run / "fold-0" / "model.safetensors")["linear.weight"].shape == (3, 12 + 2 * 16)
+    assert_judged_as_in_training(run, small_dataset)
+
+
 @pytest.mark.parametrize(("model", "option"), [("ahrm", ("graph", "tags")), ("hdf", ("links", "owner"))])
 @pytest.mark.parametrize("words", ["random", "bert"])
 def test_links_are_read_where_there_are_any_and_asked_for_by_name_where_not(

@@ -61,7 +61,7 @@ def train(
         str | None,
         flag(
             "--text-vector",
-            "Sentence encoder, if the model reads one: auto, none, minilm or a folder.",
+            "Sentence encoder, if the model reads one: auto, none, minilm, a folder, or several, as a,b.",
             "auto",
         ),
     ] = None,

