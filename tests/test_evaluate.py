@@ -344,7 +344,7 @@ def test_an_empty_dataset_is_refused(run, make_dataset, predictor):
 
 
 def test_training_curves_of_another_dataset_are_refused(run, small_dataset):
-    with pytest.raises(UsageError, match="nothing was trained on --dataset"):
+    with pytest.raises(UsageError, match="nothing was trained that way"):
         evaluate(run, ["curves"], small_dataset)
 
 

@@ -219,6 +219,10 @@ def evaluate(
     dataset: Annotated[
         Path | None, flag("--dataset", "Judge the networks on another dataset; goes to RUN/eval-NAME/.")
     ] = None,
+    missing: Annotated[
+        str | None,
+        flag("--missing", "Take a modality away, image or text, or each in turn; goes to RUN/missing-IT/."),
+    ] = None,
     seed: options.Seed = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -226,7 +230,8 @@ def evaluate(
     """Judge a run on its test rows.
 
     Every metric comes with its 95% interval, beside the paper's numbers. Writes metrics.json, report.html
-    and the pictures (PNG and SVG) into the run folder.
+    and the pictures (PNG and SVG) into the run folder. With --missing image,text the networks judge the same
+    rows again, first without their pictures, then without their texts.
 
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """
@@ -234,17 +239,23 @@ def evaluate(
     from mvsent.pipelines.evaluate import newest_run
 
     pictures = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    result = run_evaluation(run or newest_run(), pictures, dataset, seed=seed or 0, quiet=quiet)
+    judged = run or newest_run()
+    results = [
+        run_evaluation(judged, pictures, dataset, missing=name.strip(), seed=seed or 0, quiet=quiet)
+        for name in (missing or "").split(",")
+    ]
     if as_json:
         from json import dumps
 
-        typer.echo(dumps(result.document, indent=2))
+        documents = [result.document for result in results]
+        typer.echo(dumps(documents if len(documents) > 1 else documents[0], indent=2))
         return
     from mvsent.report.tables import render_results
 
-    written = [*result.pictures, result.folder / "report.html", result.folder / "metrics.json"]
-    typer.echo(render_results(result.document))
-    typer.echo("\n" + "\n".join(map(str, written)))
+    for number, result in enumerate(results):
+        written = [*result.pictures, result.folder / "report.html", result.folder / "metrics.json"]
+        typer.echo(("\n" if number else "") + render_results(result.document))
+        typer.echo("\n" + "\n".join(map(str, written)))
 
 
 def models(as_json: options.Json = False) -> None:

@@ -1,14 +1,15 @@
 """Rows of a dataset to batches: which rows, in which order, as which tensors."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mvsent.features.vocabulary import UNK
 from mvsent.models.batch import Batch
 
 Rows = npt.NDArray[np.int64]
@@ -69,6 +70,7 @@ class Examples:
         pixels: `[N, 3, side, side]` uint8, memory-mapped.
         text_vector, lexicon, anp_scores, scene: `[N, …]` float32.
         text_target, image_target: `[N]` int64, -1 where a modality has no label.
+        has_image, has_text: `[N]` bool, False where a modality is missing; None where none is.
     """
 
     target: npt.NDArray[np.int64]
@@ -84,6 +86,13 @@ class Examples:
     links: Links | None = None
     text_target: npt.NDArray[np.int64] | None = None
     image_target: npt.NDArray[np.int64] | None = None
+    has_image: npt.NDArray[np.bool_] | None = None
+    has_text: npt.NDArray[np.bool_] | None = None
+
+    def without(self, modality: str) -> Self:
+        """The same rows, every one without its `image` or its `text`."""
+        none = np.zeros(len(self.target), np.bool_)
+        return replace(self, has_image=none) if modality == "image" else replace(self, has_text=none)
 
     def batch(self, rows: Rows) -> Batch:
         """The batch of `rows`, its words as many as its longest text has."""
@@ -113,7 +122,44 @@ class Examples:
         ):
             values = getattr(self, name)
             found[name] = None if values is None else gather(values, rows)
-        return Batch(**found)
+        for name in ("has_image", "has_text"):
+            values = getattr(self, name)
+            found[name] = None if values is None else torch.from_numpy(values[rows])
+        return blanked(Batch(**found))
+
+
+def blanked(batch: Batch) -> Batch:
+    """The batch with nothing left of what it says is missing: no model can peep.
+
+    A missing picture is a map of zeros, without a caption. A missing text is what an empty one is: one
+    unknown word, with a vector of zeros where words come as vectors.
+    """
+    if batch.has_image is not None:
+        batch = _zeroed(batch, _OF_IMAGE, ~batch.has_image)
+    if batch.has_text is not None:
+        gone = ~batch.has_text
+        batch = _zeroed(batch, _OF_TEXT, gone)
+        if batch.word_mask is not None:
+            batch.word_mask[:, 0] = True
+        if batch.words is not None:
+            batch.words[gone, 0] = UNK
+    return batch
+
+
+_OF_IMAGE = ("regions", "pixels", "anp_scores", "scene", "caption", "caption_vectors", "caption_mask")
+_OF_TEXT = ("words", "word_vectors", "tokens", "word_mask", "sentence", "text_vector", "lexicon")
+
+
+def _zeroed(batch: Batch, names: Iterable[str], rows: Tensor) -> Batch:
+    """The batch with copies of the fields called `names` that are zero in `rows`."""
+    there = {name: values for name in names if (values := getattr(batch, name)) is not None}
+    return replace(
+        batch,
+        **{
+            name: values.masked_fill(rows.view(-1, *[1] * (values.dim() - 1)), 0)
+            for name, values in there.items()
+        },
+    )
 
 
 def epoch_order(rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:

@@ -5,6 +5,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from mvsent.learn.batches import blanked
 from mvsent.models.batch import Batch, Batches, Output, Settled
 
 
@@ -64,4 +65,4 @@ class ThroughEncoders(nn.Module):
             assert batch.word_mask is not None
             vectors: Tensor = self.transformer(batch.tokens, batch.word_mask)
             batch = replace(batch, word_vectors=vectors, tokens=None)
-        return batch
+        return blanked(batch)

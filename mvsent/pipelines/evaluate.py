@@ -20,7 +20,7 @@ from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.history import read_history
 from mvsent.pipelines.run import RunFolder, runs_by_age
-from mvsent.pipelines.trial import Trial, fresh_trial, saved_trial
+from mvsent.pipelines.trial import Trial, fresh_trial, missing_trial, saved_trial
 from mvsent.report import plots
 from mvsent.report.page import render_page
 from mvsent.shards.atomic import atomic_write
@@ -29,6 +29,7 @@ from mvsent.shards.reader import Dataset
 log = logging.getLogger("mvsent")
 
 RESAMPLES = 1000
+MODALITIES = ("image", "text")
 
 Document = dict[str, Any]
 
@@ -53,37 +54,50 @@ def evaluate(
     pictures: Sequence[str] | None = None,
     dataset: Path | None = None,
     *,
+    missing: str = "",
     seed: int = 0,
     quiet: bool = False,
 ) -> Evaluation:
     """`metrics.json`, `report.html` and the pictures of a run lie in its folder.
 
     With `dataset` the finished folds' networks judge that dataset's rows afresh, and everything goes to
-    `RUN/eval-DATASETNAME/`. A picture that an earlier evaluation left is redrawn even if it is not asked for:
-    the folder never mixes two.
+    `RUN/eval-DATASETNAME/`. With `missing` they judge the run's own test rows again, without one modality,
+    and it goes to `RUN/missing-MODALITY/`. A picture that an earlier evaluation left is redrawn even if it is
+    not asked for: the folder never mixes two.
 
     Args:
         run_path: the run folder.
         pictures: which of `PICTURES`; None: all.
         dataset: another dataset's folder, instead of the run's own test rows.
+        missing: one of `MODALITIES`, which is taken away from every row.
         seed: of the bootstrap.
         quiet: no progress.
 
     Raises:
-        UsageError: an unknown picture, or a dataset that the run was trained on.
+        UsageError: an unknown picture or modality, or a dataset that the run was trained on.
         RunError: no fold is finished, or its predictions are not what they should be.
     """
     if unknown := [name for name in pictures or () if name not in PICTURES]:
         raise UsageError(f"--metrics: unknown {unknown[0]!r}", f"Known are: {', '.join(PICTURES)}")
-    if dataset is not None and "curves" in (pictures or ()):
-        raise UsageError("--metrics curves: nothing was trained on --dataset", "Leave curves out")
-    run = RunFolder.open(run_path)
-    trial = saved_trial(run) if dataset is None else fresh_trial(run, Dataset.open(dataset), quiet=quiet)
+    if missing and missing not in MODALITIES:
+        raise UsageError(f"--missing: unknown {missing!r}", f"Choose from {', '.join(MODALITIES)}")
+    if missing and dataset is not None:
+        raise UsageError("--missing: judges the run's own test rows", "Leave --dataset out")
+    if (missing or dataset is not None) and "curves" in (pictures or ()):
+        raise UsageError("--metrics curves: nothing was trained that way", "Leave curves out")
+    trial = choose_trial(RunFolder.open(run_path), dataset, missing, quiet=quiet)
     document = make_document(trial, seed)
     figures = draw(trial, document, pictures)
     for note in document["notes"]:
         log.warning("%s", note)
     return write(trial.folder, document, figures)
+
+
+def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: bool) -> Trial:
+    """The rows and answers to judge: the run's own as they were saved, those of `dataset`, or made anew."""
+    if dataset is not None:
+        return fresh_trial(run, Dataset.open(dataset), quiet=quiet)
+    return missing_trial(run, missing, quiet=quiet) if missing else saved_trial(run)
 
 
 def newest_run(runs: Path = Path("runs")) -> Path:
@@ -99,7 +113,7 @@ def make_document(trial: Trial, seed: int) -> Document:
     run, card = trial.run, registry.card(trial.run.settings.model)
     per_fold, metrics = summarise(trial.folds, trial.classes, n=RESAMPLES, seed=seed)
     _, majority = summarise(trial.baseline_folds, trial.classes, n=RESAMPLES, seed=seed)
-    published = None if trial.is_fresh else card.published.get(trial.dataset_name)
+    published = None if trial.is_fresh or trial.missing else card.published.get(trial.dataset_name)
     folds = [
         {
             "fold": tested.fold,
@@ -117,6 +131,7 @@ def make_document(trial: Trial, seed: int) -> Document:
         "fidelity": card.fidelity,
         "dataset": trial.dataset_name,
         "dataset_sha256": trial.dataset_sha256,
+        **({"missing": trial.missing} if trial.missing else {}),
         "trained_on": run.resolved.dataset_name,
         "protocol": Path(run.settings.split_file).name or run.settings.protocol,
         "split_sha256": run.resolved.split_sha256,
@@ -181,8 +196,8 @@ def _draw_confusion(trial: Trial, document: Document) -> Figure:
 
 
 def _draw_curves(trial: Trial, document: Document) -> Figure | None:
-    """None for another dataset: nothing was trained on it."""
-    if trial.is_fresh:
+    """None for another dataset, or without a modality: nothing was trained that way."""
+    if trial.is_fresh or trial.missing:
         return None
     histories = [read_history(trial.run.fold(tested.fold) / "history.csv") for tested in trial.tested]
     columns = [

@@ -229,7 +229,7 @@ class _Reader:
         return np.concatenate([vectors for _, vectors in found], axis=1)
 
     def _whole_texts(self, name: str, encoder: TextEncoder | None, given: Examples) -> tuple[str, Floats]:
-        """The hash of the encoder called `name`, and `[N, size]` by it; `encoder` has read `given` already."""
+        """The hash of encoder `name`, and `[N, size]` by it; `encoder` has read `given` already."""
         if encoder is None or encoder.name != name or given.words is None or given.words.vectors is None:
             encoder = load_text_encoder(name)
             longest = longest_text(self.dataset, self.settings, TWEET_TOKENS, CAPTION_TOKENS)

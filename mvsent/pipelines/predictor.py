@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.errors import RunError
+from mvsent.features.vectors import load_vectors
 from mvsent.learn.loop import Trainer
 from mvsent.models import registry
 from mvsent.pairs import Label
@@ -15,8 +16,26 @@ from mvsent.pipelines.run import RunFolder
 from mvsent.shards.reader import Dataset
 
 
-def predict_dataset(run_path: Path, fold: int, dataset: Dataset, *, quiet: bool) -> npt.NDArray[np.float32]:
-    """`[N, 3]` probabilities of every row, by the network of one fold; columns are the labels.
+def predict_dataset(
+    run_path: Path,
+    fold: int,
+    dataset: Dataset,
+    rows: npt.NDArray[np.int64] | None = None,
+    *,
+    linked_to: npt.NDArray[np.int64] | None = None,
+    missing: str = "",
+    quiet: bool,
+) -> npt.NDArray[np.float32]:
+    """`[n, 3]` probabilities by the network of one fold; columns are the labels.
+
+    Args:
+        run_path, fold: whose network.
+        dataset: where the rows are.
+        rows: which of them, in this order; None: all.
+        linked_to: the fold's training rows, if they are of this dataset; a model that reads links finds none
+            in another.
+        missing: `image` or `text`, which is taken away from every row; empty: neither.
+        quiet: no progress.
 
     Raises: RunError where the fold is not finished, or the backbone's weights are not those of the run.
     """
@@ -31,12 +50,17 @@ def predict_dataset(run_path: Path, fold: int, dataset: Dataset, *, quiet: bool)
     )
     check_inputs(run, found)
     network, vocabulary = load_network(run, fold, found)
-    # Links lead to training rows, and these are of another dataset: nothing is linked.
-    no_vectors = np.zeros((len(vocabulary), run.resolved.word_size), np.float32)
-    data = inputs.examples(found, vocabulary, no_vectors, run.resolved.max_words, np.zeros(0, np.int64))
-    probabilities = np.zeros((len(dataset), len(Label)), np.float32)
+    linked = np.zeros(0, np.int64) if linked_to is None else linked_to
+    vectors = np.zeros((len(vocabulary), run.resolved.word_size), np.float32)
+    if found.link_keys is not None and len(linked) and found.reads_words:
+        vectors = load_vectors(run.settings.words, vocabulary, run.settings.seed).matrix
+    data = inputs.examples(found, vocabulary, vectors, run.resolved.max_words, linked)
+    if missing:
+        data = data.without(missing)
+    asked = np.arange(len(dataset)) if rows is None else rows
+    probabilities = np.zeros((len(asked), len(Label)), np.float32)
     trainer = Trainer(network, data, run.settings, device)
-    probabilities[:, run.resolved.classes] = trainer.predict_proba(np.arange(len(dataset)))
+    probabilities[:, run.resolved.classes] = trainer.predict_proba(asked)
     return probabilities
 
 

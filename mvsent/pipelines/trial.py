@@ -1,7 +1,7 @@
 """What is judged: a run's networks on test rows, its own or another dataset's."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ from mvsent.errors import DatasetError, RunError, UsageError
 from mvsent.learn.metrics import Fold
 from mvsent.pipelines.predictions import Predictions, prediction_table, read_predictions, write_predictions
 from mvsent.pipelines.run import PREDICTIONS, RunFolder
+from mvsent.pipelines.split import find_split
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
+from mvsent.splits import TRAIN, Split
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Trial:
         classes: the labels that count.
         tested: one for each finished fold.
         notes: what a reader must know before quoting a number.
+        missing: the modality that was taken away, or nothing.
     """
 
     run: RunFolder
@@ -51,6 +54,7 @@ class Trial:
     classes: list[int]
     tested: list[JudgedFold]
     notes: list[str]
+    missing: str = ""
 
     @property
     def is_fresh(self) -> bool:
@@ -110,6 +114,53 @@ def fresh_trial(run: RunFolder, dataset: Dataset, *, quiet: bool) -> Trial:
         tested.append(JudgedFold(fold.fold, answers, fold.prior))
     notes = [*_run_notes(run), *_overlap_notes(own, dataset)]
     return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes)
+
+
+def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
+    """The run's own test rows as its finished folds' networks answer them now, without one modality.
+
+    Raises:
+        RunError: the dataset or its split is not that of the run any more; or as `saved_trial`.
+    """
+    from mvsent.pipelines.predictor import predict_dataset
+
+    own, dataset, split = saved_trial(run), Dataset.open(Path(run.settings.dataset)), own_split(run)
+    row_of = {row: i for i, row in enumerate(dataset.ids)}
+    folder = run.path / f"missing-{modality}"
+    tested = []
+    for fold in own.tested:
+        rows = np.array([row_of[row] for row in fold.answers.ids])
+        y_prob = predict_dataset(
+            run.path,
+            fold.fold,
+            dataset,
+            rows,
+            linked_to=split.rows(fold.fold, TRAIN),
+            missing=modality,
+            quiet=quiet,
+        )
+        path = folder / f"fold-{fold.fold}" / PREDICTIONS
+        write_predictions(prediction_table(fold.answers.ids, dataset.labels[rows], y_prob, "test"), path)
+        tested.append(replace(fold, answers=read_predictions(path, run.resolved.classes)["test"]))
+    return replace(own, folder=folder, tested=tested, missing=modality)
+
+
+def own_split(run: RunFolder) -> Split:
+    """The split that the run was trained by, of the dataset that it was trained on.
+
+    Raises: RunError where either is gone or has changed; DatasetError, SplitError where one cannot be read.
+    """
+    dataset = Dataset.open(Path(run.settings.dataset))
+    if dataset.sha256 != run.resolved.dataset_sha256:
+        raise RunError(
+            f"{dataset.folder}: the dataset has changed since {run.path} was trained on it",
+            "Restore its rows, or train again",
+        )
+    split_file = Path(run.settings.split_file) if run.settings.split_file else None
+    split = find_split(dataset, run.settings.protocol, run.settings.seed, split_file)
+    if split.sha256 != run.resolved.split_sha256:
+        raise RunError(f"{run.path}: its split is another one now", "Restore the file, or train again")
+    return split
 
 
 def _saved_fold(run: RunFolder, fold: int) -> JudgedFold:

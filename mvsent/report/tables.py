@@ -119,8 +119,10 @@ def result_title(document: Mapping[str, Any]) -> str:
     notes = [document["fidelity"], *(f"{key}={value}" for key, value in document["options"].items())]
     model = f"{document['model']} ({', '.join(notes)})"
     n_test = sum(fold["n_test"] for fold in document["folds"])
+    without = f" without {document['missing']}" if "missing" in document else ""
     return (
-        f"{model} on {document['dataset']}, {document['protocol']}, {folds}, {n_test} test rows, seed {seeds}"
+        f"{model} on {document['dataset']}{without}, {document['protocol']}, {folds}, {n_test} test rows, "
+        f"seed {seeds}"
     )
 
 
