@@ -35,6 +35,10 @@ def test_a_model_is_in_the_table_with_its_fidelity_and_its_options_below(name: s
     assert all(what in row for what in card.reads | card.may_read)
     for numbers in card.published.values():
         assert all(f"{value:.2f}" in row for value in (numbers.accuracy, numbers.f1) if value is not None)
+    for ablation, by_dataset in card.published_ablations.items():
+        assert ablation in card.ablations
+        numbers = [f"{n.accuracy:.2f} / {n.f1:.2f}" for n in by_dataset.values()]
+        assert f"| {ablation} | {' | '.join(numbers)} |" in PAGE
     (options,) = re.findall(rf"^`{name}` takes: (.*)\.$", PAGE, re.MULTILINE)
     expected = {f"{key}={field.default}" for key, field in card.options.model_fields.items()}
     assert set(re.findall("`([^`]*)`", options)) == expected

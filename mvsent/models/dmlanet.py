@@ -64,6 +64,20 @@ class DMLANetOptions(Settings):
             "flickr": Published(accuracy=89.30, f1=89.19),
             "getty": Published(accuracy=92.65, f1=92.60),
         },
+        published_ablations={  # Table IV
+            "w/o SA + CA": {
+                "mvsa-multiple": Published(accuracy=70.85, f1=71.29),
+                "flickr": Published(accuracy=85.77, f1=85.54),
+            },
+            "w/o SMAtt": {
+                "mvsa-multiple": Published(accuracy=70.00, f1=70.17),
+                "flickr": Published(accuracy=81.90, f1=82.44),
+            },
+            "w/o SAtt": {
+                "mvsa-multiple": Published(accuracy=73.54, f1=73.98),
+                "flickr": Published(accuracy=87.98, f1=88.01),
+            },
+        },
     )
 )
 class DMLANet(nn.Module):

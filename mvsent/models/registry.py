@@ -41,6 +41,7 @@ class ModelCard:
         published: dataset name → numbers of the paper that introduced it, or that compared with it.
         tables: in which of the DMLANet paper's tables of results it stands: 2 (MVSA), 3 (Flickr, Getty), 4.
         ablations: name → options, each of which takes away one part.
+        published_ablations: ablation → dataset name → numbers.
         kind: `paper`, a `baseline` that no paper claims, or `ours`.
         unpublished_note: one sentence why a paper's model has no published numbers here.
     """
@@ -57,6 +58,7 @@ class ModelCard:
     published: dict[str, Published] = field(default_factory=dict)
     tables: frozenset[int] = frozenset()
     ablations: dict[str, dict[str, str]] = field(default_factory=dict)
+    published_ablations: dict[str, dict[str, Published]] = field(default_factory=dict)
     kind: Literal["paper", "baseline", "ours"] = "paper"
     unpublished_note: str = ""
 

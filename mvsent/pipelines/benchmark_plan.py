@@ -10,7 +10,7 @@ from typing import Any
 from mvsent.config import TrainSettings
 from mvsent.errors import UsageError
 from mvsent.models import registry
-from mvsent.models.registry import ModelCard
+from mvsent.models.registry import ModelCard, Published
 from mvsent.pipelines.run import CONFIG, RunFolder
 from mvsent.shards.manifest import Manifest
 from mvsent.splits import PROTOCOLS
@@ -38,6 +38,11 @@ class System:
     def options(self) -> dict[str, str]:
         """Those that take the part away."""
         return self.card.ablations[self.ablation] if self.ablation else {}
+
+    @property
+    def published(self) -> dict[str, Published]:
+        """Dataset name → printed numbers."""
+        return self.card.published_ablations.get(self.ablation, {}) if self.ablation else self.card.published
 
 
 @dataclass(frozen=True)

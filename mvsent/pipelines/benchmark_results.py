@@ -65,7 +65,7 @@ def changed_settings(settings: TrainSettings) -> dict[str, Any]:
 def make_row(cell: Cell, failure: str) -> Row:
     """What a reader may know of a cell; a failed one has no numbers, and says why."""
     card, system = cell.system.card, cell.system
-    published = None if system.ablation else card.published.get(cell.dataset.name)
+    published = system.published.get(cell.dataset.name)
     given = {k: v for k, v in cell.settings.options.items() if k not in system.options}
     row: Row = {
         "dataset": cell.dataset.name,

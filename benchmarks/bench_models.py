@@ -1,0 +1,101 @@
+"""What a training step of every model costs: its steps per second ÷ DMLANet's.
+
+The time of a whole Table II is the sum of what its systems take, and DMLANet's five folds take about twenty minutes
+of one core: as long as no system is four times as slow, Table II stays under three hours on two cores.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from mvsent.config import TrainSettings
+from mvsent.learn.batches import Examples, Links, Text
+from mvsent.learn.loop import Fold, Trainer
+from mvsent.models import registry
+from mvsent.models.batch import Sizes, Solved
+
+N_ROWS, BATCH, N_WORDS, N_KNOWN, N_ANPS, ROUNDS = 512, 256, 40, 5000, 1200, 3
+N_LEXICON, TEXT_SIZE, CHANNELS, N_LINKS = 4, 384, 1280, 8
+FOLD = Fold(0, train=np.arange(N_ROWS), validation=np.arange(1))
+DMLANET = "dmlanet"
+
+
+def rows() -> list[tuple[str, float, float, float, str]]:
+    """`(figure, the model's steps/s, DMLANet's, ratio, goal)`; medians of rounds that alternate."""
+    torch.set_num_threads(1)
+    data, sizes = examples(), table_sizes()
+    found = []
+    for name in registry.names():
+        if name == DMLANET or isinstance(registry.build(name, sizes, {}), Solved):
+            continue
+        own, reference = (partial(_steps_per_second, each, data, sizes) for each in (name, DMLANET))
+        rates = _alternate(own, reference)
+        ratio = median(ours / theirs for ours, theirs in zip(*rates, strict=True))
+        found.append((f"training steps/s, {name} ÷ DMLANet", *map(median, rates), ratio, "≥ 0.25"))
+    return found
+
+
+def _alternate(*runs: Callable[[], float]) -> list[list[float]]:
+    for run in runs:
+        run()  # warm
+    rounds = [[run() for run in runs] for _ in range(ROUNDS)]
+    return [list(each) for each in zip(*rounds, strict=True)]
+
+
+def examples() -> Examples:
+    """Drawn rows with everything that any model reads, shaped as those of MVSA-Single."""
+    random = np.random.default_rng(0)
+
+    def floats(*shape: int) -> np.ndarray:
+        return random.normal(0, 1, (N_ROWS, *shape)).astype(np.float32)
+
+    lengths = random.integers(3, N_WORDS + 1, N_ROWS)
+    mask = np.arange(N_WORDS) < lengths[:, None]
+    numbers = random.integers(2, N_KNOWN, (N_ROWS, N_WORDS)) * mask
+    target = random.integers(0, 3, N_ROWS)
+    return Examples(
+        target,
+        Text(lengths, numbers=numbers, sentence=(np.arange(N_WORDS) // 12) * mask),
+        regions=floats(CHANNELS, 7, 7).astype(np.float16),
+        text_vector=floats(TEXT_SIZE),
+        lexicon=floats(N_LEXICON),
+        anp_scores=floats(N_ANPS),
+        links=Links(random.integers(0, N_ROWS, (N_ROWS, N_LINKS)), floats(CHANNELS + 50)),
+        text_target=target,
+        image_target=target,
+    )
+
+
+def table_sizes() -> Sizes:
+    """What the models are built for."""
+    return Sizes(
+        CHANNELS,
+        (7, 7),
+        torch.randn(N_KNOWN, 50),
+        3,
+        text_size=TEXT_SIZE,
+        n_lexicon=N_LEXICON,
+        n_anps=N_ANPS,
+    )
+
+
+def _steps_per_second(name: str, data: Examples, sizes: Sizes) -> float:
+    """Of one epoch, whose validation is a single row."""
+    settings = TrainSettings(model=name, epochs=1, batch_size=BATCH)
+    options = {"memory": "false"} if name == "dmlanet-plus" else {}  # solved once a fold, not in steps
+    trainer = Trainer(registry.build(name, sizes, options), data, settings, torch.device("cpu"))
+    with TemporaryDirectory() as folder:
+        started = perf_counter()
+        trainer.fit(FOLD, Path(folder) / "checkpoint.pt")
+        return (N_ROWS // BATCH) / (perf_counter() - started)
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(row)
