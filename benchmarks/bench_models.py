@@ -1,7 +1,7 @@
 """What a training step of every model costs: its steps per second ÷ DMLANet's.
 
-The time of a whole Table II is the sum of what its systems take, and DMLANet's five folds take about twenty minutes
-of one core: as long as no system is four times as slow, Table II stays under three hours on two cores.
+The time of a whole Table II is the sum of what its systems take, and DMLANet's five folds take about twenty
+minutes of one core: as long as no system is four times as slow, it stays under three hours on two cores.
 """
 
 from collections.abc import Callable
