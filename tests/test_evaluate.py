@@ -273,11 +273,11 @@ def test_without_runs_the_next_step_is_to_train(tmp_path):
 
 @pytest.fixture
 def predictor(monkeypatch):
-    """The networks of every fold are sure of label 2; the calls are recorded."""
+    """The networks of every fold are sure of label 2, whatever is missing; the calls are recorded."""
     pytest.importorskip("mvsent.pipelines.predictor")
     calls = []
 
-    def predict_dataset(run_path, fold, dataset, *, quiet):
+    def predict_dataset(run_path, fold, dataset, *, missing, quiet):
         calls.append(fold)
         return np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(dataset), 1))
 

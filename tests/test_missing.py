@@ -1,24 +1,32 @@
 """Judging a run without its pictures, or without its texts."""
 
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.config import TrainSettings
-from mvsent.errors import RunError, UsageError
+from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError
 from mvsent.learn.batches import Examples, Text, blanked
 from mvsent.learn.finetune import ThroughEncoders
+from mvsent.models import registry
 from mvsent.models.batch import Batch
 from mvsent.pipelines import evaluate as evaluation
-from mvsent.pipelines.evaluate import evaluate
+from mvsent.pipelines import inputs
+from mvsent.pipelines.evaluate import evaluate, modalities
+from mvsent.pipelines.run import RunFolder, refuse_unless_free
 from mvsent.pipelines.train import train
+from mvsent.pipelines.trial import missing_trial, saved_trial
 from mvsent.shards.reader import Dataset
+from tests.drawing import draw_pairs
+from tests.run_folder import write_run
 from tests.test_models import ALL_MODELS, contextual, fresh, pairs
 
 FLAG = {"image": "has_image", "text": "has_text"}
@@ -71,6 +79,15 @@ def test_every_model_answers_without_a_modality(name: str, modality: str) -> Non
     network = fresh(name).eval()
     with torch.no_grad():
         assert network(without(pairs(), modality)).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("modality", FLAG)
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_so_does_every_model_whose_words_are_vectors(name: str, modality: str) -> None:
+    sizes, batch = contextual(pairs())
+    network = registry.build(name, sizes, {}).eval()
+    with torch.no_grad():
+        assert network(without(batch, modality)).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("modality", FLAG)
@@ -146,6 +163,107 @@ def test_a_run_is_judged_again_on_its_own_test_rows(trained: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_the_pictures_show_does_not_matter_where_they_are_missing(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(modality: str) -> np.ndarray:
+        return missing_trial(RunFolder.open(trained), modality, quiet=True).folds[0][1]
+
+    seen = {modality: answers(modality) for modality in FLAG}
+    maps = inputs.cached_maps
+    monkeypatch.setattr(inputs, "cached_maps", lambda *args, **kwargs: maps(*args, **kwargs)[::-1] * 3)
+    assert np.array_equal(answers("image"), seen["image"])
+    assert not np.array_equal(answers("text"), seen["text"])
+
+
+@pytest.mark.slow
+def test_with_nothing_missing_the_same_rows_get_the_answers_that_were_saved(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Examples, "without", lambda self, modality: self)
+    run = RunFolder.open(trained)
+    for again, saved in zip(
+        missing_trial(run, "image", quiet=True).tested, saved_trial(run).tested, strict=True
+    ):
+        assert list(again.answers.ids) == list(saved.answers.ids)
+        assert abs(again.answers.y_prob - saved.answers.y_prob).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_links_lead_to_the_training_rows_of_the_fold(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = draw_pairs(40, prefix="linked")
+    owners = pa.array([f"owner {row % 6}" for row in range(40)])
+    linked = make_dataset(pairs.set_column(pairs.schema.get_field_index("owner"), "owner", owners))
+    settings = TrainSettings(
+        dataset=str(linked),
+        model="hdf",
+        options={"links": "owner"},
+        folds=[1],
+        weights="random",
+        words="random",
+        epochs=1,
+        threads=1,
+    )
+    run = RunFolder.open(train(settings, out=tmp_path / "runs" / "run", quiet=True).run)
+    with_links = missing_trial(run, "text", quiet=True).folds[0][1]
+    monkeypatch.setattr(Examples, "without", lambda self, modality: self)
+    saved, whole = saved_trial(run).folds[0][1], missing_trial(run, "text", quiet=True).folds[0][1]
+    assert abs(whole - saved).max() < 1e-5
+    assert abs(with_links - saved).max() > 1e-5
+
+
+@pytest.mark.slow
+def test_another_dataset_is_judged_without_a_modality_too(
+    trained: Path, make_dataset: Callable[..., Path]
+) -> None:
+    other = make_dataset(draw_pairs(12, prefix="other"), name="other")
+    result = evaluate(trained, ["roc"], other, missing="image", quiet=True)
+    assert result.folder == trained / "eval-other-missing-image"
+    assert (result.document["dataset"], result.document["missing"]) == ("other", "image")
+    whole = evaluate(trained, ["roc"], other, quiet=True)
+    assert whole.folder == trained / "eval-other" and "missing" not in whole.document
+    assert whole.document["metrics"] != result.document["metrics"]
+
+
+def test_the_run_s_own_dataset_is_judged_without_naming_it(tmp_path: Path, small_dataset: Path) -> None:
+    run = write_run(tmp_path / "run", dataset_sha256=Dataset.open(small_dataset).sha256)
+    with pytest.raises(UsageError, match=r"judged by: mvsent eval .*run --missing text$"):
+        evaluate(run, None, small_dataset, missing="text")
+
+
+def test_a_run_whose_dataset_is_gone_is_not_judged_again(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    with pytest.raises(DatasetError, match="gone"):
+        evaluate(run, missing="image")
+    assert not (run / "missing-image").exists()
+
+
+def test_a_run_that_was_judged_without_a_modality_may_be_overwritten(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for modality in FLAG:
+        (run / f"missing-{modality}").mkdir()
+    refuse_unless_free(run, overwrite=True)
+    (run / "missing-persons").mkdir()
+    with pytest.raises(OutputExistsError, match="holds missing-persons"):
+        refuse_unless_free(run, overwrite=True)
+
+
+@pytest.mark.parametrize("given", ["image,", "", "image,sound", "text,,image"])
+def test_a_list_is_refused_before_anything_is_judged(tmp_path: Path, given: str) -> None:
+    run = write_run(tmp_path / "run")
+    before = sorted(run.rglob("*"))
+    found = CliRunner().invoke(app, ["eval", str(run), "--missing", given, "-q"])
+    assert isinstance(found.exception, UsageError) and "--missing: unknown" in str(found.exception)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_modality_that_is_named_twice_is_judged_once() -> None:
+    assert modalities("text, image,text") == ["text", "image"]
+
+
+@pytest.mark.slow
 def test_a_dataset_that_has_changed_is_not_judged(trained: Path, small_dataset: Path) -> None:
     sha256 = Dataset.open(small_dataset).sha256
     config = trained / "config.toml"
@@ -157,7 +275,7 @@ def test_a_dataset_that_has_changed_is_not_judged(trained: Path, small_dataset: 
 def test_a_modality_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--missing: unknown 'sound'\. Choose from image, text"):
         evaluate(tmp_path, missing="sound")
-    with pytest.raises(UsageError, match="judges the run's own test rows"):
-        evaluate(tmp_path, None, tmp_path, missing="text")
+    with pytest.raises(UsageError, match="unknown 'image,text'"):
+        evaluate(tmp_path, missing="image,text")
     with pytest.raises(UsageError, match="nothing was trained that way"):
         evaluate(tmp_path, ["curves"], missing="text")

@@ -62,8 +62,8 @@ def evaluate(
 
     With `dataset` the finished folds' networks judge that dataset's rows afresh, and everything goes to
     `RUN/eval-DATASETNAME/`. With `missing` they judge the run's own test rows again, without one modality,
-    and it goes to `RUN/missing-MODALITY/`. A picture that an earlier evaluation left is redrawn even if it is
-    not asked for: the folder never mixes two.
+    and it goes to `RUN/missing-MODALITY/`; with both, to `RUN/eval-DATASETNAME-missing-MODALITY/`. A picture
+    that an earlier evaluation left is redrawn even if it is not asked for: the folder never mixes two.
 
     Args:
         run_path: the run folder.
@@ -79,10 +79,8 @@ def evaluate(
     """
     if unknown := [name for name in pictures or () if name not in PICTURES]:
         raise UsageError(f"--metrics: unknown {unknown[0]!r}", f"Known are: {', '.join(PICTURES)}")
-    if missing and missing not in MODALITIES:
-        raise UsageError(f"--missing: unknown {missing!r}", f"Choose from {', '.join(MODALITIES)}")
-    if missing and dataset is not None:
-        raise UsageError("--missing: judges the run's own test rows", "Leave --dataset out")
+    if missing:
+        check_modality(missing)
     if (missing or dataset is not None) and "curves" in (pictures or ()):
         raise UsageError("--metrics curves: nothing was trained that way", "Leave curves out")
     trial = choose_trial(RunFolder.open(run_path), dataset, missing, quiet=quiet)
@@ -93,10 +91,28 @@ def evaluate(
     return write(trial.folder, document, figures)
 
 
+def modalities(given: str) -> list[str]:
+    """The modalities of a comma-separated list, each once. Raises: UsageError for one that does not exist.
+
+    >>> modalities("image, text")
+    ['image', 'text']
+    """
+    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    for name in names:
+        check_modality(name)
+    return names
+
+
+def check_modality(name: str) -> None:
+    """Raises: UsageError where `name` is none of `MODALITIES`."""
+    if name not in MODALITIES:
+        raise UsageError(f"--missing: unknown {name!r}", f"Choose from {', '.join(MODALITIES)}")
+
+
 def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: bool) -> Trial:
     """The rows and answers to judge: the run's own as they were saved, those of `dataset`, or made anew."""
     if dataset is not None:
-        return fresh_trial(run, Dataset.open(dataset), quiet=quiet)
+        return fresh_trial(run, Dataset.open(dataset), missing, quiet=quiet)
     return missing_trial(run, missing, quiet=quiet) if missing else saved_trial(run)
 
 
@@ -113,7 +129,8 @@ def make_document(trial: Trial, seed: int) -> Document:
     run, card = trial.run, registry.card(trial.run.settings.model)
     per_fold, metrics = summarise(trial.folds, trial.classes, n=RESAMPLES, seed=seed)
     _, majority = summarise(trial.baseline_folds, trial.classes, n=RESAMPLES, seed=seed)
-    published = None if trial.is_fresh or trial.missing else card.published.get(trial.dataset_name)
+    printed = registry.published(card.name, run.settings.options)
+    published = None if trial.is_fresh or trial.missing else printed.get(trial.dataset_name)
     folds = [
         {
             "fold": tested.fold,

@@ -21,8 +21,8 @@ from mvsent.shards.atomic import atomic_write
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
 _OURS = re.compile(
-    r"config\.toml|environment\.json|metrics\.json|report\.html|fold-\d+|eval-.+|(roc|prc|curves|confusion)\.(png|svg)"
-    r"|\..*\.tmp"
+    r"config\.toml|environment\.json|metrics\.json|report\.html|fold-\d+|eval-.+|missing-(image|text)"
+    r"|(roc|prc|curves|confusion)\.(png|svg)|\..*\.tmp"
 )
 HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"  # of a fold; the second means it is finished
 
@@ -39,6 +39,7 @@ class Resolved(Settings):
     backbone_sha256: str  # of its weights; empty where the model reads no picture
     words_sha256: str  # of the first fold's word vectors; empty where it reads no words through a vocabulary
     word_size: int  # features of a word vector
+    max_tokens: int = 0  # of a text that a transformer reads; 0: none does
     threads: int
     pretrained_sha256: dict[str, str] = Field(default_factory=dict)  # of what else was pretrained
     text_size: int = 0  # features of the text vector, the lexicon, the ANP scores, the scene; 0: not read

@@ -86,8 +86,10 @@ def saved_trial(run: RunFolder) -> Trial:
     )
 
 
-def fresh_trial(run: RunFolder, dataset: Dataset, *, quiet: bool) -> Trial:
+def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: bool) -> Trial:
     """Every row of `dataset` as the finished folds' networks answer it now; the answers are saved as well.
+
+    A modality that is `missing` is taken away from every row.
 
     Raises:
         UsageError: the run was trained on these rows.
@@ -97,23 +99,25 @@ def fresh_trial(run: RunFolder, dataset: Dataset, *, quiet: bool) -> Trial:
     from mvsent.pipelines.predictor import predict_dataset
 
     if dataset.sha256 == run.resolved.dataset_sha256:
+        asked = f" --missing {missing}" if missing else ""
         raise UsageError(
             f"{dataset.folder}: holds the rows that {run.path} was trained on",
-            f"Its test rows are judged by: mvsent eval {run.path}",
+            f"Its test rows are judged by: mvsent eval {run.path}{asked}",
         )
     if len(dataset) == 0:
         raise DatasetError(f"{dataset.folder}: has no rows", "Evaluate on a dataset that has some")
     own = saved_trial(run)
-    folder = run.path / f"eval-{re.sub(r'[^A-Za-z0-9_.-]+', '-', dataset.name)}"
+    without = f"-missing-{missing}" if missing else ""
+    folder = run.path / f"eval-{re.sub(r'[^A-Za-z0-9_.-]+', '-', dataset.name)}{without}"
     tested = []
     for fold in own.tested:
-        y_prob = predict_dataset(run.path, fold.fold, dataset, quiet=quiet)
+        y_prob = predict_dataset(run.path, fold.fold, dataset, missing=missing, quiet=quiet)
         path = folder / f"fold-{fold.fold}" / PREDICTIONS
         write_predictions(prediction_table(dataset.ids, dataset.labels, y_prob, "test"), path)
         answers = read_predictions(path, run.resolved.classes)["test"]
         tested.append(JudgedFold(fold.fold, answers, fold.prior))
     notes = [*_run_notes(run), *_overlap_notes(own, dataset)]
-    return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes)
+    return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes, missing)
 
 
 def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:

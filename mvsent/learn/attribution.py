@@ -1,0 +1,115 @@
+"""What an answer rests on: class-activation maps, and whether a ranking of regions or words is faithful."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from mvsent.features.vocabulary import UNK
+from mvsent.models.batch import Batch
+
+STEPS = 10
+"""In how many portions regions or words are taken away, or given back."""
+
+
+class _OfRegions(nn.Module):
+    """The network as a function of the map alone; `seen` is where the map goes in."""
+
+    def __init__(self, network: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.network, self.batch, self.seen = network, batch, nn.Identity()
+
+    def forward(self, regions: Tensor) -> Tensor:
+        logits: Tensor = self.network(replace(self.batch, regions=self.seen(regions))).logits
+        return logits
+
+
+def grad_cam(network: nn.Module, batch: Batch, target: Tensor) -> Tensor:
+    """`[B, H, W]` from 0 to 1: how much each region of the map speaks for the class `target` `[B]`.
+
+    All zero where none does. The network must be in evaluation mode.
+
+    Reference: Selvaraju et al. 2017 (Grad-CAM), by captum.
+    """
+    from captum.attr import LayerGradCam
+
+    assert batch.regions is not None
+    of_regions = _OfRegions(network, batch)
+    with _differentiable(batch.regions.device), torch.enable_grad():
+        regions = batch.regions.detach().requires_grad_(True)
+        found = LayerGradCam(of_regions, of_regions.seen).attribute(regions, target, relu_attributions=True)
+    maps: Tensor = found.detach().squeeze(1)  # [B, H, W]
+    return maps / maps.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def _differentiable(device: torch.device) -> AbstractContextManager[None]:
+    # cuDNN's recurrent layers know no gradient in evaluation mode.
+    return torch.backends.cudnn.flags(enabled=False) if device.type == "cuda" else nullcontext()
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Two areas under the probability of the predicted class, each mean over rows, from 0 to 1.
+
+    Attributes:
+        deletion: as parts are taken away, the most important first; lower is better.
+        insertion: as they are given back to nothing, the most important first; higher is better.
+    """
+
+    deletion: float
+    insertion: float
+
+
+@torch.no_grad()
+def faithfulness(
+    network: nn.Module, batch: Batch, importance: Tensor, without: Callable[[Batch, Tensor], Batch]
+) -> Faithfulness:
+    """Whether what is called important is.
+
+    Reference: Petsiuk et al. 2018 (RISE).
+
+    Args:
+        network: in evaluation mode.
+        batch: `B` rows.
+        importance: `[B, N]` of regions or words; negative where there is none.
+        without: the batch without the parts where the mask `[B, N]` is True.
+    """
+    predicted = network(batch).logits.argmax(dim=1, keepdim=True)  # [B, 1]
+    rank = importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # [B, N]
+    there = importance >= 0
+    n_there = there.sum(dim=1, keepdim=True)  # [B, 1]
+    deletion: list[Tensor] = []
+    insertion: list[Tensor] = []
+    for step in range(STEPS + 1):
+        first = there & (rank < (n_there * step / STEPS).round())
+        for curve, mask in ((deletion, first), (insertion, there & ~first)):
+            probabilities = network(without(batch, mask)).logits.softmax(dim=1)
+            curve.append(probabilities.gather(1, predicted).mean())
+    area = torch.trapezoid(torch.stack([torch.stack(deletion), torch.stack(insertion)]), dx=1 / STEPS)
+    return Faithfulness(float(area[0]), float(area[1]))
+
+
+def without_regions(batch: Batch, mask: Tensor) -> Batch:
+    """The map is zero where `mask` `[B, H·W]` is True."""
+    assert batch.regions is not None
+    gone = mask.view(-1, 1, *batch.regions.shape[2:])
+    return replace(batch, regions=batch.regions.masked_fill(gone, 0))
+
+
+def without_words(batch: Batch, mask: Tensor) -> Batch:
+    """Words where `mask` `[B, S]` is True say nothing: unknown ones, or vectors of zeros.
+
+    A vector of the whole text and lexicon scores stay as they are.
+    """
+    if batch.words is not None:
+        return replace(batch, words=batch.words.masked_fill(mask, UNK))
+    assert batch.word_vectors is not None
+    return replace(batch, word_vectors=batch.word_vectors.masked_fill(mask.unsqueeze(-1), 0))
+
+
+def shuffled(importance: Tensor, seed: int) -> Tensor:
+    """Importance at random, for comparison; negative where there is none."""
+    random = torch.rand(importance.shape, generator=torch.Generator().manual_seed(seed))
+    return random.to(importance.device).where(importance >= 0, -1)
