@@ -19,7 +19,7 @@ from mvsent.errors import UsageError
 
 CONFIG_FILE = "mvsent.toml"
 # The commands that read settings: the tables of mvsent.toml.
-SECTIONS = ("build-flickr", "build-getty", "reconcile-mvsa", "train")
+SECTIONS = ("build-flickr", "build-getty", "reconcile-mvsa", "reconcile-tasks", "train")
 # Variables that are no setting of a command, whatever it is called.
 OTHER_VARIABLES = {
     "MVSENT_CACHE",
@@ -39,11 +39,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ReconcileSettings(Settings):
-    """How `reconcile-mvsa` turns annotations into labels."""
+class LabelRules(Settings):
+    """How annotations turn into labels."""
 
     ties: Literal["drop", "neutral"] = "drop"
     aggregate: Literal["majority", "dawid-skene"] = "majority"
+
+
+class ReconcileTasksSettings(LabelRules):
+    """What `reconcile-tasks` does with the annotations."""
+
+    shard_size: int = Field(default=0, ge=0)  # rows; 0: 1000
+
+
+class ReconcileSettings(LabelRules):
+    """What `reconcile-mvsa` does with the annotations, texts and pictures."""
+
     labels_only: bool = False
     shard_size: int = Field(default=0, ge=0)  # rows; 0: 1000, or 100000 without pictures
     max_pixels: int = Field(default=100_000_000, ge=1)  # per image

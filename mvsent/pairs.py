@@ -55,6 +55,7 @@ class Reason(StrEnum):
     ROBOTS_NOAI = "robots-noai"
     OVER_MAX_PAIRS = "over-max-pairs"
     TAKEN_DOWN = "taken-down"
+    NOT_ANNOTATED = "not-annotated"
 
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

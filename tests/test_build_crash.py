@@ -55,6 +55,7 @@ FILES = (
     "data/shard-00001.parquet",
     "rejected.parquet",
     "README.md",
+    "croissant.json",
     "dataset.json",
 )
 

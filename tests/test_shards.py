@@ -81,7 +81,7 @@ def test_two_builds_are_the_same_bytes(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
     one, two = (write_dataset(tmp_path / parent / "drawn", sixty_pairs, n_rejected=3) for parent in "ab")
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    assert len(files) == 6
+    assert len(files) == 7
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
     assert json.loads((one / "dataset.json").read_text())["created_at"] == "2020-09-13T12:26:40Z"
 
@@ -136,7 +136,7 @@ def test_the_manifest_is_written_last(
     commit = PartialFile.commit
     monkeypatch.setattr(PartialFile, "commit", lambda self: (written.append(self.path.name), commit(self)))
     write_dataset(tmp_path / "drawn", sixty_pairs)
-    assert written.index("dataset.json") == len(written) - 1 == 5
+    assert written.index("dataset.json") == len(written) - 1 == 6
 
 
 def test_a_file_that_fails_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:

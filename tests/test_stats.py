@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mvsent.cli import app, exit_code
 from mvsent.errors import DatasetError
 from mvsent.pairs import pair_table
-from mvsent.pipelines import stats as stats_pipeline
-from mvsent.pipelines.stats import PERCENTILES, dataset_folders, dataset_stats
+from mvsent.pipelines.stats import dataset_folders, dataset_stats
+from mvsent.report.histograms import PERCENTILES, percentiles
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_pairs
 
@@ -41,7 +41,7 @@ def test_words_are_what_whitespace_separates(make_dataset: Callable[..., Path]) 
 
 @given(values=st.lists(st.integers(0, 500), min_size=1, max_size=60))
 def test_percentiles_are_those_of_numpy(values: list[int]) -> None:
-    ours = stats_pipeline._percentiles(np.bincount(values))
+    ours = percentiles(np.bincount(values))
     assert ours == np.percentile(values, PERCENTILES, method="inverted_cdf").tolist()
 
 

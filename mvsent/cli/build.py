@@ -37,7 +37,7 @@ def demo(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Build small datasets, train on them and evaluate, offline.
+    """Build small datasets, train and evaluate, offline.
 
     A Flickr and a Getty build ask a local stand-in; a dataset in MVSA's layout is drawn and reconciled;
     DMLANet is trained on that, and on what Flickr gave.

@@ -11,6 +11,7 @@ from mvsent.cli import options
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
     app.command("reconcile-mvsa")(reconcile_mvsa)
+    app.command("reconcile-tasks")(reconcile_tasks)
     app.command("split")(split)
 
 
@@ -91,6 +92,61 @@ def reconcile_mvsa(
     else:
         typer.echo(render_funnel(result.folder, result.manifest))
         typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
+        typer.echo(f"Next: mvsent train {result.folder}")
+
+
+def reconcile_tasks(
+    export: Annotated[
+        Path,
+        typer.Argument(help="Label Studio's export of the project, in its format JSON.", metavar="EXPORT"),
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The dataset that was annotated. [default: the newest in data]", show_default=False
+        ),
+    ] = None,
+    out: options.Out = None,
+    ties: Annotated[
+        str | None,
+        typer.Option(help="When annotators tie: drop | neutral. [default: drop]", show_default=False),
+    ] = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(
+            help="From votes to labels: majority | dawid-skene. [default: majority]", show_default=False
+        ),
+    ] = None,
+    shard_size: options.ShardSize = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn Label Studio's annotations into a dataset.
+
+    Same pictures and texts as in the dataset that `mvsent export --to label-studio` wrote out, with the
+    labels of any number of annotators, by the rules of reconcile-mvsa. It goes to data/NAME-annotated, or to
+    --out. Every dropped pair is listed with its reason in rejected.parquet.
+
+    Example: mvsent reconcile-tasks project-1.json data/mvsa-single
+    """
+    import json
+
+    from mvsent.config import ReconcileTasksSettings, resolve
+    from mvsent.pipelines.reconcile_tasks import reconcile_tasks as reconcile
+    from mvsent.report.funnel import funnel_document, render_annotations, render_funnel
+    from mvsent.shards.reader import newest_dataset
+
+    flags = {"ties": ties, "aggregate": aggregate, "shard_size": shard_size}
+    settings = resolve("reconcile-tasks", ReconcileTasksSettings, flags)
+    result = reconcile(export, folder or newest_dataset(), out, settings, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
+        return
+    typer.echo(render_funnel(result.folder, result.manifest))
+    typer.echo(f"\n{render_annotations(result.annotations)}")
+    if not quiet:
+        typer.echo(f"Dropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
         typer.echo(f"Next: mvsent train {result.folder}")
 
 

@@ -20,6 +20,9 @@ MISSING = np.int8(-1)
 
 TEXT, IMAGE = 0, 1
 
+QUESTIONS = ("text_sentiment", "image_sentiment")
+"""What an annotator is asked, index = modality: the names in a labelling tool."""
+
 _NEG, _NEU, _POS = (np.int8(label) for label in Label)
 _COMBINED = np.array(
     #  image: negative, neutral, positive

@@ -13,6 +13,7 @@ from typing import Any
 from mvsent.config import BuildSettings, FlickrSettings
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.lexicons import Term, format_lexicon
+from mvsent.shards.croissant import CROISSANT_FILE
 from mvsent.shards.manifest import MANIFEST_FILE, creation_time
 from mvsent.shards.staging import (
     lock_file,
@@ -35,7 +36,7 @@ _UNIMPORTANT = {"endpoint", "token_url", "quota_per_hour", "images_per_second", 
 _DATABASE = {CRAWL_FILE, *(f"{CRAWL_FILE}-{kind}" for kind in ("wal", "shm", "journal"))}
 """SQLite's files: until the first commit it keeps a journal, from there on a WAL with its index."""
 
-_OURS = {*_DATABASE, PARTS, "data", "README.md", REJECTED_FILE}
+_OURS = {*_DATABASE, PARTS, "data", "README.md", CROISSANT_FILE, REJECTED_FILE}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from mvsent.config import ReconcileSettings
+from mvsent.config import LabelRules, ReconcileSettings
 from mvsent.curate.aggregate import decide_by_dawid_skene
 from mvsent.curate.agreement import krippendorff_alpha
 from mvsent.curate.images import ImageFacts, Rejection, check_image
@@ -89,8 +89,8 @@ def reconcile(
             ) as writer,
             ThreadPoolExecutor(1) as beside,
         ):
-            measured = beside.submit(_agreement, annotations.votes)
-            decisions = _decide(annotations.votes, settings)
+            measured = beside.submit(agreement_of, annotations.votes)
+            decisions = decide_votes(annotations.votes, settings)
             rejections: dict[int, Rejection] = {}
             if settings.labels_only:
                 dropped = beside.submit(_rejected, annotations, decisions, rejections)
@@ -110,13 +110,15 @@ def _shard_rows(settings: ReconcileSettings) -> int:
     return settings.shard_size or (PICTURELESS_SHARD_ROWS if settings.labels_only else SHARD_ROWS)
 
 
-def _decide(votes: Labels, settings: ReconcileSettings) -> Decisions:
+def decide_votes(votes: Labels, settings: LabelRules) -> Decisions:
+    """[N, K, 2] votes → one decision per row, as the settings have it."""
     if settings.aggregate == "dawid-skene":
         return decide_by_dawid_skene(votes)
     return decide(votes, settings.ties)
 
 
-def _agreement(votes: Labels) -> dict[str, float | None]:
+def agreement_of(votes: Labels) -> dict[str, float | None]:
+    """[N, K, 2] votes → Krippendorff's alpha of `text` and of `image`."""
     return {
         "text": krippendorff_alpha(votes[:, :, TEXT]),
         "image": krippendorff_alpha(votes[:, :, IMAGE]),

@@ -6,6 +6,7 @@ from typing import Any
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report.tables import UNDEFINED, aligned, percent
 
+_MAX_ENTRIES = 6  # names of an export that are listed
 _TABLE_ONE_LABELS = ("positive", "negative", "neutral")  # in the paper's order
 
 
@@ -105,3 +106,13 @@ def render_validation(document: Mapping[str, Any]) -> str:
     verdict = "clean" if document["clean"] else f"{document['n_problems']} problems"
     lines.append(f"{document['folder']}: {verdict} ({seen})")
     return "\n".join(lines)
+
+
+def render_export(document: Mapping[str, Any]) -> str:
+    """Where the export is, and how much there is of it."""
+    size = f"{document['bytes'] / 1e6:.1f} MB"
+    counts = f"{_counted(document['rows'], 'pair')}, {_counted(document['files'], 'file')}, {size}"
+    names = [f"  {name}" for name in document["entries"][:_MAX_ENTRIES]]
+    more = len(document["entries"]) - len(names)
+    lines = [f"{document['dataset']} as {document['format']} → {document['folder']}", *names]
+    return "\n".join([*lines, *([f"  … and {more} more"] if more else []), counts])

@@ -1,6 +1,7 @@
 """What became of every input row, and how many of each label came out, as text or as JSON."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def render_funnel(folder: Path, manifest: Manifest) -> str:
         text, image = (_alpha(value) for value in (manifest.agreement.text, manifest.agreement.image))
         parts.append(f"Agreement between annotators (Krippendorff's alpha): text {text}, image {image}")
     return "\n\n".join(parts)
+
+
+def render_annotations(counts: Mapping[str, int]) -> str:
+    """How many annotations counted, and why the others did not.
+
+    >>> render_annotations({"counted": 5, "skipped": 2})
+    'Annotations: 5 of 7 counted (2 skipped)'
+    """
+    others = ", ".join(f"{n} {reason}" for reason, n in counts.items() if reason != "counted")
+    told = f"Annotations: {counts['counted']} of {sum(counts.values())} counted"
+    return f"{told} ({others})" if others else told
 
 
 def _funnel(manifest: Manifest) -> str:

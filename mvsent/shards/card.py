@@ -8,21 +8,10 @@ from typing import Any
 
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.schema import card_features
+from mvsent.shards.terms import Terms, terms_of
 
 MAX_CHARACTERS = 100
 """What the card repeats of a stranger's words."""
-
-_TERMS = {
-    "mvsa": """Texts and pictures are tweets of MVSA and belong to their authors. MVSA is given out for
-research: ask its authors for a copy instead of passing this one on, and delete what a tweet's author
-deletes.""",
-    "flickr": """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each
-picture keeps its owner's licence, given in the column `license`; remove what its owner removes, as
-`mvsent refresh` does.""",
-    "getty": """Pictures and captions belong to Getty Images and its contributors. Its licence restricts
-machine-learning use: read your agreement before you train on them, and do not pass them on. Pictures may
-carry a watermark. Unless a lexicon was given, the keywords are not the paper's but a reconstruction.""",
-}
 
 _LOADING = """```python
 import datasets
@@ -44,8 +33,10 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     parts.append("## Settings\n\n" + _table(("setting", "value"), _settings(manifest.settings)))
     if licenses:
         parts.append("## Licences\n\n" + _table(("licence", "pairs"), _neutral_counts(licenses)))
-    if terms := _terms(manifest.name):
-        parts.append("## Terms\n\n" + terms)
+    terms = terms_of(manifest.name)
+    if terms.text:
+        parts.append("## Terms\n\n" + terms.text)
+    parts.append(f"## Citation\n\n```bibtex\n{terms.citation}\n```")
     return "\n\n".join(parts) + "\n"
 
 
@@ -73,6 +64,9 @@ def _front_matter(manifest: Manifest) -> str:
     features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features())
     return f"""---
 pretty_name: {json.dumps(manifest.name)}
+{_license(terms_of(manifest.name))}
+size_categories:
+- {_size_category(manifest.funnel.kept)}
 task_categories:
 - image-classification
 - text-classification
@@ -88,6 +82,23 @@ dataset_info:
   features:
 {features}
 ---"""
+
+
+def _license(terms: Terms) -> str:
+    """The licence among those that Hugging Face knows: no source has one of the usual ones."""
+    if not terms.url:
+        return "license: unknown"
+    return f"license: other\nlicense_name: terms-of-the-source\nlicense_link: {terms.url}"
+
+
+def _size_category(n_rows: int) -> str:
+    """Hugging Face's word for a number of rows.
+
+    >>> _size_category(999), _size_category(1000), _size_category(4511)
+    ('n<1K', '1K<n<10K', '1K<n<10K')
+    """
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for bound, name in bounds if n_rows < bound), "1M<n<10M")
 
 
 def _funnel(manifest: Manifest) -> str:
@@ -119,7 +130,3 @@ def _neutral(text: str) -> str:
     """
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return re.sub(r"([][()!`*_~&<>|\\])", r"\\\1", plain[:MAX_CHARACTERS])
-
-
-def _terms(name: str) -> str:
-    return next((terms for source, terms in _TERMS.items() if name.startswith(source)), "")

@@ -1,19 +1,44 @@
-"""A dataset folder appears finished or not at all, and one process at a time writes it."""
+"""A dataset or an export appears finished or not at all, and one process at a time writes it."""
 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mvsent.errors import OutputExistsError, UsageError
 from mvsent.shards.atomic import sync_folder
+from mvsent.shards.croissant import CROISSANT_FILE
 from mvsent.shards.manifest import MANIFEST_FILE
 
 # What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
-_DATASET_ENTRIES = {MANIFEST_FILE, "README.md", "rejected.parquet", "data", "splits"}
+_DATASET_ENTRIES = {MANIFEST_FILE, "README.md", CROISSANT_FILE, "rejected.parquet", "data", "splits"}
 _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a folder is written as: `name` follows "a" and "finished"."""
+
+    name: str
+    marker: str  # the file that a finished one has
+    foreign_files: Callable[[Path], list[str]]  # what is in a folder that mvsent did not write
+
+
+def _foreign_files(out: Path) -> list[str]:
+    """Names in `out` that mvsent did not write: deleting them would lose somebody's work."""
+    names = [path.name for path in out.iterdir()]
+    if MANIFEST_FILE not in names:
+        return sorted(names)
+    strange = set(names) - _DATASET_ENTRIES - _CRAWL_ENTRIES
+    for folder in ("data", "splits"):
+        strange |= {f"{folder}/{p.name}" for p in (out / folder).glob("*") if p.suffix != ".parquet"}
+    return sorted(strange)
+
+
+DATASET = Kind("dataset", MANIFEST_FILE, _foreign_files)
 
 
 @contextmanager
@@ -50,22 +75,22 @@ def _acquire(path: Path) -> int:
 
 
 @contextmanager
-def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> Iterator[Path]:
     """A sibling folder to fill, which becomes `out` when the block succeeds and vanishes when it fails.
 
-    A finished dataset that is overwritten stays in place until then. What a killed process left is removed.
+    A finished one that is overwritten stays in place until then. What a killed process left is removed.
 
     Raises:
-        OutputExistsError: `out` holds a finished dataset and `overwrite` is false.
+        OutputExistsError: `out` holds a finished one and `overwrite` is false.
         UsageError: `out` cannot be replaced, holds files that mvsent did not write, or another process is
             writing it.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
-    refuse_irreplaceable(out)
+    refuse_irreplaceable(out, kind)
     partial, old = _siblings(out)
     with locked(lock_file(out)):
         _recover(out, partial, old)
-        _refuse_unless_free(out, overwrite=overwrite)
+        _refuse_unless_free(out, kind, overwrite=overwrite)
         partial.mkdir()
         try:
             yield partial
@@ -107,62 +132,53 @@ def _recover(out: Path, partial: Path, old: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def refuse_nowhere(out: Path) -> None:
+def refuse_nowhere(out: Path, kind: Kind = DATASET) -> None:
     """Raise UsageError where there can be no folder `out`, or none beside it."""
     if not out.name:
         raise UsageError(
-            f"{out}: cannot be replaced by a dataset", f"Name a folder in it: --out {out / 'NAME'}"
+            f"{out}: cannot be replaced by a {kind.name}", f"Name a folder in it: --out {out / 'NAME'}"
         )
     for parent in out.parents:
         if parent.is_file():
             raise UsageError(f"{parent}: is a file, not a folder", "Name another --out")
 
 
-def refuse_irreplaceable(out: Path) -> None:
+def refuse_irreplaceable(out: Path, kind: Kind = DATASET) -> None:
     """Raise UsageError where the last step, a rename to `out`, would fail after all the work."""
-    refuse_nowhere(out)
+    refuse_nowhere(out, kind)
     if out == Path.cwd():
         raise UsageError(
-            f"{out}: cannot be replaced by a dataset", f"Name a folder in it: --out {out / 'NAME'}"
+            f"{out}: cannot be replaced by a {kind.name}", f"Name a folder in it: --out {out / 'NAME'}"
         )
     if os.path.ismount(out):
         raise UsageError(f"{out}: is a mount point", f"Name a folder in it: --out {out / 'NAME'}")
-    if out.is_symlink() and not (out / MANIFEST_FILE).exists():
+    if out.is_symlink() and not (out / kind.marker).exists():
         raise UsageError(
-            f"{out}: is a link to {out.readlink()}, which holds no dataset",
+            f"{out}: is a link to {out.readlink()}, which holds no {kind.name}",
             "Name another --out, or remove the link",
         )
 
 
-def _refuse_unless_free(out: Path, *, overwrite: bool) -> None:
+def _refuse_unless_free(out: Path, kind: Kind, *, overwrite: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
         raise UsageError(f"{out}: is a file, not a folder", "Name another --out")
-    refuse_foreign_files(out)
-    if (out / MANIFEST_FILE).exists() and not overwrite:
-        raise OutputExistsError(f"{out}: already holds a finished dataset", "Add --overwrite to replace it")
-
-
-def refuse_foreign_files(out: Path) -> None:
-    """Raise UsageError if there is something in the folder `out` that mvsent did not write."""
-    strangers = _foreign_files(out)
-    if strangers:
-        raise UsageError(
-            f"{out}: holds {strangers[0]}, which is not part of a dataset",
-            "Name another --out, or move it away",
+    refuse_foreign_files(out, kind)
+    if (out / kind.marker).exists() and not overwrite:
+        raise OutputExistsError(
+            f"{out}: already holds a finished {kind.name}", "Add --overwrite to replace it"
         )
 
 
-def _foreign_files(out: Path) -> list[str]:
-    """Names in `out` that mvsent did not write: deleting them would lose somebody's work."""
-    names = [path.name for path in out.iterdir()]
-    if MANIFEST_FILE not in names:
-        return sorted(names)
-    strange = set(names) - _DATASET_ENTRIES - _CRAWL_ENTRIES
-    for folder in ("data", "splits"):
-        strange |= {f"{folder}/{p.name}" for p in (out / folder).glob("*") if p.suffix != ".parquet"}
-    return sorted(strange)
+def refuse_foreign_files(out: Path, kind: Kind = DATASET) -> None:
+    """Raise UsageError if there is something in the folder `out` that mvsent did not write."""
+    strangers = kind.foreign_files(out)
+    if strangers:
+        raise UsageError(
+            f"{out}: holds {strangers[0]}, which is not part of a {kind.name}",
+            "Name another --out, or move it away",
+        )
 
 
 def _swap(partial: Path, out: Path, old: Path) -> None:

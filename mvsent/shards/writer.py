@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
 from mvsent.shards.atomic import PartialFile, atomic_write, sync_folder
 from mvsent.shards.card import card
+from mvsent.shards.croissant import CROISSANT_FILE, croissant_text
 from mvsent.shards.manifest import MANIFEST_FILE, Funnel, Manifest, Shard, creation_time
 from mvsent.shards.schema import (
     PICTURELESS_ROW_GROUP_ROWS,
@@ -117,6 +118,7 @@ class DatasetWriter:
         with atomic_write(self.folder / REJECTED_FILE) as file:
             pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason", "detail"])
         _write_text(self.folder / "README.md", card(manifest, self._licenses))
+        _write_text(self.folder / CROISSANT_FILE, croissant_text(manifest, self._licenses))
         _write_text(self.folder / MANIFEST_FILE, manifest.to_json())
         return manifest
 

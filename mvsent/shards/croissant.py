@@ -1,0 +1,188 @@
+"""`croissant.json`: a dataset described for search engines and loaders, as MLCommons' Croissant 1.0 has it.
+
+Written as it is read by `mlcroissant`: `mlcroissant.Dataset("FOLDER/croissant.json").records("pairs")`.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
+from mvsent.shards.manifest import Manifest, Shard
+from mvsent.shards.terms import terms_of
+
+CROISSANT_FILE = "croissant.json"
+PROJECT_URL = "https://github.com/mvsent/mvsent"
+
+_SHARDS, _PAIRS, _LABELS = "shards", "pairs", "labels"
+_PARQUET = "application/x-parquet"
+_LABEL_COLUMNS = ("label", "text_label", "image_label")
+
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+} | {
+    term: f"cr:{term}"
+    for term in (
+        *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty"),
+        *("fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path"),
+        *("recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator", "source"),
+        *("subField", "transform"),
+    )
+}
+"""The terms of Croissant 1.0; a reader warns where one is missing, used or not."""
+
+_MEANINGS = {
+    "id": "SOURCE:NUMBER, unique in the dataset",
+    "image": "the picture's bytes as fetched",
+    "text": "the cleaned text",
+    "label": "sentiment of the pair",
+    "text_label": "sentiment of the text alone",
+    "image_label": "sentiment of the picture alone",
+    "votes": "the raw annotations, one a person",
+    "query": "the adjective-noun pair or keyword that found the pair",
+    "query_sentiment": "score of the query",
+    "phash": "perceptual hash of the picture",
+    "sha256": "of the picture's bytes",
+    "license": "of the picture",
+}
+
+
+def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]:
+    """The description as JSON-LD. `licenses` counts the pictures under each licence, if any is known."""
+    terms = terms_of(manifest.name)
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": manifest.name,
+        "description": _description(manifest, licenses),
+        "license": terms.license,
+        "citeAs": terms.citation,
+        "url": PROJECT_URL,
+        "version": f"{manifest.schema_version}.0.0",
+        "datePublished": manifest.created_at.isoformat(),
+        "keywords": ["multimodal", "sentiment analysis", "image", "text"],
+        "distribution": [*map(_file_object, manifest.shards), _file_set()],
+        "recordSet": [_label_names(), _pairs()],
+    }
+
+
+def croissant_text(manifest: Manifest, licenses: Mapping[str, int]) -> str:
+    """The text of `croissant.json`, see `croissant`."""
+    return json.dumps(croissant(manifest, licenses), indent=2, ensure_ascii=False) + "\n"
+
+
+def _description(manifest: Manifest, licenses: Mapping[str, int]) -> str:
+    labels = ", ".join(f"{n} {name}" for name, n in manifest.labels.items())
+    parts = [
+        f"{manifest.funnel.kept} pairs of image and text with a sentiment ({labels}), "
+        f"written by mvsent {manifest.mvsent_version}. Its rows have the hash {manifest.sha256}.",
+        terms_of(manifest.name).text.replace("\n", " "),
+    ]
+    if licenses:
+        parts.append("Licences: " + ", ".join(f"{name} {licenses[name]}" for name in sorted(licenses)) + ".")
+    return " ".join(filter(None, parts))
+
+
+def _file_object(shard: Shard) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": shard.path,
+        "name": shard.path,
+        "contentUrl": shard.path,
+        "contentSize": f"{shard.bytes} B",
+        "encodingFormat": _PARQUET,
+        "sha256": shard.sha256,
+    }
+
+
+def _file_set() -> dict[str, Any]:
+    """All shards as one table. Without `containedIn` a reader looks in the folder of this file."""
+    return {
+        "@type": "cr:FileSet",
+        "@id": _SHARDS,
+        "name": _SHARDS,
+        "description": "the Parquet shards beside this file",
+        "encodingFormat": _PARQUET,
+        "includes": "data/*.parquet",
+    }
+
+
+def _label_names() -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": _LABELS,
+        "name": _LABELS,
+        "description": "what the numbers of the labels mean",
+        "dataType": "sc:Enumeration",
+        "key": {"@id": f"{_LABELS}/value"},
+        "field": [
+            {"@type": "cr:Field", "@id": f"{_LABELS}/value", "name": "value", "dataType": "sc:Integer"},
+            {"@type": "cr:Field", "@id": f"{_LABELS}/name", "name": "name", "dataType": "sc:Text"},
+        ],
+        "data": [{f"{_LABELS}/value": i, f"{_LABELS}/name": name} for i, name in enumerate(LABEL_NAMES)],
+    }
+
+
+def _pairs() -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": _PAIRS,
+        "name": _PAIRS,
+        "description": "one record a pair of image and text",
+        "key": {"@id": f"{_PAIRS}/id"},
+        "field": [_field(field) for field in PAIR_SCHEMA],
+    }
+
+
+def _field(field: pa.Field) -> dict[str, Any]:
+    """A column of the shards, with what is in it."""
+    found = {**_node(f"{_PAIRS}/{field.name}", field.name), "source": _source(field.name)}
+    if field.name in _MEANINGS:
+        found["description"] = _MEANINGS[field.name]
+    if field.name == "image":
+        return {**found, "dataType": "sc:ImageObject", "source": _source("image", "bytes")}
+    if field.name in _LABEL_COLUMNS:
+        return {**found, "dataType": "sc:Integer", "references": {"field": {"@id": f"{_LABELS}/value"}}}
+    if not pa.types.is_list(field.type):
+        return {**found, "dataType": _data_type(field.type)}
+    element = field.type.value_type
+    if not pa.types.is_struct(element):
+        return {**found, "dataType": _data_type(element), "repeated": True}
+    members = [
+        {
+            **_node(f"{found['@id']}/{member.name}", member.name),
+            "dataType": _data_type(member.type),
+            "source": _source(field.name, member.name),
+        }
+        for member in element.fields
+    ]
+    return {**found, "repeated": True, "subField": members}
+
+
+def _node(id: str, name: str) -> dict[str, Any]:
+    return {"@type": "cr:Field", "@id": id, "name": name}
+
+
+def _source(column: str, member: str = "") -> dict[str, Any]:
+    source: dict[str, Any] = {"fileSet": {"@id": _SHARDS}, "extract": {"column": column}}
+    return source | ({"transform": {"jsonPath": member}} if member else {})
+
+
+def _data_type(kind: pa.DataType) -> str:
+    if pa.types.is_timestamp(kind):
+        return "sc:DateTime"
+    if pa.types.is_floating(kind):
+        return "sc:Float"
+    return "sc:Integer" if pa.types.is_integer(kind) else "sc:Text"

@@ -1,0 +1,1 @@
+"""A dataset in the formats of other tools, one file each: `write(rows, folder, options)`."""

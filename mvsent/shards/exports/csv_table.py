@@ -1,0 +1,52 @@
+"""CSV: pairs.csv with every column of a pair, and the pictures in images/.
+
+Strangers wrote the texts, and spreadsheets run a cell that begins with `=`, `+`, `-` or `@` as a formula.
+Such a text gets an apostrophe in front, and so does one that begins with an apostrophe: taking one leading
+apostrophe off every text gives back what it was.
+"""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mvsent.pairs import PAIR_SCHEMA
+from mvsent.shards.exports.rows import ExportOptions, Row, extension, facts, file_stem, picture
+
+TABLE_FILE = "pairs.csv"
+IMAGE_FOLDER = "images"
+COLUMNS = ["id", "image", "text", "label", "label_name", *PAIR_SCHEMA.names[4:]]
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
+    """`folder` holds the table, and the pictures of the rows that have one."""
+    (folder / IMAGE_FOLDER).mkdir()
+    with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for row in rows:
+            known = facts(row) | {"image": _write_image(row, folder)}
+            table.writerow([_cell(known[name]) for name in COLUMNS])
+
+
+def _write_image(row: Row, folder: Path) -> str | None:
+    """Where the picture lies in `folder`; None where there is none."""
+    if row["image"] is None:
+        return None
+    image = picture(row)
+    path = f"{IMAGE_FOLDER}/{file_stem(row['id'])}.{extension(image)}"
+    (folder / path).write_bytes(image)
+    return path
+
+
+def _cell(value: Any) -> Any:
+    """
+    >>> _cell("=cmd|' /C calc'!A0"), _cell("'quoted'"), _cell(-1.5), _cell(["a"]), _cell(None)
+    ("'=cmd|' /C calc'!A0", "''quoted'", -1.5, '["a"]', None)
+    """
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return f"'{value}" if isinstance(value, str) and value.startswith(("'", *_FORMULA_STARTS)) else value

@@ -1,0 +1,30 @@
+"""ImageFolder: LABEL/ID.jpg, and metadata.jsonl with the text, as torchvision and Hugging Face read them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from mvsent.pairs import LABEL_NAMES
+from mvsent.shards.exports.rows import ExportOptions, Row, extension, facts, file_stem, picture
+
+METADATA_FILE = "metadata.jsonl"
+_COLUMNS = (
+    *("id", "text", "label", "label_name", "text_label", "image_label", "source"),
+    *("query", "query_sentiment", "license", "owner", "page_url"),
+)
+
+
+def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
+    """`folder` holds a folder for every label, with the pictures, and one line of metadata a picture.
+
+    Raises: DatasetError for a pair without a picture.
+    """
+    for name in LABEL_NAMES:
+        (folder / name).mkdir()
+    with (folder / METADATA_FILE).open("w", encoding="utf-8") as metadata:
+        for row in rows:
+            image, known = picture(row), facts(row)
+            path = f"{known['label_name']}/{file_stem(row['id'])}.{extension(image)}"
+            (folder / path).write_bytes(image)
+            line = {"file_name": path} | {name: known[name] for name in _COLUMNS}
+            metadata.write(json.dumps(line) + "\n")
