@@ -26,12 +26,14 @@ from mvsent.models import registry
 from mvsent.pipelines import benchmark as harness
 from mvsent.pipelines import evaluate as evaluation
 from mvsent.pipelines.benchmark_plan import Asked, plan, systems
+from mvsent.pipelines.benchmark_results import make_row
 from mvsent.pipelines.split import split_dataset
 from mvsent.pipelines.train import train
 from mvsent.report import benchmark as report
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, VALIDATION
 from tests.drawing import draw_pairs
+from tests.run_folder import write_run
 
 SHORT = shlex.split(
     "--weights random --words random --text-vector none --epochs 2 --batch-size 16 --threads 1"
@@ -275,6 +277,32 @@ def test_table_four_is_the_model_with_its_ablations_and_others_only_if_named() -
     assert {system.card.name for system in systems("4")} == {"dmlanet"}
     assert [system.name for system in systems("4", ["fenet"])] == ["fenet"]
     assert {system.card.name for system in systems("all")} == set(registry.names())
+
+
+def test_an_ablation_stands_beside_its_own_published_numbers(
+    small_dataset: Path, make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    flickr = make_dataset(draw_pairs(30, images=False), name="flickr")
+    cells = plan(asked(flickr, tmp_path, tables=["4"]))
+    rows = {cell.system.name: make_row(cell, "failed") for cell in cells}
+    printed = {name: (row["published_accuracy"], row["published_f1"]) for name, row in rows.items()}
+    assert printed == {
+        "dmlanet": (89.30, 89.19),
+        "dmlanet w/o SA + CA": (85.77, 85.54),
+        "dmlanet w/o SMAtt": (81.90, 82.44),
+        "dmlanet w/o SAtt": (87.98, 88.01),
+    }
+    unpublished = [make_row(cell, "failed") for cell in plan(asked(small_dataset, tmp_path, tables=["4"]))]
+    assert {row["published_accuracy"] for row in unpublished} == {None}
+
+
+def test_a_run_of_an_ablation_is_not_judged_beside_the_whole_model_s_numbers(tmp_path: Path) -> None:
+    whole = write_run(tmp_path / "whole", options={"hidden": "16"})
+    ablated = write_run(tmp_path / "ablated", options={"hidden": "16", "without": "self"})
+    printed = [
+        evaluation.evaluate(run, ["roc"], quiet=True).document["published"] for run in (whole, ablated)
+    ]
+    assert printed == [{"accuracy": 79.47, "f1": 79.59}, None]
 
 
 @pytest.mark.parametrize(

@@ -67,4 +67,5 @@ def test_the_models_command_prints_each_with_kind_tables_and_numbers() -> None:
     assert [line.split()[0] for line in shown.splitlines() if line and line[0] != " "] == registry.names()
     assert "dmlanet  (a paper's, reconstructed, Table 2, Table 3, Table 4)" in shown
     assert "mvsa-single accuracy 79.47, F1 79.59" in shown
+    assert "  w/o SMAtt  mvsa-multiple accuracy 70.00, F1 70.17; flickr accuracy 81.90, F1 82.44" in shown
     assert "uses if there: lexicon, text vector" in shown

@@ -15,15 +15,19 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.config import TrainSettings
-from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError, WeightsError
-from mvsent.features.transformer import load_text_encoder
+from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError, WeightsError
+from mvsent.features.transformer import TextEncoder, Tokens, load_text_encoder
+from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.learn.batches import Examples
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import Fold, Trainer, parameter_groups
 from mvsent.models.batch import Batch, Batches, Output
+from mvsent.pipelines import train as training
 from mvsent.pipelines.anps import train_anps
 from mvsent.pipelines.evaluate import evaluate
+from mvsent.pipelines.inputs import CAPTION_TOKENS
 from mvsent.pipelines.predictor import predict_dataset
+from mvsent.pipelines.run import RunFolder
 from mvsent.pipelines.train import train
 from mvsent.shards.reader import Dataset
 from tests.conftest import write_dataset
@@ -141,6 +145,45 @@ def test_a_tuned_run_judges_another_dataset_and_notices_another_encoder(
     write_bert(bert, seed=1)
     with pytest.raises(RunError, match="encoder is another one now than in training"):
         predict_dataset(run, 0, Dataset.open(other), quiet=True)
+
+
+@pytest.mark.parametrize("read_as", ["words", "text_vector"])
+def test_a_transformer_reads_as_much_of_another_dataset_s_texts_as_in_training(
+    small_dataset: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_as: str
+) -> None:
+    asked, tokenize = [], TextEncoder.tokenize
+
+    def recorded(self: TextEncoder, texts: list[str], max_tokens: int) -> Tokens:
+        asked.append(max_tokens)
+        return tokenize(self, texts, max_tokens)
+
+    monkeypatch.setattr(TextEncoder, "tokenize", recorded)
+    bert = str(models / "bert")
+    changes = {
+        "words": {},
+        "text_vector": {"model": "logistic", "options": {}, "words": "random", "text_vector": bert},
+    }
+    chosen = settings(small_dataset, models, epochs=1, **changes[read_as])
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    tweets = write_dataset(tmp_path / "tweets", draw_pairs(12, prefix="mvsa"))
+    evaluate(run, [], tweets, quiet=True)
+    assert RunFolder.open(run).resolved.max_tokens == CAPTION_TOKENS
+    assert set(asked) == {CAPTION_TOKENS}
+
+
+def test_the_words_of_a_fold_are_looked_up_once(
+    small_dataset: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(*given: object) -> WordVectors:
+        calls.append(given)
+        return load_vectors(*given)
+
+    monkeypatch.setattr(training, "load_vectors", counted)
+    chosen = settings(small_dataset, models, words="random", epochs=1, folds=[1, 0])
+    train(chosen, out=tmp_path / "run", quiet=True)
+    assert len(calls) == 2
 
 
 def test_a_table_of_vectors_cannot_be_fine_tuned_as_a_transformer(
@@ -289,6 +332,10 @@ def test_links_are_read_where_there_are_any_and_asked_for_by_name_where_not(
     assert result.folds[0].epochs == 2
     with pytest.raises(DatasetError, match=rf"has no {option[1]}, which link its rows"):
         train(settings(small_dataset, models, **changes), out=tmp_path / "none", quiet=True)
+    found = evaluate(result.run, [], small_dataset, quiet=True)
+    assert found.document["folds"][0]["n_test"] == 60, (
+        "nothing is linked there, and it is judged all the same"
+    )
 
 
 def test_hsan_reads_captions_of_a_file(small_dataset: Path, models: Path, tmp_path: Path) -> None:
@@ -298,6 +345,42 @@ def test_hsan_reads_captions_of_a_file(small_dataset: Path, models: Path, tmp_pa
         chosen = settings(small_dataset, models, model="hsan", words=words, captions=str(path), epochs=1)
         run = train(chosen, out=tmp_path / f"run-{Path(words).name}", quiet=True).run
         assert_judged_as_in_training(run, small_dataset)
+
+
+def test_captions_of_another_dataset_go_to_the_run_s_file(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("id,caption\ndrawn:1,a sunny day\n")
+    chosen = settings(small_dataset, models, model="hsan", captions=str(path), epochs=1)
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    other = write_dataset(tmp_path / "other", draw_pairs(12, prefix="other"))
+    asked = r"captions\.csv: has a caption for no row of .*other\. Add its rows to the file of --captions: "
+    with pytest.raises(InputError, match=asked + "it may hold those of several datasets"):
+        evaluate(run, [], other, quiet=True)
+    path.write_text(path.read_text() + "other:1,a sad street\n")
+    assert evaluate(run, [], other, quiet=True).document["folds"][0]["n_test"] == 12
+
+
+def test_anp_scores_of_another_dataset_go_to_the_run_s_file(
+    small_dataset: Path, models: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("vaderSentiment")
+    path, other = tmp_path / "anps.parquet", draw_pairs(12, prefix="other")
+
+    def write_scores(ids: list[str]) -> None:
+        pq.write_table(pa.table({"id": ids, "anp_scores": [[0.5, 0.5]] * len(ids)}), path)
+
+    known = Dataset.open(small_dataset).ids
+    write_scores(known)
+    chosen = settings(small_dataset, models, model="sentibank", options={}, anps=str(path), lexicon="vader")
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    folder = write_dataset(tmp_path / "other", other)
+    asked = r"anps\.parquet: has no row for other:0 and 11 more\. Add them to its columns id and anp_scores \(--anps\): "
+    with pytest.raises(InputError, match=asked + "it may hold those of several datasets"):
+        evaluate(run, [], folder, quiet=True)
+    write_scores([*known, *other["id"].to_pylist()])
+    assert evaluate(run, [], folder, quiet=True).document["folds"][0]["n_test"] == 12
 
 
 def test_a_second_backbone_is_the_scene(small_dataset: Path, models: Path, tmp_path: Path) -> None:

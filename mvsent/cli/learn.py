@@ -236,13 +236,13 @@ def evaluate(
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """
     from mvsent.pipelines.evaluate import evaluate as run_evaluation
-    from mvsent.pipelines.evaluate import newest_run
+    from mvsent.pipelines.evaluate import modalities, newest_run
 
     pictures = None if metrics is None else [name.strip() for name in metrics.split(",")]
     judged = run or newest_run()
     results = [
-        run_evaluation(judged, pictures, dataset, missing=name.strip(), seed=seed or 0, quiet=quiet)
-        for name in (missing or "").split(",")
+        run_evaluation(judged, pictures, dataset, missing=name, seed=seed or 0, quiet=quiet)
+        for name in ([""] if missing is None else modalities(missing))
     ]
     if as_json:
         from json import dumps
@@ -285,18 +285,26 @@ def _card_as_text(card: Any) -> str:
     reads = [", ".join(sorted(card.reads)) or "nothing"]
     reads += [f"uses if there: {', '.join(sorted(card.may_read))}"] if card.may_read else []
     reads += [f"{what} with {key}={value}" for (key, value), what in card.reads_with.items()]
-    published = [f"{name} {_published(numbers)}" for name, numbers in card.published.items()]
+    ablations = [
+        f"  {ablation:<10} {_published_of(published)}"
+        for ablation, published in card.published_ablations.items()
+    ]
     options = [f"{key}={field.default}" for key, field in card.options.model_fields.items()]
     lines = [
         f"{card.name}  ({', '.join([_KINDS[card.kind], card.fidelity, *tables])})",
         f"  {card.citation}",
         f"  {card.fidelity_note}",
         f"  reads      {'; '.join(reads)}",
-        *([f"  published  {'; '.join(published)}"] if published else []),
+        *([f"  published  {_published_of(card.published)}"] if card.published else []),
+        *ablations,
         *([f"  published  none: {card.unpublished_note}"] if card.unpublished_note else []),
         *([f"  --option   {' '.join(options)}"] if options else []),
     ]
     return "\n".join(lines)
+
+
+def _published_of(by_dataset: dict[str, Any]) -> str:
+    return "; ".join(f"{name} {_published(numbers)}" for name, numbers in by_dataset.items())
 
 
 def _published(numbers: Any) -> str:
@@ -319,5 +327,9 @@ def _card_as_json(card: Any) -> dict[str, Any]:
         "reads_with": {f"{key}={value}": what for (key, value), what in card.reads_with.items()},
         "options": {key: field.default for key, field in card.options.model_fields.items()},
         "published": {name: vars(numbers) for name, numbers in card.published.items()},
+        "published_ablations": {
+            ablation: {name: vars(numbers) for name, numbers in by_dataset.items()}
+            for ablation, by_dataset in card.published_ablations.items()
+        },
         "unpublished_note": card.unpublished_note,
     }

@@ -103,7 +103,10 @@ def read_scores(path: Path, ids: Sequence[str]) -> Floats:
         raise InputError(f"{path}: not readable ({str(error).splitlines()[0]})", wanted) from None
     missing = [id for id in ids if id not in lists]
     if missing:
-        raise InputError(f"{path}: has no row for {missing[0]} and {len(missing) - 1} more", wanted)
+        raise InputError(
+            f"{path}: has no row for {missing[0]} and {len(missing) - 1} more",
+            "Add them to its columns id and anp_scores (--anps): it may hold those of several datasets",
+        )
     try:
         scores = np.array([lists[id] for id in ids], dtype=np.float32)
     except (ValueError, TypeError):

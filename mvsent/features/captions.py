@@ -24,7 +24,10 @@ def read_captions(path: Path, dataset: Dataset) -> list[str]:
     found = _read(path)
     n_known = sum(id in found for id in dataset.ids)
     if not n_known:
-        raise InputError(f"{path}: has a caption for no row of {dataset.folder}", "Give ids of this dataset")
+        raise InputError(
+            f"{path}: has a caption for no row of {dataset.folder}",
+            "Add its rows to the file of --captions: it may hold those of several datasets",
+        )
     log.info("captions: %d of %d rows", n_known, len(dataset))
     return [found.get(id, "") for id in dataset.ids]
 

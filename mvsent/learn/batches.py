@@ -140,7 +140,7 @@ def blanked(batch: Batch) -> Batch:
         gone = ~batch.has_text
         batch = _zeroed(batch, _OF_TEXT, gone)
         if batch.word_mask is not None:
-            batch.word_mask[:, 0] = True
+            batch.word_mask[gone, 0] = True
         if batch.words is not None:
             batch.words[gone, 0] = UNK
     return batch

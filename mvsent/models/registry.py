@@ -104,6 +104,13 @@ def options(name: str, given: dict[str, Any]) -> Settings:
         raise UsageError(f"--option {key}: {problem}", f"{name} knows (with defaults): {known}") from None
 
 
+def published(name: str, given: dict[str, Any]) -> dict[str, Published]:
+    """Dataset name → what is printed of model `name` with these options; an ablation has its own, or none."""
+    found = card(name)
+    taken_away = [each for each, taken in found.ablations.items() if taken.items() <= given.items()]
+    return found.published_ablations.get(taken_away[0], {}) if taken_away else found.published
+
+
 def reads(name: str, given: dict[str, Any]) -> frozenset[str]:
     """What model `name` needs when it is built with these options."""
     chosen, found = options(name, given), card(name)

@@ -42,7 +42,7 @@ class System:
     @property
     def published(self) -> dict[str, Published]:
         """Dataset name → printed numbers."""
-        return self.card.published_ablations.get(self.ablation, {}) if self.ablation else self.card.published
+        return registry.published(self.card.name, self.options)
 
 
 @dataclass(frozen=True)

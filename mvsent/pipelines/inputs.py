@@ -109,13 +109,20 @@ def read_inputs(
     target: npt.NDArray[np.int64],
     device: torch.device,
     *,
+    max_tokens: int = 0,
+    linked: bool = True,
     quiet: bool,
 ) -> Inputs:
     """Everything that a model reads of `dataset`, computed or from the cache; `texts` as of `read_texts`.
 
+    Args:
+        max_tokens: of a text, for a transformer; 0: as `longest_text` has it.
+        linked: whether rows are linked; if not, the dataset need not know what by.
+
     Raises: DatasetError, InputError or WeightsError naming what is missing and what may stand for it.
     """
-    return _Reader(dataset, texts, reads, may_read, settings, device, quiet).read(target)
+    reader = _Reader(dataset, texts, reads, may_read, settings, device, max_tokens, linked, quiet)
+    return reader.read(target)
 
 
 @dataclass
@@ -126,6 +133,8 @@ class _Reader:
     may_read: frozenset[str]
     settings: TrainSettings
     device: torch.device
+    max_tokens: int
+    linked: bool
     quiet: bool
     hashes: dict[str, str] = field(default_factory=dict)
 
@@ -196,15 +205,15 @@ class _Reader:
             return None, given
         encoder = load_text_encoder(self.settings.words)
         self.hashes["encoder"] = encoder.weights_sha256
-        longest = longest_text(self.dataset, self.settings, TWEET_TOKENS, CAPTION_TOKENS)
         caption = None
         if captions is not None:
-            caption = _caption(self._encoded(encoder, captions, longest, tuned=False), captions)
+            caption = _caption(self._encoded(encoder, captions, tuned=False), captions)
         tuned = self.settings.fine_tune_words != "none"
-        words = self._encoded(encoder, self.texts, longest, tuned=tuned)
+        words = self._encoded(encoder, self.texts, tuned=tuned)
         return encoder, replace(given, words=words, caption=caption, tuned=tuned)
 
-    def _encoded(self, encoder: TextEncoder, texts: list[str], longest: int, *, tuned: bool) -> Text:
+    def _encoded(self, encoder: TextEncoder, texts: list[str], *, tuned: bool) -> Text:
+        longest = self.max_tokens or longest_text(self.dataset, self.settings, TWEET_TOKENS, CAPTION_TOKENS)
         tokens = encoder.tokenize(texts, longest)
         if tuned:
             return Text(tokens.lengths, numbers=tokens.numbers, sentence=tokens.sentence)
@@ -232,8 +241,7 @@ class _Reader:
         """The hash of encoder `name`, and `[N, size]` by it; `encoder` has read `given` already."""
         if encoder is None or encoder.name != name or given.words is None or given.words.vectors is None:
             encoder = load_text_encoder(name)
-            longest = longest_text(self.dataset, self.settings, TWEET_TOKENS, CAPTION_TOKENS)
-            words = self._encoded(encoder, self.texts, longest, tuned=False)
+            words = self._encoded(encoder, self.texts, tuned=False)
         else:
             words = given.words
         return encoder.weights_sha256, _mean_words(words)
@@ -276,6 +284,8 @@ class _Reader:
         wanted = next((what for what in column if what in self.reads), None)
         if wanted is None:
             return None
+        if not self.linked:
+            return [[] for _ in range(len(self.dataset))]
         values = self.dataset.table([column[wanted]])[column[wanted]].to_pylist()
         if not any(values):
             raise DatasetError(

@@ -46,7 +46,16 @@ def predict_dataset(
     reads = registry.reads(run.settings.model, run.settings.options)
     texts = inputs.read_texts(dataset, reads, card.may_read)
     found = inputs.read_inputs(
-        dataset, texts, reads, card.may_read, run.settings, target, device, quiet=quiet
+        dataset,
+        texts,
+        reads,
+        card.may_read,
+        run.settings,
+        target,
+        device,
+        max_tokens=run.resolved.max_tokens,
+        linked=linked_to is not None,
+        quiet=quiet,
     )
     check_inputs(run, found)
     network, vocabulary = load_network(run, fold, found)

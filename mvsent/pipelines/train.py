@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,7 @@ class Material:
     target: npt.NDArray[np.int64]
     inputs: inputs.Inputs
     device: torch.device
+    words: dict[int, tuple[Vocabulary, WordVectors]] = field(default_factory=dict)  # of the fold at hand
 
 
 def train(
@@ -167,6 +168,9 @@ def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolv
         backbone_sha256=found.hashes.get("backbone", ""),
         words_sha256=vectors.sha256 if vectors else "",
         word_size=vectors.matrix.shape[1] if vectors else 0,
+        max_tokens=inputs.longest_text(material.dataset, settings, inputs.TWEET_TOKENS, inputs.CAPTION_TOKENS)
+        if found.encoder is not None or found.given.text_vector is not None
+        else 0,
         threads=threads,
         pretrained_sha256=inputs.pretrained_hashes(found),
         **inputs.input_sizes(found),
@@ -175,9 +179,10 @@ def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolv
 
 def check_same(run: RunFolder, now: Resolved) -> None:
     """Raises: RunError when what the run was begun with has changed since."""
+    known = run.resolved.model_fields_set  # an older run says less
     for name in Resolved.model_fields:
         before, after = getattr(run.resolved, name), getattr(now, name)
-        if before != after:
+        if name in known and before != after:
             raise RunError(
                 f"{run.path}: {name} was {before} when the run began and is {after} now",
                 "Restore it, or start a new run",
@@ -190,7 +195,14 @@ def default_name(settings: TrainSettings, material: Material) -> str:
 
 
 def fold_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:
-    """The vocabulary of a fold's training rows, and a vector for each of its words."""
+    """The vocabulary of a fold's training rows, and a vector for each of its words; asked again, the same."""
+    if fold not in material.words:
+        material.words.clear()
+        material.words[fold] = _look_up_words(settings, material, fold)
+    return material.words[fold]
+
+
+def _look_up_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:
     rows = material.split.rows(fold, TRAIN)
     found = material.inputs
     texts = [text for part in (found.texts, found.captions or []) if part for text in (part[i] for i in rows)]
