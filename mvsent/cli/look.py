@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
     app.command("stats")(stats)
     app.command("validate")(validate)
+    app.command("report")(report)
 
 
 def doctor(as_json: options.Json = False) -> None:
@@ -87,3 +88,41 @@ def validate(
     document = report.document()
     typer.echo(json.dumps(document, indent=2) if as_json else render_validation(document))
     return 0 if report.clean else 1
+
+
+def report(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A dataset or run folder. [default: the newest run]", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, options.flag("--out", "HTML file to write.", "reports/NAME.html")] = None,
+    gallery: Annotated[
+        int | None, options.flag("--gallery", "Cards with pictures, at most; 2000 is the most.", "300")
+    ] = None,
+    seed: options.Seed = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write one HTML page about a dataset or a run.
+
+    It opens in any browser and fetches nothing. Of a dataset: what was dropped and why, labels, agreement,
+    texts, images, origin, and a gallery to filter. Of a run: the results, curves and confusion, and the
+    errors it was surest of. An earlier report is replaced.
+
+    Example: mvsent report data/mvsa-single
+    """
+    import json
+
+    from mvsent.pipelines.report import GALLERY, newest_run
+    from mvsent.pipelines.report import report as write_report
+
+    result = write_report(
+        path or newest_run(),
+        out,
+        gallery=GALLERY if gallery is None else gallery,
+        seed=seed or 0,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    typer.echo(json.dumps(result.document(), indent=2) if as_json else result.words())

@@ -7,19 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.errors import DatasetError
 from mvsent.pipelines.split import dataset_groups
+from mvsent.report.histograms import PERCENTILES, Counts, added, percentiles, word_counts
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
 
-PERCENTILES = (0, 5, 50, 95, 100)
 _BATCH_ROWS = 8192
-
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,9 @@ def dataset_stats(folder: Path) -> DatasetStats:
     words, widths, heights = (np.zeros(1, dtype=np.int64) for _ in range(3))
     n_scored = 0
     for batch in dataset.batches(columns, _BATCH_ROWS):
-        words = _added(words, _word_counts(batch["text"]))
-        widths = _added(widths, batch["width"])
-        heights = _added(heights, batch["height"])
+        words = added(words, word_counts(batch["text"]))
+        widths = added(widths, batch["width"])
+        heights = added(heights, batch["height"])
         n_scored += len(batch) - batch["query_sentiment"].null_count
     groups = dataset_groups(dataset)
     comparable = bool(words.any() or widths.any())
@@ -97,40 +93,13 @@ def dataset_stats(folder: Path) -> DatasetStats:
         labels=dict(dataset.manifest.labels),
         annotation=_annotation(dataset, n_scored),
         paper=dict(paper) if paper else None,
-        words=_percentiles(words),
-        widths=_percentiles(widths),
-        heights=_percentiles(heights),
+        words=percentiles(words),
+        widths=percentiles(widths),
+        heights=percentiles(heights),
         n_images=int(widths.sum()),
         n_duplicates=twins,
         n_contradicted=contradicted,
     )
-
-
-def _word_counts(texts: pa.Array) -> pa.Array:
-    """Whitespace-separated words in each text; null where there is no text."""
-    trimmed = pc.utf8_trim_whitespace(texts)
-    n_words = pc.list_value_length(pc.utf8_split_whitespace(trimmed))
-    return pc.if_else(pc.equal(trimmed, ""), 0, n_words)
-
-
-def _added(histogram: Counts, values: pa.Array) -> Counts:
-    """The histogram with `values` counted in; nulls are not counted."""
-    more = np.bincount(values.drop_null().to_numpy(), minlength=len(histogram))
-    more[: len(histogram)] += histogram
-    return more
-
-
-def _percentiles(histogram: Counts) -> list[int]:
-    """The smallest values that reach each share of `PERCENTILES`.
-
-    >>> _percentiles(np.array([0, 3, 0, 1]))
-    [1, 1, 1, 3, 3]
-    """
-    reached = np.cumsum(histogram)
-    if reached[-1] == 0:
-        return []
-    wanted = np.maximum(np.ceil(np.array(PERCENTILES) / 100 * reached[-1]), 1)
-    return [int(value) for value in np.searchsorted(reached, wanted)]
 
 
 def _annotation(dataset: Dataset, n_scored: int) -> str:

@@ -17,7 +17,7 @@ from mvsent.report.tables import (
     result_title,
 )
 
-_CAPTIONS = {
+CAPTIONS = {
     "roc": "ROC curves, each class against the rest. Line: mean over folds; band: ± one standard deviation.",
     "prc": "Precision-recall curves, each class against the rest. Line: mean over folds; band: ± one "
     "standard deviation; thin line: guessing.",
@@ -25,7 +25,7 @@ _CAPTIONS = {
     "curves": "Training curves: (a) loss, (b) accuracy. Thin: a fold; thick: their mean ± one standard "
     "deviation as long as every fold was training; dot: the epoch whose network was kept.",
 }
-_FOLD_METRICS = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro", "average_precision_macro")
+FOLD_METRICS = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro", "average_precision_macro")
 
 
 def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
@@ -43,13 +43,13 @@ def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         notes=result_notes(document),
         header=RESULT_HEADER,
         rows=result_rows(document),
-        fold_header=[metric_title(name) for name in _FOLD_METRICS],
+        fold_header=[metric_title(name) for name in FOLD_METRICS],
         fold_rows=[
-            [fold["fold"], fold["n_test"], *(percent(fold["metrics"][name]) for name in _FOLD_METRICS)]
+            [fold["fold"], fold["n_test"], *(percent(fold["metrics"][name]) for name in FOLD_METRICS)]
             for fold in document["folds"]
         ],
-        summary=[mean_std(document["metrics"][name]) for name in _FOLD_METRICS],
-        figures=[(Markup(own_ids(svg, name)), _CAPTIONS[name]) for name, svg in figures.items()],  # noqa: S704
+        summary=[mean_std(document["metrics"][name]) for name in FOLD_METRICS],
+        figures=[(Markup(own_ids(svg, name)), CAPTIONS[name]) for name, svg in figures.items()],  # noqa: S704
     )
 
 

@@ -1,0 +1,153 @@
+"""Attention as pictures: heat over a picture, shaded words, and figures in the layout of the paper's (6, 7)."""
+
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mvsent.pairs import LABEL_NAMES
+
+Floats = npt.NDArray[np.floating]
+
+SHADES = 9
+"""Steps of a word's background; 0 is none."""
+_HEAT = mpl.colormaps["inferno"]
+_WORDS_A_LINE, _LINES = 34, 14  # characters and lines of a text in a figure
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One pair with what a network made of it.
+
+    Attributes:
+        id: of the row, or a file's name.
+        kind: why it is shown: `correct positive`, `correct negative`, `error` …
+        picture: RGB, or None where it is missing.
+        words: as the network read them.
+        maps: name → `[H, W]` from 0 to 1 over the picture: `class activation`, `spatial attention` …
+        shades: name → `[S]` from 0 to 1, a weight a word.
+        text_share: of the self-attention between text and picture, from 0 to 1; None without one.
+        probabilities: of every label, by its name.
+        gold: the label that the dataset has; empty where nobody knows.
+    """
+
+    id: str
+    kind: str
+    picture: Image.Image | None
+    words: list[str]
+    maps: dict[str, Floats]
+    shades: dict[str, Floats]
+    text_share: float | None
+    probabilities: dict[str, float]
+    gold: str = ""
+
+    @property
+    def predicted(self) -> str:
+        """The likeliest label's name."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+def heat(picture: Image.Image, weights: Floats) -> Image.Image:
+    """The picture under heat, `weights` `[H, W]` from 0 to 1: the hotter, the less is seen through."""
+    grid = Image.fromarray(np.asarray(weights, np.float32), mode="F")
+    smooth = np.asarray(grid.resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)
+    colour = (_HEAT(smooth)[..., :3] * 255).astype(np.uint8)
+    mask = Image.fromarray(((0.25 + 0.45 * smooth) * 255).astype(np.uint8), mode="L")
+    return Image.composite(Image.fromarray(colour), picture.convert("RGB"), mask)
+
+
+def spread(weights: Floats) -> Floats:
+    """Weights stretched so that the largest is 1 and the smallest 0; all 0 where they are equal.
+
+    >>> spread(np.array([[0.2, 0.4], [0.3, 0.2]])).round(2).tolist()
+    [[0.0, 1.0], [0.5, 0.0]]
+    """
+    low, high = float(weights.min(initial=1)), float(weights.max(initial=0))
+    return np.zeros_like(weights) if high - low < 1e-9 else (weights - low) / (high - low)
+
+
+def shade(weights: Floats) -> list[int]:
+    """The step, 0 to `SHADES`, of each word's background: in proportion to the largest weight.
+
+    >>> shade(np.array([0.1, 0.2, 0.0]))
+    [4, 9, 0]
+    """
+    largest = float(weights.max(initial=0))
+    if largest <= 0:
+        return [0] * len(weights)
+    return [int(step) for step in np.round(SHADES * weights / largest)]
+
+
+def paper_figure(pairs: Sequence[Explained]) -> Figure:
+    """A row a pair: itself, its class activation, and its words shaded, as in the paper's Figs. 6 and 7."""
+    figure = Figure(figsize=(7.2, 2.5 * len(pairs)), layout="constrained")
+    grid = figure.subplots(len(pairs), 3, squeeze=False)
+    for axes, title in zip(grid[0], ("original pair", "visual attention", "semantic attention"), strict=True):
+        axes.set_title(title, fontsize=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # strangers write in scripts that the font lacks
+        for row, pair in zip(grid, pairs, strict=True):
+            _draw_pair(row, pair)
+        figure.canvas.draw()
+    return figure
+
+
+def _draw_pair(row: Sequence[Axes], pair: Explained) -> None:
+    for axes in row:
+        axes.set_axis_off()
+    original, visual, semantic = row
+    if pair.picture is not None:
+        original.imshow(pair.picture)
+        if pair.maps:
+            visual.imshow(heat(pair.picture, next(iter(pair.maps.values()))))
+    text = "\n".join(textwrap.wrap(_literal(" ".join(pair.words)), _WORDS_A_LINE)[:3])
+    original.text(0.5, -0.04, text, ha="center", va="top", fontsize=5.5, transform=original.transAxes)
+    said = ", ".join(f"{name} {value:.2f}" for name, value in pair.probabilities.items())
+    gold = f"; gold: {pair.gold}" if pair.gold else ""
+    visual.text(0.5, -0.04, f"{said}{gold}", ha="center", va="top", fontsize=5.5, transform=visual.transAxes)
+    _draw_words(semantic, pair.words, next(iter(pair.shades.values()), np.zeros(len(pair.words))))
+
+
+def _draw_words(axes: Axes, words: Sequence[str], weights: Floats) -> None:
+    """Words from left to right, line by line, each on its shade."""
+    axes.set(xlim=(0, _WORDS_A_LINE), ylim=(_LINES, 0))
+    x, line = 0, 1
+    for word, step in zip(words, shade(weights), strict=False):
+        shown = _literal(word)[: _WORDS_A_LINE - 1]
+        if x and x + len(shown) > _WORDS_A_LINE:
+            x, line = 0, line + 1
+        if line >= _LINES:
+            break
+        box: Mapping[str, Any] = {
+            "facecolor": (0.9, 0.35, 0.0, 0.75 * step / SHADES),
+            "edgecolor": "none",
+            "pad": 1.2,
+        }
+        axes.text(x, line, shown, fontsize=5.5, family="DejaVu Sans Mono", bbox=dict(box))
+        x += len(shown) + 1
+
+
+def _literal(text: str) -> str:
+    """The text with no sign that matplotlib takes for mathematics."""
+    return text.replace("$", r"\$")
+
+
+def fraction_bar(pair: Explained) -> tuple[int, int]:
+    """Percent of text and of picture in the self-attention, together 100; (0, 0) without one."""
+    if pair.text_share is None:
+        return 0, 0
+    text = round(100 * pair.text_share)
+    return text, 100 - text
+
+
+def ordered(probabilities: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Labels with their probabilities, in the order of `LABEL_NAMES`."""
+    return [(name, probabilities[name]) for name in LABEL_NAMES if name in probabilities]

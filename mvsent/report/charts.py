@@ -1,0 +1,113 @@
+"""Where the bars of a page's drawings stand: shares of the width in percent, so that text keeps its size."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.report.gallery import shown
+from mvsent.shards.manifest import Funnel
+
+SHOWN_LABEL = 44
+"""Characters of a bar's name that are shown: what a phone's width has room for."""
+_THINNEST = 0.4  # percent of the width: a count above zero is always seen
+_BINS = 30
+_BIN_HEIGHT = 110.0  # pixels of a histogram's tallest bar
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One horizontal bar.
+
+    Attributes:
+        label: its name, cut to `SHOWN_LABEL`.
+        n: what it counts.
+        share: of the total, in words; empty where there is none.
+        start, width: in percent of the drawing's width.
+        kind: the class of its colour.
+    """
+
+    label: str
+    n: int
+    share: str
+    start: float
+    width: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram: of each bin where it stands (x, width in percent; y, height in pixels) and its words."""
+
+    title: str
+    unit: str
+    bins: list[tuple[float, float, float, float, str]]
+    ticks: list[tuple[float, str, str]]
+    """(x in percent, text, its anchor) of each number on the axis."""
+    summary: str
+
+
+def funnel_bars(funnel: Funnel) -> list[Bar]:
+    """The input at full width, then each reason where it takes its rows away, then what was kept."""
+    bars = [Bar("input", funnel.input, "", 0.0, 100.0 if funnel.input else 0.0, "input")]
+    left = funnel.input
+    for reason, n in sorted(funnel.dropped.items(), key=lambda item: -item[1]):
+        left -= n
+        start = 100 * left / max(funnel.input, 1)
+        bars.append(_bar(reason, n, funnel.input, start, "dropped"))
+    return [*bars, _bar("kept", funnel.kept, funnel.input, 0.0, "kept")]
+
+
+def count_bars(
+    counts: Iterable[tuple[str, int]], total: int, kinds: Mapping[str, str] | None = None
+) -> list[Bar]:
+    """A bar for each (name, count), in that order; the longest has the whole width.
+
+    >>> [bar.width for bar in count_bars([("a", 4), ("b", 1)], 5)]
+    [100.0, 25.0]
+    """
+    listed = list(counts)
+    most = max((n for _, n in listed), default=0)
+    kinds = kinds or {}
+    return [_bar(name, n, total, 0.0, kinds.get(name, "plain"), most) for name, n in listed]
+
+
+def _bar(name: str, n: int, total: int, start: float, kind: str, most: int | None = None) -> Bar:
+    label = shown(name if len(name) <= SHOWN_LABEL else name[: SHOWN_LABEL - 1] + "…")
+    width = 100 * n / max(total if most is None else most, 1)
+    width = max(width, _THINNEST) if n else 0.0
+    share = f"{n / total:.1%}" if total else ""
+    return Bar(label, n, share, min(start, 100 - width), width, kind)
+
+
+def histogram(title: str, unit: str, counts: npt.NDArray[np.int64], summary: str) -> Histogram | None:
+    """The histogram of values whose numbers are `counts` (index = value); None where nothing was counted.
+
+    The axis ends at the 99th percentile: the last bin holds all that is above.
+    """
+    total = int(counts.sum())
+    if not total:
+        return None
+    reached = np.cumsum(counts)
+    first = int(np.argmax(counts > 0))
+    last = max(int(np.searchsorted(reached, 0.99 * total)), first)
+    step = max(1, -(-(last + 1 - first) // _BINS))
+    n_bins = -(-(last + 1 - first) // step)
+    values = np.arange(first, len(counts))
+    heights = np.bincount(np.minimum((values - first) // step, n_bins - 1), counts[first:], n_bins)
+    width, tallest = 100 / n_bins, heights.max()
+    bins = []
+    for place, n in enumerate(heights):
+        low = first + place * step
+        name = f"{low:,}" if step == 1 else f"{low:,}–{low + step - 1:,}"
+        name = f"{low:,} or more" if place == n_bins - 1 and len(counts) > low + step else name
+        height = _BIN_HEIGHT * float(n) / tallest
+        bins.append((place * width, width, _BIN_HEIGHT - height, height, f"{name} {unit}: {int(n):,}"))
+    middle = n_bins // 2
+    ticks = [(0.0, f"{first:,}", "start")]
+    if n_bins > 2:
+        ticks.append((middle * width, f"{first + middle * step:,}", "middle"))
+    if n_bins > 1:
+        ticks.append((100.0, f"{first + (n_bins - 1) * step:,}+", "end"))
+    return Histogram(title, unit, bins, ticks, summary)

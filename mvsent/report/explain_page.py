@@ -1,0 +1,80 @@
+"""The page of explained pairs: one file; the words and names in it are strangers' and escaped."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from mvsent.report.attention import Explained, fraction_bar, heat, ordered, shade
+from mvsent.report.document import render_document
+
+_SIDE = 420  # pixels of the longer side of a picture in the page
+
+
+def render_explanations(
+    title: str,
+    lead: str,
+    pairs: Sequence[Explained],
+    faithfulness: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> str:
+    """The HTML.
+
+    Args:
+        title, lead: whose answers they are.
+        pairs: in the order of the page.
+        faithfulness: the content of `faithfulness` in `explain.json`; empty where none was measured.
+        notes: what a reader must know.
+    """
+    return render_document(
+        "explain.html",
+        {
+            "title": title,
+            "lead": lead,
+            "notes": list(notes),
+            "sections": [("pairs", "Pairs"), *([("faithful", "Is it faithful?")] if faithfulness else [])],
+            "pairs": [_pair(pair) for pair in pairs],
+            "faithfulness": [
+                (name, found["deletion"], found["insertion"])
+                for name, found in faithfulness.get("orders", {}).items()
+            ],
+            "n_faithful": faithfulness.get("rows", 0),
+        },
+    )
+
+
+def _pair(pair: Explained) -> dict[str, Any]:
+    text, image = fraction_bar(pair)
+    return {
+        "id": pair.id,
+        "kind": pair.kind,
+        "predicted": pair.predicted,
+        "gold": pair.gold,
+        "probabilities": [(name, f"{value:.3f}", 100 * value) for name, value in ordered(pair.probabilities)],
+        "pictures": _pictures(pair),
+        "texts": [
+            (name, list(zip(pair.words, shade(weights), strict=False)))
+            for name, weights in pair.shades.items()
+        ]
+        or [("text", [(word, 0) for word in pair.words])],
+        "text_share": text,
+        "image_share": image,
+    }
+
+
+def _pictures(pair: Explained) -> list[tuple[str, str]]:
+    """Titles and data URIs: the picture, then each map over it."""
+    if pair.picture is None:
+        return []
+    small = pair.picture.convert("RGB")
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    layers = [(name, heat(small, weights)) for name, weights in pair.maps.items()]
+    return [(name, _data_uri(image)) for name, image in [("picture", small), *layers]]
+
+
+def _data_uri(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()

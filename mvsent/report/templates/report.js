@@ -1,0 +1,34 @@
+"use strict";
+for (const gallery of document.querySelectorAll(".gallery")) {
+  const form = gallery.querySelector("form");
+  const count = gallery.querySelector("output");
+  const cards = [...gallery.querySelectorAll(".card")].map((element) => ({
+    element,
+    words: element.textContent.toLowerCase(),
+  }));
+  const selects = [...form.querySelectorAll("select")];
+  const search = form.querySelector("input[type=search]");
+
+  const filter = () => {
+    const wanted = selects.filter((select) => select.value);
+    const words = search.value.trim().toLowerCase();
+    let n = 0;
+    for (const { element, words: own } of cards) {
+      const shown = own.includes(words) &&
+        wanted.every((select) => element.getAttribute("data-" + select.name) === select.value);
+      element.hidden = !shown;
+      n += shown;
+    }
+    count.textContent = n === cards.length ? `All ${n} cards` : `${n} of ${cards.length} cards`;
+  };
+
+  for (const type of ["input", "change"]) form.addEventListener(type, filter); // some tools send only one
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", (event) => {
+    event.preventDefault(); // it would come after this, and the count be wrong
+    for (const control of [...selects, search]) control.value = "";
+    filter();
+  });
+  form.hidden = false;
+  filter();
+}
