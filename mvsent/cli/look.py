@@ -14,6 +14,8 @@ def register(app: typer.Typer) -> None:
     app.command("stats")(stats)
     app.command("validate")(validate)
     app.command("report")(report)
+    app.command("explain")(explain)
+    app.command("review")(review)
 
 
 def doctor(as_json: options.Json = False) -> None:
@@ -126,3 +128,92 @@ def report(
         quiet=quiet,
     )
     typer.echo(json.dumps(result.document(), indent=2) if as_json else result.words())
+
+
+def review(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATASET]", help="A dataset folder. [default: the newest in data]", show_default=False
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A run on it: then label errors are looked for, too.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, options.flag("--out", "CSV file to write.", "reports/NAME-review.csv")
+    ] = None,
+    n_rows: Annotated[int, typer.Option("-n", help="Rows listed, at most.", metavar="ROWS")] = 100,
+    html: Annotated[bool, typer.Option("--html", help="Write a page with pictures beside it, too.")] = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List the rows that ask for a second look, worst first.
+
+    Rows that repeat others with another label, labels that a run's networks find wrong, annotators and
+    modalities that disagree: each row with its reasons and a score. Only test rows count as a network's
+    answer, so a run by grouped-kfold-5 looks at every row. An earlier review is replaced.
+
+    Example: mvsent review data/mvsa-single runs/logistic-mvsa-single-grouped-kfold-5-s0 --html
+    """
+    import json
+
+    from mvsent.pipelines.review import review as write_review
+    from mvsent.shards.reader import newest_dataset
+
+    result = write_review(
+        folder or newest_dataset(), run, out, n_rows=n_rows, html=html, overwrite=overwrite, quiet=quiet
+    )
+    typer.echo(json.dumps(result.document(), indent=2) if as_json else result.words(quiet=quiet))
+
+
+def explain(
+    run: Annotated[Path | None, typer.Argument(help="Run folder. [default: newest of runs/*]")] = None,
+    dataset: Annotated[
+        Path | None, options.flag("--dataset", "Choose pairs of this dataset, not the run's test rows.")
+    ] = None,
+    image: Annotated[Path | None, options.flag("--image", "One picture, with or without --text.")] = None,
+    text: Annotated[str | None, options.flag("--text", "One text, with or without --image.")] = None,
+    n: Annotated[int, typer.Option("-n", help="Pairs to show.")] = 6,
+    fold: Annotated[int | None, options.flag("--fold", "Whose network.", "the first finished one")] = None,
+    measured: Annotated[
+        int, typer.Option("--measured", min=0, help="Rows by which the weights' faithfulness is measured.")
+    ] = 100,
+    out: Annotated[Path | None, options.flag("--out", "Folder to write.", "RUN/explain")] = None,
+    seed: options.Seed = None,
+    device: Annotated[str, typer.Option("--device", help="Device to compute on.")] = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Show what a network looked at: class activation and attention.
+
+    Correct positives, correct negatives and the surest errors of the fold's test rows, each with its picture
+    under class activation and spatial attention, its words shaded by semantic attention, and the
+    probabilities; as one HTML page, PNG and SVG figures in the paper's layout, and explain.json. Deletion and
+    insertion say whether the weights are faithful.
+
+    Example: mvsent explain runs/dmlanet-mvsa-single-paper-5x-s0 -n 6
+    """
+    import json
+
+    from mvsent.errors import UsageError
+    from mvsent.pipelines.evaluate import newest_run
+    from mvsent.pipelines.explain import explain_pair, explain_run
+    from mvsent.report.explain_page import render_terminal
+
+    chosen = run or newest_run()
+    if image is None and text is None:
+        result = explain_run(
+            chosen, n=n, fold=fold, dataset=dataset, measured=measured, seed=seed or 0, out=out, device=device
+        )
+    elif dataset is not None:
+        raise UsageError("--dataset: goes with neither --image nor --text", "Leave one of them out")
+    else:
+        result = explain_pair(chosen, image, text, fold=fold, out=out, device=device)
+    if as_json:
+        typer.echo(json.dumps(result.document, indent=2))
+        return
+    written = [result.folder / "index.html", *result.figures, result.folder / "explain.json"]
+    typer.echo(render_terminal(result.document))
+    typer.echo("\n" + "\n".join(map(str, written)))

@@ -69,6 +69,13 @@ class TextEncoder(nn.Module):
             numbers[i, : len(row)] = row
         return Tokens(numbers, lengths, self._sentences(numbers, lengths))
 
+    def pieces(self, text: str, max_tokens: int) -> list[str]:
+        """The tokens of `tokenize` as a reader knows them, the transformer's own marks among them."""
+        return [
+            self._tokenizer.decode([number]).strip()
+            for number in self.tokenize([text], max_tokens).numbers[0]
+        ]
+
     def _sentences(self, numbers: Ints, lengths: Ints) -> Ints:
         known, where = np.unique(numbers, return_inverse=True)
         is_end = np.array([self._ends_sentence(number) for number in known.tolist()], dtype=bool)

@@ -21,7 +21,7 @@ from mvsent.shards.atomic import atomic_write
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
 _OURS = re.compile(
-    r"config\.toml|environment\.json|metrics\.json|report\.html|fold-\d+|eval-.+|missing-(image|text)"
+    r"config\.toml|environment\.json|metrics\.json|report\.html|fold-\d+|eval-.+|missing-(image|text)|explain"
     r"|(roc|prc|curves|confusion)\.(png|svg)|\..*\.tmp"
 )
 HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"  # of a fold; the second means it is finished

@@ -1,4 +1,4 @@
-"""Attention as pictures: heat over a picture, shaded words, and figures in the layout of the paper's (6, 7)."""
+"""Attention as pictures: heat over a picture, shaded words, and figures as the paper's 6 and 7."""
 
 import textwrap
 import warnings
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from mvsent.pairs import LABEL_NAMES
@@ -20,7 +21,7 @@ Floats = npt.NDArray[np.floating]
 SHADES = 9
 """Steps of a word's background; 0 is none."""
 _HEAT = mpl.colormaps["inferno"]
-_WORDS_A_LINE, _LINES = 34, 14  # characters and lines of a text in a figure
+_WORDS_A_LINE, _LINES = 46, 16  # characters of a line, and lines of a text in a square of a figure
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def shade(weights: Floats) -> list[int]:
 
 def paper_figure(pairs: Sequence[Explained]) -> Figure:
     """A row a pair: itself, its class activation, and its words shaded, as in the paper's Figs. 6 and 7."""
-    figure = Figure(figsize=(7.2, 2.5 * len(pairs)), layout="constrained")
+    figure = Figure(figsize=(7.2, 2.7 * len(pairs)), layout=ConstrainedLayoutEngine(h_pad=0.25))
     grid = figure.subplots(len(pairs), 3, squeeze=False)
     for axes, title in zip(grid[0], ("original pair", "visual attention", "semantic attention"), strict=True):
         axes.set_title(title, fontsize=8)
@@ -113,18 +114,21 @@ def _draw_pair(row: Sequence[Axes], pair: Explained) -> None:
     said = ", ".join(f"{name} {value:.2f}" for name, value in pair.probabilities.items())
     gold = f"; gold: {pair.gold}" if pair.gold else ""
     visual.text(0.5, -0.04, f"{said}{gold}", ha="center", va="top", fontsize=5.5, transform=visual.transAxes)
-    _draw_words(semantic, pair.words, next(iter(pair.shades.values()), np.zeros(len(pair.words))))
+    tall = pair.picture.height / pair.picture.width if pair.picture else 0.7
+    semantic.set_box_aspect(tall)  # as high as the picture beside it
+    weights = next(iter(pair.shades.values()), np.zeros(len(pair.words)))
+    _draw_words(semantic, pair.words, weights, max(3, round(tall * _LINES)))
 
 
-def _draw_words(axes: Axes, words: Sequence[str], weights: Floats) -> None:
+def _draw_words(axes: Axes, words: Sequence[str], weights: Floats, n_lines: int) -> None:
     """Words from left to right, line by line, each on its shade."""
-    axes.set(xlim=(0, _WORDS_A_LINE), ylim=(_LINES, 0))
+    axes.set(xlim=(0, _WORDS_A_LINE), ylim=(n_lines, 0))
     x, line = 0, 1
     for word, step in zip(words, shade(weights), strict=False):
         shown = _literal(word)[: _WORDS_A_LINE - 1]
         if x and x + len(shown) > _WORDS_A_LINE:
             x, line = 0, line + 1
-        if line >= _LINES:
+        if line >= n_lines:
             break
         box: Mapping[str, Any] = {
             "facecolor": (0.9, 0.35, 0.0, 0.75 * step / SHADES),

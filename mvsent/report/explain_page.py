@@ -9,6 +9,7 @@ from PIL import Image
 
 from mvsent.report.attention import Explained, fraction_bar, heat, ordered, shade
 from mvsent.report.document import render_document
+from mvsent.report.tables import aligned
 
 _SIDE = 420  # pixels of the longer side of a picture in the page
 
@@ -78,3 +79,23 @@ def _data_uri(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def render_terminal(document: Mapping[str, Any]) -> str:
+    """An `explain.json` in short: what was said of each pair, and what the orders are worth."""
+    rows = [
+        [
+            pair["id"],
+            pair["kind"],
+            pair["predicted"],
+            f"{max(pair['probabilities'].values()):.2f}",
+            pair["gold"],
+        ]
+        for pair in document["pairs"]
+    ]
+    parts = [aligned(("pair", "shown as", "predicted", "with", "labelled"), rows)]
+    if orders := document["faithfulness"].get("orders"):
+        found = [[name, f"{o['deletion']:.3f}", f"{o['insertion']:.3f}"] for name, o in orders.items()]
+        title = f"Probability of the predicted class over {document['faithfulness']['rows']} rows, mean"
+        parts.append(f"{title}\n" + aligned(("order", "deletion (low)", "insertion (high)"), found))
+    return "\n\n".join(parts)

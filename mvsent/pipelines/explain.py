@@ -1,0 +1,369 @@
+"""Show what a network looked at: the job behind `mvsent explain`."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mvsent import __version__
+from mvsent.curate.images import Rejection, opened_image, to_rgb
+from mvsent.errors import DatasetError, InputError, RunError, UsageError
+from mvsent.features.vocabulary import tokenize
+from mvsent.learn.attribution import faithfulness, grad_cam, shuffled, without_regions, without_words
+from mvsent.learn.batches import Examples
+from mvsent.models.batch import Batch, Output
+from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.pipelines.inputs import TWEET_TOKENS
+from mvsent.pipelines.model import Model, load
+from mvsent.pipelines.predictions import read_predictions
+from mvsent.pipelines.read_pairs import MAX_BYTES, MAX_PIXELS, ImageLike, read_picture
+from mvsent.pipelines.run import PREDICTIONS, RunFolder
+from mvsent.report import plots
+from mvsent.report.attention import Explained, paper_figure, spread
+from mvsent.report.cards import read_rows
+from mvsent.report.explain_page import render_explanations
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.reader import Dataset
+
+log = logging.getLogger("mvsent")
+
+FOLDER = "explain"
+CLASS_ACTIVATION = "class activation"
+_MAPS = {"spatial": "spatial attention", "regions": "region attention"}
+_KINDS = ("correct positive", "correct negative", "error")
+_SHOWN_SIDE = 640  # pixels of a picture's longer side, as it is shown
+_BATCH = 32
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was written: `explain.json`, `index.html` and the figures."""
+
+    folder: Path
+    document: Document
+    figures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A pair to explain: `kind` says why it was picked, `gold` what the dataset calls it."""
+
+    id: str
+    kind: str
+    image: ImageLike | None
+    text: str
+    gold: str = ""
+
+
+def explain_run(
+    run_path: Path,
+    *,
+    n: int = 6,
+    fold: int | None = None,
+    dataset: Path | None = None,
+    measured: int = 100,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "auto",
+) -> Explanation:
+    """Pairs that the run's network got right and wrong lie in `RUN/explain/`, each with what it looked at.
+
+    Args:
+        run_path: the run folder.
+        n: pairs to show: as many correct positive as correct negative ones at random, and the surest errors.
+        fold: whose network; None: the first finished one.
+        dataset: the folder of another dataset to choose from; None: the fold's test rows.
+        measured: rows whose mean says whether the weights are faithful; 0: not measured.
+        seed: of the choice.
+        out: another folder to write to.
+        device: where to compute.
+
+    Raises:
+        UsageError: `n` below 1, a fold that is not finished, or a model that reads neither regions nor has
+            attention. RunError, DatasetError, WeightsError: as for predictions.
+    """
+    if n < 1:
+        raise UsageError("-n: at least one pair", "Give 6 for two of each kind")
+    model = _one_fold(run_path, fold, device)
+    rows, picks = chosen(model, dataset, n, measured, seed)
+    pairs = explain_pairs(model, picks)
+    orders = measure(model, rows) if rows else {}
+    found = {"rows": len(rows), "orders": orders} if orders else {}
+    name = f"fold {model.folds[0]}"
+    where = Path(dataset).name if dataset else model.run.resolved.dataset_name
+    lead = (
+        f"{model.run.settings.model}, {name}, on {'rows' if dataset else 'test rows'} of {where}; seed {seed}"
+    )
+    return write(out or model.run.path / FOLDER, model, pairs, found, lead)
+
+
+def explain_pair(
+    run_path: Path,
+    image: Path | None,
+    text: str | None,
+    *,
+    fold: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> Explanation:
+    """One picture and text, of which one may be missing.
+
+    Raises: InputError for a picture that cannot be read, UsageError where there is neither; as `explain_run`.
+    """
+    if image is None and not (text or "").strip():
+        raise UsageError("--image, --text: one of the two has to be there", "Give a picture, a text, or both")
+    model = _one_fold(run_path, fold, device)
+    name = image.name if image else "text"
+    pairs = explain_pairs(model, [Pick(name, "given", image, text or "")])
+    lead = f"{model.run.settings.model}, fold {model.folds[0]}"
+    return write(out or model.run.path / FOLDER, model, pairs, {}, lead)
+
+
+def _one_fold(run_path: Path, fold: int | None, device: str) -> Model:
+    finished = RunFolder.open(run_path).finished_folds
+    return load(run_path, fold if fold is not None or not finished else finished[0], device)
+
+
+def chosen(
+    model: Model, dataset: Path | None, n: int, measured: int, seed: int
+) -> tuple[list[Pick], list[Pick]]:
+    """Rows to measure on, and rows to show.
+
+    Raises: RunError where the run's dataset has changed; DatasetError where one has no rows.
+    """
+    opened, rows, y_true, y_prob = _judged(model, dataset, seed)
+    random = np.random.default_rng(seed)
+    sample = np.sort(random.permutation(len(rows))[:measured])
+    shown = pick_rows(y_true, y_prob, n, random)
+    wanted = {int(rows[i]): "" for i in sample} | {int(rows[i]): kind for i, kind in shown}
+    picks = {}
+    for number, row in zip(
+        sorted(wanted), read_rows(opened, np.array(sorted(wanted), np.int64)), strict=True
+    ):
+        image = row["image"]["bytes"] if row["image"] else None
+        picks[number] = Pick(row["id"], wanted[number], image, row["text"] or "", LABEL_NAMES[row["label"]])
+    return [picks[int(rows[i])] for i in sample], [picks[int(rows[i])] for i, _ in shown]
+
+
+def _judged(
+    model: Model, dataset: Path | None, seed: int
+) -> tuple[Dataset, npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """A dataset, the numbers of some of its rows, their labels and the probabilities `[n, 3]` they got."""
+    if dataset is not None:
+        return _answered(model, Dataset.open(dataset), seed)
+    opened = Dataset.open(Path(model.run.settings.dataset))
+    if opened.sha256 != model.run.resolved.dataset_sha256:
+        raise RunError(
+            f"{opened.folder}: the dataset has changed since {model.run.path} was trained on it",
+            "Restore its rows, or name a dataset with --dataset",
+        )
+    path = model.run.fold(model.folds[0]) / PREDICTIONS
+    answers = read_predictions(path, model.run.resolved.classes)["test"]
+    row_of = {name: i for i, name in enumerate(opened.ids)}
+    return opened, np.array([row_of[name] for name in answers.ids]), answers.y_true, answers.y_prob
+
+
+def _answered(
+    model: Model, dataset: Dataset, seed: int, most: int = 500
+) -> tuple[Dataset, npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The same of at most `most` rows of another dataset, answered now."""
+    if len(dataset) == 0:
+        raise DatasetError(f"{dataset.folder}: has no rows", "Name a dataset that has some")
+    rows = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:most])
+    read = list(read_rows(dataset, rows))
+    answers = model.predict(
+        [r["image"]["bytes"] if r["image"] else None for r in read], [r["text"] for r in read]
+    )
+    good = [i for i, error in enumerate(answers.errors) if not error]
+    y_prob = np.zeros((len(good), len(Label)))
+    y_prob[:, model.run.resolved.classes] = answers.probabilities[good]
+    return dataset, rows[good], dataset.labels[rows[good]].astype(np.int64), y_prob
+
+
+def pick_rows(
+    y_true: npt.NDArray[np.int64], y_prob: npt.NDArray[np.float64], n: int, random: np.random.Generator
+) -> list[tuple[int, str]]:
+    """Which rows to show, and as what: a third of each kind, as far as there are any.
+
+    Correct ones are drawn at random, as the paper does; errors are the surest ones, which say most.
+    """
+    y_pred = y_prob.argmax(axis=1)
+    of_kind = {
+        "correct positive": random.permutation(
+            np.flatnonzero((y_pred == y_true) & (y_true == Label.POSITIVE))
+        ),
+        "correct negative": random.permutation(
+            np.flatnonzero((y_pred == y_true) & (y_true == Label.NEGATIVE))
+        ),
+    }
+    wrong = np.flatnonzero(y_pred != y_true)
+    of_kind["error"] = wrong[np.argsort(-y_prob[wrong].max(axis=1), kind="stable")]
+    queues = [[(int(row), kind) for row in of_kind[kind]] for kind in _KINDS]
+    found: list[tuple[int, str]] = []
+    while len(found) < n and any(queues):
+        for queue in queues:
+            if queue and len(found) < n:
+                found.append(queue.pop(0))
+    return sorted(found, key=lambda pick: _KINDS.index(pick[1]))
+
+
+def explain_pairs(model: Model, picks: Sequence[Pick]) -> list[Explained]:
+    """What the network of the model's first fold says of each pair, and what it looked at.
+
+    Raises: InputError naming a picture that cannot be read; UsageError for a model that has nothing to show.
+    """
+    examples = model.examples([pick.image for pick in picks], [pick.text for pick in picks])
+    outputs = [(batch, *looked_at(model, batch)) for batch in model.batches(examples, _BATCH)]
+    explained: list[Explained] = []
+    for batch, output, maps in outputs:
+        for i in range(len(output.logits)):
+            explained.append(_explained(model, picks[len(explained)], batch, output, maps, i))
+    return explained
+
+
+def looked_at(model: Model, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
+    """The network's output, and its maps `[B, H, W]` by name, class activation first."""
+    network = model.network()
+    with torch.no_grad():
+        output: Output = network(batch)
+    maps = {}
+    if batch.regions is not None:
+        maps[CLASS_ACTIVATION] = grad_cam(network, batch, output.logits.argmax(dim=1))
+    maps |= {title: output.attention[key] for key, title in _MAPS.items() if key in output.attention}
+    if not maps and "words" not in output.attention:
+        raise UsageError(
+            f"{model.run.settings.model}: has no attention and reads no regions, so there is nothing to show",
+            "mvsent models says what each one reads",
+        )
+    return output, maps
+
+
+def _explained(
+    model: Model, pick: Pick, batch: Batch, output: Output, maps: dict[str, Tensor], i: int
+) -> Explained:
+    words = words_as_read(model, pick.text)
+    picture = shown_picture(pick.image)
+    shades = {}
+    if "words" in output.attention and pick.text.strip():
+        shades["semantic attention"] = output.attention["words"][i, : len(words)].float().cpu().numpy()
+    probabilities = torch.softmax(output.logits[i].float(), dim=0).cpu().tolist()
+    fusion = output.attention.get("fusion")
+    return Explained(
+        id=pick.id,
+        kind=pick.kind,
+        picture=picture,
+        words=words,
+        maps={name: spread(grid[i].float().cpu().numpy()) for name, grid in maps.items()} if picture else {},
+        shades=shades,
+        text_share=None if fusion is None else float(fusion[i, 0]),
+        probabilities=dict(zip(model.classes, probabilities, strict=True)),
+        gold=pick.gold,
+    )
+
+
+def words_as_read(model: Model, text: str) -> list[str]:
+    """The words, or a transformer's pieces of words, that the weights are of."""
+    encoder, resolved = model.reader.encoder, model.run.resolved
+    if not text.strip():
+        return []
+    if encoder is not None:
+        return encoder.pieces(text, resolved.max_tokens or model.run.settings.max_words or TWEET_TOKENS)
+    return tokenize(text)[: resolved.max_words] if resolved.max_words else text.split()
+
+
+def shown_picture(image: ImageLike | None) -> Image.Image | None:
+    """The picture in RGB, no larger than a page needs. Raises: InputError for one that cannot be read."""
+    if image is None:
+        return None
+    if isinstance(image, Image.Image):
+        opened = image
+    else:
+        data = image if isinstance(image, bytes) else read_picture(Path(image))
+        found = opened_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
+        if isinstance(found, Rejection):
+            raise InputError(f"picture: {found.reason}: {found.detail}", "Leave it out, or give another")
+        opened = found
+    small = to_rgb(opened)
+    small.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE), Image.Resampling.LANCZOS)
+    return small
+
+
+def measure(model: Model, picks: Sequence[Pick]) -> dict[str, dict[str, float]]:
+    """Deletion and insertion of each order of regions and words, and of chance, over the rows; by name."""
+    whole = [pick for pick in picks if pick.image is not None and pick.text.strip()]
+    if not whole:
+        return {}
+    examples: Examples = model.examples([pick.image for pick in whole], [pick.text for pick in whole])
+    total: dict[str, list[tuple[int, float, float]]] = {}
+    for number, batch in enumerate(model.batches(examples, _BATCH)):
+        output, maps = looked_at(model, batch)
+        orders: dict[str, tuple[Tensor, Callable[[Batch, Tensor], Batch]]] = {
+            name: (grid.flatten(1), without_regions)
+            for name, grid in maps.items()
+            if batch.regions is not None
+        }
+        if maps and batch.regions is not None:
+            orders["regions by chance"] = (
+                shuffled(next(iter(maps.values())).flatten(1), number),
+                without_regions,
+            )
+        if "words" in output.attention and (batch.words is not None or batch.word_vectors is not None):
+            weights = output.attention["words"].masked_fill(~_mask(batch), -1)
+            orders["semantic attention"] = (weights, without_words)
+            orders["words by chance"] = (shuffled(weights, number), without_words)
+        for name, (importance, without) in orders.items():
+            found = faithfulness(model.network(), batch, importance, without)
+            total.setdefault(name, []).append((len(importance), found.deletion, found.insertion))
+    return {
+        name: {"deletion": _mean(parts, 1), "insertion": _mean(parts, 2)} for name, parts in total.items()
+    }
+
+
+def _mask(batch: Batch) -> Tensor:
+    assert batch.word_mask is not None
+    return batch.word_mask
+
+
+def _mean(parts: Sequence[tuple[int, float, float]], column: int) -> float:
+    return sum(part[0] * part[column] for part in parts) / sum(part[0] for part in parts)
+
+
+def write(folder: Path, model: Model, pairs: Sequence[Explained], found: Document, lead: str) -> Explanation:
+    """Page, figures and, vouching for them, `explain.json` are in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = []
+    for kind in dict.fromkeys(pair.kind for pair in pairs):
+        of_kind = [pair for pair in pairs if pair.kind == kind]
+        png, _ = plots.save_figure(paper_figure(of_kind), folder, kind.replace(" ", "-"))
+        figures.append(png)
+    page = render_explanations(f"{model.run.path.resolve().name}: what it looked at", lead, pairs, found)
+    with atomic_write(folder / "index.html") as file:
+        file.write(page.encode())
+    document = {
+        "mvsent_version": __version__,
+        "run": model.run.path.resolve().name,
+        "model": model.run.settings.model,
+        "fold": model.folds[0],
+        "pairs": [_as_json(pair) for pair in pairs],
+        "faithfulness": found,
+    }
+    with atomic_write(folder / "explain.json") as file:
+        file.write(json.dumps(document, indent=2, allow_nan=False).encode())
+    return Explanation(folder, document, tuple(figures))
+
+
+def _as_json(pair: Explained) -> Document:
+    fields = asdict(pair) | {"picture": pair.picture is not None, "predicted": pair.predicted}
+    for name in ("maps", "shades"):
+        fields[name] = {key: np.round(values, 4).tolist() for key, values in fields[name].items()}
+    return fields
