@@ -134,12 +134,14 @@ def review(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DATASET]", help="A dataset folder. [default: the newest in data]", show_default=False
+            metavar="DATASET", help="A dataset folder. [default: the newest in data]", show_default=False
         ),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Argument(help="A run on it: then label errors are looked for, too.", show_default=False),
+        typer.Argument(
+            metavar="RUN", help="A run on it: then label errors are looked for, too.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, options.flag("--out", "CSV file to write.", "reports/NAME-review.csv")
@@ -186,7 +188,7 @@ def explain(
     device: Annotated[str, typer.Option("--device", help="Device to compute on.")] = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Show what a network looked at: class activation and attention.
+    """Show what a network looked at, as a page and figures.
 
     Correct positives, correct negatives and the surest errors of the fold's test rows, each with its picture
     under class activation and spatial attention, its words shaded by semantic attention, and the

@@ -29,7 +29,7 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
         table.writerow(COLUMNS)
         for row in rows:
             known = facts(row) | {"image": _write_image(row, folder)}
-            table.writerow([_cell(known[name]) for name in COLUMNS])
+            table.writerow([cell(known[name]) for name in COLUMNS])
 
 
 def _write_image(row: Row, folder: Path) -> str | None:
@@ -42,9 +42,10 @@ def _write_image(row: Row, folder: Path) -> str | None:
     return path
 
 
-def _cell(value: Any) -> Any:
-    """
-    >>> _cell("=cmd|' /C calc'!A0"), _cell("'quoted'"), _cell(-1.5), _cell(["a"]), _cell(None)
+def cell(value: Any) -> Any:
+    """What stands for `value` in a table that a spreadsheet may open.
+
+    >>> cell("=cmd|' /C calc'!A0"), cell("'quoted'"), cell(-1.5), cell(["a"]), cell(None)
     ("'=cmd|' /C calc'!A0", "''quoted'", -1.5, '["a"]', None)
     """
     if isinstance(value, list):
