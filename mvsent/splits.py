@@ -22,6 +22,8 @@ from mvsent.pairs import Label
 log = logging.getLogger("mvsent")
 
 PROTOCOLS = ("paper-5x", "kfold-5", "kfold-10", "grouped-paper-5x", "grouped-kfold-5", "grouped-kfold-10")
+N_FOLDS = {name: 5 if "5" in name else 10 for name in PROTOCOLS}
+"""How many folds each protocol has."""
 GROUPED = "grouped-"
 
 ROLES = ("train", "validation", "test")

@@ -314,6 +314,8 @@ def test_a_run_of_an_ablation_is_not_judged_beside_the_whole_model_s_numbers(tmp
         (["--option", "ahrm.hidden=3"], r"--option ahrm: is not in this benchmark"),
         (["--option", "fenet.depth=3"], r"--option depth: unknown option"),
         (["--against", "nobody"], r"no model is called 'nobody'"),
+        (["--folds", "0,99"], r"--folds: paper-5x has no fold 99\. Choose from 0 to 4"),
+        (["--table", ","], r"at least one has to be named"),
     ],
 )
 def test_what_does_not_exist_is_refused_before_anything_is_run(
@@ -322,6 +324,32 @@ def test_what_does_not_exist_is_refused_before_anything_is_run(
     done = typed(small_dataset, "--table", "2", "--out", tmp_path / "out", *words)
     assert isinstance(done.exception, UsageError) and re.search(said, str(done.exception))
     assert not (tmp_path / "out").exists()
+
+
+def test_names_that_make_the_same_folder_are_refused(make_dataset, tmp_path: Path) -> None:
+    folders = [make_dataset(draw_pairs(12), name=name) for name in ("a b", "a+b")]
+    with pytest.raises(UsageError, match="names that make the same folder"):
+        plan(asked(folders[0], tmp_path, "logistic", datasets=folders))
+
+
+@pytest.mark.parametrize("damaged", ["metrics.json", "config.toml", "fold-0/history.csv"])
+def test_a_damaged_cell_stops_no_other_and_is_made_again(
+    damaged: str, small_dataset: Path, tmp_path: Path
+) -> None:
+    wanted = asked(small_dataset, tmp_path / "out", "logistic", "image-only")
+    harness.benchmark(wanted, quiet=True)
+    (cell,) = [cell for cell in plan(wanted) if cell.system.name == "logistic"]
+    (cell.path / damaged).write_text("{")
+    if damaged == "config.toml":
+        with pytest.raises(UsageError, match="its configuration cannot be read"):
+            harness.benchmark(wanted, quiet=True)
+    again = harness.benchmark(wanted, quiet=True, overwrite=True)
+    rows = {row["system"]: row for row in again.document["tables"][0]["rows"]}
+    assert rows["image-only"]["accuracy"]
+    if damaged == "fold-0/history.csv":
+        assert "history.csv" in rows["logistic"]["failure"]
+    else:
+        assert rows["logistic"]["accuracy"] and not rows["logistic"]["failure"]
 
 
 def test_a_dry_run_lists_the_cells_and_runs_none(small_dataset: Path, tmp_path: Path) -> None:

@@ -138,3 +138,11 @@ def test_a_conflict_has_no_class_and_neutral_gives_way() -> None:
     assert apply_rule(rule, sure[[0, 1, 2, 1]], sure[[1, 1, 1, 2]]).argmax(dim=1).tolist() == [0, 1, 2, 2]
     conflict = apply_rule(rule, sure[:1], sure[2:]).exp()
     assert conflict.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["memory.of_both.keys", "memory.of_both.values"])
+def test_keys_and_values_of_different_numbers_are_refused(name: str) -> None:
+    state = settled().state_dict()
+    state[name] = state[name][:3]
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        registry.build("dmlanet-plus", sizes(), {}).load_state_dict(state)

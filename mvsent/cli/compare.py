@@ -15,7 +15,7 @@ def benchmark(
         str | None, flag("--table", "Tables of the paper: 2, 3, 4 or all; or 2,4.", "all")
     ] = None,
     models: Annotated[
-        str | None, flag("--models", "Only these, as a,b; otherwise those of the tables.")
+        str | None, flag("--models", "Only these, as a,b, with ablations unless --table is 2 or 3.")
     ] = None,
     protocol: Annotated[
         list[str] | None,

@@ -57,7 +57,7 @@ class DMLANetPlusOptions(Settings):
     heads: bool = True  # one a modality, joined by the label rule
     modality_dropout: float = Field(default=0.1, ge=0, lt=0.5)  # of each modality
     memory: bool = True  # attention over training pairs
-    memory_width: float = Field(default=0.7, gt=0)
+    memory_width: float = Field(default=0.7, gt=0, allow_inf_nan=False)
     memory_pairs: int = Field(default=4096, ge=1)  # kept of the training pairs
     share: float | None = Field(default=None, ge=0, le=1)  # of the memory; none: fitted on validation rows
     members: int = Field(default=1, ge=1)  # networks with other seeds, averaged
@@ -305,7 +305,7 @@ def present(batch: Batch) -> tuple[Tensor, Tensor]:
     """Whether there is a picture, and a text, `[B, 1]` each."""
     assert batch.regions is not None
     see, read = (
-        batch.regions.new_ones(len(batch.regions), 1)
+        batch.regions.new_ones(batch.regions.shape[0], 1)
         if flag is None
         else flag.to(batch.regions.dtype).unsqueeze(1)
         for flag in (batch.has_image, batch.has_text)

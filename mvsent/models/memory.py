@@ -128,10 +128,10 @@ class Memory(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # How many pairs are remembered is known only to what was saved.
-        for name in ("keys", "values"):
-            saved = state_dict.get(prefix + name)
-            if saved is not None and saved.shape[1:] == getattr(self, name).shape[1:]:
-                setattr(self, name, torch.zeros_like(saved))
+        keys, values = (state_dict.get(prefix + name) for name in ("keys", "values"))
+        if keys is not None and values is not None and keys.shape[:1] == values.shape[:1]:
+            self.keys = self.keys.new_zeros(len(keys), self.keys.shape[1])
+            self.values = self.values.new_zeros(len(values), self.values.shape[1])
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

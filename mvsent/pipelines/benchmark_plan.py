@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mvsent.config import TrainSettings
-from mvsent.errors import UsageError
+from mvsent.errors import RunError, UsageError
 from mvsent.models import registry
 from mvsent.models.registry import ModelCard, Published
 from mvsent.pipelines.run import CONFIG, RunFolder
 from mvsent.shards.manifest import Manifest
-from mvsent.splits import PROTOCOLS
+from mvsent.splits import N_FOLDS, PROTOCOLS
 
 TABLES = ("2", "3", "4", "all")
 METRICS = "metrics.json"
@@ -95,10 +95,13 @@ class Cell:
             return "to do"
         if self.changes():
             return "other settings"
-        run, metrics = RunFolder.open(self.path), self.path / METRICS
-        if not run.is_finished or not metrics.is_file():
+        run = RunFolder.open(self.path)
+        if not run.is_finished:
             return "begun"
-        judged = [fold["fold"] for fold in self.metrics["folds"]]
+        try:
+            judged = [fold["fold"] for fold in self.metrics["folds"]]
+        except (OSError, ValueError, KeyError, TypeError):  # not judged yet, or damaged: it is judged again
+            return "begun"
         return "finished" if judged == run.wanted_folds else "begun"
 
     @property
@@ -111,7 +114,10 @@ class Cell:
         """Which settings, or that the rows, of the run that is there already are not those asked for."""
         if not (self.path / CONFIG).is_file():
             return []
-        run = RunFolder.open(self.path)
+        try:
+            run = RunFolder.open(self.path)
+        except (RunError, UsageError):
+            return ["its configuration cannot be read"]
         asked, there = (s.model_dump(exclude=_HOW) for s in (self.settings, run.settings))
         rows = [] if run.resolved.dataset_sha256 == self.dataset.sha256 else ["the dataset's rows"]
         return [*(key for key in asked if asked[key] != there[key]), *rows]
@@ -126,8 +132,11 @@ def plan(asked: Asked) -> list[Cell]:
     """
     _check(asked)
     manifests = {folder: Manifest.load(folder) for folder in asked.datasets}
-    if len({manifest.name for manifest in manifests.values()}) < len(asked.datasets):
-        raise UsageError("two datasets have the same name", "Benchmark them into different --out folders")
+    if len({slug(manifest.name) for manifest in manifests.values()}) < len(asked.datasets):
+        raise UsageError(
+            "two datasets have the same name, or names that make the same folder",
+            "Benchmark them into different --out folders",
+        )
     cells: dict[Path, Cell] = {}
     for folder, manifest in manifests.items():
         for protocol in asked.protocols:
@@ -144,8 +153,8 @@ def make_cell(asked: Asked, folder: Path, manifest: Manifest, protocol: str, sys
     registry.options(card.name, options)
     of_cell = {"dataset": str(folder.resolve()), "model": card.name, "options": options}
     settings = asked.common.model_copy(update={**of_cell, "protocol": protocol, "split_file": ""})
-    name = f"{_slug(system.name)}-s{settings.seed}"
-    return Cell(manifest, system, settings, asked.out / _slug(manifest.name) / protocol / name)
+    name = f"{slug(system.name)}-s{settings.seed}"
+    return Cell(manifest, system, settings, asked.out / slug(manifest.name) / protocol / name)
 
 
 def systems(table: str, models: Sequence[str] = ()) -> list[System]:
@@ -177,6 +186,16 @@ def _with_ablations(card: ModelCard, table: str, *, named: bool) -> Iterable[Sys
 
 
 def _check(asked: Asked) -> None:
+    if not asked.tables or not asked.protocols:
+        raise UsageError(
+            "--table, --protocol: at least one has to be named", "Leave them out for the defaults"
+        )
+    for protocol in asked.protocols:
+        n_folds = N_FOLDS.get(protocol, 0)
+        if n_folds and (strange_folds := [fold for fold in asked.common.folds if not 0 <= fold < n_folds]):
+            raise UsageError(
+                f"--folds: {protocol} has no fold {strange_folds[0]}", f"Choose from 0 to {n_folds - 1}"
+            )
     for given, known, what in (
         (asked.tables, TABLES, "--table"),
         (asked.protocols, PROTOCOLS, "--protocol"),
@@ -193,10 +212,12 @@ def _check(asked: Asked) -> None:
             )
 
 
-def _slug(name: str) -> str:
-    """`name` as part of a path.
+def slug(name: str) -> str:
+    """`name` as part of a path: of it, at most 80 signs that every file system takes.
 
-    >>> _slug("dmlanet w/o SA + CA"), _slug("MVSA_single")
+    >>> slug("dmlanet w/o SA + CA"), slug("MVSA_single")
     ('dmlanet-w-o-SA-CA', 'MVSA_single')
+    >>> slug("数据")
+    'unnamed'
     """
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:80] or "unnamed"

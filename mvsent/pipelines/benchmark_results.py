@@ -9,9 +9,9 @@ import numpy as np
 
 from mvsent import __version__
 from mvsent.config import TrainSettings
-from mvsent.errors import SplitError
+from mvsent.errors import MvsentError, SplitError
 from mvsent.learn.significance import corrected_t_test
-from mvsent.pipelines.benchmark_plan import Asked, Cell
+from mvsent.pipelines.benchmark_plan import Asked, Cell, slug
 from mvsent.pipelines.history import read_history
 from mvsent.pipelines.network import MODEL, trained_parameters
 from mvsent.pipelines.run import HISTORY, RunFolder
@@ -35,7 +35,7 @@ def collect(
 
     Nothing in it depends on when the cells were run or in which order, but the seconds.
     """
-    rows = {cell.path: make_row(cell, failures.get(cell.path, "")) for cell in cells}
+    rows = {cell.path: row_or_failure(cell, failures.get(cell.path, "")) for cell in cells}
     compare(cells, rows, asked.against)
     worth_of_leak(cells, rows)
     tables = []
@@ -60,6 +60,14 @@ def changed_settings(settings: TrainSettings) -> dict[str, Any]:
     told = {"dataset", "model", "options", "protocol", "split_file", "seed", "threads", "workers"}
     default = TrainSettings().model_dump()
     return {k: v for k, v in settings.model_dump().items() if k not in told and v != default[k]}
+
+
+def row_or_failure(cell: Cell, failure: str) -> Row:
+    """The row; of a cell whose files are damaged, one that says so."""
+    try:
+        return make_row(cell, failure)
+    except (MvsentError, OSError, ValueError, KeyError) as error:
+        return make_row(cell, f"{error}; train it again with --overwrite")
 
 
 def make_row(cell: Cell, failure: str) -> Row:
@@ -216,6 +224,6 @@ def draw(document: Document, out: Path) -> list[Path]:
     for table in tables:
         accuracies, published = report.accuracies(table)
         if accuracies:
-            stem = "results" if len(tables) == 1 else f"results-{table['dataset']}-{table['table']}"
+            stem = "results" if len(tables) == 1 else f"results-{slug(table['dataset'])}-{table['table']}"
             written += plots.save_figure(plots.accuracy_bars(accuracies, published), out, stem)
     return written

@@ -233,7 +233,16 @@ class _Reader:
             return None
         if name == "none":
             raise WeightsError("the model needs a sentence encoder", 'pip install "mvsent[transformers]"')
-        found = [self._whole_texts(each, encoder, given) for each in name.split(",")]
+        names = [part.strip() for part in name.split(",")]
+        if (
+            not all(names)
+            or len(set(names)) < len(names)
+            or (len(names) > 1 and {"none", "auto"} & set(names))
+        ):
+            raise UsageError(
+                f"--text-vector {name}: not a list of different encoders", "Name each once: minilm,FOLDER"
+            )
+        found = [self._whole_texts(each, encoder, given) for each in names]
         self.hashes["text_vector"] = ",".join(sha for sha, _ in found)
         return np.concatenate([vectors for _, vectors in found], axis=1)
 
@@ -244,7 +253,7 @@ class _Reader:
             words = self._encoded(encoder, self.texts, tuned=False)
         else:
             words = given.words
-        return encoder.weights_sha256, _mean_words(words)
+        return encoder.weights_sha256, mean_words(words)
 
     def _lexicon(self) -> Floats | None:
         if not self._reads(LEXICON) or (self.settings.lexicon == "none" and LEXICON not in self.reads):
@@ -359,7 +368,7 @@ def _link_features(given: Examples, vectors: Floats) -> Floats:
     """`[N, C + D]`: the mean of a row's map, and of its words' vectors."""
     assert given.words is not None
     if given.words.vectors is not None:
-        words = _mean_words(given.words)
+        words = mean_words(given.words)
     else:
         assert given.words.numbers is not None
         numbers = given.words.numbers
@@ -378,8 +387,8 @@ def pooled_maps(regions: npt.NDArray[np.float16] | None) -> Floats:
     return np.concatenate(means) if means else np.zeros((0, regions.shape[1]), np.float32)
 
 
-def _mean_words(words: Text) -> Floats:
-    """`[N, D]` of length 1 each."""
+def mean_words(words: Text) -> Floats:
+    """`[N, D]`, the mean of each text's word vectors, of length 1 each."""
     assert words.vectors is not None
     means = []
     for start in range(0, len(words.lengths), _POOL_ROWS):

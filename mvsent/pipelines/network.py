@@ -94,7 +94,7 @@ def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, 
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     network = build_network(run, inputs, torch.zeros(len(vocabulary), run.resolved.word_size))
     try:
-        network.load_state_dict(load_file(folder / MODEL))
+        network.load_state_dict(_finite(load_file(folder / MODEL)))
     except (RuntimeError, ValueError, SafetensorError) as error:
         first_line = str(error).splitlines()[0]
         raise RunError(
@@ -102,3 +102,11 @@ def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, 
             f"Delete {folder} and train that fold again: mvsent train --resume --out {run.path}",
         ) from None
     return network, vocabulary
+
+
+def _finite(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights. Raises: ValueError naming one that is not finite."""
+    for name, values in state.items():
+        if not values.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+    return state

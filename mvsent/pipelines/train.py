@@ -221,13 +221,8 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     rows = Fold(fold, material.split.rows(fold, TRAIN), material.split.rows(fold, VALIDATION))
     with EpochProgress(run, fold, quiet=quiet) as progress:
         history = trainer.fit(rows, folder / CHECKPOINT, on_epoch=progress)
-    dead = trainer.dead_channels(rows.validation)
-    if dead is not None:
-        log.info(
-            "fold %d: %.0f%% of the channel gates never open (--option gate=sigmoid closes none for good)",
-            fold,
-            100 * dead,
-        )
+    if dead := trainer.dead_channels(rows.validation):
+        log.info("fold %d: %.0f%% of the channel gates never open", fold, 100 * dead)
     save_network(trainer.network, folder / MODEL)
     write_history(history, folder / HISTORY)
     write_fold_predictions(trainer, fold, material, folder / PREDICTIONS)  # last: it means "finished"

@@ -206,7 +206,8 @@ def render_latex(document: Document) -> str:
     for table in document["tables"]:
         grid = Grid(table)
         header, *lines = [" & ".join(map(latex, cells)) + r" \\" for cells in (grid.header(), *grid.cells())]
-        told = ". ".join([title(table), caption(document, table), *failures(table), *notes(table)])
+        parts_told = [title(table), caption(document, table), *failures(table), *notes(table)]
+        told = " ".join(f"{part.rstrip('.')}." for part in parts_told)
         parts.append(
             "\n".join(
                 [

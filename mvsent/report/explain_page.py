@@ -54,7 +54,7 @@ def _pair(pair: Explained) -> dict[str, Any]:
         "predicted": pair.predicted,
         "gold": pair.gold,
         "probabilities": [(name, f"{value:.3f}", 100 * value) for name, value in ordered(pair.probabilities)],
-        "pictures": _pictures(pair),
+        "pictures": pictures(pair),
         "texts": [
             (name, list(zip(pair.words, shade(weights), strict=False)))
             for name, weights in pair.shades.items()
@@ -65,7 +65,7 @@ def _pair(pair: Explained) -> dict[str, Any]:
     }
 
 
-def _pictures(pair: Explained) -> list[tuple[str, str]]:
+def pictures(pair: Explained) -> list[tuple[str, str]]:
     """Titles and data URIs: the picture, then each map over it."""
     if pair.picture is None:
         return []
