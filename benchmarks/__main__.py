@@ -9,7 +9,7 @@ from importlib import import_module
 
 from mvsent.report.tables import aligned
 
-MODULES = ("startup", "reconcile", "features", "train", "models", "fetch", "build", "report")
+MODULES = ("startup", "reconcile", "features", "train", "models", "predict", "fetch", "build", "report")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from mvsent import __version__
-from mvsent.cli import build, label, learn, look, share
+from mvsent.cli import build, label, learn, look, serve, share, use
 from mvsent.errors import MvsentError, printable
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ BROKEN_PIPE = 141  # as the shell says of a program whose reader went away
 # What a write can fail for that is no defect here; its error need not name the file.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
-for stage in (build, label, learn, look, share):
+for stage in (build, label, learn, look, share, use, serve):
     stage.register(app)
 
 

@@ -53,6 +53,14 @@ def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int =
     The limits (pixels, bytes, pixels of the shorter side) are applied before anything is decoded. A JPEG's
     entropy data is read in full but turned into a small grey picture, at a third of the cost.
     """
+    image = opened_image(data, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
+    return image if isinstance(image, Rejection) else _decoded_facts(image, data)
+
+
+def opened_image(
+    data: bytes, *, max_pixels: int, max_bytes: int, min_side: int = 0
+) -> Image.Image | Rejection:
+    """A picture of which only the header was read and which is within the limits, or why it is refused."""
     if len(data) > max_bytes:
         return Rejection(Reason.IMAGE_TOO_LARGE, f"more than {max_bytes} bytes")
     if not data:
@@ -63,7 +71,7 @@ def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int =
         return Rejection(Reason.IMAGE_TOO_LARGE, str(error))
     except Exception as error:  # plugins raise whatever hostile headers make them raise
         return _unreadable(data, error)
-    return _unfit_size(image.size, max_pixels, min_side) or _decoded_facts(image, data)
+    return _unfit_size(image.size, max_pixels, min_side) or image
 
 
 def _unreadable(data: bytes, error: Exception) -> Rejection:
@@ -86,7 +94,7 @@ def _decoded_facts(image: Image.Image, data: bytes) -> ImageFacts | Rejection:
     width, height = image.size
     kind = str(image.format)
     try:
-        with image, _turn_of(width * height):
+        with image, turn_of(width * height):
             image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))  # only a JPEG heeds it
             grey = _thumbnail(to_rgb(image))
     except Exception as error:  # hostile bodies raise as freely as hostile headers
@@ -95,7 +103,8 @@ def _decoded_facts(image: Image.Image, data: bytes) -> ImageFacts | Rejection:
     return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), bits)
 
 
-def _turn_of(pixels: int) -> AbstractContextManager[object]:
+def turn_of(pixels: int) -> AbstractContextManager[object]:
+    """Within the block no other picture of more than 25 million pixels is decoded by anyone who asks here."""
     return _one_large_picture if pixels > _LARGE else nullcontext()
 
 

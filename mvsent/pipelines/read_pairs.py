@@ -25,7 +25,6 @@ from mvsent.models import registry
 from mvsent.models.batch import (
     ANP_SCORES,
     CAPTION,
-    LEXICON,
     OWNER_LINKS,
     REGIONS,
     SCENE,
@@ -190,7 +189,7 @@ class PairReader:
         return {id(backbone): fused(backbone).to(self.device) for backbone in loaded}
 
     def _words(self, texts: Sequence[str], given: Examples) -> Examples:
-        """The words through a transformer, if the run has one; else a fold's vocabulary numbers them later."""
+        """The words through a transformer, if the run has one; else a vocabulary numbers them later."""
         if self.encoder is None:
             return given
         tuned = self.run.settings.fine_tune_words != "none"
@@ -249,7 +248,7 @@ class PairReader:
         if path.suffix == ".parquet":
             raise RunError(
                 f"{self.run.path}: reads ANP scores from {path}, which has none for new pictures",
-                "Train it with detectors instead: mvsent train-anps, then mvsent train --anps anps.safetensors",
+                "Train it with detectors instead: mvsent train-anps, then train --anps anps.safetensors",
             )
         detectors = AnpDetectors.load(path)
         self.hashes["anps"] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,202 @@
+"""What stands before the application: who may ask, how much, how many at once, and for how long."""
+
+import asyncio
+import ipaddress
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+log = logging.getLogger("mvsent")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+T = TypeVar("T")
+
+RETRY_AFTER = 2  # seconds
+FAILED = "the server failed; its log says why"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one request, and of how many are under way together.
+
+    Attributes:
+        body: bytes of a request, picture and text together.
+        text: characters.
+        seconds: until the body is there, and again until the answer is.
+        under_way: requests that are read, wait or are answered; one more is refused.
+    """
+
+    body: int = 16 * 2**20
+    text: int = 10_000
+    seconds: float = 30
+    under_way: int = 16
+
+
+class Refused(Exception):
+    """A request that the application does not get to see."""
+
+    def __init__(self, status: int, error: str, **headers: str) -> None:
+        super().__init__(error)
+        self.status, self.error, self.headers = status, error, headers
+
+
+class Gate:
+    """The application `inner` behind its limits, with the headers of `_HEADERS` on every answer.
+
+    Args:
+        names: hosts by which the server may be called; see `is_called_rightly`.
+    """
+
+    def __init__(self, inner: Application, names: Iterable[str], limits: Limits) -> None:
+        self.inner, self.names, self.limits = inner, frozenset(names), limits
+        self.under_way = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request. Every refusal is JSON, `{"error": "one line"}`."""
+        if scope["type"] != "http":
+            return
+        answer = _Answer(send)
+        try:
+            check_caller(scope["headers"], self.names)
+            if scope["method"] == "POST":
+                await self._take_turn(scope, receive, answer)
+            else:
+                await self.inner(scope, receive, answer)
+        except Refused as refusal:
+            await answer.refuse(refusal)
+        except Exception:
+            log.exception("a request failed")
+            await answer.refuse(Refused(500, FAILED))
+
+    async def _take_turn(self, scope: Message, receive: Receive, answer: "_Answer") -> None:
+        if self.under_way >= self.limits.under_way:
+            raise Refused(503, "too many requests at once; try again", **{"Retry-After": str(RETRY_AFTER)})
+        self.under_way += 1
+        try:
+            body = await in_time(
+                read_body(scope["headers"], receive, self.limits.body), self.limits.seconds,
+                Refused(408, f"the request did not arrive within {self.limits.seconds:g} s"),
+            )  # fmt: skip
+            await in_time(
+                self.inner(scope, _replayed(body, receive), answer), self.limits.seconds,
+                Refused(504, f"no answer within {self.limits.seconds:g} s"),
+            )  # fmt: skip
+        finally:
+            self.under_way -= 1
+
+
+class _Answer:
+    """Sends on what the application says, with our headers, and knows whether it has begun to."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.begun = send, False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            ours = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+            message = {**message, "headers": [*message.get("headers", []), *ours]}
+        await self.send(message)
+
+    async def refuse(self, refusal: Refused) -> None:
+        """Unless an answer is under way, which then just ends."""
+        if self.begun:
+            return
+        body = json.dumps({"error": refusal.error}).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **refusal.headers,
+        }
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await self({"type": "http.response.start", "status": refusal.status, "headers": pairs})
+        await self({"type": "http.response.body", "body": body})
+
+
+def check_caller(headers: Headers, names: frozenset[str]) -> None:
+    """Raises: Refused for a request under another's name, or sent by a page of another site."""
+    host = _only(headers, b"host")
+    if not is_called_rightly(host, names):
+        raise Refused(400, "the Host header names another server")
+    origin = _only(headers, b"origin")
+    if origin and origin.partition("://")[2].lower() != host.lower():
+        raise Refused(403, "a page of another site may not ask")
+
+
+def is_called_rightly(host: str, names: frozenset[str]) -> bool:
+    """Is the Host header one of `names`, or, where `*` is among these, an address instead of a name?
+
+    A hostile page whose name was made to point here (DNS rebinding) calls us by that name, never by address.
+
+    >>> [is_called_rightly(h, frozenset({"localhost"})) for h in ("localhost:80", "evil.example", "10.0.0.1")]
+    [True, False, False]
+    >>> [is_called_rightly(h, frozenset({"*"})) for h in ("10.0.0.1:80", "[fe80::1]:80", "evil.example", "")]
+    [True, True, False, False]
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name in names:
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return "*" in names
+
+
+async def read_body(headers: Headers, receive: Receive, most: int) -> bytes:
+    """The whole body. Raises: Refused as soon as it is known to be longer than `most` bytes."""
+    too_large = Refused(413, f"the request is larger than {most:,} bytes")
+    said = _only(headers, b"content-length")
+    if said.isascii() and said.isdigit() and int(said[:20]) > most:
+        raise too_large
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the request broke off")
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise too_large
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+async def in_time(awaited: Awaitable[T], seconds: float, late: Refused) -> T:
+    """What is awaited; it is cancelled, and `late` raised, after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await awaited
+    except TimeoutError:
+        raise late from None
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """The body in one message; then whatever comes."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+def _only(headers: Headers, name: bytes) -> str:
+    """The header's value; empty where it is absent or there twice."""
+    found = [value for key, value in headers if key == name]
+    return found[0].decode("latin-1") if len(found) == 1 else ""

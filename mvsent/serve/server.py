@@ -1,0 +1,129 @@
+"""Answer on a port until Ctrl-C: the job behind `mvsent serve`."""
+
+import contextlib
+import importlib.util
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvsent.errors import UsageError
+from mvsent.pipelines.model import Model, load
+from mvsent.serve.gate import Gate, Limits
+
+if TYPE_CHECKING:
+    import uvicorn
+
+log = logging.getLogger("mvsent")
+
+HOST, PORT = "127.0.0.1", 8000
+_NEEDS = ("fastapi", "uvicorn", "python_multipart")
+_BACKLOG = 2048  # connections that the system holds until they are taken
+_FAREWELL = 5  # seconds that requests under way have left after Ctrl-C
+
+
+def serve(
+    run: Path,
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    fold: int | None = None,
+    device: str = "auto",
+    ready: Callable[[str], object] = print,
+) -> None:
+    """The run's model answers on `host` and `port` (0: a free one) until Ctrl-C.
+
+    Args:
+        ready: is told the page's address once it can be opened.
+
+    Raises: UsageError for an address that cannot be had, or where the extra is not installed; as `load`.
+    """
+    check_extra()
+    with bound(host, port) as listening:
+        if is_open(listening):
+            log.warning(
+                "WARNING: %s can be reached from other machines, and nobody is asked for a password", host
+            )
+        model = load(run, fold, device)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
+        answer_on(listening, model, names(host, listening), Limits(), lambda: ready(address))
+
+
+def answer_on(
+    listening: socket.socket,
+    model: Model,
+    called: frozenset[str],
+    limits: Limits,
+    ready: Callable[[], object],
+) -> None:
+    """Requests to the open socket are answered until the process is told to end.
+
+    Args:
+        called: see `Gate`.
+    """
+    import uvicorn
+
+    from mvsent.serve.application import application
+
+    worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+    server = uvicorn.Server(configured(Gate(application(model, limits, worker), called, limits)))
+    ready()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in order, and passes it on
+            server.run(sockets=[listening])
+    finally:
+        worker.shutdown(wait=False, cancel_futures=True)
+
+
+def configured(gate: Gate) -> "uvicorn.Config":
+    """How the server under the gate is set up."""
+    import uvicorn
+
+    return uvicorn.Config(
+        gate, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+        proxy_headers=False, timeout_keep_alive=5, timeout_graceful_shutdown=_FAREWELL,
+    )  # fmt: skip
+
+
+def check_extra() -> None:
+    """Raises: UsageError where a library of the extra `serve` is not installed."""
+    lacking = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise UsageError(f"serve: {lacking[0]} is not installed", 'pip install "mvsent[serve]"')
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens at the address; who connects waits for the model. Raises: UsageError for none."""
+    if not host.strip():  # as of a shell variable that is not set; to the system it would mean every address
+        raise UsageError("--host: is empty", f"Leave it out for {HOST}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError):
+        raise UsageError(f"--host {host}: no such address", f"Leave it out for {HOST}") from None
+    try:
+        if os.name == "posix":  # a port that was used a moment ago is free
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(_BACKLOG)
+    except OSError as error:
+        found.close()
+        raise UsageError(f"{host}:{port}: {error.strerror}", "Choose another --port, or 0") from None
+    return found
+
+
+def names(host: str, listening: socket.socket) -> frozenset[str]:
+    """The hosts by which the server may be called: see `is_called_rightly`."""
+    own = {host.lower(), "localhost", str(listening.getsockname()[0])}
+    if not is_open(listening):
+        return frozenset(own | {"127.0.0.1", "::1"})
+    return frozenset(own | {socket.gethostname().lower(), "*"})
+
+
+def is_open(listening: socket.socket) -> bool:
+    """Can other machines reach it?"""
+    return not ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
