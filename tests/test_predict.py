@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -424,6 +425,8 @@ class Producer:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.limit = Timer(120, self.process.kill)  # one that never answers would be waited for without end
+        self.limit.start()
 
     def ask(self, line: str) -> str:
         assert self.process.stdin and self.process.stdout
@@ -433,6 +436,7 @@ class Producer:
 
     def end(self) -> tuple[int, str, str]:
         out, error = self.process.communicate(timeout=60)
+        self.limit.cancel()
         return self.process.returncode, out.decode(), said(error)
 
 
