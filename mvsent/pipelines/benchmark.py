@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -148,7 +149,8 @@ def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
                 cell = waiting.popleft()
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_child, args=(sender, _with_threads(cell, threads)))
-                process.start()
+                with _interrupts_ignored():
+                    process.start()
                 sender.close()  # the child's end alone is open: its death is an end of file
                 running[receiver] = (cell, process)
             for ready in wait(list(running)):
@@ -159,6 +161,19 @@ def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
         for _, process in running.values():
             process.terminate()
             process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """What is started meanwhile leaves Ctrl-C to its parent from its first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _with_threads(cell: Cell, threads: int) -> Cell:
@@ -178,8 +193,7 @@ def _outcome(receiver: Connection, process: SpawnProcess) -> str:
 
 
 def _child(sender: Connection, cell: Cell) -> None:
-    """What a process does: one cell, quietly. It ends with its parent, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What a process does: one cell, quietly. It ends with its parent."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not at once: locks and semaphores are given back
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(format=f"{cell.name}: %(message)s", level=logging.WARNING)

@@ -227,7 +227,7 @@ def paired(
 
 
 def clean(text: str | None) -> str:
-    """The text, empty where there is none or only white space; half a surrogate pair, as of JSON, is `?`.
+    r"""The text, empty where there is none or only white space; half a surrogate pair, as of JSON, is `?`.
 
     >>> clean(" "), clean("so \ud83d good")
     ('', 'so ? good')

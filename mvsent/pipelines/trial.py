@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from mvsent.errors import DatasetError, RunError, UsageError
 from mvsent.learn.metrics import Fold
+from mvsent.models import registry
+from mvsent.models.batch import ANP_SCORES
 from mvsent.pipelines.predictions import Predictions, prediction_table, read_predictions, write_predictions
 from mvsent.pipelines.run import PREDICTIONS, RunFolder
 from mvsent.pipelines.split import find_split
@@ -176,7 +178,7 @@ def _saved_fold(run: RunFolder, fold: int) -> JudgedFold:
 
 
 def _run_notes(run: RunFolder) -> list[str]:
-    return [*_unfinished_notes(run), *_random_notes(run)]
+    return [*_unfinished_notes(run), *_random_notes(run), *_substitute_notes(run)]
 
 
 def _random_notes(run: RunFolder) -> list[str]:
@@ -186,6 +188,13 @@ def _random_notes(run: RunFolder) -> list[str]:
         "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
     }
     return [f"the {part} are RANDOM, nothing was pretrained there" for part, used in parts.items() if used]
+
+
+def _substitute_notes(run: RunFolder) -> list[str]:
+    """What stood for an input that the run did not have."""
+    if ANP_SCORES in registry.card(run.settings.model).reads and not run.settings.anps:
+        return ["there were no detectors of adjective-noun pairs: the map's mean stands for their scores"]
+    return []
 
 
 def _unfinished_notes(run: RunFolder) -> list[str]:

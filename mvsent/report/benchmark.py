@@ -117,7 +117,9 @@ def caption(document: Document, table: Mapping[str, Any]) -> str:
         f"Seed: {', '.join(map(str, seeds))}",
         f"Settings other than the defaults: {', '.join(settings)}" if settings else "",
         "In percent, mean ± standard deviation over folds; the interval is a bootstrap of the test rows",
-        f"p: corrected resampled t-test of the accuracy against {document['against']} on the same folds",
+        f"p: corrected resampled t-test of the accuracy against {document['against']} on the same folds"
+        if any(row["p"] is not None for row in table["rows"])
+        else f"No p: it needs {document['against']} among the systems, and three folds",
         "leak: accuracy by the plain protocol minus by the grouped one, in points" if grid.pairs else "",
         "Parameters are those that were trained; seconds are those of all trainings of the line, "
         "without the shared features",
