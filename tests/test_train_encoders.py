@@ -309,13 +309,15 @@ def test_logistic_is_solved_saved_and_loaded_with_a_sentence_encoder_and_a_lexic
 def test_several_sentence_encoders_stand_side_by_side(
     small_dataset: Path, models: Path, tmp_path: Path
 ) -> None:
-    bert = str(models / "bert")
-    chosen = settings(
-        small_dataset, models, model="logistic", options={}, text_vector=f"{bert},{bert}", lexicon="none"
-    )
-    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    bert, twin = str(models / "bert"), shutil.copytree(models / "bert", tmp_path / "twin")
+    chosen = settings(small_dataset, models, model="logistic", options={}, lexicon="none")
+    both = chosen.model_copy(update={"text_vector": f"{bert},{twin}"})
+    run = train(both, out=tmp_path / "run", quiet=True).run
     assert load_file(run / "fold-0" / "model.safetensors")["linear.weight"].shape == (3, 12 + 2 * 16)
     assert_judged_as_in_training(run, small_dataset)
+    for odd in (f"{bert},{bert}", f"{bert},", f"none,{bert}"):
+        with pytest.raises(UsageError, match="not a list of different encoders"):
+            train(chosen.model_copy(update={"text_vector": odd}), out=tmp_path / "odd", quiet=True)
 
 
 @pytest.mark.parametrize(("model", "option"), [("ahrm", ("graph", "tags")), ("hdf", ("links", "owner"))])
