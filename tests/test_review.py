@@ -240,7 +240,8 @@ def test_without_a_run_one_line_says_how_to_get_one(tmp_path: Path) -> None:
 
 def test_without_a_run_cleanlab_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cleanlab", None)
-    review(write(tmp_path / "d", plain([0, 1, 2])), out=tmp_path / "r.csv", quiet=True)
+    result = review(write(tmp_path / "d", plain([0, 1, 2])), out=tmp_path / "r.csv", quiet=True)
+    assert result.counts["rows"] == 3 and result.out.is_file()
 
 
 def test_a_run_of_a_plain_protocol_is_said_to_know_twins(tmp_path: Path) -> None:

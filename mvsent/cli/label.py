@@ -7,6 +7,16 @@ import typer
 
 from mvsent.cli import options
 
+Ties = Annotated[
+    str | None, typer.Option(help="When annotators tie: drop | neutral. [default: drop]", show_default=False)
+]
+Aggregate = Annotated[
+    str | None,
+    typer.Option(
+        help="From votes to labels: majority | dawid-skene. [default: majority]", show_default=False
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
@@ -29,16 +39,8 @@ def reconcile_mvsa(
             help="Folder to write. [default: data/mvsa-single or data/mvsa-multiple]", show_default=False
         ),
     ] = None,
-    ties: Annotated[
-        str | None,
-        typer.Option(help="When annotators tie: drop | neutral. [default: drop]", show_default=False),
-    ] = None,
-    aggregate: Annotated[
-        str | None,
-        typer.Option(
-            help="From votes to labels: majority | dawid-skene. [default: majority]", show_default=False
-        ),
-    ] = None,
+    ties: Ties = None,
+    aggregate: Aggregate = None,
     labels_only: Annotated[
         bool | None, typer.Option("--labels-only", help="Read no texts and no pictures.", show_default=False)
     ] = None,
@@ -107,16 +109,8 @@ def reconcile_tasks(
         ),
     ] = None,
     out: options.Out = None,
-    ties: Annotated[
-        str | None,
-        typer.Option(help="When annotators tie: drop | neutral. [default: drop]", show_default=False),
-    ] = None,
-    aggregate: Annotated[
-        str | None,
-        typer.Option(
-            help="From votes to labels: majority | dawid-skene. [default: majority]", show_default=False
-        ),
-    ] = None,
+    ties: Ties = None,
+    aggregate: Aggregate = None,
     shard_size: options.ShardSize = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mvsent import __version__
 from mvsent.curate.images import Rejection, opened_image, to_rgb
-from mvsent.errors import DatasetError, InputError, RunError, UsageError
+from mvsent.errors import DatasetError, InputError, UsageError
 from mvsent.features.vocabulary import tokenize
 from mvsent.learn.attribution import faithfulness, grad_cam, shuffled, without_regions, without_words
 from mvsent.learn.batches import Examples
@@ -26,6 +26,7 @@ from mvsent.pipelines.model import Model, load
 from mvsent.pipelines.predictions import read_predictions
 from mvsent.pipelines.read_pairs import MAX_BYTES, MAX_PIXELS, ImageLike, read_picture
 from mvsent.pipelines.run import PREDICTIONS, RunFolder
+from mvsent.pipelines.trial import own_dataset
 from mvsent.report import plots
 from mvsent.report.attention import Explained, paper_figure, spread
 from mvsent.report.cards import read_rows
@@ -161,12 +162,7 @@ def _judged(
     """A dataset, the numbers of some of its rows, their labels and the probabilities `[n, 3]` they got."""
     if dataset is not None:
         return _answered(model, Dataset.open(dataset), seed)
-    opened = Dataset.open(Path(model.run.settings.dataset))
-    if opened.sha256 != model.run.resolved.dataset_sha256:
-        raise RunError(
-            f"{opened.folder}: the dataset has changed since {model.run.path} was trained on it",
-            "Restore its rows, or name a dataset with --dataset",
-        )
+    opened = own_dataset(model.run)
     path = model.run.fold(model.folds[0]) / PREDICTIONS
     answers = read_predictions(path, model.run.resolved.classes)["test"]
     row_of = {name: i for i, name in enumerate(opened.ids)}

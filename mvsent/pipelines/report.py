@@ -23,7 +23,9 @@ MAX_GALLERY = 2000
 MAX_BYTES = 20_000_000
 """Of a page. What strangers wrote can be long: a page that is larger is made again with half the cards."""
 _REJECTED_SHARE = 0.25  # of the gallery, at most, where there are pairs to show
-_HEAD_BYTES = 4096  # in which a report names what made it
+_HEAD_BYTES = 4096  # in which a file of ours names what made it
+PAGE_MARK = f'content="{GENERATOR}"'.encode()
+"""By this in its head a page is known as one of ours."""
 
 Document = dict[str, Any]
 
@@ -99,7 +101,7 @@ def report(
         raise UsageError(f"--gallery {gallery}: out of range", f"Choose from 0 to {MAX_GALLERY}")
     is_dataset = _is_dataset(path)
     out = out or Path("reports") / f"{path.resolve().name}.html"
-    _refuse_unless_ours(out, overwrite=overwrite)
+    refuse_unless_ours(out, b"" if overwrite else PAGE_MARK, "report", "FILE.html")
     page, counts = _page(path, is_dataset, gallery, seed, quiet)
     while len(page) > MAX_BYTES and gallery:
         gallery //= 2
@@ -122,15 +124,16 @@ def _is_dataset(path: Path) -> bool:
     )
 
 
-def _refuse_unless_ours(out: Path, *, overwrite: bool) -> None:
+def refuse_unless_ours(out: Path, mark: bytes, what: str, example: str) -> None:
+    """Raises: OutputExistsError where `out` is a folder, or a file whose head lacks the mark of `what`."""
     if out.is_dir():
-        raise OutputExistsError(f"{out}: is a folder", "Name a file: --out FILE.html")
-    if overwrite or not out.exists():
+        raise OutputExistsError(f"{out}: is a folder", f"Name a file: --out {example}")
+    if not out.exists():
         return
     with out.open("rb") as file:
-        if f'content="{GENERATOR}"'.encode() not in file.read(_HEAD_BYTES):
+        if mark not in file.read(_HEAD_BYTES):
             raise OutputExistsError(
-                f"{out}: is no report of mvsent's", "Choose another --out, or --overwrite"
+                f"{out}: is no {what} of mvsent's", "Choose another --out, or --overwrite"
             )
 
 

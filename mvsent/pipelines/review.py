@@ -11,13 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from mvsent.curate.quality import WEIGHTS, worst_first
-from mvsent.errors import DatasetError, OutputExistsError, UsageError
+from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import LABEL_NAMES
-from mvsent.pipelines.report import silent
+from mvsent.pipelines.report import PAGE_MARK, refuse_unless_ours, silent
 from mvsent.pipelines.review_rows import Answers, Findings, Rows, find, out_of_fold
 from mvsent.pipelines.run import RunFolder
 from mvsent.report.cards import MAX_PICTURE_BYTES, read_rows
-from mvsent.report.document import GENERATOR
 from mvsent.report.gallery import Card
 from mvsent.report.review_page import Suspect, label_name, render_review, suspect_card
 from mvsent.shards.atomic import atomic_write
@@ -32,7 +31,6 @@ MAX_CARDS = 2000
 """Cards on a page; the table may hold more rows."""
 COLUMNS = ["id", "score", "reasons", "label", "suggested_label", "text", "twins"]
 _MAX_TWINS = 50  # named in the table; the reason counts them all
-_HEAD_BYTES = 4096  # in which a page names what made it
 
 Document = dict[str, Any]
 
@@ -121,9 +119,9 @@ def review(
     if out.suffix != ".csv":
         raise UsageError(f"{out}: the list is a CSV", "Name a file: --out FILE.csv")
     page = out.with_suffix(".html") if html else None
-    _refuse_unless_ours(out, ",".join(COLUMNS).encode(), overwrite=overwrite)
-    if page:
-        _refuse_unless_ours(page, f'content="{GENERATOR}"'.encode(), overwrite=overwrite)
+    for path, mark in ((out, ",".join(COLUMNS).encode()), (page, PAGE_MARK)):
+        if path:
+            refuse_unless_ours(path, b"" if overwrite else mark, "review", "FILE.csv")
     opened = Dataset.open(dataset)
     if len(opened) == 0:
         raise DatasetError(f"{dataset}: has no rows", "Review a dataset that has some")
@@ -143,18 +141,6 @@ def review(
         with atomic_write(page) as file:
             file.write(render_review(result.document(), cards).encode("utf-8", "replace"))
     return result
-
-
-def _refuse_unless_ours(path: Path, mark: bytes, *, overwrite: bool) -> None:
-    if path.is_dir():
-        raise OutputExistsError(f"{path}: is a folder", "Name a file: --out FILE.csv")
-    if overwrite or not path.exists():
-        return
-    with path.open("rb") as file:
-        if mark not in file.read(_HEAD_BYTES):
-            raise OutputExistsError(
-                f"{path}: is no review of mvsent's", "Choose another --out, or --overwrite"
-            )
 
 
 def _answers(dataset: Dataset, path: Path | None) -> tuple[Answers | None, list[str]]:

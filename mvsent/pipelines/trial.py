@@ -130,7 +130,8 @@ def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
     """
     from mvsent.pipelines.predictor import predict_dataset
 
-    own, dataset, split = saved_trial(run), Dataset.open(Path(run.settings.dataset)), own_split(run)
+    own, dataset = saved_trial(run), own_dataset(run)
+    split = own_split(run, dataset)
     row_of = {row: i for i, row in enumerate(dataset.ids)}
     folder = run.path / f"missing-{modality}"
     tested = []
@@ -151,10 +152,10 @@ def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
     return replace(own, folder=folder, tested=tested, missing=modality)
 
 
-def own_split(run: RunFolder) -> Split:
-    """The split that the run was trained by, of the dataset that it was trained on.
+def own_dataset(run: RunFolder) -> Dataset:
+    """The dataset that the run was trained on.
 
-    Raises: RunError where either is gone or has changed; DatasetError, SplitError where one cannot be read.
+    Raises: RunError where it has changed; DatasetError where it cannot be read.
     """
     dataset = Dataset.open(Path(run.settings.dataset))
     if dataset.sha256 != run.resolved.dataset_sha256:
@@ -162,6 +163,14 @@ def own_split(run: RunFolder) -> Split:
             f"{dataset.folder}: the dataset has changed since {run.path} was trained on it",
             "Restore its rows, or train again",
         )
+    return dataset
+
+
+def own_split(run: RunFolder, dataset: Dataset) -> Split:
+    """The split of its own dataset that the run was trained by.
+
+    Raises: RunError where it has changed; SplitError where it cannot be read.
+    """
     split_file = Path(run.settings.split_file) if run.settings.split_file else None
     split = find_split(dataset, run.settings.protocol, run.settings.seed, split_file)
     if split.sha256 != run.resolved.split_sha256:

@@ -24,7 +24,7 @@ def render_document(template: str, values: Mapping[str, Any]) -> str:
         f"style-src {_allowed(style)}; script-src {_allowed(script)}"
     )
     return (
-        _environment()
+        environment()
         .get_template(template)
         .render(
             generator=GENERATOR,
@@ -38,17 +38,18 @@ def render_document(template: str, values: Mapping[str, Any]) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where templates are read: everything is escaped, and a name that is missing is an error."""
+    made = Environment(
         loader=PackageLoader("mvsent.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["percent"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") + "%"
-    return environment
+    made.filters["number"] = lambda value: f"{value:,}"
+    made.filters["percent"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") + "%"
+    return made
 
 
 @cache

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mvsent.report.document import environment
 from mvsent.report.tables import (
     RESULT_HEADER,
     mean_std,
@@ -30,27 +30,31 @@ FOLD_METRICS = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro", "average
 
 def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     """The HTML of a `metrics.json` and its figures, `<svg>` elements by name."""
-    environment = Environment(
-        loader=PackageLoader("mvsent.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        environment()
+        .get_template("evaluation.html")
+        .render(
+            title=result_title(document),
+            document=document,
+            notes=result_notes(document),
+            figures=[(Markup(own_ids(svg, name)), CAPTIONS[name]) for name, svg in figures.items()],  # noqa: S704
+            **result_tables(document),
+        )
     )
-    return environment.get_template("evaluation.html").render(
-        title=result_title(document),
-        document=document,
-        notes=result_notes(document),
-        header=RESULT_HEADER,
-        rows=result_rows(document),
-        fold_header=[metric_title(name) for name in FOLD_METRICS],
-        fold_rows=[
+
+
+def result_tables(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tables of results and of folds are made of, as the templates name it."""
+    return {
+        "header": RESULT_HEADER,
+        "rows": result_rows(document),
+        "fold_header": [metric_title(name) for name in FOLD_METRICS],
+        "fold_rows": [
             [fold["fold"], fold["n_test"], *(percent(fold["metrics"][name]) for name in FOLD_METRICS)]
             for fold in document["folds"]
         ],
-        summary=[mean_std(document["metrics"][name]) for name in FOLD_METRICS],
-        figures=[(Markup(own_ids(svg, name)), CAPTIONS[name]) for name, svg in figures.items()],  # noqa: S704
-    )
+        "summary": [mean_std(document["metrics"][name]) for name in FOLD_METRICS],
+    }
 
 
 def own_ids(svg: str, prefix: str) -> str:

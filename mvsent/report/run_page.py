@@ -6,16 +6,8 @@ from typing import Any
 
 from mvsent.report.document import render_document
 from mvsent.report.gallery import Gallery, shown
-from mvsent.report.page import CAPTIONS, FOLD_METRICS
-from mvsent.report.tables import (
-    RESULT_HEADER,
-    mean_std,
-    metric_title,
-    percent,
-    result_notes,
-    result_rows,
-    result_title,
-)
+from mvsent.report.page import CAPTIONS, result_tables
+from mvsent.report.tables import metric_title, percent, result_notes, result_title
 
 _TILES = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro")
 
@@ -38,15 +30,11 @@ def render_run(document: Mapping[str, Any], figures: Mapping[str, str], gallery:
             "sections": _sections(bool(drawn)),
             "notes": [f"{note}." for note in result_notes(document)],
             "tiles": [(f"{metric_title(name)}, %", percent(metrics[name]["mean"])) for name in _TILES],
-            "header": RESULT_HEADER,
-            "rows": result_rows(document),
             "resamples": document["bootstrap"]["resamples"],
             "figures": drawn,
-            "fold_header": [metric_title(name) for name in FOLD_METRICS],
-            "fold_rows": [_fold_row(fold) for fold in document["folds"]],
-            "summary": [mean_std(metrics[name]) for name in FOLD_METRICS],
             "gallery": gallery,
             "settings": _settings(document),
+            **result_tables(document),
         },
     )
 
@@ -77,10 +65,6 @@ def _alt(name: str, document: Mapping[str, Any]) -> str:
         recalls = [f"{of} {percent(metrics[f'recall_{of}']['mean'])}" for of in classes]
         return f"Confusion matrix. Share of each true class found: {', '.join(recalls)} percent."
     return "Training curves: loss and accuracy by epoch, of training and validation rows."
-
-
-def _fold_row(fold: Mapping[str, Any]) -> list[Any]:
-    return [fold["fold"], fold["n_test"], *(percent(fold["metrics"][name]) for name in FOLD_METRICS)]
 
 
 def _settings(document: Mapping[str, Any]) -> list[tuple[str, str]]:
