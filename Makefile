@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick bench format clean
+.PHONY: help demo test quick bench docs format clean
 
 PYTHON ?=
 ARGS ?=
@@ -32,18 +32,22 @@ quick: .venv/test-installed ## Run the tests that take no more than a few second
 bench: .venv/bench-installed ## Measure the speed goals and print one table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)
 
+docs: .venv/docs-installed ## Build the documentation into site/, and fail at the first broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
+
 format: .venv/test-installed ## Put the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # What each job needs beyond the package itself; see [project.optional-dependencies] in pyproject.toml.
 .venv/demo-installed: EXTRAS := offline
 .venv/test-installed: EXTRAS := offline,transformers,dawid-skene,tensorboard,dev
 .venv/bench-installed: EXTRAS := offline,bench
+.venv/docs-installed: EXTRAS := docs
 
 # pip's own words go to .venv/install.log; the large downloads are shown while they happen.
 .venv/%-installed: pyproject.toml | $(BIN)/python

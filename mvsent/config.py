@@ -15,11 +15,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mvsent.errors import UsageError
+from mvsent.errors import UsageError, did_you_mean
 
 CONFIG_FILE = "mvsent.toml"
-# The commands that read settings: the tables of mvsent.toml.
-SECTIONS = ("build-flickr", "build-getty", "reconcile-mvsa", "reconcile-tasks", "train")
 # Variables that are no setting of a command, whatever it is called.
 OTHER_VARIABLES = {
     "MVSENT_CACHE",
@@ -128,8 +126,10 @@ class FlickrSettings(BuildSettings):
     @field_validator("since", "until", mode="before")
     @classmethod
     def _is_a_day(cls, value: object) -> object:
-        """A number would be taken for seconds."""
-        if value is None or type(value) is date:
+        """A number would be taken for seconds; the empty text is none, which TOML has no word for."""
+        if value in (None, ""):
+            return None
+        if type(value) is date:
             return value
         if isinstance(value, str) and _DAY.fullmatch(value):
             with suppress(ValueError):
@@ -227,6 +227,15 @@ LANGUAGES = (
 captions are in, which short ones would be taken for."""
 
 
+SECTIONS: dict[str, type[Settings]] = {
+    "build-flickr": FlickrSettings,
+    "build-getty": GettySettings,
+    "reconcile-mvsa": ReconcileSettings,
+    "reconcile-tasks": ReconcileTasksSettings,
+    "train": TrainSettings,
+}
+"""The commands that read settings, each a table of mvsent.toml."""
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -261,7 +270,8 @@ def _refusal(
     key = str(first["loc"][0]) if first["loc"] else "?"
     where = origins.get(key, section)
     if first["type"] == "extra_forbidden":
-        return UsageError(f"{where}: unknown setting {key!r}", f"Known are: {', '.join(kind.model_fields)}")
+        known = f"Known are: {', '.join(kind.model_fields)}"
+        return UsageError(f"{where}: unknown setting {key!r}", did_you_mean(key, kind.model_fields) + known)
     place = where if where.startswith("--") or where == _variable(section, key) else f"{where}: {key}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
@@ -288,8 +298,8 @@ def _file_section(section: str) -> dict[str, Any]:
     for name, table in document.items():
         if name not in SECTIONS:
             what = f"unknown table [{name}]" if isinstance(table, dict) else f"{name!r} is in no table"
-            known = ", ".join(f"[{known}]" for known in SECTIONS)
-            raise UsageError(f"{CONFIG_FILE}: {what}", f"Known tables are: {known}")
+            known = f"Known tables are: {', '.join(f'[{known}]' for known in SECTIONS)}"
+            raise UsageError(f"{CONFIG_FILE}: {what}", did_you_mean(name, SECTIONS) + known)
         if not isinstance(table, dict):
             raise UsageError(
                 f"{CONFIG_FILE}: {name!r} should be a table", f"Write [{name}] and its settings below"
@@ -307,5 +317,6 @@ def _environment(section: str, kind: type[Settings]) -> dict[str, str]:
     names = {_variable(section, key): key for key in kind.model_fields}
     for name in sorted(set(os.environ) - set(names) - OTHER_VARIABLES):
         if name.startswith(_variable(section, "")):
-            raise UsageError(f"{name}: no such setting in the environment", f"Known are: {', '.join(names)}")
+            known = f"Known are: {', '.join(names)}"
+            raise UsageError(f"{name}: no such setting in the environment", did_you_mean(name, names) + known)
     return {key: os.environ[name] for name, key in names.items() if name in os.environ}

@@ -4,6 +4,25 @@ An `MvsentError` reaches the user as one line on stderr, `mvsent: WHAT. NEXT`, a
 0 done, 1 failed, 2 bad usage or configuration, 3 finished with some work left (resumable), 130 interrupted.
 """
 
+from collections.abc import Iterable
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """A question that names the one of `known` that `given` is a slip of; empty where none is near.
+
+    It ends with a space: it goes before what `MvsentError.next_step` says else.
+
+    >>> did_you_mean("Trian", ["train", "eval"])
+    "Did you mean 'train'? "
+    >>> did_you_mean("mend", ["train", "eval"])
+    ''
+    """
+    from difflib import get_close_matches
+
+    by_lower_case = {name.lower(): name for name in known}
+    near = get_close_matches(given.lower(), by_lower_case, n=1)
+    return f"Did you mean {by_lower_case[near[0]]!r}? " if near else ""
+
 
 def printable(text: str) -> str:
     """`text` on one line, with an escape for each character that a terminal would obey instead of show.

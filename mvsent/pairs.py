@@ -32,30 +32,48 @@ LABEL_NAMES = tuple(str(label) for label in Label)
 
 
 class Reason(StrEnum):
-    """Why an input row is not in the dataset. Each dropped row has exactly one."""
+    """Why an input row is not in the dataset. Each dropped row has exactly one.
 
-    LABEL_CONFLICT = "label-conflict"
-    NO_MAJORITY = "no-majority"
-    IMAGE_MISSING = "image-missing"
-    IMAGE_CORRUPT = "image-corrupt"
-    IMAGE_TOO_SMALL = "image-too-small"
-    IMAGE_TOO_LARGE = "image-too-large"
-    IMAGE_NOT_AN_IMAGE = "image-not-an-image"
-    TEXT_MISSING = "text-missing"
-    TEXT_TOO_SHORT = "text-too-short"
-    TEXT_TOO_LONG = "text-too-long"
-    TEXT_LANGUAGE = "text-language"
-    DUPLICATE_ID = "duplicate-id"
-    DUPLICATE_IMAGE = "duplicate-image"
-    DUPLICATE_QUERY_CONFLICT = "duplicate-query-conflict"
-    HTTP_404 = "http-404"
-    HTTP_ERROR = "http-error"
-    TIMEOUT = "timeout"
-    BLOCKED_HOST = "blocked-host"
-    ROBOTS_NOAI = "robots-noai"
-    OVER_MAX_PAIRS = "over-max-pairs"
-    TAKEN_DOWN = "taken-down"
-    NOT_ANNOTATED = "not-annotated"
+    >>> Reason("no-majority"), Reason.NO_MAJORITY.meaning
+    (<Reason.NO_MAJORITY: 'no-majority'>, 'has no majority among its annotators in one modality')
+    """
+
+    meaning: str  # what is true of the row, to be read after "the row"
+
+    def __new__(cls, value: str, meaning: str = "") -> "Reason":
+        reason = str.__new__(cls, value)
+        reason._value_ = value
+        reason.meaning = meaning
+        return reason
+
+    LABEL_CONFLICT = "label-conflict", "is positive in one modality and negative in the other"
+    NO_MAJORITY = "no-majority", "has no majority among its annotators in one modality"
+    IMAGE_MISSING = "image-missing", "has no picture file, no address of one, or Flickr's placeholder"
+    IMAGE_CORRUPT = "image-corrupt", "has a picture that is empty, or cannot be decoded to its end"
+    IMAGE_TOO_SMALL = "image-too-small", "has a picture under the limits"
+    IMAGE_TOO_LARGE = "image-too-large", "has a picture over the limits"
+    IMAGE_NOT_AN_IMAGE = "image-not-an-image", "has a file that is no picture (HTML, text, …)"
+    TEXT_MISSING = "text-missing", "has no text file, no description or caption, or nothing in it"
+    TEXT_TOO_SHORT = "text-too-short", "has fewer words than the filter asks for"
+    TEXT_TOO_LONG = "text-too-long", "has more words than the filter allows"
+    TEXT_LANGUAGE = "text-language", "has a text in another language than the filter asks for"
+    DUPLICATE_ID = "duplicate-id", "has the id of an earlier row"
+    DUPLICATE_IMAGE = "duplicate-image", "has the picture of an earlier row"
+    DUPLICATE_QUERY_CONFLICT = "duplicate-query-conflict", "was found by words of opposite sign"
+    HTTP_404 = "http-404", "has a picture that its host does not have"
+    HTTP_ERROR = (
+        "http-error",
+        "has a picture whose host refused or failed, or answered with a redirect without end",
+    )
+    TIMEOUT = "timeout", "has a picture that did not come in time"
+    BLOCKED_HOST = (
+        "blocked-host",
+        "has a picture at an address that is not public, or with another scheme than http and https",
+    )
+    ROBOTS_NOAI = "robots-noai", "has a picture whose host forbids use for machine learning"
+    OVER_MAX_PAIRS = "over-max-pairs", "was not needed: `--max-pairs` were kept already"
+    TAKEN_DOWN = "taken-down", "was removed or made private since, as `mvsent refresh` found"
+    NOT_ANNOTATED = "not-annotated", "was annotated by nobody in Label Studio (`mvsent reconcile-tasks`)"
 
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -64,25 +82,23 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 PAIR_SCHEMA = pa.schema(
     [
-        pa.field(
-            "id", pa.string(), nullable=False
-        ),  # flickr:123, getty:123, mvsa-single:1; unique in a dataset
-        pa.field("image", IMAGE),  # the bytes as fetched; null in a labels-only dataset
-        pa.field("text", pa.string()),  # the cleaned description that passed the filter
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", IMAGE),
+        pa.field("text", pa.string()),
         pa.field("label", pa.int8(), nullable=False),
         pa.field("text_label", pa.int8()),
         pa.field("image_label", pa.int8()),
-        pa.field("votes", VOTES),  # the raw annotations
+        pa.field("votes", VOTES),
         pa.field("source", pa.string()),
-        pa.field("query", pa.string()),  # the ANP or keyword
+        pa.field("query", pa.string()),
         pa.field("query_sentiment", pa.float32()),
         pa.field("title", pa.string()),
         pa.field("description", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
-        pa.field("width", pa.int32()),  # pixels, of image.bytes
+        pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
-        pa.field("sha256", pa.string()),  # of image.bytes, in hexadecimal
-        pa.field("phash", pa.uint64()),  # perceptual hash, see curate/images.py
+        pa.field("sha256", pa.string()),
+        pa.field("phash", pa.uint64()),
         pa.field("url", pa.string()),
         pa.field("page_url", pa.string()),
         pa.field("license", pa.string()),
@@ -92,6 +108,33 @@ PAIR_SCHEMA = pa.schema(
     ]
 )
 """The columns of a shard, in order."""
+
+MEANINGS = {
+    "id": "the source and its number, as flickr:123 or mvsa-single:1; unique in a dataset",
+    "image": "the picture's bytes as fetched, and a name; null in a dataset of labels only",
+    "text": "the cleaned text",
+    "label": "sentiment of the pair: 0 negative, 1 neutral, 2 positive",
+    "text_label": "sentiment of the text alone, where people labelled it",
+    "image_label": "sentiment of the picture alone, where people labelled it",
+    "votes": "the raw annotations, one a person",
+    "source": "where the pair comes from: flickr, getty, mvsa-single, …",
+    "query": "the adjective-noun pair or keyword that found the pair",
+    "query_sentiment": "score of the query, on the scale of its lexicon",
+    "title": "title, as the source has it",
+    "description": "raw text, as the source has it",
+    "tags": "tags, as the source has them",
+    "width": "pixels of the picture",
+    "height": "pixels of the picture",
+    "sha256": "of the picture's bytes, in hexadecimal",
+    "phash": "perceptual hash of the picture, 64 bits as of imagehash.phash; null for a flat picture",
+    "url": "address of the picture",
+    "page_url": "address of the page that shows it",
+    "license": "of the picture",
+    "owner": "who published it, as the source names them",
+    "posted_at": "when it was published, UTC",
+    "fetched_at": "when the search found it, UTC",
+}
+"""What each column of `PAIR_SCHEMA` holds."""
 
 REJECTED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 """One row for every dropped input."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from sklearn.model_selection import StratifiedKFold
 
-from mvsent.errors import SplitError, UsageError
+from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import Label
 
 log = logging.getLogger("mvsent")
@@ -79,7 +79,8 @@ def make_split(
     Raises: UsageError for an unknown protocol; SplitError when a class would be missing from training.
     """
     if protocol not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {protocol!r}", f"Choose from {', '.join(PROTOCOLS)}")
+        choice = f"Choose from {', '.join(PROTOCOLS)}"
+        raise UsageError(f"unknown protocol {protocol!r}", did_you_mean(protocol, PROTOCOLS) + choice)
     if not protocol.startswith(GROUPED):
         groups = None
     elif groups is None:

@@ -136,17 +136,17 @@ def test_the_significance_is_that_of_the_same_folds_against_the_reference(
 
 
 @pytest.mark.slow
-def test_the_leak_is_the_plain_accuracy_minus_the_grouped_one_in_points(table_two: Path) -> None:
+def test_the_leak_is_the_plain_accuracy_minus_the_grouped_one(table_two: Path) -> None:
     rows = {(row["system"], row["protocol"]): row for row in rows_of(table_two)}
     for (system, protocol), row in rows.items():
         plain, grouped = rows[system, "paper-5x"], rows[system, "grouped-paper-5x"]
-        difference = 100 * (plain["accuracy"]["mean"] - grouped["accuracy"]["mean"])
+        difference = plain["accuracy"]["mean"] - grouped["accuracy"]["mean"]
         assert row["leak"] == pytest.approx(difference), protocol
     lines = (table_two / "results.md").read_text().splitlines()
     [header] = [line for line in lines if line.startswith("| system")]
     place = [cell.strip() for cell in header.split("|")].index("leak")
     [shown] = [line.split("|")[place].strip() for line in lines if line.startswith("| image-only")]
-    assert shown == f"{rows['image-only', 'paper-5x']['leak']:+.2f}"
+    assert shown == f"{100 * rows['image-only', 'paper-5x']['leak']:+.2f}", "a reader sees points"
 
 
 @pytest.mark.slow
@@ -287,10 +287,10 @@ def test_an_ablation_stands_beside_its_own_published_numbers(
     rows = {cell.system.name: make_row(cell, "failed") for cell in cells}
     printed = {name: (row["published_accuracy"], row["published_f1"]) for name, row in rows.items()}
     assert printed == {
-        "dmlanet": (89.30, 89.19),
-        "dmlanet w/o SA + CA": (85.77, 85.54),
-        "dmlanet w/o SMAtt": (81.90, 82.44),
-        "dmlanet w/o SAtt": (87.98, 88.01),
+        "dmlanet": (0.8930, 0.8919),
+        "dmlanet w/o SA + CA": (0.8577, 0.8554),
+        "dmlanet w/o SMAtt": (0.8190, 0.8244),
+        "dmlanet w/o SAtt": (0.8798, 0.8801),
     }
     unpublished = [make_row(cell, "failed") for cell in plan(asked(small_dataset, tmp_path, tables=["4"]))]
     assert {row["published_accuracy"] for row in unpublished} == {None}
@@ -357,6 +357,50 @@ def test_a_dry_run_lists_the_cells_and_runs_none(small_dataset: Path, tmp_path: 
     cells = json.loads(done.stdout)
     assert len(cells) == 8 and {cell["state"] for cell in cells} == {"to do"}
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_names_what_differs_and_how_it_is_replaced(small_dataset: Path, tmp_path: Path) -> None:
+    harness.benchmark(asked(small_dataset, tmp_path, "logistic", "image-only"), quiet=True)
+    words = [small_dataset, "--models", "logistic,image-only,hsan", "--table", "2", "--protocol", "paper-5x"]
+    words += ["--folds", "0,1", "--option", "logistic.max_iter=9", "--out", tmp_path, "--dry-run", *SHORT]
+    lines = typed(*words).stdout.splitlines()
+    assert lines[:3] == [
+        "finished        small paper-5x image-only",
+        "other settings  small paper-5x logistic  (options)",
+        "to do           small paper-5x hsan",
+    ]
+    assert "refused: give another --out, or replace them with --overwrite" in lines[-1]
+    cells = {cell["cell"].split()[-1]: cell for cell in json.loads(typed(*words, "--json").stdout)}
+    assert cells["logistic"]["changes"] == ["options"] and cells["image-only"]["changes"] == []
+    before = typed(*words[:-1], "--models", "image-only").stdout  # nothing differs: nothing to say
+    assert "--overwrite" not in before
+
+
+def test_finished_cells_that_are_not_in_the_tables_are_named_in_one_note(
+    small_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.benchmark(asked(small_dataset, tmp_path, "logistic", "image-only"), quiet=True)
+    assert "also holds" not in caplog.text
+    fewer = harness.benchmark(asked(small_dataset, tmp_path, "image-only"), quiet=True)
+    assert [row["model"] for row in fewer.document["tables"][0]["rows"]] == ["majority", "image-only"]
+    [note] = [record.getMessage() for record in caplog.records if "also holds" in record.getMessage()]
+    assert "1 finished cells" in note and "do not show: small/paper-5x/logistic-s0. " in note
+    before = stamps(tmp_path)
+    again = harness.benchmark(asked(small_dataset, tmp_path, "logistic", "image-only"), quiet=True)
+    assert len(again.document["tables"][0]["rows"]) == 3 and stamps(tmp_path) == before
+
+
+def test_papers_and_ours_stand_in_one_unit_in_the_csv_and_in_percent_in_the_page(
+    make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset = make_dataset(draw_pairs(60), name="flickr")
+    fenet = asked(dataset, tmp_path / "out", "hdf", common=COMMON.model_copy(update={"epochs": 1}))
+    harness.benchmark(fenet, quiet=True)
+    with (tmp_path / "out" / "results.csv").open() as file:
+        [row] = [row for row in csv.DictReader(file) if row["model"] == "hdf"]
+    assert (row["published_accuracy"], row["published_f1"]) == ("0.859", "0.861")
+    assert 0 <= float(row["accuracy_mean"]) <= 1
+    assert "| 85.90 / 86.10 |" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_a_markdown_file_gets_the_tables_between_its_marks() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -27,9 +28,9 @@ def typed(*words: str) -> tuple[int, str]:
     """The exit code of `mvsent …` and what it says on stderr."""
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer, "echo", lambda text="", err=False: lines.append(str(text)) if err else None)
+        patch.setattr(typer, "echo", lambda text="", err=False, **_: lines.append(str(text)) if err else None)
         code = exit_code(lambda: app(list(words), prog_name="mvsent", standalone_mode=False))
-    return code, "\n".join(lines)
+    return code, re.sub(r"\x1b\[\d+m", "", "\n".join(lines))
 
 
 def failing(error: BaseException) -> typer.Typer:
@@ -42,14 +43,21 @@ def failing(error: BaseException) -> typer.Typer:
     return program
 
 
-def ended(error: BaseException) -> int:
-    return exit_code(lambda: failing(error)([], standalone_mode=False))
+def ended(error: BaseException, command: str = "") -> int:
+    return exit_code(lambda: failing(error)([], standalone_mode=False), command)
 
 
-def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(KeyboardInterrupt()) == 130
-    said = capsys.readouterr().err
-    assert "a build or refresh goes on where it was, a training does with --resume, anything else" in said
+@pytest.mark.parametrize("command", ["build-flickr", "build-getty", "refresh", "benchmark"])
+def test_a_command_that_goes_on_where_it_was_says_so(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(KeyboardInterrupt(), command) == 130
+    assert capsys.readouterr().err == "mvsent: interrupted. The same command continues\n"
+
+
+def test_any_other_interrupted_command_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(KeyboardInterrupt(), "export") == 130
+    assert capsys.readouterr().err == "mvsent: interrupted. The same command begins anew\n"
 
 
 ODD = "a\nb\x1b[31m\x9b\u202ec"
@@ -110,11 +118,11 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(
     [
         (
             "[trian]\nepochs = 3\n",
-            r"unknown table \[trian\]\. Known tables are: .*\[train\]",
+            r"unknown table \[trian\]\. Did you mean 'train'\? Known tables are: .*\[train\]",
         ),
         ("epochs = 3\n", r"'epochs' is in no table\. Known tables are"),
         ("train = 3\n", r"'train' should be a table\. Write \[train\]"),
-        ("[train]\nepoch = 3\n", r"\[train\]: unknown setting 'epoch'\. Known are: .*epochs"),
+        ("[train]\nepoch = 3\n", r"\[train\]: unknown setting 'epoch'\. Did you mean 'epochs'\? Known are: "),
         ("[train]\nepochs = 0\n", r"\[train\]: epochs: .*greater than.*\(got 0\)\. See: mvsent train --help"),
     ],
 )
@@ -126,7 +134,9 @@ def test_a_mistake_in_mvsent_toml_is_named(empty_folder: Path, content: str, sai
 
 def test_a_misspelt_setting_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MVSENT_TRAIN_EPOCH", "3")
-    with pytest.raises(UsageError, match=r"^MVSENT_TRAIN_EPOCH: no such setting.*MVSENT_TRAIN_EPOCHS"):
+    with pytest.raises(
+        UsageError, match=r"^MVSENT_TRAIN_EPOCH: no such setting.*Did you mean 'MVSENT_TRAIN_EPOCHS'"
+    ):
         resolve("train", TrainSettings, {})
     assert resolve("reconcile-mvsa", ReconcileSettings, {}) == ReconcileSettings()
 

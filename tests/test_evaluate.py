@@ -16,8 +16,8 @@ from mvsent.cli import app
 from mvsent.errors import DatasetError, RunError, UsageError
 from mvsent.learn.metrics import point_metrics
 from mvsent.pipelines import evaluate as evaluation
-from mvsent.pipelines.evaluate import PICTURES, evaluate, newest_run
-from mvsent.pipelines.run import RunFolder
+from mvsent.pipelines.evaluate import PICTURES, evaluate
+from mvsent.pipelines.run import RunFolder, newest_run
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_pairs
 from tests.run_folder import answers, predictions, write_run
@@ -127,7 +127,9 @@ def test_pictures_of_an_earlier_evaluation_follow_the_new_numbers(run):
 
 
 def test_an_unknown_picture_is_refused_with_the_known_ones(run):
-    with pytest.raises(UsageError, match=r"unknown 'rco'\. Known are: roc, prc, confusion, curves"):
+    with pytest.raises(
+        UsageError, match=r"unknown 'rco'\. Did you mean 'roc'\? Known are: roc, prc, confusion, curves"
+    ):
         evaluate(run, ["roc", "rco"])
     assert not (run / "metrics.json").exists()
 

@@ -2,20 +2,25 @@
 
 import json
 import re
+import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mvsent.cli import app
+from mvsent.cli import app, exit_code
 from mvsent.config import TrainSettings
-from mvsent.errors import InputError, RunError, UsageError
-from mvsent.pipelines.explain import explain_pair, explain_run, pick_rows
+from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError
+from mvsent.pipelines.explain import MAX_PAIRS, explain_pair, explain_run, pick_rows, shown_picture
 from mvsent.pipelines.train import train
 from mvsent.report.attention import Explained, heat, paper_figure, shade
-from mvsent.report.explain_page import render_explanations
+from mvsent.report.explain_page import render_explanations, render_terminal
+from tests.drawing import draw_pairs, draw_picture
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -113,6 +118,8 @@ def test_one_pair_of_one_s_own(run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (50, 30), "blue").save(picture)
     whole = explain_pair(run, picture, "a good day", out=tmp_path / "whole").document["pairs"][0]
     assert whole["words"] == ["a", "good", "day"] and whole["gold"] == ""
+    raw = "a  good\u200b day\n"
+    assert explain_pair(run, None, raw, out=tmp_path / "raw").document["pairs"][0]["words"] == whole["words"]
     text = explain_pair(run, None, "a good day", out=tmp_path / "text").document["pairs"][0]
     assert not text["picture"] and text["maps"] == {} and text["shades"]
     image = explain_pair(run, picture, None, out=tmp_path / "image").document["pairs"][0]
@@ -120,8 +127,6 @@ def test_one_pair_of_one_s_own(run: Path, tmp_path: Path) -> None:
 
 
 def test_another_dataset_is_explained(run: Path, make_dataset, tmp_path: Path) -> None:
-    from tests.drawing import draw_pairs
-
     other = make_dataset(draw_pairs(30, prefix="other"))
     document = explain_run(run, n=3, dataset=other, measured=5, out=tmp_path / "out").document
     assert all(p["id"].startswith("other") for p in document["pairs"])
@@ -147,10 +152,154 @@ def test_what_cannot_be_explained_is_refused(run: Path, tmp_path: Path) -> None:
         explain_pair(run, bad, "text", out=tmp_path / "out")
     with pytest.raises(UsageError, match="one of the two has to be there"):
         explain_pair(run, None, " ", out=tmp_path / "out")
-    with pytest.raises(UsageError, match="at least one pair"):
-        explain_run(run, n=0)
     with pytest.raises(UsageError, match="fold 7"):
         explain_run(run, fold=7)
     with pytest.raises(RunError):
         explain_run(tmp_path / "no-run")
     assert not (tmp_path / "out").exists()
+
+
+def test_steering_characters_are_shown_as_what_they_are() -> None:
+    page = render_explanations("run", "lead", [pair(id="a\u202eb", words=["c\x1b[31m"])], {})
+    assert "a\ufffdb" in page and "c\ufffd[31m" in page
+    document = {
+        "pairs": [
+            {"id": "a\x1b[31m", "kind": "given", "predicted": "x", "probabilities": {"x": 1.0}, "gold": ""}
+        ],
+        "faithfulness": {},
+    }
+    assert "\x1b" not in render_terminal(document)
+
+
+@pytest.mark.parametrize("n", [0, -1, MAX_PAIRS + 1, 10**9])
+def test_no_pairs_and_more_than_a_figure_holds_are_bad_usage(run: Path, tmp_path: Path, n: int) -> None:
+    with pytest.raises(UsageError, match=f"-n {n}: out of range"):
+        explain_run(run, n=n, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_most_pairs_of_one_kind_make_a_figure(tmp_path: Path) -> None:
+    from mvsent.report.plots import save_figure
+
+    figure = paper_figure([pair(picture=None, maps={}, words=["a"], shades={})] * MAX_PAIRS)
+    png, _ = save_figure(figure, tmp_path, "error")
+    with Image.open(png) as written:
+        assert max(written.size) < 2**16
+
+
+@pytest.mark.parametrize("holds", ["notes.txt", "index.html"])
+def test_a_strangers_folder_is_left_as_it_is(run: Path, tmp_path: Path, holds: str) -> None:
+    out = tmp_path / "theirs"
+    out.mkdir()
+    (out / holds).write_text("precious")
+    with pytest.raises(OutputExistsError, match=holds):
+        explain_pair(run, None, "a good day", out=out)
+    with pytest.raises(OutputExistsError, match=holds):
+        explain_run(run, out=out)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(holds, "precious")]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("precious")
+    with pytest.raises(OutputExistsError, match="is a file"):
+        explain_pair(run, None, "a good day", out=tmp_path / "out")
+
+
+def test_nothing_is_left_of_an_earlier_explanation(run: Path, tmp_path: Path) -> None:
+    explain_run(run, n=3, measured=0, out=tmp_path)
+    explain_pair(run, None, "a good day", out=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "explain.json", "index.html", "given.png", "given.svg",
+    }  # fmt: skip
+
+
+def huge_png() -> bytes:
+    """A picture that says it has 10 000 million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"this is text", "image-not-an-image"),
+        (b"", "image-corrupt: the file is empty"),
+        (huge_png(), "image-too-large"),
+        (draw_picture(0, 0)[:600], "image-corrupt"),
+    ],
+    ids=["a text", "nothing", "too many pixels", "cut off"],
+)
+def test_a_bad_picture_is_one_line_that_names_it_and_nothing_is_written(
+    run: Path, tmp_path: Path, data: bytes, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "bad.png", tmp_path / "out"
+    path.write_bytes(data)
+    command = ["explain", str(run), "--image", str(path), "--text", "good", "--out", str(out)]
+    assert exit_code(lambda: app(command, standalone_mode=False)) == 1
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and f"{path}: {problem}" in said.err
+    assert said.out == "" and not out.exists()
+
+
+def test_a_picture_that_breaks_off_after_its_header_is_bad_input() -> None:
+    with pytest.raises(InputError, match="picture: image-corrupt"):
+        shown_picture(draw_picture(0, 0)[:600])
+
+
+def test_a_text_of_any_length_is_explained_as_far_as_it_is_read(run: Path, tmp_path: Path) -> None:
+    (words,) = explain_pair(run, None, "x" * 100_000, out=tmp_path / "one").document["pairs"]
+    assert words["words"] == ["x" * 100_000]
+    assert (tmp_path / "one" / "index.html").stat().st_size < 30_000
+    (words,) = explain_pair(run, None, "good day " * 10_000, out=tmp_path / "many").document["pairs"]
+    assert 2 <= len(words["words"]) <= 100
+
+
+def test_a_dataset_without_rows_is_refused(run: Path, make_dataset, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="has no rows"):
+        explain_run(run, dataset=make_dataset(draw_pairs(1).slice(0, 0)), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_with_a_label_that_the_run_never_saw_is_refused(make_dataset, tmp_path: Path) -> None:
+    pairs = draw_pairs(60)
+    polar = pairs.filter(np.array(pairs["label"]) != 1)
+    run = trained(make_dataset(polar, name="polar"), tmp_path / "run", "image-only")
+    with pytest.raises(RunError, match=r"has label 1, the run knows only \[0, 2\]"):
+        explain_run(run, dataset=make_dataset(pairs, name="whole"), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pair_without_what_the_model_looks_at_is_refused(small_dataset: Path, tmp_path: Path) -> None:
+    run = trained(small_dataset, tmp_path / "run", "image-only")
+    with pytest.raises(UsageError, match="looks at nothing of a pair without --image"):
+        explain_pair(run, None, "a good day", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_count_as_measured_only_with_picture_and_text(run: Path, make_dataset, tmp_path: Path) -> None:
+    pairs = draw_pairs(20, prefix="half")
+    place = pairs.schema.get_field_index("image")
+    images = [image if i % 2 else None for i, image in enumerate(pairs["image"].to_pylist())]
+    pairs = pairs.set_column(
+        place, pairs.schema.field(place), pa.array(images, pairs.schema.field(place).type)
+    )
+    found = explain_run(run, n=2, dataset=make_dataset(pairs), out=tmp_path / "out").document
+    assert found["faithfulness"]["rows"] == 10
+
+
+@pytest.mark.parametrize("lost", ["vocabulary.txt", "model.safetensors"])
+def test_a_run_without_its_vocabulary_or_weights_is_one_line(run: Path, tmp_path: Path, lost: str) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken, ignore=shutil.ignore_patterns(lost, "explain"))
+    with pytest.raises(RunError, match=f"{lost}: missing"):
+        explain_run(broken, measured=0)
+    assert not (broken / "explain").exists()

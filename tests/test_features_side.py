@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvsent.errors import InputError, WeightsError
+from mvsent.features import anps
 from mvsent.features.anps import AnpDetectors, read_scores, train_detectors
 from mvsent.features.captions import read_captions
 from mvsent.features.links import MOST_COMMON, NO_ROW, linked_rows
@@ -186,3 +187,32 @@ def test_a_file_of_captions_that_is_amiss_is_one_error(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{name}: {said}"):
         read_captions(tmp_path / name, Dataset.open(small_dataset))
+
+
+def test_captions_of_other_ids_are_told_what_ids_look_like(tmp_path: Path, small_dataset: Path) -> None:
+    (tmp_path / "c.csv").write_text("id,caption\nimages/7.jpg,a dog\n")
+    with pytest.raises(InputError, match=r"ids are like 'drawn:0', those of the file like 'images/7\.jpg'"):
+        read_captions(tmp_path / "c.csv", Dataset.open(small_dataset))
+
+
+def test_detectors_of_rare_pairs_are_one_clear_line_and_no_library_s_warning(
+    caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    features = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    queries = [f"happy {i % 10}" for i in range(12)]
+    train_detectors(features, queries, np.arange(12), "hash")
+    assert [record.getMessage() for record in caplog.records] == [
+        "10 adjective-noun pairs found 12 training pictures, fewer than two each: do not expect much of their "
+        "detectors"
+    ]
+    assert not recwarn.list
+
+
+def test_detectors_that_did_not_settle_say_so_in_one_line(
+    caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anps, "MAX_STEPS", 1)
+    features = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    train_detectors(features, [f"happy {i % 3}" for i in range(40)], np.arange(40), "hash")
+    assert ["still improving after 1 steps" in record.getMessage() for record in caplog.records] == [True]
+    assert not recwarn.list

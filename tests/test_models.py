@@ -239,7 +239,9 @@ def test_it_can_overfit_eight_pairs(name: str) -> None:
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"no model is called 'dmlnet'\. Known are: .*dmlanet"):
+    with pytest.raises(
+        UsageError, match=r"no model is called 'dmlnet'\. Did you mean 'dmlanet'\? Known are: "
+    ):
         registry.card("dmlnet")
 
 

@@ -31,7 +31,7 @@ from mvsent.pipelines.predictions import read_predictions
 from mvsent.pipelines.run import RunFolder
 from mvsent.pipelines.train import train
 from mvsent.shards.reader import Dataset
-from tests.drawing import draw_picture
+from tests.drawing import draw_pairs, draw_picture
 from tests.run_folder import write_run
 from tests.tiny_models import write_bert
 
@@ -298,7 +298,9 @@ def test_a_folder_of_pictures_is_read_with_the_texts_beside_them(run: Path, tmp_
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_the_name_of_out_says_how_it_is_written(run: Path, tmp_path: Path, kind: str) -> None:
-    (tmp_path / "pairs.jsonl").write_text('{"text": "good", "n": {"a": 1}}\n\n{"text": "\\ud83d", "n": 2}\n')
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"text": "good", "n": {"a": 1}}\n\n{"text": "sad \\ud83d", "n": 2}\n'
+    )
     out = tmp_path / f"answers.{kind}"
     assert predict_table(run, tmp_path / "pairs.jsonl", out=out, fold=0, quiet=True).rows == 2
     found = {
@@ -394,6 +396,49 @@ def test_a_request_that_cannot_be_met_is_one_line(
     assert isinstance(found.exception, MvsentError) and said in str(found.exception)
 
 
+RAW = "so  happy\u200b &amp; a good\n cafe\u0301 day"
+CLEAN = "so happy & a good café day"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_text_of_a_table_is_judged_as_a_dataset_would_have_it_and_comes_back_as_it_came(
+    run: Path, model: Model, tmp_path: Path, kind: str
+) -> None:
+    as_it_is, clean = (model.predict(texts=[text], cleaned=True).probabilities for text in (RAW, CLEAN))
+    assert abs(as_it_is - clean).max() > 1e-6, "the network cannot tell them apart: this proves nothing"
+    table, out = tmp_path / f"pairs.{kind}", tmp_path / "answers.jsonl"
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": [RAW, CLEAN]}), table)
+    elif kind == "jsonl":
+        table.write_text("".join(json.dumps({"text": text}) + "\n" for text in (RAW, CLEAN)))
+    else:
+        table.write_text(f'text\n"{RAW}"\n{CLEAN}\n', encoding="utf-8")
+    predict_table(run, table, out=out, fold=1, quiet=True)
+    raw_row, clean_row = map(json.loads, out.read_text().splitlines())
+    assert [raw_row["text"], clean_row["text"]] == [RAW, CLEAN]
+    for name in ROW[1:]:
+        assert raw_row[name] == pytest.approx(clean_row[name], abs=1e-6)
+
+
+def test_a_typed_text_is_cleaned_too(run: Path, model: Model) -> None:
+    assert predict_pair(run, None, RAW) == predict_pair(run, None, CLEAN)
+    assert (model.predict(texts=[RAW]).probabilities == model.predict(texts=[CLEAN]).probabilities).all()
+    with pytest.raises(UsageError, match="neither a picture nor a text"):
+        predict_pair(run, None, "\u200b \ud83d")
+
+
+def test_a_dataset_s_texts_are_clean_and_not_cleaned_again(make_dataset: Callable[..., Path]) -> None:
+    pairs = draw_pairs(12)
+    text = "write &lt;b&gt; for bold"  # of a tweet with &amp;lt;b&amp;gt;
+    at = pairs.schema.get_field_index("text")
+    pairs = pairs.set_column(at, pairs.schema.field(at), pa.array([text] * 12, pairs.schema.field(at).type))
+    counting = Counting()
+    table = open_table(make_dataset(pairs))
+    for _ in judge(counting, table, 10, eager=False):
+        pass
+    assert counting.texts == [text] * 12
+
+
 def test_one_pair_is_a_line_or_json(run: Path, picture: Path) -> None:
     found = CliRunner().invoke(
         app, ["predict", str(run), "--image", str(picture), "--text", "so good", "--json"]
@@ -483,12 +528,14 @@ class Counting:
     def __init__(self) -> None:
         self.read = 0
         self.reader = self
+        self.texts: list[str] = []
 
     def decode(self, image: object) -> read_pairs.Picture:
         return read_pairs.NO_PICTURE
 
     def answer(self, pictures: list[Any], texts: list[str]) -> Answers:
         n = len(texts)
+        self.texts += texts
         return Answers(("negative",), np.ones((n, 1), np.float32), [""] * n, [""] * n)
 
     def rows(self, n: int) -> Iterator[PairRow]:

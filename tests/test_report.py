@@ -19,7 +19,7 @@ from selectolax.lexbor import LexborHTMLParser
 from typer.testing import CliRunner
 
 from mvsent.cli import app, exit_code
-from mvsent.errors import DatasetError, OutputExistsError, UsageError
+from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason, pair_table
 from mvsent.pipelines import evaluate as evaluation
 from mvsent.pipelines.report import report
@@ -541,7 +541,8 @@ def test_the_newest_run_is_reported_where_none_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(app, ["report"]).exit_code != 0
+    none = CliRunner().invoke(app, ["report"])
+    assert isinstance(none.exception, RunError) and "holds no run" in str(none.exception)
     write_run(tmp_path / "runs" / "a-run", n_folds=1)
     document = json.loads(CliRunner().invoke(app, ["report", "--json", "-q"]).stdout)
     assert (document["kind"], document["out"]) == ("run", "reports/a-run.html")

@@ -181,7 +181,8 @@ def test_the_largest_group_is_not_always_tested() -> None:
 
 def test_an_unknown_protocol_lists_the_known() -> None:
     with pytest.raises(
-        UsageError, match=r"'paper-6x'. Choose from paper-5x, kfold-5, kfold-10, grouped-paper-5x"
+        UsageError,
+        match=r"'paper-6x'. Did you mean 'paper-5x'\? Choose from paper-5x, kfold-5, kfold-10, grouped-paper-5x",
     ):
         make_split(names(4), np.zeros(4, dtype=np.int8), "paper-6x", 0)
 

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError, WeightsError
+from mvsent.features.backbones import BACKBONES
 from mvsent.features.transformer import TextEncoder, Tokens, load_text_encoder
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.learn.batches import Examples
@@ -391,6 +392,32 @@ def test_a_second_backbone_is_the_scene(small_dataset: Path, models: Path, tmp_p
     )
     run = train(chosen, out=tmp_path / "run", quiet=True).run
     assert_judged_as_in_training(run, small_dataset)
+
+
+def test_a_scene_backbone_with_a_file_of_weights_is_found_from_anywhere(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").mkdir()
+    save_file(BACKBONES["resnet50"].build().state_dict(), tmp_path / "weights" / "r.safetensors")
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "train",
+        str(small_dataset),
+        "--model",
+        "multisentinet",
+        "--weights",
+        "random",
+        "--words",
+        "random",
+    ]
+    words += ["--scene-backbone", "resnet50=weights/r.safetensors", "--epochs", "1", "--folds", "0"]
+    done = CliRunner().invoke(app, [*words, "--out", "run", "--threads", "1", "-q"])
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir("/")
+    run = RunFolder.open(tmp_path / "run")
+    assert run.settings.scene_backbone == f"resnet50={tmp_path / 'weights' / 'r.safetensors'}"
+    assert run.resolved.scene_channels == 2048
+    assert_judged_as_in_training(run.path, small_dataset)
 
 
 def test_anp_detectors_are_trained_measured_and_read_by_sentibank(

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from mvsent import __version__
-from mvsent.cli import build, label, learn, look, serve, share, use
+from mvsent.cli import build, label, learn, look, serve, settings, share, use
 from mvsent.errors import MvsentError, printable
 
 app = typer.Typer(
@@ -45,7 +45,10 @@ BROKEN_PIPE = 141  # as the shell says of a program whose reader went away
 # What a write can fail for that is no defect here; its error need not name the file.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
-for stage in (build, label, learn, look, share, use, serve):
+# What goes on where it was when it is asked for again. `train` says itself how to, once there is a run.
+CONTINUING = {"build-flickr", "build-getty", "refresh", "benchmark"}
+
+for stage in (settings, build, label, learn, look, share, use, serve):
     stage.register(app)
 
 
@@ -64,14 +67,23 @@ def main() -> None:
     logging.getLogger("mvsent").setLevel(
         logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO
     )
-    code = exit_code(lambda: app(standalone_mode=False))
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    code = exit_code(lambda: app(standalone_mode=False, color=colours()), command)
     if code == BROKEN_PIPE:  # Python flushes once more when it ends, and would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
-def exit_code(run: Callable[[], object]) -> int:
+def colours() -> bool | None:
+    """What Typer's `color` takes: False where the environment wants none, None where the terminal decides."""
+    unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return False if unwanted else None
+
+
+def exit_code(run: Callable[[], object], command: str = "") -> int:
     """Run `run`, print its expected failure as one line, and say how the process should end.
+
+    `command` is its name: an interrupted one is told whether it goes on when it is typed again.
 
     Raises: OSError without a file name, and everything that nobody foresaw.
     """
@@ -99,14 +111,11 @@ def exit_code(run: Callable[[], object]) -> int:
             f"{error.filename or 'output'}: {error.strerror}. Mend that and run the same command again", 1
         )
     if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
-        return _fail(
-            "interrupted. Run the same command again: a build or refresh goes on where it was, a training "
-            "does with --resume, anything else begins anew",
-            INTERRUPTED,
-        )
+        again = "continues" if command in CONTINUING else "begins anew"
+        return _fail(f"interrupted. The same command {again}", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
 def _fail(line: str, code: int) -> int:
-    typer.echo(f"mvsent: {printable(line)}", err=True)
+    typer.echo(typer.style("mvsent:", fg="red") + f" {printable(line)}", err=True, color=colours())
     return code

@@ -1,6 +1,5 @@
 """Commands of the build stage."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -88,6 +87,7 @@ def replay(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    as_json: options.Json = False,
 ) -> None:
     """Run a local stand-in for Flickr and Getty.
 
@@ -99,6 +99,7 @@ def replay(
     """
     import threading
     from contextlib import suppress
+    from json import dumps
     from shlex import quote
 
     from mvsent.errors import UsageError
@@ -115,9 +116,9 @@ def replay(
     except OSError as error:
         raise UsageError(f"port {port}: {error.strerror}", "Choose another one, or --port 0") from None
     with server, suppress(KeyboardInterrupt):
-        for name, value in server.environment().items():
-            typer.echo(f"export {name}={quote(value)}")
-        sys.stdout.flush()
+        given = server.environment()
+        lines = [f"export {name}={quote(value)}" for name, value in given.items()]
+        typer.echo(dumps(given) if as_json else "\n".join(lines))
         threading.Event().wait()
 
 
@@ -137,6 +138,7 @@ def lexicon(
     ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Print or export the words that the crawls search for.
 
@@ -145,12 +147,14 @@ def lexicon(
 
     Example: mvsent lexicon anps --polarity negative --min-sentiment 1.5 --pattern '*dog' --out sad-dogs.tsv
     """
-    from mvsent.errors import OutputExistsError, UsageError
+    from mvsent.errors import OutputExistsError, UsageError, did_you_mean
     from mvsent.lexicons import format_lexicon, load_lexicon, select
 
-    terms = select(load_lexicon(which), polarity and polarity.value, min_sentiment, pattern)
+    every = load_lexicon(which)
+    terms = select(every, polarity and polarity.value, min_sentiment, pattern)
     if not terms:
-        raise UsageError(f"{which}: no word fits all of these filters", "Widen one of them")
+        near = "" if select(every, pattern=pattern) else did_you_mean(pattern, (term.word for term in every))
+        raise UsageError(f"{which}: no word fits all of these filters", f"{near}Widen one of them")
     n_positive = sum(term.sentiment > 0 for term in terms)
     document = {
         "lexicon": which,

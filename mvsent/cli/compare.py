@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mvsent.cli import options
+from mvsent.cli import complete, options
 from mvsent.cli.options import flag
 
 
@@ -15,24 +15,45 @@ def benchmark(
         str | None, flag("--table", "Tables of the paper: 2, 3, 4 or all; or 2,4.", "all")
     ] = None,
     models: Annotated[
-        str | None, flag("--models", "Only these, as a,b, with ablations unless --table is 2 or 3.")
+        str | None,
+        flag(
+            "--models",
+            "Only these, as a,b, with ablations unless --table is 2 or 3.",
+            complete=complete.some_of(complete.MODELS),
+        ),
     ] = None,
     protocol: Annotated[
         list[str] | None,
-        flag("--protocol", "How rows are split, as a,b; repeatable.", "paper-5x,grouped-paper-5x"),
+        flag(
+            "--protocol",
+            "How rows are split, as a,b; repeatable.",
+            "paper-5x,grouped-paper-5x",
+            complete=complete.some_of(complete.PROTOCOLS),
+        ),
     ] = None,
     option: Annotated[
         list[str] | None, flag("--option", "A model's option, as MODEL.KEY=VALUE; repeatable.")
     ] = None,
     against: Annotated[
-        str | None, flag("--against", "Model that the others are tested against.", "dmlanet")
+        str | None,
+        flag(
+            "--against",
+            "Model that the others are tested against.",
+            "dmlanet",
+            complete=complete.one_of(complete.MODELS),
+        ),
     ] = None,
     folds: options.Folds = None,
     seed: options.Seed = None,
     epochs: options.Epochs = None,
     patience: options.Patience = None,
     batch_size: options.BatchSize = None,
-    backbone: Annotated[str | None, flag("--backbone", "Image network.", "efficientnet_lite0")] = None,
+    backbone: Annotated[
+        str | None,
+        flag(
+            "--backbone", "Image network.", "efficientnet_lite0", complete=complete.one_of(complete.BACKBONES)
+        ),
+    ] = None,
     weights: options.Weights = None,
     words: Annotated[str | None, flag("--words", "Word vectors, as in `mvsent train`.", "auto")] = None,
     text_vector: Annotated[
@@ -89,9 +110,10 @@ def benchmark(
         against=against or "dmlanet",
     )
     if dry_run:
-        cells = [{"cell": cell.name, "state": cell.state, "run": str(cell.path)} for cell in plan(asked)]
-        lines = [f"{cell['state']:8}  {cell['cell']}" for cell in cells]
-        typer.echo(dumps(cells, indent=2) if as_json else "\n".join(lines))
+        cells = plan(asked)
+        typer.echo(
+            dumps([_cell_as_json(cell) for cell in cells], indent=2) if as_json else _cells_as_text(cells)
+        )
         return
     result = run_benchmark(
         asked,
@@ -111,6 +133,24 @@ def benchmark(
 
 
 UNFINISHED = 3
+
+
+def _cell_as_json(cell: Any) -> dict[str, Any]:
+    return {"cell": cell.name, "state": cell.state, "changes": cell.changes(), "run": str(cell.path)}
+
+
+def _cells_as_text(cells: list[Any]) -> str:
+    """A line a cell; of those that would be refused, what differs, and how they are replaced."""
+    width = max(len(cell.state) for cell in cells)
+    lines = []
+    for cell in cells:
+        changes = f"  ({', '.join(cell.changes())})" if cell.changes() else ""
+        lines.append(f"{cell.state:{width}}  {cell.name}{changes}")
+    if any(cell.changes() for cell in cells):
+        lines.append(
+            "\nThose of other settings are refused: give another --out, or replace them with --overwrite"
+        )
+    return "\n".join(lines)
 
 
 def _names(texts: list[str]) -> list[str]:
@@ -134,14 +174,24 @@ def train_anps(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("anps.safetensors"),
     backbone: Annotated[
-        str, typer.Option("--backbone", help="Image network whose features are read.")
+        str,
+        typer.Option(
+            "--backbone",
+            help="Image network whose features are read.",
+            autocompletion=complete.one_of(complete.BACKBONES),
+        ),
     ] = "efficientnet_lite0",
     tap: Annotated[str, typer.Option("--tap", help="Map to take from inside it.", show_default=False)] = "",
     weights: Annotated[
         str, typer.Option("--weights", help="Its weights: pretrained, a path, or random.")
     ] = "pretrained",
     protocol: Annotated[
-        str, typer.Option("--protocol", help="How rows are split; its first fold is taken.")
+        str,
+        typer.Option(
+            "--protocol",
+            help="How rows are split; its first fold is taken.",
+            autocompletion=complete.one_of(complete.PROTOCOLS),
+        ),
     ] = "paper-5x",
     seed: options.Seed = None,
     device: Annotated[str, typer.Option("--device", help="Device to compute features on.")] = "auto",

@@ -26,7 +26,7 @@ QueryConflict = Annotated[
     flag("--query-conflict", "Found under queries of both signs: drop, first or mean decides.", "drop"),
 ]
 MinSentiment = Annotated[
-    float | None, flag("--min-sentiment", "Search only for words at least this far from zero.", "0")
+    float | None, flag("--min-sentiment", "Search only for words at least this far from zero.", "0.0")
 ]
 Size = Annotated[
     int | None, flag("--size", "Longer side to fetch, in pixels, where there is a choice.", "1024")
@@ -35,6 +35,8 @@ MinSide = Annotated[int | None, flag("--min-side", "Shorter side in pixels, at l
 NearDuplicates = Annotated[
     str | None, flag("--near-duplicates", "keep or drop pictures that look like an earlier one.", "keep")
 ]
+MaxPixels = Annotated[int | None, flag("--max-pixels", "Drop larger pictures.", "100000000")]
+MaxBytes = Annotated[int | None, flag("--max-bytes", "Drop larger picture files.", "33554432")]
 Quota = Annotated[int | None, flag("--quota-per-hour", "Calls of the API.", "3600")]
 ImagesPerSecond = Annotated[
     float | None, flag("--images-per-second", "Pictures from one host; 0: no limit.", "50")
@@ -68,6 +70,8 @@ def build_flickr(
     min_sentiment: MinSentiment = None,
     size: Size = None,
     min_side: MinSide = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
     near_duplicates: NearDuplicates = None,
     endpoint: FlickrEndpoint = None,
     key_file: KeyFile = None,
@@ -126,6 +130,8 @@ def build_getty(
     min_sentiment: MinSentiment = None,
     size: Size = None,
     min_side: MinSide = None,
+    max_pixels: MaxPixels = None,
+    max_bytes: MaxBytes = None,
     near_duplicates: NearDuplicates = None,
     endpoint: Annotated[
         str | None, flag("--endpoint", "Another base address, …/v3.", "Getty's", "MVSENT_GETTY_ENDPOINT")

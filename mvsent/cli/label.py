@@ -1,11 +1,12 @@
 """Commands of the label stage."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mvsent.cli import options
+from mvsent.cli import complete, options
 
 Ties = Annotated[
     str | None, typer.Option(help="When annotators tie: drop | neutral. [default: drop]", show_default=False)
@@ -25,6 +26,13 @@ def register(app: typer.Typer) -> None:
     app.command("split")(split)
 
 
+def _name(text: str) -> str:
+    """A name that can begin an id and name a folder."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text):
+        raise typer.BadParameter(f"{text!r} should be lower-case letters, digits and hyphens")
+    return text
+
+
 def reconcile_mvsa(
     root: Annotated[
         Path | None,
@@ -35,8 +43,15 @@ def reconcile_mvsa(
     ] = None,
     out: Annotated[
         Path | None,
+        typer.Option(help="Folder to write. [default: data/NAME]", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None,
         typer.Option(
-            help="Folder to write. [default: data/mvsa-single or data/mvsa-multiple]", show_default=False
+            help="Name of the dataset, with which its ids begin. [default: mvsa-single or mvsa-multiple]",
+            show_default=False,
+            parser=_name,
+            metavar="STR",
         ),
     ] = None,
     ties: Ties = None,
@@ -87,7 +102,13 @@ def reconcile_mvsa(
     }
     settings = resolve("reconcile-mvsa", ReconcileSettings, flags)
     result = reconcile(
-        root or find_root(), out, settings, overwrite=overwrite, workers=workers or 0, quiet=quiet
+        root or find_root(),
+        out,
+        settings,
+        name=name or "",
+        overwrite=overwrite,
+        workers=workers or 0,
+        quiet=quiet,
     )
     if as_json:
         typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
@@ -151,7 +172,10 @@ def split(
     ] = None,
     protocol: Annotated[
         str,
-        typer.Option(help="paper-5x, kfold-5, kfold-10, or one of these with grouped- before it."),
+        typer.Option(
+            help="paper-5x, kfold-5, kfold-10, or one of these with grouped- before it.",
+            autocompletion=complete.one_of(complete.PROTOCOLS),
+        ),
     ] = "paper-5x",
     split_file: Annotated[
         Path | None,
@@ -162,6 +186,7 @@ def split(
     ] = None,
     seed: options.Seed = None,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Divide a dataset into training, validation and test rows.
 

@@ -1,11 +1,12 @@
 """Commands of the learn stage."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from mvsent.cli import compare, options
+from mvsent.cli import compare, complete, options
 from mvsent.cli.options import flag
 
 
@@ -23,13 +24,25 @@ def train(
         Path | None, typer.Argument(help="Dataset folder. [default: newest of data/*]")
     ] = None,
     model: Annotated[
-        str | None, flag("--model", "Model to train; `mvsent models` lists them.", "dmlanet")
+        str | None,
+        flag(
+            "--model",
+            "Model to train; `mvsent models` lists them.",
+            "dmlanet",
+            complete=complete.one_of(complete.MODELS),
+        ),
     ] = None,
     option: Annotated[
         list[str] | None, flag("--option", "One of the model's options, as KEY=VALUE; repeatable.")
     ] = None,
     protocol: Annotated[
-        str | None, flag("--protocol", "How rows are split; see `mvsent split --help`.", "paper-5x")
+        str | None,
+        flag(
+            "--protocol",
+            "How rows are split; see `mvsent split --help`.",
+            "paper-5x",
+            complete=complete.one_of(complete.PROTOCOLS),
+        ),
     ] = None,
     split_file: Annotated[
         Path | None, flag("--split-file", "Take the split of this file instead (id, role).")
@@ -42,6 +55,7 @@ def train(
             "--backbone",
             "Image network: inception_v3, resnet50, efficientnet_lite0, or the folder of a ViT or CLIP.",
             "efficientnet_lite0",
+            complete=complete.one_of(complete.BACKBONES),
         ),
     ] = None,
     tap: Annotated[
@@ -83,7 +97,11 @@ def train(
         ),
     ] = None,
     scene_backbone: Annotated[
-        str | None, flag("--scene-backbone", "A second image network, if the model reads scenes.")
+        str | None,
+        flag(
+            "--scene-backbone",
+            "A second image network, if the model reads scenes: as --backbone, or NAME=PATH of its weights.",
+        ),
     ] = None,
     max_words: Annotated[
         int | None, flag("--max-words", "Words of a text that are read.", "40 for tweets, 100 else")
@@ -159,7 +177,7 @@ def train(
     flags |= {name: _from_anywhere(flags[name]) for name in _MAY_BE_PATHS}
 
     from mvsent.config import TrainSettings, read_toml, resolve
-    from mvsent.errors import UsageError
+    from mvsent.errors import Interrupted, UsageError
     from mvsent.pipelines.train import train as run_training
     from mvsent.shards.reader import newest_dataset
 
@@ -169,7 +187,16 @@ def train(
     settings = resolve("train", TrainSettings, flags, base)
     if not settings.dataset and not resume:
         settings = settings.model_copy(update={"dataset": str(newest_dataset().resolve())})
-    result = run_training(settings, out=out, resume=resume, overwrite=overwrite, quiet=quiet)
+    begun: list[Path] = []
+    try:
+        result = run_training(
+            settings, out=out, resume=resume, overwrite=overwrite, quiet=quiet, ready=begun.append
+        )
+    except KeyboardInterrupt:
+        if not begun:
+            raise
+        continued = f"mvsent train --resume --out {quote(str(begun[0]))}"
+        raise Interrupted("interrupted", f"It goes on where it was with: {continued}") from None
     if as_json:
         from dataclasses import asdict
         from json import dumps
@@ -206,15 +233,29 @@ _MAY_BE_PATHS = (
 
 
 def _from_anywhere(value: str | None) -> str | None:
-    """`value`, as an absolute path where it is a file or a folder: a run is resumed and judged elsewhere."""
-    is_path = value is not None and ("/" in value or Path(value).suffix) and Path(value).exists()
-    return str(Path(value).resolve()) if value and is_path else value
+    """`value`, absolute where it is a PATH or NAME=PATH that exists: a run is judged from elsewhere, too."""
+    if value is None:
+        return None
+    if _is_path(value):
+        return str(Path(value).resolve())
+    name, equals, path = value.partition("=")
+    return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
+
+
+def _is_path(value: str) -> bool:
+    return bool("/" in value or Path(value).suffix) and Path(value).exists()
 
 
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="Run folder. [default: newest of runs/*]")] = None,
     metrics: Annotated[
-        str | None, flag("--metrics", "Pictures to draw, of roc,prc,confusion,curves.", "all")
+        str | None,
+        flag(
+            "--metrics",
+            "Pictures to draw, of roc,prc,confusion,curves.",
+            "all",
+            complete=complete.some_of(complete.PICTURES),
+        ),
     ] = None,
     dataset: Annotated[
         Path | None, flag("--dataset", "Judge the networks on another dataset; goes to RUN/eval-NAME/.")
@@ -236,7 +277,8 @@ def evaluate(
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """
     from mvsent.pipelines.evaluate import evaluate as run_evaluation
-    from mvsent.pipelines.evaluate import modalities, newest_run
+    from mvsent.pipelines.evaluate import modalities
+    from mvsent.pipelines.run import newest_run
 
     pictures = None if metrics is None else [name.strip() for name in metrics.split(",")]
     judged = run or newest_run()
@@ -258,7 +300,7 @@ def evaluate(
         typer.echo("\n" + "\n".join(map(str, written)))
 
 
-def models(as_json: options.Json = False) -> None:
+def models(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     """List the models and their options.
 
     Also what each reads, needs and merely uses, in which tables of the paper it stands, its published
@@ -285,10 +327,7 @@ def _card_as_text(card: Any) -> str:
     reads = [", ".join(sorted(card.reads)) or "nothing"]
     reads += [f"uses if there: {', '.join(sorted(card.may_read))}"] if card.may_read else []
     reads += [f"{what} with {key}={value}" for (key, value), what in card.reads_with.items()]
-    ablations = [
-        f"  {ablation:<10} {_published_of(published)}"
-        for ablation, published in card.published_ablations.items()
-    ]
+    ablations = [_ablation_as_text(card, name) for name in card.ablations]
     options = [f"{key}={field.default}" for key, field in card.options.model_fields.items()]
     lines = [
         f"{card.name}  ({', '.join([_KINDS[card.kind], card.fidelity, *tables])})",
@@ -296,11 +335,18 @@ def _card_as_text(card: Any) -> str:
         f"  {card.fidelity_note}",
         f"  reads      {'; '.join(reads)}",
         *([f"  published  {_published_of(card.published)}"] if card.published else []),
-        *ablations,
         *([f"  published  none: {card.unpublished_note}"] if card.unpublished_note else []),
+        *(["  ablations, in the tables of mvsent benchmark --table 4:", *ablations] if ablations else []),
         *([f"  --option   {' '.join(options)}"] if options else []),
     ]
     return "\n".join(lines)
+
+
+def _ablation_as_text(card: Any, name: str) -> str:
+    """The name of the row, the options that take the part away, and what is published."""
+    options = " ".join(f"{key}={value}" for key, value in card.ablations[name].items())
+    published = _published_of(card.published_ablations.get(name, {}))
+    return f"    {card.name} {name}  ({options})" + (f"  {published}" if published else "")
 
 
 def _published_of(by_dataset: dict[str, Any]) -> str:
@@ -327,6 +373,7 @@ def _card_as_json(card: Any) -> dict[str, Any]:
         "reads_with": {f"{key}={value}": what for (key, value), what in card.reads_with.items()},
         "options": {key: field.default for key, field in card.options.model_fields.items()},
         "published": {name: vars(numbers) for name, numbers in card.published.items()},
+        "ablations": card.ablations,
         "published_ablations": {
             ablation: {name: vars(numbers) for name, numbers in by_dataset.items()}
             for ablation, by_dataset in card.published_ablations.items()

@@ -18,10 +18,10 @@ def register(app: typer.Typer) -> None:
     app.command("review")(review)
 
 
-def doctor(as_json: options.Json = False) -> None:
+def doctor(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Say what this machine has and lacks.
 
-    Versions, device, weights, word vectors, storage, and which API keys are set.
+    Versions, extras, device, weights, word vectors, storage, and which API keys are set.
     Downloads nothing and prints no key.
 
     Example: mvsent doctor
@@ -36,7 +36,7 @@ def doctor(as_json: options.Json = False) -> None:
         return
     width = max(len(name) for findings in sections.values() for name in findings)
     for section, findings in sections.items():
-        typer.echo(section)
+        typer.secho(section, bold=True)
         for name, finding in findings.items():
             typer.echo(f"  {name:<{width}}  {finding}")
 
@@ -47,6 +47,7 @@ def stats(
         typer.Argument(help="Dataset folders. [default: all in data]", show_default=False),
     ] = None,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Count what datasets hold.
 
@@ -116,8 +117,9 @@ def report(
     """
     import json
 
-    from mvsent.pipelines.report import GALLERY, newest_run
+    from mvsent.pipelines.report import GALLERY
     from mvsent.pipelines.report import report as write_report
+    from mvsent.pipelines.run import newest_run
 
     result = write_report(
         path or newest_run(),
@@ -187,6 +189,7 @@ def explain(
     seed: options.Seed = None,
     device: Annotated[str, typer.Option("--device", help="Device to compute on.")] = "auto",
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Show what a network looked at, as a page and figures.
 
@@ -200,8 +203,8 @@ def explain(
     import json
 
     from mvsent.errors import UsageError
-    from mvsent.pipelines.evaluate import newest_run
     from mvsent.pipelines.explain import explain_pair, explain_run
+    from mvsent.pipelines.run import newest_run
     from mvsent.report.explain_page import render_terminal
 
     chosen = run or newest_run()

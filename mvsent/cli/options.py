@@ -5,15 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
+from mvsent.cli.complete import Complete
+
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
 MAX_CALLS_PER_HOUR = 10_000_000  # as the settings of the builds have it
 
 
-def flag(name: str, text: str, default: str = "", envvar: str | None = None) -> Any:
+def flag(
+    name: str, text: str, default: str = "", envvar: str | None = None, complete: Complete | None = None
+) -> Any:
     """An option that is None unless given, because its default is a setting's; the help names that one."""
     help = f"{text} [default: {default}]" if default else text
-    return typer.Option(name, help=help, show_default=False, envvar=envvar)
+    return typer.Option(name, help=help, show_default=False, envvar=envvar, autocompletion=complete)
 
 
 def _folder(text: str) -> Path:

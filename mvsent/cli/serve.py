@@ -1,5 +1,6 @@
 """The command of the serve stage: a trained run as a web page."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ def serve(
         int | None, options.flag("--fold", "Whose network.", "the mean of all finished folds")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")] = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Answer on a web page.
 
@@ -32,11 +34,16 @@ def serve(
 
     Example: mvsent serve runs/dmlanet-mvsa-single-paper-5x-s0
     """
-    from mvsent.pipelines.evaluate import newest_run
+    from mvsent.pipelines.run import newest_run
     from mvsent.serve.server import serve as answer
 
-    answer(run or newest_run(), host=host, port=port, fold=fold, device=device, ready=_say)
+    say = _say_as_json if as_json else _say
+    answer(run or newest_run(), host=host, port=port, fold=fold, device=device, ready=say)
 
 
 def _say(address: str) -> None:
     typer.echo(f"Open {address} (Ctrl-C ends it)")
+
+
+def _say_as_json(address: str) -> None:
+    typer.echo(json.dumps({"address": address}))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mvsent.cli import options
+from mvsent.cli import complete, options
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,11 @@ def register(app: typer.Typer) -> None:
 def export(
     to: Annotated[
         str,
-        typer.Option("--to", help="webdataset | imagefolder | csv | label-studio | croissant."),
+        typer.Option(
+            "--to",
+            help="webdataset | imagefolder | csv | label-studio | croissant.",
+            autocompletion=complete.one_of(complete.DATASET_FORMATS),
+        ),
     ],
     folder: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mvsent.cli import options
+from mvsent.cli import complete, options
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as mvsent train wrote it.", show_default=False)]
 OutFile = Annotated[Path | None, options.flag("--out", "File to write.", "the terminal, or a pipe")]
@@ -87,11 +87,19 @@ def predict(
 
 def export_model(
     run: Run,
-    to: Annotated[str, typer.Option("--to", help="onnx | torchscript | safetensors.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="onnx | torchscript | safetensors.",
+            autocompletion=complete.one_of(complete.MODEL_FORMATS),
+        ),
+    ],
     out: Annotated[Path | None, options.flag("--out", "File to write.", "exports/RUN-foldK.onnx")] = None,
     fold: Annotated[int | None, options.flag("--fold", "Whose network.", "the first finished one")] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write a trained network for another program.
 

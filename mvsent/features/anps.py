@@ -1,5 +1,7 @@
 """Adjective-noun pairs in a picture: linear detectors on a backbone's features, or a file of scores."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,11 @@ from safetensors.numpy import save
 
 from mvsent.errors import InputError, WeightsError
 from mvsent.shards.atomic import atomic_write
+
+log = logging.getLogger("mvsent")
+
+MAX_STEPS = 200
+"""Of the optimiser of the detectors."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -69,15 +76,12 @@ def train_detectors(
     features: Floats, queries: Sequence[str], train: npt.NDArray[np.int64], backbone_sha256: str
 ) -> AnpDetectors:
     """Detectors of every query among the training rows: a multinomial regression on `features` `[N, C]`."""
-    from sklearn.linear_model import LogisticRegression
-
     names = sorted({queries[row] for row in train.tolist()})
     number = {name: i for i, name in enumerate(names)}
     target = np.array([number[queries[row]] for row in train.tolist()])
     mean = features[train].mean(axis=0)
     std = features[train].std(axis=0) + 1e-6
-    fitted = LogisticRegression(C=0.01, max_iter=200).fit((features[train] - mean) / std, target)
-    weight, bias = fitted.coef_, fitted.intercept_
+    weight, bias = _fit((features[train] - mean) / std, target)
     if len(names) == 2:  # scikit-learn keeps one row for two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return AnpDetectors(
@@ -88,6 +92,28 @@ def train_detectors(
         std.astype(np.float32),
         backbone_sha256,
     )
+
+
+def _fit(
+    features: Floats, target: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Weights and biases of a multinomial regression; the log says where little is to be expected of them."""
+    from sklearn.linear_model import LogisticRegression
+
+    n_pairs = int(target.max()) + 1
+    if len(target) < 2 * n_pairs:
+        log.warning(
+            "%d adjective-noun pairs found %d training pictures, fewer than two each: do not expect much of "
+            "their detectors",
+            n_pairs,
+            len(target),
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the same two things, in scikit-learn's words
+        fitted = LogisticRegression(C=0.01, max_iter=MAX_STEPS).fit(features, target)
+    if fitted.n_iter_.max() >= MAX_STEPS:
+        log.warning("the ANP detectors were still improving after %d steps, where they were left", MAX_STEPS)
+    return fitted.coef_, fitted.intercept_
 
 
 def read_scores(path: Path, ids: Sequence[str]) -> Floats:

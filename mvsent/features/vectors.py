@@ -111,7 +111,8 @@ def _from_text(path: Path, wanted: set[str]) -> tuple[dict[str, FloatMatrix], in
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such file of word vectors",
-            f"Give the path of a GloVe text file, or one of auto, {KUMO}, random",
+            f"Give the path of a GloVe text file, or one of {', '.join(VECTOR_NAMES)}; or a transformer: "
+            "minilm, or the folder of one",
         )
     found: dict[str, FloatMatrix] = {}
     size = 0

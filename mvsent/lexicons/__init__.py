@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-from mvsent.errors import InputError
+from mvsent.errors import InputError, did_you_mean
 
 HEADER = "word\tsentiment"
 MAX_WORD = 200
@@ -68,7 +68,13 @@ def load_keywords(path: Path | None = None) -> list[Term]:
 def load_lexicon(name: str) -> list[Term]:
     """The lexicon called "anps" or "keywords", else the one in the file `name`."""
     packaged = {"anps": load_anps, "keywords": load_keywords}
-    return packaged[name]() if name in packaged else _load(Path(name), "")
+    if name in packaged:
+        return packaged[name]()
+    try:
+        return _load(Path(name), "")
+    except InputError as error:
+        near = "" if Path(name).exists() else did_you_mean(name, packaged)
+        raise InputError(error.what, near + error.next_step) from None
 
 
 def parse_lexicon(data: bytes, where: str) -> list[Term]:

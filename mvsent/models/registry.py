@@ -11,7 +11,7 @@ from torch import nn
 
 import mvsent.models
 from mvsent.config import Settings
-from mvsent.errors import UsageError
+from mvsent.errors import UsageError, did_you_mean
 from mvsent.models.batch import Sizes
 
 
@@ -87,7 +87,8 @@ def card(name: str) -> ModelCard:
     """The card of model `name`. Raises: UsageError that lists the known ones."""
     _import_all()
     if name not in _MODELS:
-        raise UsageError(f"no model is called {name!r}", f"Known are: {', '.join(sorted(_MODELS))}")
+        known = f"Known are: {', '.join(sorted(_MODELS))}"
+        raise UsageError(f"no model is called {name!r}", did_you_mean(name, _MODELS) + known)
     return _MODELS[name][0]
 
 
@@ -99,9 +100,12 @@ def options(name: str, given: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        problem = "unknown option" if first["type"] == "extra_forbidden" else first["msg"].lower()
+        unknown = first["type"] == "extra_forbidden"
+        problem = "unknown option" if unknown else first["msg"].lower()
+        near = did_you_mean(key, kind.model_fields) if unknown else ""
         known = ", ".join(f"{k}={v.default}" for k, v in kind.model_fields.items())
-        raise UsageError(f"--option {key}: {problem}", f"{name} knows (with defaults): {known}") from None
+        step = f"{near}{name} knows (with defaults): {known}"
+        raise UsageError(f"--option {key}: {problem}", step) from None
 
 
 def published(name: str, given: dict[str, Any]) -> dict[str, Published]:

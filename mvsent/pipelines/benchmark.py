@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from mvsent.errors import Interrupted, MvsentError, UsageError
-from mvsent.pipelines.benchmark_plan import Asked, Cell, plan
+from mvsent.pipelines.benchmark_plan import METRICS, Asked, Cell, plan
 from mvsent.pipelines.benchmark_results import Document, collect, write_results
 from mvsent.pipelines.evaluate import evaluate
 from mvsent.pipelines.inputs import compute_device
@@ -73,6 +73,7 @@ def benchmark(
         failures = run_cells(cells, jobs, quiet=quiet)
         document = collect(asked, cells, failures, command)
         files = write_results(document, asked.out, into)
+    tell_of_others(asked.out, cells)
     return Benchmark(
         document, files, {cell.name: failures[cell.path] for cell in cells if cell.path in failures}
     )
@@ -86,6 +87,20 @@ def refuse_other_settings(cells: Sequence[Cell], *, overwrite: bool) -> None:
                 f"{cell.path}: was made with other settings ({', '.join(changed)})",
                 "Give another --out, or replace it with --overwrite",
             )
+
+
+def tell_of_others(out: Path, cells: Sequence[Cell]) -> None:
+    """One note names the finished cells in `out` that are not in the tables, since nobody asked for them."""
+    finished = {path.parent for path in out.glob(f"*/*/*/{METRICS}") if not path.parent.name.startswith(".")}
+    others = sorted(str(path.relative_to(out)) for path in finished - {cell.path for cell in cells})
+    if others:
+        log.warning(
+            "%s also holds %d finished cells that these tables, not being asked for them, do not show: %s. "
+            "Ask for them too, and they are there without training",
+            out,
+            len(others),
+            ", ".join(others),
+        )
 
 
 def read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvsent.config import TrainSettings
-from mvsent.errors import RunError, UsageError
+from mvsent.errors import RunError, UsageError, did_you_mean
 from mvsent.models import registry
 from mvsent.models.registry import ModelCard, Published
 from mvsent.pipelines.run import CONFIG, RunFolder
@@ -201,14 +201,16 @@ def _check(asked: Asked) -> None:
         (asked.protocols, PROTOCOLS, "--protocol"),
     ):
         if strange := [name for name in given if name not in known]:
-            raise UsageError(f"{what}: unknown {strange[0]!r}", f"Choose from {', '.join(known)}")
+            choice = f"Choose from {', '.join(known)}"
+            raise UsageError(f"{what}: unknown {strange[0]!r}", did_you_mean(strange[0], known) + choice)
     registry.card(asked.against)
     ran = {system.card.name for table in asked.tables for system in asked.systems(table)}
     for model in asked.options:
         registry.card(model)
         if model not in ran:
             raise UsageError(
-                f"--option {model}: is not in this benchmark", f"It has: {', '.join(sorted(ran))}"
+                f"--option {model}: is not in this benchmark",
+                f"{did_you_mean(model, ran)}It has: {', '.join(sorted(ran))}",
             )
 
 

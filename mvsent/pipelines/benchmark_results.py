@@ -33,6 +33,7 @@ def collect(
 ) -> Document:
     """The content of `results.json`: for each dataset and table a row a system and protocol.
 
+    Every accuracy and F1 is a share from 0 to 1, the papers' too; `leak` is the difference of two.
     Nothing in it depends on when the cells were run or in which order, but the seconds.
     """
     rows = {cell.path: row_or_failure(cell, failures.get(cell.path, "")) for cell in cells}
@@ -86,8 +87,8 @@ def make_row(cell: Cell, failure: str) -> Row:
         "protocol": cell.settings.protocol,
         "split_sha256": "",
         "seed": cell.settings.seed,
-        "published_accuracy": published.accuracy if published else None,
-        "published_f1": published.f1 if published else None,
+        "published_accuracy": _share(published.accuracy if published else None),
+        "published_f1": _share(published.f1 if published else None),
         **dict.fromkeys((*MEASURES, "parameters", "seconds", "p", "leak")),
         "folds": [],
         "notes": [],
@@ -95,6 +96,11 @@ def make_row(cell: Cell, failure: str) -> Row:
         "failure": failure,
     }
     return row if failure else row | measured(cell)
+
+
+def _share(percent: float | None) -> float | None:
+    """A number of a paper as all others here, from 0 to 1."""
+    return None if percent is None else round(percent / 100, 6)
 
 
 def measured(cell: Cell) -> Row:
@@ -192,12 +198,11 @@ def worth_of_leak(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> None:
 
 
 def _set_leaks(by_protocol: Mapping[str, Row]) -> None:
-    """Accuracy by the plain protocol minus by the grouped one, in points."""
+    """Accuracy by the plain protocol minus by the grouped one, both shares from 0 to 1."""
     for protocol, plain in by_protocol.items():
         grouped = by_protocol.get(GROUPED + protocol)
         if grouped and plain["accuracy"] and grouped["accuracy"]:
-            leak = 100 * (plain["accuracy"]["mean"] - grouped["accuracy"]["mean"])
-            plain["leak"] = grouped["leak"] = leak
+            plain["leak"] = grouped["leak"] = plain["accuracy"]["mean"] - grouped["accuracy"]["mean"]
 
 
 def write_results(document: Document, out: Path, into: Path | None = None) -> list[Path]:

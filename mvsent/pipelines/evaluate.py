@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mvsent import __version__
-from mvsent.errors import RunError, UsageError
+from mvsent.errors import UsageError, did_you_mean
 from mvsent.learn import curves
 from mvsent.learn.checkpoint import EpochRecord
 from mvsent.learn.loop import best_epoch
@@ -19,7 +19,7 @@ from mvsent.learn.metrics import Metrics, confusion_counts, summarise
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.history import read_history
-from mvsent.pipelines.run import RunFolder, runs_by_age
+from mvsent.pipelines.run import RunFolder
 from mvsent.pipelines.trial import Trial, fresh_trial, missing_trial, saved_trial
 from mvsent.report import plots
 from mvsent.report.page import render_page
@@ -78,7 +78,8 @@ def evaluate(
         RunError: no fold is finished, or its predictions are not what they should be.
     """
     if unknown := [name for name in pictures or () if name not in PICTURES]:
-        raise UsageError(f"--metrics: unknown {unknown[0]!r}", f"Known are: {', '.join(PICTURES)}")
+        known = f"Known are: {', '.join(PICTURES)}"
+        raise UsageError(f"--metrics: unknown {unknown[0]!r}", did_you_mean(unknown[0], PICTURES) + known)
     if missing:
         check_modality(missing)
     if (missing or dataset is not None) and "curves" in (pictures or ()):
@@ -106,7 +107,8 @@ def modalities(given: str) -> list[str]:
 def check_modality(name: str) -> None:
     """Raises: UsageError where `name` is none of `MODALITIES`."""
     if name not in MODALITIES:
-        raise UsageError(f"--missing: unknown {name!r}", f"Choose from {', '.join(MODALITIES)}")
+        choice = f"Choose from {', '.join(MODALITIES)}"
+        raise UsageError(f"--missing: unknown {name!r}", did_you_mean(name, MODALITIES) + choice)
 
 
 def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: bool) -> Trial:
@@ -114,14 +116,6 @@ def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: b
     if dataset is not None:
         return fresh_trial(run, Dataset.open(dataset), missing, quiet=quiet)
     return missing_trial(run, missing, quiet=quiet) if missing else saved_trial(run)
-
-
-def newest_run(runs: Path = Path("runs")) -> Path:
-    """The run folder in `runs` that was begun last. Raises: RunError when there is none."""
-    found = runs_by_age(runs)
-    if not found:
-        raise RunError(f"{runs}: holds no run", "Make one with: mvsent train")
-    return found[0]
 
 
 def make_document(trial: Trial, seed: int) -> Document:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +16,17 @@ from torch import Tensor
 
 from mvsent import __version__
 from mvsent.curate.images import Rejection, opened_image, to_rgb
-from mvsent.errors import DatasetError, InputError, UsageError
+from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
 from mvsent.features.vocabulary import tokenize
 from mvsent.learn.attribution import faithfulness, grad_cam, shuffled, without_regions, without_words
 from mvsent.learn.batches import Examples
 from mvsent.models.batch import Batch, Output
-from mvsent.pairs import LABEL_NAMES, Label
-from mvsent.pipelines.inputs import TWEET_TOKENS
-from mvsent.pipelines.model import Model, load
+from mvsent.pairs import LABEL_NAMES, Label, Reason
+from mvsent.pipelines.inputs import TWEET_TOKENS, targets
+from mvsent.pipelines.model import Model, clean, load
 from mvsent.pipelines.predictions import read_predictions
 from mvsent.pipelines.read_pairs import MAX_BYTES, MAX_PIXELS, ImageLike, read_picture
+from mvsent.pipelines.report import PAGE_MARK
 from mvsent.pipelines.run import PREDICTIONS, RunFolder
 from mvsent.pipelines.trial import own_dataset
 from mvsent.report import plots
@@ -36,10 +38,17 @@ from mvsent.shards.reader import Dataset
 
 log = logging.getLogger("mvsent")
 
-FOLDER = "explain"
+FOLDER, PAGE, DOCUMENT = "explain", "index.html", "explain.json"
+MAX_PAIRS = 60
+"""Shown at most: a figure has a row a pair, and no drawing may be higher than 65,536 pixels."""
 CLASS_ACTIVATION = "class activation"
 _MAPS = {"spatial": "spatial attention", "regions": "region attention"}
 _KINDS = ("correct positive", "correct negative", "error")
+_GIVEN = "given"
+_OURS = {PAGE, DOCUMENT} | {
+    f"{kind.replace(' ', '-')}.{ending}" for kind in (*_KINDS, _GIVEN) for ending in ("png", "svg")
+}
+_HEAD_BYTES = 4096  # in which a page of ours names what made it
 _SHOWN_SIDE = 640  # pixels of a picture's longer side, as it is shown
 _BATCH = 32
 
@@ -57,7 +66,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Pick:
-    """A pair to explain: `kind` says why it was picked, `gold` what the dataset calls it."""
+    """A pair to explain: `kind` says why it was picked, `gold` what the dataset calls it; `text` is clean."""
 
     id: str
     kind: str
@@ -90,22 +99,26 @@ def explain_run(
         device: where to compute.
 
     Raises:
-        UsageError: `n` below 1, a fold that is not finished, or a model that reads neither regions nor has
-            attention. RunError, DatasetError, WeightsError: as for predictions.
+        UsageError: `n` is below 1 or above `MAX_PAIRS`, a fold is not finished, or the model neither reads
+            regions nor has attention. OutputExistsError: where it would write lies something else.
+            RunError: also for a dataset with a label that the run never saw. DatasetError, WeightsError: as
+            for predictions.
     """
-    if n < 1:
-        raise UsageError("-n: at least one pair", "Give 6 for two of each kind")
+    if not 1 <= n <= MAX_PAIRS:
+        raise UsageError(f"-n {n}: out of range", f"Choose from 1 to {MAX_PAIRS}; 6 are two of each kind")
+    folder = _free_folder(out or run_path / FOLDER)
     model = _one_fold(run_path, fold, device)
     rows, picks = chosen(model, dataset, n, measured, seed)
     pairs = explain_pairs(model, picks)
-    orders = measure(model, rows) if rows else {}
-    found = {"rows": len(rows), "orders": orders} if orders else {}
+    whole = [row for row in rows if row.image is not None and row.text.strip()]
+    orders = measure(model, whole) if whole else {}
+    found = {"rows": len(whole), "orders": orders} if orders else {}
     name = f"fold {model.folds[0]}"
     where = Path(dataset).name if dataset else model.run.resolved.dataset_name
     lead = (
         f"{model.run.settings.model}, {name}, on {'rows' if dataset else 'test rows'} of {where}; seed {seed}"
     )
-    return write(out or model.run.path / FOLDER, model, pairs, found, lead)
+    return write(folder, model, pairs, found, lead)
 
 
 def explain_pair(
@@ -119,15 +132,47 @@ def explain_pair(
 ) -> Explanation:
     """One picture and text, of which one may be missing.
 
-    Raises: InputError for a picture that cannot be read, UsageError where there is neither; as `explain_run`.
+    Raises: InputError for a picture that cannot be read; UsageError where there is neither, or the model
+    looks at nothing of what there is; as `explain_run`.
     """
-    if image is None and not (text or "").strip():
+    cleaned = clean(text)
+    if image is None and not cleaned:
         raise UsageError("--image, --text: one of the two has to be there", "Give a picture, a text, or both")
+    folder = _free_folder(out or run_path / FOLDER)
+    shown_picture(image)  # a bad one is refused before anything is loaded
     model = _one_fold(run_path, fold, device)
     name = image.name if image else "text"
-    pairs = explain_pairs(model, [Pick(name, "given", image, text or "")])
+    (pair,) = explain_pairs(model, [Pick(name, _GIVEN, image, cleaned)])
+    if not (pair.maps or pair.shades):
+        lacks = "--text" if image else "--image"
+        raise UsageError(
+            f"{model.run.settings.model}: looks at nothing of a pair without {lacks}", "Give that, too"
+        )
     lead = f"{model.run.settings.model}, fold {model.folds[0]}"
-    return write(out or model.run.path / FOLDER, model, pairs, {}, lead)
+    return write(folder, model, [pair], {}, lead)
+
+
+def _free_folder(folder: Path) -> Path:
+    """`folder`. Raises: OutputExistsError where it is a file, or holds anything but an explanation."""
+    if not folder.exists():
+        return folder
+    if not folder.is_dir():
+        raise OutputExistsError(f"{folder}: is a file", "Name a folder: --out FOLDER")
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if PAGE in names and not _is_our_page(folder / PAGE):
+        raise OutputExistsError(f"{folder / PAGE}: is no page of mvsent's", "Choose another --out")
+    if foreign := sorted(names - _OURS):
+        raise OutputExistsError(
+            f"{folder}: holds {foreign[0]}, which is no explanation's file", "Choose another --out"
+        )
+    return folder
+
+
+def _is_our_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return PAGE_MARK in file.read(_HEAD_BYTES)
 
 
 def _one_fold(run_path: Path, fold: int | None, device: str) -> Model:
@@ -172,15 +217,23 @@ def _judged(
 def _answered(
     model: Model, dataset: Dataset, seed: int, most: int = 500
 ) -> tuple[Dataset, npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The same of at most `most` rows of another dataset, answered now."""
+    """The same of at most `most` rows of another dataset, answered now.
+
+    Raises: DatasetError where there are none that can be answered; RunError for a label the run never saw.
+    """
     if len(dataset) == 0:
         raise DatasetError(f"{dataset.folder}: has no rows", "Name a dataset that has some")
+    targets(dataset, model.run.resolved.classes)
     rows = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:most])
     read = list(read_rows(dataset, rows))
     answers = model.predict(
-        [r["image"]["bytes"] if r["image"] else None for r in read], [r["text"] for r in read]
+        [r["image"]["bytes"] if r["image"] else None for r in read],
+        [r["text"] for r in read],
+        cleaned=True,
     )
     good = [i for i, error in enumerate(answers.errors) if not error]
+    if not good:
+        raise DatasetError(f"{dataset.folder}: no row could be judged: {answers.errors[0]}", "Name another")
     y_prob = np.zeros((len(good), len(Label)))
     y_prob[:, model.run.resolved.classes] = answers.probabilities[good]
     return dataset, rows[good], dataset.labels[rows[good]].astype(np.int64), y_prob
@@ -218,7 +271,7 @@ def explain_pairs(model: Model, picks: Sequence[Pick]) -> list[Explained]:
 
     Raises: InputError naming a picture that cannot be read; UsageError for a model that has nothing to show.
     """
-    examples = model.examples([pick.image for pick in picks], [pick.text for pick in picks])
+    examples = model.examples([pick.image for pick in picks], [pick.text for pick in picks], cleaned=True)
     outputs = [(batch, *looked_at(model, batch)) for batch in model.batches(examples, _BATCH)]
     explained: list[Explained] = []
     for batch, output, maps in outputs:
@@ -287,19 +340,29 @@ def shown_picture(image: ImageLike | None) -> Image.Image | None:
         data = image if isinstance(image, bytes) else read_picture(Path(image))
         found = opened_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
         if isinstance(found, Rejection):
-            raise InputError(f"picture: {found.reason}: {found.detail}", "Leave it out, or give another")
+            raise _bad_picture(image, f"{found.reason}: {found.detail}")
         opened = found
-    small = to_rgb(opened)
-    small.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE), Image.Resampling.LANCZOS)
+    try:
+        small = to_rgb(opened)
+        small.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE), Image.Resampling.LANCZOS)
+    except Exception as error:  # what follows a sound header may be anything
+        raise _bad_picture(image, f"{Reason.IMAGE_CORRUPT}: {type(error).__name__}: {error}") from None
     return small
 
 
+def _bad_picture(image: ImageLike, problem: str) -> InputError:
+    name = "picture" if isinstance(image, bytes | Image.Image) else str(image)
+    return InputError(f"{name}: {problem}", "Leave it out, or give another")
+
+
 def measure(model: Model, picks: Sequence[Pick]) -> dict[str, dict[str, float]]:
-    """Deletion and insertion of each order of regions and words, and of chance, over the rows; by name."""
-    whole = [pick for pick in picks if pick.image is not None and pick.text.strip()]
-    if not whole:
-        return {}
-    examples: Examples = model.examples([pick.image for pick in whole], [pick.text for pick in whole])
+    """Deletion and insertion of each order of regions and words, and of chance, over the rows; by name.
+
+    `picks` are rows with a picture and a text.
+    """
+    examples: Examples = model.examples(
+        [pick.image for pick in picks], [pick.text for pick in picks], cleaned=True
+    )
     total: dict[str, list[tuple[int, float, float]]] = {}
     for number, batch in enumerate(model.batches(examples, _BATCH)):
         output, maps = looked_at(model, batch)
@@ -335,15 +398,18 @@ def _mean(parts: Sequence[tuple[int, float, float]], column: int) -> float:
 
 
 def write(folder: Path, model: Model, pairs: Sequence[Explained], found: Document, lead: str) -> Explanation:
-    """Page, figures and, vouching for them, `explain.json` are in `folder`."""
+    """Page, figures and, vouching for them, `explain.json` are in `folder`, and none of an earlier one."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (DOCUMENT, *_OURS - {DOCUMENT}):
+        (folder / name).unlink(missing_ok=True)
     figures = []
     for kind in dict.fromkeys(pair.kind for pair in pairs):
         of_kind = [pair for pair in pairs if pair.kind == kind]
-        png, _ = plots.save_figure(paper_figure(of_kind), folder, kind.replace(" ", "-"))
+        with warnings.catch_warnings(action="ignore"):  # strangers write in scripts that the font lacks
+            png, _ = plots.save_figure(paper_figure(of_kind), folder, kind.replace(" ", "-"))
         figures.append(png)
-    page = render_explanations(f"{model.run.path.resolve().name}: what it looked at", lead, pairs, found)
-    with atomic_write(folder / "index.html") as file:
+    page = render_explanations(f"{model.run.path.resolve().name}, what it looked at", lead, pairs, found)
+    with atomic_write(folder / PAGE) as file:
         file.write(page.encode())
     document = {
         "mvsent_version": __version__,
@@ -353,7 +419,7 @@ def write(folder: Path, model: Model, pairs: Sequence[Explained], found: Documen
         "pairs": [_as_json(pair) for pair in pairs],
         "faithfulness": found,
     }
-    with atomic_write(folder / "explain.json") as file:
+    with atomic_write(folder / DOCUMENT) as file:
         file.write(json.dumps(document, indent=2, allow_nan=False).encode())
     return Explanation(folder, document, tuple(figures))
 

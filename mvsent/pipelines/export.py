@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from mvsent import __version__
-from mvsent.errors import DatasetError, UsageError
+from mvsent.errors import DatasetError, UsageError, did_you_mean
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.exports import croissant, csv_table, imagefolder, label_studio, webdataset
 from mvsent.shards.exports.rows import ExportOptions, Row, plain_name, read_rows
@@ -92,7 +92,8 @@ def export(
 
 def _check_options(to: str, shard_rows: int, embed_images: bool) -> None:
     if to not in FORMATS:
-        raise UsageError(f"--to {to}: unknown format", f"Choose from {', '.join(FORMATS)}")
+        choice = f"Choose from {', '.join(FORMATS)}"
+        raise UsageError(f"--to {to}: unknown format", did_you_mean(to, FORMATS) + choice)
     if shard_rows < 0 or (shard_rows and to != "webdataset"):
         raise UsageError("--shard-size is the pairs in one tar, for --to webdataset", "Leave it out")
     if embed_images and to != "label-studio":

@@ -20,7 +20,7 @@ from safetensors.torch import save as save_state
 from torch import Tensor, nn
 
 from mvsent import __version__
-from mvsent.errors import MvsentError, OutputExistsError, UsageError
+from mvsent.errors import MvsentError, OutputExistsError, UsageError, did_you_mean
 from mvsent.learn.batches import Examples
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import BiGRUEncoder
@@ -82,7 +82,8 @@ def export_model(
         cannot be exported, or does not answer the same afterwards.
     """
     if to not in SUFFIX:
-        raise UsageError(f"--to: unknown {to!r}", f"Choose from {', '.join(SUFFIX)}")
+        choice = f"Choose from {', '.join(SUFFIX)}"
+        raise UsageError(f"--to: unknown {to!r}", did_you_mean(to, SUFFIX) + choice)
     _check_packages(to)
     model = load(run, fold, "cpu")
     fold = model.folds[0] if fold is None else fold
@@ -354,7 +355,7 @@ def drawn_pairs(model: Model, fold: int) -> Examples:
     ]
     for row in (5, 12, 19):
         texts[row], images[row - 1] = None, None
-    return model.examples(images, texts, fold=fold)
+    return model.examples(images, texts, fold=fold, cleaned=True)
 
 
 def _reads_flags(network: nn.Module, batch: Batch) -> bool:

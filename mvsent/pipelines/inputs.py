@@ -13,7 +13,7 @@ import torch
 from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, RunError, UsageError, WeightsError
 from mvsent.features.anps import AnpDetectors, read_scores
-from mvsent.features.backbones import Backbone, load_backbone
+from mvsent.features.backbones import Backbone, load_backbone, load_scene_backbone
 from mvsent.features.cache import cached_maps, cached_pixels, cached_words, default_cache_dir
 from mvsent.features.captions import read_captions
 from mvsent.features.lexicon import lexicon_scores
@@ -284,7 +284,7 @@ class _Reader:
     def _scene(self) -> Floats | None:
         if SCENE not in self.may_read or not self.settings.scene_backbone:
             return None
-        backbone = load_backbone(self.settings.scene_backbone)
+        backbone = load_scene_backbone(self.settings.scene_backbone)
         self.hashes["scene"] = backbone.weights_sha256
         return pooled_maps(self._maps(backbone))
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, RunError, UsageError
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples, Rows, batches
@@ -101,18 +102,20 @@ class Model:
         texts: Sequence[str | None] | None = None,
         *,
         batch_size: int = BATCH_SIZE,
+        cleaned: bool = False,
     ) -> Answers:
         """The probabilities of every pair; with several folds, the mean of theirs.
 
         Args:
             images: paths, bytes or PIL pictures; None, one or all, where there is none.
             texts: None, one or all, or a blank one where there is none.
+            cleaned: the texts are a dataset's own; others are first cleaned as those of every dataset were.
 
         A picture that cannot be read is an error of its row; the others are answered all the same.
 
         Raises: UsageError where the two differ in length, or both are None.
         """
-        chosen_images, chosen_texts = paired(images, texts)
+        chosen_images, chosen_texts = paired(images, texts, cleaned=cleaned)
         parts = []
         with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
             for start in range(0, len(chosen_texts), batch_size):
@@ -127,13 +130,14 @@ class Model:
         texts: Sequence[str | None] | None = None,
         *,
         fold: int | None = None,
+        cleaned: bool = False,
     ) -> Examples:
         """The pairs as a fold's network (None: the first) reads them: decoded, through backbone and encoder,
-        numbered by its vocabulary. All of it is in memory. Every target is 0.
+        numbered by its vocabulary. All of it is in memory. Every target is 0. `cleaned` is as in `predict`.
 
         Raises: InputError naming the first picture that cannot be read; UsageError as `predict`.
         """
-        chosen_images, chosen_texts = paired(images, texts)
+        chosen_images, chosen_texts = paired(images, texts, cleaned=cleaned)
         with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
             pictures = list(pool.map(self.reader.decode, chosen_images))
         for row, picture in enumerate(pictures):
@@ -207,9 +211,9 @@ def load(path: str | os.PathLike[str], fold: int | None = None, device: str = "a
 
 
 def paired(
-    images: Sequence[ImageLike | None] | None, texts: Sequence[str | None] | None
+    images: Sequence[ImageLike | None] | None, texts: Sequence[str | None] | None, *, cleaned: bool = False
 ) -> tuple[Sequence[ImageLike | None], list[str]]:
-    """Both as lists of one length; a text that is missing or blank is empty.
+    """Both as lists of one length; texts are cleaned unless they are, one that is missing or blank is empty.
 
     Raises: UsageError where both are None, or they differ in length.
     """
@@ -223,16 +227,19 @@ def paired(
             "Give None in the place of one that is missing",
         )
     whole = [None] * n if images is None else images
-    return whole, [clean(text) for text in texts or [None] * n]
+    found = texts or [None] * n
+    return whole, [text or "" for text in found] if cleaned else [clean(text) for text in found]
 
 
 def clean(text: str | None) -> str:
-    r"""The text, empty where there is none or only white space; half a surrogate pair, as of JSON, is `?`.
+    r"""A text from outside as those that the networks learned from: `clean_text` made them, of any source.
 
-    >>> clean(" "), clean("so \ud83d good")
-    ('', 'so ? good')
+    It is empty where there is none, or nothing to see. Twice is not once: `&amp;lt;` is `&lt;` is `<`.
+
+    >>> clean(None), clean(" "), clean("Tom &amp; Ana,\n so \ud83d good")
+    ('', '', 'Tom & Ana, so good')
     """
-    return text.encode("utf-8", "replace").decode() if text and text.strip() else ""
+    return clean_text(text) if text else ""
 
 
 def joined(classes: tuple[str, ...], parts: Sequence[Answers]) -> Answers:

@@ -46,7 +46,8 @@ class PairRow:
 
     Attributes:
         values: what is passed through.
-        image, text: None where there is none.
+        image: None where there is none.
+        text: cleaned as that of every dataset; None or empty where there is none.
         error: why the row cannot be judged, found while reading it.
     """
 
@@ -263,6 +264,7 @@ def _row(found: dict[str, Any], folder: Path) -> PairRow:
     text = found.get(TEXT)
     if text is not None and not isinstance(text, str):
         return PairRow(values, error=f"text is no string but {type(text).__name__}")
+    text = text and clean_text(text)
     try:
         return PairRow(values, _image(found.get(IMAGE), folder), text)
     except ValueError as error:

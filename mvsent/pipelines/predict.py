@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO
 
 from tqdm import tqdm
 
-from mvsent.errors import InputError, OutputExistsError, UsageError
+from mvsent.errors import InputError, OutputExistsError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.answer_tables import answer_writer, records
 from mvsent.pipelines.model import BATCH_SIZE, Answers, Model, clean, load
@@ -114,7 +114,7 @@ def judge(model: Model, table: PairTable, batch_size: int = BATCH_SIZE, *, eager
             replace(decoded.result(), error=row.error) if row.error else decoded.result()
             for row, decoded in batch
         ]
-        yield rows, model.answer(pictures, [clean(row.text) for row in rows])
+        yield rows, model.answer(pictures, [row.text or "" for row in rows])
 
 
 _Waiting = tuple[PairRow, "Future[Picture]"]
@@ -232,7 +232,8 @@ def _check_request(
     source: Path | BinaryIO, out: Path | None, kind: str, batch_size: int, *, overwrite: bool
 ) -> None:
     if kind and kind not in KINDS:
-        raise UsageError(f"--format: unknown {kind!r}", f"Choose from {', '.join(KINDS)}")
+        choice = f"Choose from {', '.join(KINDS)}"
+        raise UsageError(f"--format: unknown {kind!r}", did_you_mean(kind, KINDS) + choice)
     if batch_size < 1:
         raise UsageError("--batch-size: a batch has a row at least", "Leave it out: it is 64 then")
     if out is None or not out.exists():

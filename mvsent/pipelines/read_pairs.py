@@ -16,7 +16,7 @@ from PIL import Image
 from mvsent.curate.images import Rejection, opened_image, turn_of
 from mvsent.errors import InputError, RunError, WeightsError
 from mvsent.features.anps import AnpDetectors
-from mvsent.features.backbones import Backbone, fused, load_backbone
+from mvsent.features.backbones import Backbone, fused, load_backbone, load_scene_backbone
 from mvsent.features.lexicon import lexicon_scores
 from mvsent.features.pixels import Pixels, decode_pixels, squashed
 from mvsent.features.transformer import MINILM, TextEncoder, encode_batch, is_encoder, load_text_encoder
@@ -237,7 +237,7 @@ class PairReader:
         name = self.run.settings.scene_backbone
         if SCENE not in self.card.may_read or not name:
             return None
-        backbone = load_backbone(name)
+        backbone = load_scene_backbone(name)
         self.hashes["scene"] = backbone.weights_sha256
         return backbone
 

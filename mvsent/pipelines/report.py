@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mvsent.errors import OutputExistsError, UsageError
-from mvsent.pipelines.run import CONFIG, runs_by_age
+from mvsent.pipelines.run import CONFIG
 from mvsent.report.cards import MAX_PICTURE_BYTES, pair_card, read_rows, rejected_cards
 from mvsent.report.dataset_page import render_dataset
 from mvsent.report.document import GENERATOR
@@ -182,14 +182,6 @@ def _sample(cards: list[Card], rejected: list[Card], counts: dict[str, int], see
     if everything:
         words = f"All {counts['rows']:,} pairs and all {counts['rejected']:,} dropped rows."
     return Gallery([*cards, *rejected], facets([*cards, *rejected], titles), words)
-
-
-def newest_run(runs: Path = Path("runs")) -> Path:
-    """The run folder in `runs` that was begun last. Raises: UsageError where there is none."""
-    found = runs_by_age(runs)
-    if not found:
-        raise UsageError(f"{runs}: holds no run", "Name a dataset or a run: mvsent report data/NAME")
-    return found[0]
 
 
 def silent(quiet: bool) -> bool:

@@ -121,6 +121,14 @@ def free_name(runs: Path, stem: str) -> Path:
     return path
 
 
+def newest_run(runs: Path = Path("runs")) -> Path:
+    """The run folder in `runs` that was begun last. Raises: RunError where there is none."""
+    found = runs_by_age(runs)
+    if not found:
+        raise RunError(f"{runs}: holds no run", "Make one with: mvsent train")
+    return found[0]
+
+
 def newest_unfinished(runs: Path) -> Path:
     """The run that was begun last and is not finished. Raises: RunError where every run is."""
     for path in runs_by_age(runs):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.curate.duplicates import duplicate_groups
-from mvsent.errors import SplitError, UsageError
+from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
@@ -102,7 +102,8 @@ def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | No
         own = split_file.parent.resolve() == splits_folder(dataset).resolve()
         return split if own else replace(split, protocol=f"file-{split_file.stem}", seed=0)
     if protocol not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {protocol!r}", f"Choose from {', '.join(PROTOCOLS)}")
+        choice = f"Choose from {', '.join(PROTOCOLS)}"
+        raise UsageError(f"unknown protocol {protocol!r}", did_you_mean(protocol, PROTOCOLS) + choice)
     kept = splits_folder(dataset) / split_name(protocol, seed)
     if kept.exists():
         return read_split(kept, dataset.ids)

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,15 +86,19 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    ready: Callable[[Path], object] = lambda run: None,
 ) -> TrainResult:
     """Train every fold and return the finished run; what an earlier, killed call finished is kept.
 
     With `resume`, `settings` do not count: those of the run at `out`, or of the newest unfinished one, do.
+    `ready` is told the run's folder once it is one that `resume` can continue.
 
     Raises: DatasetError, SplitError, WeightsError, UsageError, OutputExistsError before anything is written;
         NonFiniteLossError in the middle, with the finished folds kept.
     """
     begun = RunFolder.open(out or newest_unfinished(runs)) if resume else None
+    if begun:
+        ready(begun.path)
     settings = begun.settings if begun else settings
     threads = begun.resolved.threads if begun else settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
@@ -110,6 +115,7 @@ def train(
     path = begun.path if begun else out or free_name(runs, default_name(settings, material))
     with locked(path.with_name(f".{path.name}.lock")):
         run = begun or RunFolder.create(path, settings, resolved, overwrite=overwrite)
+        ready(path)
         folds = [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds]
         shutil.rmtree(former(path), ignore_errors=True)  # what was overwritten is no longer needed
     return TrainResult(run.path, folds)

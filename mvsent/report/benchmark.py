@@ -74,7 +74,7 @@ def _published(row: Row) -> str:
     numbers = [row["published_accuracy"], row["published_f1"]]
     if numbers == [None, None]:
         return UNDEFINED
-    return " / ".join(UNDEFINED if number is None else f"{number:.2f}" for number in numbers)
+    return " / ".join(map(percent, numbers))
 
 
 def _measured(row: Row | None) -> list[str]:
@@ -97,8 +97,13 @@ def _p_value(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _points(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:+.2f}"
+def _points(difference: float | None) -> str:
+    """The difference of two shares in percentage points.
+
+    >>> _points(0.0123), _points(None)
+    ('+1.23', '–')
+    """
+    return UNDEFINED if difference is None else f"{100 * difference:+.2f}"
 
 
 def title(table: Mapping[str, Any]) -> str:
@@ -163,7 +168,7 @@ def render_markdown(document: Document) -> str:
     """
     parts = []
     if document["command"]:
-        parts.append(f"```\n{shlex.join(document['command'])}\n```")
+        parts.append(f"```bash\n{shlex.join(document['command'])}\n```")
     for table in document["tables"]:
         grid = Grid(table)
         rule = ["---", "---", *["---:"] * (len(grid.header()) - 2)]
@@ -189,7 +194,7 @@ def _markdown(text: str) -> str:
 
 
 def render_csv(document: Document) -> str:
-    """Every row of every table; shares from 0 to 1, published numbers in percent, the leak in points."""
+    """Every row of every table; accuracies, F1 and the leak as shares from 0 to 1, the papers' too."""
     measures = [f"{name}_{part}" for name in _MEASURES for part in ("mean", "std", "low", "high")]
     header = [*_PLAIN, "seed", "n_folds", "published_accuracy", "published_f1", *measures, *_OTHERS]
     text = io.StringIO()
@@ -267,8 +272,7 @@ def render_terminal(document: Document) -> str:
 
 def _short_line(grid: Grid, by_protocol: Mapping[str, Row]) -> list[str]:
     first = next(iter(by_protocol.values()))
-    published = first["published_accuracy"]
-    cells = [first["system"], UNDEFINED if published is None else percent(published / 100)]
+    cells = [first["system"], percent(first["published_accuracy"])]
     for protocol in grid.protocols:
         row = by_protocol.get(protocol)
         if row is None or row["failure"]:
@@ -288,7 +292,7 @@ def accuracies(
         if row["accuracy"]:
             found.setdefault(row["system"], {})[row["protocol"]] = row["accuracy"]
             if row["published_accuracy"] is not None:
-                published[row["system"]] = row["published_accuracy"] / 100
+                published[row["system"]] = row["published_accuracy"]
     return found, published
 
 

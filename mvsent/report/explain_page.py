@@ -7,8 +7,10 @@ from typing import Any
 
 from PIL import Image
 
+from mvsent.errors import printable
 from mvsent.report.attention import Explained, fraction_bar, heat, ordered, shade
 from mvsent.report.document import render_document
+from mvsent.report.gallery import MAX_TEXT, shown
 from mvsent.report.tables import aligned
 
 _SIDE = 420  # pixels of the longer side of a picture in the page
@@ -32,8 +34,8 @@ def render_explanations(
     return render_document(
         "explain.html",
         {
-            "title": title,
-            "lead": lead,
+            "title": shown(title),
+            "lead": shown(lead, MAX_TEXT),
             "notes": list(notes),
             "sections": [("pairs", "Pairs"), *([("faithful", "Is it faithful?")] if faithfulness else [])],
             "pairs": [_pair(pair) for pair in pairs],
@@ -48,25 +50,29 @@ def render_explanations(
 
 def _pair(pair: Explained) -> dict[str, Any]:
     text, image = fraction_bar(pair)
+    words = [shown(word) for word in pair.words]
     return {
-        "id": pair.id,
+        "id": shown(pair.id),
         "kind": pair.kind,
         "predicted": pair.predicted,
-        "gold": pair.gold,
+        "gold": shown(pair.gold),
         "probabilities": [(name, f"{value:.3f}", 100 * value) for name, value in ordered(pair.probabilities)],
         "pictures": pictures(pair),
         "texts": [
-            (name, list(zip(pair.words, shade(weights), strict=False)))
+            (
+                f"{name}: the stronger the colour, the more weight",
+                list(zip(words, shade(weights), strict=False)),
+            )
             for name, weights in pair.shades.items()
         ]
-        or [("text", [(word, 0) for word in pair.words])],
+        or [("text, without weights", [(word, 0) for word in words])] * bool(words),
         "text_share": text,
         "image_share": image,
     }
 
 
 def pictures(pair: Explained) -> list[tuple[str, str]]:
-    """Titles and data URIs: the picture, then each map over it."""
+    """Titles and data URIs: the picture, then each map over it; none where there is no picture."""
     if pair.picture is None:
         return []
     small = pair.picture.convert("RGB")
@@ -85,7 +91,7 @@ def render_terminal(document: Mapping[str, Any]) -> str:
     """An `explain.json` in short: what was said of each pair, and what the orders are worth."""
     rows = [
         [
-            pair["id"],
+            printable(shown(pair["id"])),
             pair["kind"],
             pair["predicted"],
             f"{max(pair['probabilities'].values()):.2f}",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
+from mvsent.pairs import LABEL_NAMES, MEANINGS, PAIR_SCHEMA
 from mvsent.shards.manifest import Manifest, Shard
 from mvsent.shards.terms import terms_of
 
@@ -41,21 +41,6 @@ _CONTEXT: dict[str, Any] = {
     )
 }
 """The terms of Croissant 1.0; a reader warns where one is missing, used or not."""
-
-_MEANINGS = {
-    "id": "SOURCE:NUMBER, unique in the dataset",
-    "image": "the picture's bytes as fetched",
-    "text": "the cleaned text",
-    "label": "sentiment of the pair",
-    "text_label": "sentiment of the text alone",
-    "image_label": "sentiment of the picture alone",
-    "votes": "the raw annotations, one a person",
-    "query": "the adjective-noun pair or keyword that found the pair",
-    "query_sentiment": "score of the query",
-    "phash": "perceptual hash of the picture",
-    "sha256": "of the picture's bytes",
-    "license": "of the picture",
-}
 
 
 def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]:
@@ -149,8 +134,7 @@ def _pairs() -> dict[str, Any]:
 def _field(field: pa.Field) -> dict[str, Any]:
     """A column of the shards, with what is in it."""
     found = {**_node(f"{_PAIRS}/{field.name}", field.name), "source": _source(field.name)}
-    if field.name in _MEANINGS:
-        found["description"] = _MEANINGS[field.name]
+    found["description"] = MEANINGS[field.name]
     if field.name == "image":
         return {**found, "dataType": "sc:ImageObject", "source": _source("image", "bytes")}
     if field.name in _LABEL_COLUMNS:

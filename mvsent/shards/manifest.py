@@ -91,8 +91,8 @@ class Manifest(_Frozen):
     def load(cls, folder: Path) -> "Manifest":
         """The manifest of the dataset in `folder`.
 
-        Raises: DatasetError when the folder is missing, unfinished or not a dataset, or when a newer
-            mvsent wrote it.
+        Raises:
+            DatasetError: the folder is missing, unfinished or not a dataset, or a newer mvsent wrote it.
         """
         path = folder / MANIFEST_FILE
         content = _read_json(folder, path)

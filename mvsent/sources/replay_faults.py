@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 
-from mvsent.errors import UsageError
+from mvsent.errors import UsageError, did_you_mean
 
 
 def _passing() -> float:
@@ -86,8 +86,9 @@ class Faults:
             try:
                 changes[key] = kinds[key](number)
             except KeyError:
-                known = ", ".join(kind.replace("_", "-") for kind in kinds)
-                raise UsageError(f"--fault {text}: no such fault", f"Known are: {known}") from None
+                names = [kind.replace("_", "-") for kind in kinds]
+                known = f"{did_you_mean(name, names)}Known are: {', '.join(names)}"
+                raise UsageError(f"--fault {text}: no such fault", known) from None
             except ValueError:
                 raise UsageError(f"--fault {text}: {number!r} is no number", "Write NAME=NUMBER") from None
             if not 0 <= changes[key] <= (1 if key in NAMES else math.inf):

@@ -1,0 +1,146 @@
+"""The pages of the site that are made from the code: commands, columns, reasons, errors, changes.
+
+mkdocs calls `on_files` (mkdocs.yml, `hooks`). A page here can be wrong only where the code is.
+"""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from mvsent import errors
+from mvsent.cli import app
+from mvsent.pairs import MEANINGS, PAIR_SCHEMA, Reason
+
+ROOT = Path(__file__).parents[1]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """`files` with the generated pages."""
+    for path, make in PAGES.items():
+        files.append(File.generated(config, path, content=make()))
+    return files
+
+
+def commands_page() -> str:
+    """Every command with what its `--help` says."""
+    commands = list(_commands())
+    contents = "\n".join(
+        f"- [`mvsent {name}`](#mvsent-{name}): {_first_line(c.help)}" for name, c in commands
+    )
+    return f"# Commands\n\n{contents}\n\n" + "\n\n".join(_command(name, c) for name, c in commands) + "\n"
+
+
+def columns_page() -> str:
+    """The columns of a shard."""
+    rows = [
+        (f"`{field.name}`", f"`{field.type}`", "" if field.nullable else "never null", MEANINGS[field.name])
+        for field in PAIR_SCHEMA
+    ]
+    return "# Columns\n\nOf a dataset's shards, in order.\n\n" + _table(("column", "type", "", ""), rows)
+
+
+def reasons_page() -> str:
+    """Every reason for which a row is dropped."""
+    head = "# Reasons\n\nA row of `rejected.parquet` has one of these, and so has every line of a funnel.\n\n"
+    return head + _table(("reason", "the row"), [(f"`{reason}`", reason.meaning) for reason in Reason])
+
+
+def errors_page() -> str:
+    """Every kind of failure, its exit code, and what it can say."""
+    said = _messages()
+    parts = [
+        "# Errors\n\nWhat went wrong is one line on stderr, `mvsent: WHAT. WHAT TO DO NEXT`, and the exit "
+        "code: "
+        "0 done, 1 failed, 2 bad usage or configuration, 3 finished with some work left (the same command "
+        "continues), 130 interrupted. `…` stands for a path, a name or a number."
+    ]
+    for kind in _kinds():
+        parts.append(f"## {kind.__name__}\n\n{_first_line(kind.__doc__)} Exit code {kind.exit_code}.")
+        if rows := sorted(said[kind.__name__]):
+            parts.append(_table(("what", "what to do next"), rows).rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def changes_page() -> str:
+    """The changelog."""
+    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("(docs/", "(../")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/commands.md": commands_page,
+    "reference/columns.md": columns_page,
+    "reference/reasons.md": reasons_page,
+    "reference/errors.md": errors_page,
+    "reference/changes.md": changes_page,
+}
+
+
+def _commands() -> Iterator[tuple[str, Any]]:
+    group: Any = typer.main.get_command(app)
+    yield from group.commands.items()
+
+
+def _command(name: str, command: Any) -> str:
+    about, _, example = command.help.partition("Example:")
+    parts = [f"## mvsent {name}", _text(about.strip())]
+    if example:
+        parts.append(f"    {' '.join(example.split())}")
+    context = typer.Context(command)
+    records = [parameter.get_help_record(context) for parameter in command.params]
+    rows = [(f"`{_text(option)}`", _text(meaning)) for option, meaning in filter(None, records)]
+    return "\n\n".join([*parts, _table(("", ""), rows).rstrip()])
+
+
+def _kinds() -> list[type[errors.MvsentError]]:
+    found = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return [kind for kind in found if issubclass(kind, errors.MvsentError) and kind is not errors.MvsentError]
+
+
+def _messages() -> defaultdict[str, set[tuple[str, str]]]:
+    """What each kind of failure says, by its name: the literals in the source, `…` for what is filled in."""
+    names = {kind.__name__ for kind in _kinds()}
+    said: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for path in sorted((ROOT / "mvsent").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                what, *step = [_literal(argument) for argument in node.args] or [""]
+                if re.search("[a-z]", what):
+                    said[node.func.id].add((_text(what), _text(step[0]) if step else ""))
+    return said
+
+
+def _literal(node: ast.expr) -> str:
+    """The text of a string expression, `…` for each part that is known only when it happens."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_literal(part) for part in parts)
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return _literal(left) + _literal(right)
+    return "…"
+
+
+def _first_line(text: str | None) -> str:
+    return _text((text or "").strip().partition("\n")[0])
+
+
+def _text(text: str) -> str:
+    """`text` as Markdown that shows it as it is, in a table too."""
+    return (
+        re.sub(r"([<>*_\[\]])", r"\\\1", text).replace("|", "\\|")
+        if "`" not in text
+        else text.replace("|", "\\|")
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(' '.join(cell.split()) for cell in row)} |\n" for row in lines)
