@@ -202,6 +202,11 @@ def test_result_rows_stand_beside_the_numbers_of_the_paper():
     assert not [name for name in rows if "neutral" in name]
 
 
+def test_the_papers_column_is_there_only_where_the_paper_has_numbers():
+    assert "paper" in render_results(document()).splitlines()[2]
+    assert "paper" not in render_results(document(published=None)).splitlines()[2]
+
+
 def test_what_is_undefined_is_a_dash():
     nothing = dict.fromkeys(("mean", "std", "low", "high"))
     metrics = document()["metrics"] | {"f1_negative": nothing}

@@ -68,7 +68,7 @@ def opened_image(
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        return Rejection(Reason.IMAGE_TOO_LARGE, str(error))
+        return Rejection(Reason.IMAGE_TOO_LARGE, str(error).rstrip("."))
     except Exception as error:  # plugins raise whatever hostile headers make them raise
         return _unreadable(data, error)
     return _unfit_size(image.size, max_pixels, min_side) or image

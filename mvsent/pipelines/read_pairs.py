@@ -284,7 +284,8 @@ def read_picture(path: Path) -> bytes:
     """
     try:
         if not path.is_file():
-            raise InputError(f"{Reason.IMAGE_MISSING}: {path}: no such file")
+            problem = "not a file" if path.exists() else "no such file"
+            raise InputError(f"{Reason.IMAGE_MISSING}: {path}: {problem}")
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character

@@ -8,12 +8,11 @@ from markupsafe import Markup
 
 from mvsent.report.document import environment
 from mvsent.report.tables import (
-    RESULT_HEADER,
     mean_std,
     metric_title,
     percent,
     result_notes,
-    result_rows,
+    result_table,
     result_title,
 )
 
@@ -45,9 +44,10 @@ def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
 
 def result_tables(document: Mapping[str, Any]) -> dict[str, Any]:
     """What the tables of results and of folds are made of, as the templates name it."""
+    header, rows = result_table(document)
     return {
-        "header": RESULT_HEADER,
-        "rows": result_rows(document),
+        "header": header,
+        "rows": rows,
         "fold_header": [metric_title(name) for name in FOLD_METRICS],
         "fold_rows": [
             [fold["fold"], fold["n_test"], *(percent(fold["metrics"][name]) for name in FOLD_METRICS)]

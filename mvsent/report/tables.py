@@ -67,6 +67,12 @@ def result_rows(document: Mapping[str, Any]) -> list[ResultRow]:
     return rows
 
 
+def result_table(document: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the metrics; the paper's column only where it has numbers."""
+    n_columns = len(RESULT_HEADER) - (not document["published"])
+    return RESULT_HEADER[:n_columns], [row[:n_columns] for row in result_rows(document)]
+
+
 def _shown(classes: Sequence[str]) -> list[str]:
     names = ["accuracy"]
     names += [f"{family}_{of}" for family in ("precision", "recall", "f1") for of in ("weighted", "macro")]
@@ -137,6 +143,6 @@ def render_results(document: Mapping[str, Any]) -> str:
 
     The document's own notes are not repeated: they are warnings, and have been shown as such.
     """
-    table = aligned(RESULT_HEADER, result_rows(document))
+    table = aligned(*result_table(document))
     footnote = f"\n\n{PAPER_F1}." if document["published"] else ""
     return f"{result_title(document)}\n\n{table}{footnote}"
