@@ -286,8 +286,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder, not a TOML file") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: not a readable TOML file: {error}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: not a readable TOML file: {error}", "Mend it or move it away") from None
 
 
 def _file_section(section: str) -> dict[str, Any]:

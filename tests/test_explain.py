@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -303,3 +305,17 @@ def test_a_run_without_its_vocabulary_or_weights_is_one_line(run: Path, tmp_path
     with pytest.raises(RunError, match=f"{lost}: missing"):
         explain_run(broken, measured=0)
     assert not (broken / "explain").exists()
+
+
+@pytest.mark.parametrize("damage", ["ids of other rows", "no test rows"])
+def test_answers_about_other_rows_are_one_line(damage: str, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "fold-0" / "predictions.parquet"
+    table = pq.read_table(path)
+    if damage == "no test rows":
+        table = table.filter(pc.not_equal(table["role"], "test"))
+    else:
+        table = table.set_column(0, "id", pa.array([f"other:{i}" for i in range(len(table))]))
+    pq.write_table(table, path)
+    with pytest.raises(RunError, match="not those of the dataset"):
+        explain_run(tmp_path / "run", n=2, measured=0)

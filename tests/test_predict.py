@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tomli_w
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -211,8 +213,8 @@ def test_a_bad_picture_is_an_error_of_its_row(
     ("path", "said"),
     [
         ("gone.jpg", "no such file"),
-        (".", "no such file"),
-        ("pipe", "no such file"),
+        (".", "not a file"),
+        ("pipe", "not a file"),
         ("https://example.org/a.jpg", "nothing is fetched"),
         ("file:///etc/hostname", "nothing is fetched"),
         ("a\0.jpg", "image-missing"),
@@ -373,7 +375,7 @@ def test_what_is_there_is_not_replaced_unasked(run: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pairs.txt"], "what kind of input"),
+        (["pairs.txt"], "no input of a known kind"),
         (["gone.csv"], "no such file"),
         (["pairs.csv", "--text", "x"], "a pair of their own"),
         ([], "neither a picture nor a text"),
@@ -641,3 +643,22 @@ def test_the_pages_python_runs_as_typed(desk: Path) -> None:
 
 def test_the_page_lists_the_columns_and_the_models_that_stay() -> None:
     assert all(f"`{name}`" in PAGE for name in ANSWER_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"n_folds": 2_000_000_000},
+        {"word_size": 1_000_000_000},
+        *({"classes": classes} for classes in ([2, 1, 0], [0, 0, 1], [0, 1, 7], [])),
+    ],
+)
+def test_an_edited_configuration_is_one_line(edited: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", finished=[0])
+    config = tomllib.loads((folder / "config.toml").read_text())
+    (folder / "config.toml").write_text(tomli_w.dumps(config))
+    RunFolder.open(folder)
+    config["resolved"] |= edited
+    (folder / "config.toml").write_text(tomli_w.dumps(config))
+    with pytest.raises(RunError, match="not the configuration of a run"):
+        RunFolder.open(folder)

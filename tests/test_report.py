@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from mvsent.cli import app, exit_code
 from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason, pair_table
 from mvsent.pipelines import evaluate as evaluation
-from mvsent.pipelines.report import report
+from mvsent.pipelines.report import refuse_unless_ours, report
 from mvsent.pipelines.report_run import confident_mistakes
 from mvsent.pipelines.run import RunFolder
 from mvsent.report.charts import count_bars, funnel_bars, histogram
@@ -726,3 +727,9 @@ def test_without_scripts_the_page_shows_everything_and_no_filters(browser: Any, 
     laid_out = {words[i] for i in shown["documents"][0]["layout"]["text"] if i >= 0}
     assert "Show all" not in laid_out
     assert "drawn:17" in laid_out
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputExistsError, match="no ordinary file"):
+        refuse_unless_ours(tmp_path / "pipe", b"mark", "report", "page.html")

@@ -357,3 +357,12 @@ def test_the_newest_dataset_is_the_one_finished_last(tmp_path: Path) -> None:
         folder = write_dataset(tmp_path / name, draw_pairs(3, images=False))
         os.utime(folder / "dataset.json", (age, age))
     assert newest_dataset(tmp_path) == tmp_path / "a"
+
+
+def test_a_pipe_or_a_device_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null"):
+        with pytest.raises(UsageError, match="no ordinary file"), atomic_write(tmp_path / name):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["null", "pipe"]

@@ -375,3 +375,10 @@ def interrupted(words: list[str], cwd: Path) -> str:
         after = process.stderr.read()
     assert process.returncode == 130, before + after
     return after
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_a_closed_output_is_no_crash(closed: str) -> None:
+    command = f'"{sys.executable}" -m mvsent lexicon keywords {closed}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

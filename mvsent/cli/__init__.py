@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -61,6 +62,9 @@ class PrintableFormatter(logging.Formatter):
 
 def main() -> None:
     """Run the command line; every expected failure is one line on stderr and an exit code."""
+    for stream in ("stdout", "stderr"):  # None where the shell closed it (>&-)
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as the process
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mvsent import __version__
 from mvsent.curate.images import Rejection, opened_image, to_rgb
-from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
+from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError
 from mvsent.features.vocabulary import tokenize
 from mvsent.learn.attribution import faithfulness, grad_cam, shuffled, without_regions, without_words
 from mvsent.learn.batches import Examples
@@ -209,8 +209,10 @@ def _judged(
         return _answered(model, Dataset.open(dataset), seed)
     opened = own_dataset(model.run)
     path = model.run.fold(model.folds[0]) / PREDICTIONS
-    answers = read_predictions(path, model.run.resolved.classes)["test"]
+    answers = read_predictions(path, model.run.resolved.classes).get("test")
     row_of = {name: i for i, name in enumerate(opened.ids)}
+    if answers is None or not set(answers.ids) <= row_of.keys():
+        raise RunError(f"{path}: its test rows are not those of the dataset", "Restore it, or train again")
     return opened, np.array([row_of[name] for name in answers.ids]), answers.y_true, answers.y_prob
 
 

@@ -84,6 +84,8 @@ def export_model(
     if to not in SUFFIX:
         choice = f"Choose from {', '.join(SUFFIX)}"
         raise UsageError(f"--to: unknown {to!r}", did_you_mean(to, SUFFIX) + choice)
+    if out is not None and (not out.name or out.is_dir()):
+        raise UsageError(f"--out {out}: is a folder", f"Name a file in it that ends in {SUFFIX[to]}")
     _check_packages(to)
     model = load(run, fold, "cpu")
     fold = model.folds[0] if fold is None else fold

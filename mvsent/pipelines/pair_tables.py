@@ -9,6 +9,7 @@ A table has a column `image`, a path relative to its own folder, or `text`, or b
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -88,7 +89,7 @@ def open_table(source: Path | BinaryIO, kind: str = CSV) -> PairTable:
     found = SUFFIXES.get(source.suffix.lower())
     if found is None:
         raise UsageError(
-            f"{source}: what kind of input is it?",
+            f"{source}: no input of a known kind",
             f"Give a folder, or a file that ends in {', '.join(SUFFIXES)}",
         )
     if not source.is_file():
@@ -167,7 +168,8 @@ def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRo
         if not line.strip():
             continue
         try:
-            found = json.loads(line, parse_constant=_refuse)
+            found = json.loads(line, parse_constant=_refuse, parse_float=_finite)
+            json.dumps(found)  # what is nested too deeply to be written is refused here
         except (ValueError, RecursionError) as error:
             _broken(name, number, f"not JSON ({error})")
         if not isinstance(found, dict):
@@ -175,6 +177,13 @@ def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRo
         if not found.keys() & {IMAGE, TEXT}:
             _broken(name, number, "has neither image nor text")
         yield _row(found, folder)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -202,7 +211,7 @@ def _parquet_rows(file: pq.ParquetFile, path: Path, kept: list[str]) -> Iterator
             try:
                 batch = next(batches, None)
                 values = batch.to_pylist() if batch is not None else None
-            except (OSError, pa.ArrowException, ValueError, UnicodeDecodeError) as error:
+            except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
                 raise InputError(
                     f"{path}: cannot be read to its end ({_first_line(error)})", "Write it again"
                 ) from None

@@ -122,7 +122,7 @@ class PairReader:
     def _decode_bytes(self, data: bytes) -> Picture:
         image = opened_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
         if isinstance(image, Rejection):
-            return Picture(error=f"{image.reason}: {image.detail}")
+            return Picture(error=_why(image))
         with turn_of(image.width * image.height):
             try:
                 return Picture({side: decode_pixels(data, side) for side in self.sides})
@@ -275,6 +275,13 @@ class PairReader:
         found = [own if own and own.name == each else load_text_encoder(each) for each in names]
         self.hashes["text_vector"] = ",".join(encoder.weights_sha256 for encoder in found)
         return [encoder.to(self.device) for encoder in found]
+
+
+def _why(rejection: Rejection) -> str:
+    """Without the first bytes of what is no picture: a stranger's table may name any file, a key's too."""
+    if rejection.reason is Reason.IMAGE_NOT_AN_IMAGE:
+        return f"{rejection.reason}: does not begin as a picture does"
+    return f"{rejection.reason}: {rejection.detail}"
 
 
 def read_picture(path: Path) -> bytes:

@@ -130,6 +130,8 @@ def refuse_unless_ours(out: Path, mark: bytes, what: str, example: str) -> None:
         raise OutputExistsError(f"{out}: is a folder", f"Name a file: --out {example}")
     if not out.exists():
         return
+    if not out.is_file():  # a pipe would be waited for
+        raise OutputExistsError(f"{out}: is no ordinary file", f"Name another: --out {example}")
     with out.open("rb") as file:
         if mark not in file.read(_HEAD_BYTES):
             raise OutputExistsError(

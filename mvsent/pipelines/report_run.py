@@ -50,7 +50,7 @@ def _evaluation(run: RunFolder, *, quiet: bool) -> tuple[Document, dict[str, str
         figures = {name: svg_element(run.path / f"{name}.svg") for name in PICTURES}
         if [fold["fold"] for fold in document["folds"]] == run.finished_folds:
             return document, figures
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # it is made again
     made = evaluate(run.path, quiet=quiet)
     return made.document, {png.stem: svg_element(png.with_suffix(".svg")) for png in made.pictures}

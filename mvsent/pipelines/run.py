@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from mvsent import __version__
 from mvsent.config import Settings, TrainSettings, read_toml
 from mvsent.errors import OutputExistsError, RunError, UsageError
+from mvsent.pairs import Label
 from mvsent.shards.atomic import atomic_write
 
 CONFIG = "config.toml"
@@ -34,11 +35,11 @@ class Resolved(Settings):
     dataset_sha256: str
     split_sha256: str
     classes: list[int]  # the labels, in the order of the network's outputs
-    n_folds: int
+    n_folds: int = Field(ge=1, le=10_000)
     max_words: int
     backbone_sha256: str  # of its weights; empty where the model reads no picture
     words_sha256: str  # of the first fold's word vectors; empty where it reads no words through a vocabulary
-    word_size: int  # features of a word vector
+    word_size: int = Field(ge=0, le=100_000)  # features of a word vector
     max_tokens: int = 0  # of a text that a transformer reads; 0: none does
     threads: int
     pretrained_sha256: dict[str, str] = Field(default_factory=dict)  # of what else was pretrained
@@ -46,6 +47,14 @@ class Resolved(Settings):
     n_lexicon: int = 0
     n_anps: int = 0
     scene_channels: int = 0
+
+    @field_validator("classes")
+    @classmethod
+    def _are_labels_in_order(cls, classes: list[int]) -> list[int]:
+        """Another order would give every answer another name."""
+        if not classes or classes != sorted(set(classes)) or not set(classes) <= set(Label):
+            raise ValueError("classes are not labels in order")
+        return classes
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from mvsent.errors import UsageError
+
 
 class PartialFile:
     """A binary file under a temporary name, which `commit` gives its own name and `discard` removes.
 
     Every OSError names `path`: a full disk does not say by itself where it is full.
+
+    Raises: UsageError where `path` is a folder, a device or a pipe, which the new name would replace.
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: is there, and no ordinary file", "Choose another name")
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self.file = self._temporary.open("wb")
