@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick bench docs format clean
+.PHONY: help demo test quick test-docs bench docs format clean
 
 PYTHON ?=
 ARGS ?=
@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY := passive
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/demo-installed ## Set up, then build small datasets, train on them and evaluate, offline, in three minutes
 	$(BIN)/mvsent demo $(ARGS)
@@ -28,6 +28,9 @@ test: .venv/test-installed ## Set up, then run every check: style, types, import
 
 quick: .venv/test-installed ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)
+
+test-docs: .venv/test-installed ## Type every command of every page of the documentation, ten minutes
+	MVSENT_ALL_DOCS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/test_docs_commands.py $(ARGS)
 
 bench: .venv/bench-installed ## Measure the speed goals and print one table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -80,7 +80,9 @@ def fill(folder: Path, shell: dict[str, str]) -> None:
 
 
 def is_whole(picture: Path) -> bool:
-    """Whether the picture can be decoded: some of a drawn folder are damaged on purpose."""
+    """Whether the picture can be decoded and has a text: some of a drawn folder lack either on purpose."""
+    if not picture.with_suffix(".txt").exists():  # a drawn folder has gaps, too
+        return False
     facts = check_image(picture.read_bytes(), max_pixels=10**7, max_bytes=10**7)
     return not isinstance(facts, Rejection)
 
