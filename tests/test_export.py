@@ -435,7 +435,9 @@ def test_the_commands_of_the_guide_work_as_typed(
     make_dataset(draw_pairs(6), name="mvsa-single")
     monkeypatch.chdir(tmp_path)
     guide = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
-    typed = [line.split()[1:] for line in re.findall(r"^ *(mvsent (?:export|reconcile).*)$", guide, re.MULTILINE)]
+    typed = [
+        line.split()[1:] for line in re.findall(r"^ *(mvsent (?:export|reconcile).*)$", guide, re.MULTILINE)
+    ]
     assert len(typed) == len(FORMATS) + 2
     for arguments in typed:
         if arguments[0] == "reconcile-tasks":
