@@ -223,6 +223,8 @@ def completed(*words: str) -> tuple[list[str], bool]:
 def test_bash_is_given_a_script_that_completes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", AS_INSTALLED, "--show-completion", "bash"],
+        # or it would look for a shell among the processes above, and a test may have none
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
         capture_output=True,
         text=True,
         check=False,
