@@ -181,7 +181,7 @@ def explain(
     image: Annotated[Path | None, options.flag("--image", "One picture, with or without --text.")] = None,
     text: Annotated[str | None, options.flag("--text", "One text, with or without --image.")] = None,
     n: Annotated[int, typer.Option("-n", help="Pairs to show.")] = 6,
-    fold: Annotated[int | None, options.flag("--fold", "Whose network.", "the first finished one")] = None,
+    fold: options.OneFold = None,
     measured: Annotated[
         int, typer.Option("--measured", min=0, help="Rows by which the weights' faithfulness is measured.")
     ] = 100,

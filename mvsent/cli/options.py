@@ -54,6 +54,9 @@ ShardSize = Annotated[
     int | None, typer.Option("--shard-size", help="Rows in one shard. [default: 1000]", show_default=False)
 ]
 
+Fold = Annotated[int | None, flag("--fold", "Whose network.", "the mean of all finished folds")]
+OneFold = Annotated[int | None, flag("--fold", "Whose network.", "the first finished one")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]  # to ask a run on
 Folds = Annotated[str | None, flag("--folds", "Folds to train, as 0,2.", "all")]
 Epochs = Annotated[int | None, flag("--epochs", "Epochs at most.", "50")]
 Patience = Annotated[

@@ -20,10 +20,8 @@ def serve(
         str, typer.Option("--host", help="Address to answer on; others need a reason.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 is any free one.")] = 8000,
-    fold: Annotated[
-        int | None, options.flag("--fold", "Whose network.", "the mean of all finished folds")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")] = "auto",
+    fold: options.Fold = None,
+    device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Answer on a web page.

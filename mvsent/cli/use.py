@@ -9,8 +9,6 @@ from mvsent.cli import complete, options
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as mvsent train wrote it.", show_default=False)]
 OutFile = Annotated[Path | None, options.flag("--out", "File to write.", "the terminal, or a pipe")]
-Fold = Annotated[int | None, options.flag("--fold", "Whose network.", "the mean of all finished folds")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,14 +30,14 @@ def predict(
     image: Annotated[Path | None, options.flag("--image", "The picture of a single pair.")] = None,
     text: Annotated[str | None, options.flag("--text", "The text of a single pair.")] = None,
     out: OutFile = None,
-    fold: Fold = None,
+    fold: options.Fold = None,
     format: Annotated[
         str | None, options.flag("--format", "csv, jsonl or parquet.", "as the input; jsonl for a pipe")
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=4096, help="Pairs judged together.")
     ] = 64,
-    device: Device = "auto",
+    device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -96,7 +94,7 @@ def export_model(
         ),
     ],
     out: Annotated[Path | None, options.flag("--out", "File to write.", "exports/RUN-foldK.onnx")] = None,
-    fold: Annotated[int | None, options.flag("--fold", "Whose network.", "the first finished one")] = None,
+    fold: options.OneFold = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

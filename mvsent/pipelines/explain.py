@@ -26,7 +26,7 @@ from mvsent.pipelines.inputs import TWEET_TOKENS, targets
 from mvsent.pipelines.model import Model, clean, load
 from mvsent.pipelines.predictions import read_predictions
 from mvsent.pipelines.read_pairs import MAX_BYTES, MAX_PIXELS, ImageLike, read_picture
-from mvsent.pipelines.report import PAGE_MARK
+from mvsent.pipelines.report import PAGE_MARK, has_mark
 from mvsent.pipelines.run import PREDICTIONS, RunFolder
 from mvsent.pipelines.trial import own_dataset
 from mvsent.report import plots
@@ -48,7 +48,6 @@ _GIVEN = "given"
 _OURS = {PAGE, DOCUMENT} | {
     f"{kind.replace(' ', '-')}.{ending}" for kind in (*_KINDS, _GIVEN) for ending in ("png", "svg")
 }
-_HEAD_BYTES = 4096  # in which a page of ours names what made it
 _SHOWN_SIDE = 640  # pixels of a picture's longer side, as it is shown
 _BATCH = 32
 
@@ -159,20 +158,13 @@ def _free_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise OutputExistsError(f"{folder}: is a file", "Name a folder: --out FOLDER")
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if PAGE in names and not _is_our_page(folder / PAGE):
+    if PAGE in names and not has_mark(folder / PAGE, PAGE_MARK):
         raise OutputExistsError(f"{folder / PAGE}: is no page of mvsent's", "Choose another --out")
     if foreign := sorted(names - _OURS):
         raise OutputExistsError(
             f"{folder}: holds {foreign[0]}, which is no explanation's file", "Choose another --out"
         )
     return folder
-
-
-def _is_our_page(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return PAGE_MARK in file.read(_HEAD_BYTES)
 
 
 def _one_fold(run_path: Path, fold: int | None, device: str) -> Model:

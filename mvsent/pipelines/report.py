@@ -132,11 +132,16 @@ def refuse_unless_ours(out: Path, mark: bytes, what: str, example: str) -> None:
         return
     if not out.is_file():  # a pipe would be waited for
         raise OutputExistsError(f"{out}: is no ordinary file", f"Name another: --out {example}")
-    with out.open("rb") as file:
-        if mark not in file.read(_HEAD_BYTES):
-            raise OutputExistsError(
-                f"{out}: is no {what} of mvsent's", "Choose another --out, or --overwrite"
-            )
+    if not has_mark(out, mark):
+        raise OutputExistsError(f"{out}: is no {what} of mvsent's", "Choose another --out, or --overwrite")
+
+
+def has_mark(path: Path, mark: bytes) -> bool:
+    """Whether `path` is an ordinary file whose head holds `mark`."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return mark in file.read(_HEAD_BYTES)
 
 
 def _page(path: Path, is_dataset: bool, n_cards: int, seed: int, quiet: bool) -> tuple[bytes, dict[str, int]]:

@@ -35,7 +35,7 @@ class Resolved(Settings):
     dataset_sha256: str
     split_sha256: str
     classes: list[int]  # the labels, in the order of the network's outputs
-    n_folds: int = Field(ge=1, le=10_000)
+    n_folds: int = Field(ge=0, le=10_000)
     max_words: int
     backbone_sha256: str  # of its weights; empty where the model reads no picture
     words_sha256: str  # of the first fold's word vectors; empty where it reads no words through a vocabulary
