@@ -140,6 +140,12 @@ def test_floats_are_scaled_to_their_own_range():
     assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 128, 255]
 
 
+@pytest.mark.filterwarnings("error")
+def test_floats_that_are_no_numbers_are_black():
+    image = Image.fromarray(np.array([[np.nan, np.inf, -np.inf, 10.0]], dtype=np.float32))
+    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [0, 0, 0, 255]
+
+
 def test_a_palette_becomes_its_colours():
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])

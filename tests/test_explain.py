@@ -165,6 +165,8 @@ def test_steering_characters_are_shown_as_what_they_are() -> None:
     page = render_explanations("run", "lead", [pair(id="a\u202eb", words=["c\x1b[31m"])], {})
     assert "a\ufffdb" in page and "c\ufffd[31m" in page
     document = {
+        "model": "dmlanet",
+        "fold": 0,
         "pairs": [
             {"id": "a\x1b[31m", "kind": "given", "predicted": "x", "probabilities": {"x": 1.0}, "gold": ""}
         ],
@@ -312,10 +314,12 @@ def test_answers_about_other_rows_are_one_line(damage: str, run: Path, tmp_path:
     shutil.copytree(run, tmp_path / "run")
     path = tmp_path / "run" / "fold-0" / "predictions.parquet"
     table = pq.read_table(path)
+    said = "not those of the dataset"
     if damage == "no test rows":
+        said = "has no test rows"
         table = table.filter(pc.not_equal(table["role"], "test"))
     else:
         table = table.set_column(0, "id", pa.array([f"other:{i}" for i in range(len(table))]))
     pq.write_table(table, path)
-    with pytest.raises(RunError, match="not those of the dataset"):
+    with pytest.raises(RunError, match=said):
         explain_run(tmp_path / "run", n=2, measured=0)

@@ -19,6 +19,7 @@ from mvsent.models.encoders import BiGRUEncoder
 from mvsent.pipelines import export_model as exporting
 from mvsent.pipelines.export_model import TOLERANCE, Graph, UnpackedBiGRU, export_model
 from mvsent.pipelines.train import train
+from mvsent.shards.staging import lock_file, locked
 from tests.test_models import ALL_MODELS, fresh, pairs
 
 pytest.importorskip("onnxruntime")
@@ -135,6 +136,8 @@ def test_a_run_is_exported_with_what_another_program_has_to_know(run: Path, tmp_
     )
     with pytest.raises(OutputExistsError, match="is there already"):
         export_model(run, to, out)
+    with locked(lock_file(out)), pytest.raises(UsageError, match="another mvsent process"):
+        export_model(run, to, out, overwrite=True)
 
 
 def test_a_program_without_mvsent_gets_the_same_answers(run: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from mvsent.pipelines.predictions import read_predictions
 from mvsent.pipelines.run import RunFolder
 from mvsent.pipelines.train import train
 from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import lock_file, locked
 from tests.drawing import draw_pairs, draw_picture
 from tests.run_folder import write_run
 from tests.tiny_models import write_bert
@@ -328,6 +329,7 @@ BROKEN = {
     "line.jsonl": (b'{"text": "a"}\n{"text": \n', "line 2: not JSON"),
     "nan.jsonl": (b'{"text": "a", "n": NaN}\n', "NaN is no JSON"),
     "deep.jsonl": (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1: not JSON"),
+    "twice.jsonl": (b'{"text": "a", "label": 1, "given_label": 2}\n', "has both label and given_label"),
     "list.jsonl": (b'["text"]\n', "line 1: not a JSON object"),
     "none.jsonl": (b'{"txt": "a"}\n', "has neither image nor text"),
     "fake.parquet": (b"PAR1 no", "not a Parquet file"),
@@ -358,6 +360,23 @@ def test_a_row_with_a_key_of_its_own_needs_jsonl(run: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match="a row has 'shop', which the first row has not"):
         predict_table(run, tmp_path / "pairs.jsonl", out=tmp_path / "out.csv", fold=0, quiet=True)
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_answers_have_one_writer_who_finds_what_another_left(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = tmp_path / "pairs.csv", tmp_path / "out.csv"
+    table.write_text("text\ngood\n")
+    with locked(lock_file(out)), pytest.raises(UsageError, match="another mvsent process"):
+        predict_table(run, table, out=out, fold=0, quiet=True)
+
+    def finish_elsewhere(*_: object) -> None:
+        out.write_text("another's")
+
+    monkeypatch.setattr("mvsent.pipelines.predict._check_request", finish_elsewhere)
+    with pytest.raises(OutputExistsError, match="is there already"):
+        predict_table(run, table, out=out, fold=0, quiet=True)
+    assert out.read_text() == "another's" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_is_there_is_not_replaced_unasked(run: Path, tmp_path: Path) -> None:

@@ -528,11 +528,22 @@ def test_a_run_whose_dataset_is_gone_has_a_page_without_pictures_of_rows(tmp_pat
 
 
 @pytest.mark.usefixtures("few_resamples")
-def test_an_evaluation_of_fewer_folds_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "edited",
+    [
+        lambda document: {**document, "folds": document["folds"][:1]},
+        lambda document: {"folds": [{"fold": 0}, {"fold": 1}]},
+        lambda document: {**document, "metrics": None},
+        lambda document: {**document, "metrics": {}},
+        lambda document: {**document, "options": 7},
+        lambda document: [document],
+    ],
+)
+def test_an_evaluation_of_fewer_folds_or_edited_is_made_again(edited: Any, tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs" / "a-run", n_folds=2)
     page_of(run, tmp_path / "r.html")
     document = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps({**document, "folds": document["folds"][:1]}))
+    (run / "metrics.json").write_text(json.dumps(edited(document)))
     page_of(run, tmp_path / "r.html")
     assert json.loads((run / "metrics.json").read_text()) == document
 

@@ -1,7 +1,7 @@
 """Commands of the use stage: what a trained run says of new pairs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -50,7 +50,6 @@ def predict(
 
     Example: mvsent predict runs/dmlanet-mvsa-single-paper-5x-s0 pairs.csv --out answers.csv
     """
-    import io
     import json
 
     from mvsent.errors import UsageError
@@ -66,8 +65,7 @@ def predict(
         raise UsageError("--json: the answers themselves go to stdout", "Give --out, or --format jsonl")
     result = predict_table(
         run,
-        # Not sys.stdin: a thread that waits in it would make Python abort when it ends.
-        io.BufferedReader(io.FileIO(0, closefd=False)) if source == "-" else Path(source),
+        _stdin() if source == "-" else Path(source),
         out=out,
         kind=format or "",
         fold=fold,
@@ -81,6 +79,18 @@ def predict(
     elif result.failed and not quiet:
         typer.echo(result.words(), err=True)
     return 3 if result.failed else 0
+
+
+def _stdin() -> BinaryIO:
+    """Not sys.stdin: a thread that waits in it would make Python abort when it ends."""
+    import io
+
+    from mvsent.errors import InputError
+
+    try:
+        return io.BufferedReader(io.FileIO(0, closefd=False))
+    except OSError:
+        raise InputError("stdin is closed", "Pipe rows into it, or name a file instead of -") from None
 
 
 def export_model(

@@ -159,7 +159,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A picture of 16 or 32 bit numbers or floats as mode L: 0..65535, or 0..the largest float, to 0..255."""
-    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
     full = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
     return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
 

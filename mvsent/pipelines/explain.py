@@ -201,9 +201,9 @@ def _judged(
         return _answered(model, Dataset.open(dataset), seed)
     opened = own_dataset(model.run)
     path = model.run.fold(model.folds[0]) / PREDICTIONS
-    answers = read_predictions(path, model.run.resolved.classes).get("test")
+    answers = read_predictions(path, model.run.resolved.classes)["test"]
     row_of = {name: i for i, name in enumerate(opened.ids)}
-    if answers is None or not set(answers.ids) <= row_of.keys():
+    if not set(answers.ids) <= row_of.keys():
         raise RunError(f"{path}: its test rows are not those of the dataset", "Restore it, or train again")
     return opened, np.array([row_of[name] for name in answers.ids]), answers.y_true, answers.y_prob
 

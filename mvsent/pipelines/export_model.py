@@ -20,13 +20,14 @@ from safetensors.torch import save as save_state
 from torch import Tensor, nn
 
 from mvsent import __version__
-from mvsent.errors import MvsentError, OutputExistsError, UsageError, did_you_mean
+from mvsent.errors import MvsentError, UsageError, did_you_mean
 from mvsent.learn.batches import Examples
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import BiGRUEncoder
 from mvsent.models.memory import Memory
 from mvsent.pipelines.model import Model, load
 from mvsent.shards.atomic import atomic_write
+from mvsent.shards.staging import claimed
 
 SUFFIX = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 TOLERANCE = 1e-4
@@ -92,12 +93,16 @@ def export_model(
     path = out or Path("exports", f"{model.run.path.resolve().name}-fold{fold}{SUFFIX[to]}")
     if path.suffix in (".json", ".txt"):
         raise UsageError(f"--out {path}: the files beside it end so", f"Name one that ends in {SUFFIX[to]}")
-    beside = path.with_suffix(".json"), path.with_suffix(".vocabulary.txt")
-    for each in (path, *beside):
-        if each.exists() and not overwrite:
-            raise OutputExistsError(
-                f"{each}: is there already", "Replace it with --overwrite, or name another --out"
-            )
+    with claimed(path, *_beside(path), overwrite=overwrite):
+        return _write(model, fold, to, path)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The description and the vocabulary of an exported model."""
+    return path.with_suffix(".json"), path.with_suffix(".vocabulary.txt")
+
+
+def _write(model: Model, fold: int, to: str, path: Path) -> ExportedModel:
     graph = Graph.of(model, fold)
     data, again = _FORMS[to](graph)
     difference = max(float(np.abs(again(batch) - graph.run(batch)).max()) for batch in graph.trials)
@@ -107,15 +112,15 @@ def export_model(
             "Export its weights: --to safetensors",
         )
     n_pairs = sum(len(batch_size_of(batch)) for batch in graph.trials)
-    done = ExportedModel(path, beside[0], to, fold, difference, n_pairs)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    about, vocabulary = _beside(path)
+    done = ExportedModel(path, about, to, fold, difference, n_pairs)
     with atomic_write(path) as file:
         file.write(data)
     if graph.words:
-        with atomic_write(beside[1]) as file:
+        with atomic_write(vocabulary) as file:
             file.write(("\n".join(model.vocabulary(fold).words) + "\n").encode())
-    with atomic_write(beside[0]) as file:
-        file.write(json.dumps(description(model, graph, done, beside[1].name), indent=2).encode())
+    with atomic_write(about) as file:
+        file.write(json.dumps(description(model, graph, done, vocabulary.name), indent=2).encode())
     return done
 
 

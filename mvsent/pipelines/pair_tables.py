@@ -176,6 +176,8 @@ def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRo
             _broken(name, number, "not a JSON object")
         if not found.keys() & {IMAGE, TEXT}:
             _broken(name, number, "has neither image nor text")
+        if twice := next((key for key in found if kept_name(key) != key and kept_name(key) in found), None):
+            _broken(name, number, f"has both {twice} and {kept_name(twice)}", "Rename one of them")
         yield _row(found, folder)
 
 

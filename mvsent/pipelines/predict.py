@@ -13,13 +13,14 @@ from typing import IO, Any, BinaryIO
 
 from tqdm import tqdm
 
-from mvsent.errors import InputError, OutputExistsError, UsageError, did_you_mean
+from mvsent.errors import InputError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.answer_tables import answer_writer, records
 from mvsent.pipelines.model import BATCH_SIZE, Answers, Model, clean, load
 from mvsent.pipelines.pair_tables import CSV, JSONL, KINDS, PARQUET, SUFFIXES, PairRow, PairTable, open_table
 from mvsent.pipelines.read_pairs import Picture
 from mvsent.shards.atomic import atomic_write
+from mvsent.shards.staging import claimed
 
 Judged = tuple[list[PairRow], Answers]
 
@@ -40,9 +41,9 @@ class PredictResult:
 
     def words(self) -> str:
         """The result in a line."""
-        counts = ", ".join(f"{n} {name}" for name, n in self.labels.items())
-        failed = f"; {self.failed} with an error" if self.failed else ""
-        return f"{self.rows} rows: {counts}{failed}" + (f" → {self.out}" if self.out else "")
+        counts = [f"{n} {name}" for name, n in self.labels.items()]
+        counts += [f"{self.failed} with an error"] * bool(self.failed)
+        return f"{self.rows} rows: {', '.join(counts)}" + (f" → {self.out}" if self.out else "")
 
 
 def predict_pair(
@@ -53,7 +54,9 @@ def predict_pair(
     Raises: InputError where the picture cannot be read; UsageError where there is nothing to judge.
     """
     if image is None and not clean(text):
-        raise UsageError("there is neither a picture nor a text", "Give --image, --text, or both")
+        raise UsageError(
+            "there is neither a picture nor a text", "Give --image, --text, or an INPUT: a table, a folder, -"
+        )
     answers = load(run, fold, device).predict([image], [text])
     if answers.errors[0]:
         raise InputError(f"--image {image}: {answers.errors[0]}", "Give another picture, or --text alone")
@@ -91,13 +94,13 @@ def predict_table(
     Raises: UsageError, OutputExistsError, RunError, WeightsError before a row is read; InputError where the
         input breaks off.
     """
-    _check_request(source, out, kind, batch_size, overwrite=overwrite)
+    _check_request(source, out, kind, batch_size)
     # A pipe's reader waits for an answer to what it sent: a batch there is what has come so far.
     is_pipe = not isinstance(source, Path)
     table = open_table(source, kind or JSONL)
     written = output_kind(table, out, kind)
-    model = load(run, fold, device)
-    with _opened(out, stdout) as file:
+    with _opened(out, stdout, overwrite=overwrite) as file:
+        model = load(run, fold, device)
         judged = judge(model, table, batch_size, eager=is_pipe)
         return write_answers(judged, table, written, file, out, quiet=quiet)
 
@@ -228,9 +231,7 @@ def output_kind(table: PairTable, out: Path | None, kind: str) -> str:
     return named or kind or table.kind
 
 
-def _check_request(
-    source: Path | BinaryIO, out: Path | None, kind: str, batch_size: int, *, overwrite: bool
-) -> None:
+def _check_request(source: Path | BinaryIO, out: Path | None, kind: str, batch_size: int) -> None:
     if kind and kind not in KINDS:
         choice = f"Choose from {', '.join(KINDS)}"
         raise UsageError(f"--format: unknown {kind!r}", did_you_mean(kind, KINDS) + choice)
@@ -242,17 +243,12 @@ def _check_request(
         raise UsageError(f"--out {out}: is the input itself", "Choose another name")
     if out.is_dir():
         raise UsageError(f"--out {out}: is a folder", "Name a file in it")
-    if not overwrite:
-        raise OutputExistsError(
-            f"{out}: is there already", "Replace it with --overwrite, or name another --out"
-        )
 
 
 @contextmanager
-def _opened(out: Path | None, stdout: IO[bytes] | None) -> Iterator[IO[bytes]]:
+def _opened(out: Path | None, stdout: IO[bytes] | None, *, overwrite: bool) -> Iterator[IO[bytes]]:
     if out is None:
         yield stdout if stdout is not None else sys.stdout.buffer
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out) as file:
+    with claimed(out, overwrite=overwrite), atomic_write(out) as file:
         yield file

@@ -33,9 +33,9 @@ class Predictions:
 
 
 def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
-    """The predictions in a `predictions.parquet`, by role.
+    """The predictions in a `predictions.parquet`, by role; there are some of the role `test`.
 
-    Raises: RunError naming the file when it is not one, or when a row is impossible.
+    Raises: RunError naming the file when it is not one, has no test rows, or a row is impossible.
     """
     try:
         table = pq.read_table(path)
@@ -52,6 +52,8 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
         role: _predictions(table.filter(pc.equal(table["role"], role)))
         for role in table["role"].unique().to_pylist()
     }
+    if "test" not in by_role:
+        raise _bad(path, "has no test rows")
     for predictions in by_role.values():
         _check(path, predictions, classes)
     return by_role

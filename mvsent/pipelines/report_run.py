@@ -36,24 +36,27 @@ def run_report(path: Path, n_cards: int, *, quiet: bool) -> tuple[str, dict[str,
     A run that was not evaluated since its last fold is evaluated first. Raises: RunError.
     """
     run = RunFolder.open(path)
-    document, figures = _evaluation(run, quiet=quiet)
     mistakes = confident_mistakes(run)
     gallery = _error_gallery(run, mistakes, n_cards, quiet)
     counts = {"errors": len(mistakes), "shown": len(gallery.cards)}
-    return render_run(document, figures, gallery), counts
+    page = _of_saved_evaluation(run, gallery)
+    if page is None:
+        made = evaluate(run.path, quiet=quiet)
+        figures = {png.stem: svg_element(png.with_suffix(".svg")) for png in made.pictures}
+        page = render_run(made.document, figures, gallery)
+    return page, counts
 
 
-def _evaluation(run: RunFolder, *, quiet: bool) -> tuple[Document, dict[str, str]]:
-    """What `mvsent eval` left in the run's folder; made now unless it is whole and of all finished folds."""
+def _of_saved_evaluation(run: RunFolder, gallery: Gallery) -> str | None:
+    """The page of what `mvsent eval` left in the run's folder; None unless that is of all finished folds."""
     try:
         document = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
         figures = {name: svg_element(run.path / f"{name}.svg") for name in PICTURES}
-        if [fold["fold"] for fold in document["folds"]] == run.finished_folds:
-            return document, figures
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # it is made again
-    made = evaluate(run.path, quiet=quiet)
-    return made.document, {png.stem: svg_element(png.with_suffix(".svg")) for png in made.pictures}
+        if [fold["fold"] for fold in document["folds"]] != run.finished_folds:
+            return None
+        return render_run(document, figures, gallery)
+    except Exception:  # there is none, or somebody edited it: it is made again, whatever it lacks
+        return None
 
 
 def confident_mistakes(run: RunFolder) -> list[Mistake]:

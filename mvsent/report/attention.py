@@ -76,15 +76,18 @@ def spread(weights: Floats) -> Floats:
 
 
 def shade(weights: Floats) -> list[int]:
-    """The step, 0 to `SHADES`, of each word's background: in proportion to the largest weight.
+    """The step, 0 to `SHADES`, of each word's background: in proportion to its weight.
 
-    >>> shade(np.array([0.1, 0.2, 0.0]))
-    [4, 9, 0]
+    The darkest is that of the largest weight, or of twice the mean where no weight is as large: words that
+    weigh the same are all half dark.
+
+    >>> shade(np.array([0.1, 0.2, 0.0])), shade(np.array([0.5, 0.5]))
+    ([4, 9, 0], [4, 4])
     """
-    largest = float(weights.max(initial=0))
-    if largest <= 0:
+    if not weights.any():
         return [0] * len(weights)
-    return [int(step) for step in np.round(SHADES * weights / largest)]
+    darkest = max(float(weights.max()), 2 * float(weights.mean()))
+    return [int(step) for step in np.round(SHADES * weights / darkest)]
 
 
 def paper_figure(pairs: Sequence[Explained]) -> Figure:

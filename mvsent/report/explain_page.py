@@ -60,7 +60,7 @@ def _pair(pair: Explained) -> dict[str, Any]:
         "pictures": pictures(pair),
         "texts": [
             (
-                f"{name}: the stronger the colour, the more weight",
+                f"{name}: the darker, the more weight; all half dark: evenly spread",
                 list(zip(words, shade(weights), strict=False)),
             )
             for name, weights in pair.shades.items()
@@ -99,7 +99,8 @@ def render_terminal(document: Mapping[str, Any]) -> str:
         ]
         for pair in document["pairs"]
     ]
-    parts = [aligned(("pair", "shown as", "predicted", "with", "labelled"), rows)]
+    whose = f"{document['model']}, fold {document['fold']}"
+    parts = [whose, aligned(("pair", "shown as", "predicted", "with", "labelled"), rows)]
     if orders := document["faithfulness"].get("orders"):
         found = [[name, f"{o['deletion']:.3f}", f"{o['insertion']:.3f}"] for name, o in orders.items()]
         title = f"Probability of the predicted class over {document['faithfulness']['rows']} rows, mean"

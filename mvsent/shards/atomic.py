@@ -12,7 +12,7 @@ from mvsent.errors import UsageError
 class PartialFile:
     """A binary file under a temporary name, which `commit` gives its own name and `discard` removes.
 
-    Every OSError names `path`: a full disk does not say by itself where it is full.
+    Every OSError names `path`: not the temporary name, and a full disk does not say by itself where it is.
 
     Raises: UsageError where `path` is a folder, a device or a pipe, which the new name would replace.
     """
@@ -22,7 +22,8 @@ class PartialFile:
             raise UsageError(f"{path}: is there, and no ordinary file", "Choose another name")
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self.file = self._temporary.open("wb")
+        with self.naming_path():
+            self.file = self._temporary.open("wb")
 
     def commit(self) -> None:
         """The content is on the disk, under `path`."""
@@ -40,11 +41,12 @@ class PartialFile:
 
     @contextmanager
     def naming_path(self) -> Iterator[None]:
-        """An OSError without a file name in the block gets `path` as its file name."""
+        """An OSError in the block that names no file, or the temporary one, names `path`."""
         try:
             yield
         except OSError as error:
-            error.filename = error.filename or str(self.path)
+            if error.filename in (None, str(self._temporary)):
+                error.filename = str(self.path)
             raise
 
 

@@ -75,6 +75,21 @@ def _acquire(path: Path) -> int:
 
 
 @contextmanager
+def claimed(*files: Path, overwrite: bool) -> Iterator[None]:
+    """Within the block no other process of mvsent writes these files, and none is there unless `overwrite`.
+
+    Raises: OutputExistsError where one is; UsageError when another process holds the first.
+    """
+    with locked(lock_file(files[0])):
+        for path in files:
+            if path.exists() and not overwrite:
+                raise OutputExistsError(
+                    f"{path}: is there already", "Replace it with --overwrite, or name another --out"
+                )
+        yield
+
+
+@contextmanager
 def staged(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> Iterator[Path]:
     """A sibling folder to fill, which becomes `out` when the block succeeds and vanishes when it fails.
 

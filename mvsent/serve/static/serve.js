@@ -25,14 +25,16 @@
   }
 
   function shaded(name, words, weights) {
-    const most = Math.max(...weights);
+    // As on the page of `mvsent explain`: words that weigh the same are all half dark.
+    const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
+    const darkest = Math.max(...weights, 2 * mean);
     const spans = words.flatMap((word, i) => {
-      const step = most > 0 ? Math.floor((SHADES * (weights[i] ?? 0)) / most) : 0;
+      const step = darkest > 0 ? Math.round((SHADES * (weights[i] ?? 0)) / darkest) : 0;
       return [element("span", { class: `shade-${step}` }, word), " "];
     });
     return element("figure", {},
       element("p", { class: "shaded", dir: "auto" }, ...spans),
-      element("figcaption", {}, `${name}: the darker, the more weight`));
+      element("figcaption", {}, `${name}: the darker, the more weight; all half dark: evenly spread`));
   }
 
   function show(found) {
