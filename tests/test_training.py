@@ -8,7 +8,7 @@ import torch
 
 from mvsent.config import TrainSettings
 from mvsent.errors import NonFiniteLossError, RunError
-from mvsent.learn.batches import Examples, Text, batches, epoch_order
+from mvsent.learn.batches import Examples, Text, cut
 from mvsent.learn.checkpoint import EpochRecord
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import Fold, Trainer, best_epoch
@@ -115,10 +115,10 @@ def test_a_batch_is_as_long_as_its_longest_text() -> None:
 
 def test_every_row_is_seen_once_in_an_order_of_its_own_each_epoch() -> None:
     rows = np.arange(100, 140)
-    first, second = (epoch_order(rows, seed=0, fold=0, epoch=e) for e in (0, 1))
+    first, second = (made_up(1).order(rows, seed=0, fold=0, epoch=e) for e in (0, 1))
     assert sorted(first) == sorted(second) == rows.tolist()
     assert (first != second).any()
-    seen = [batch.target for batch in batches(made_up(200), rows, 16)]
+    seen = [batch.target for batch in made_up(200).batches(cut(rows, 16))]
     assert [len(part) for part in seen] == [16, 16, 8]
 
 
@@ -141,7 +141,8 @@ def test_fine_tuning_trains_only_the_chosen_parameters_and_keeps_the_batch_norms
     running = trainer(made_up())
     pixels = np.random.default_rng(3).integers(0, 256, (60, 3, 2, 2), dtype=np.uint8)
     network = ThroughEncoders(running.network, list(backbone.last.parameters()), backbone=backbone)
-    examples = Examples(target=running.examples.target, words=running.examples.words, pixels=pixels)
+    rows = made_up()
+    examples = Examples(target=rows.target, words=rows.words, pixels=pixels)
     tuned = Trainer(network, examples, running.settings, CPU)
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
     tuned._train_epoch(FOLD, 0)

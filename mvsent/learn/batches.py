@@ -1,8 +1,8 @@
 """Rows of a dataset to batches: which rows, in which order, as which tensors."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,23 @@ from mvsent.models.batch import Batch
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
+
+
+class Source(Protocol):
+    """Rows that a network is trained on and asked about, wherever they lie.
+
+    Attributes:
+        target: `[N]` int64, index into the run's classes.
+    """
+
+    @property
+    def target(self) -> npt.NDArray[np.int64]: ...
+
+    def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
+        """`rows` as an epoch takes them, by the arguments alone: a resumed run repeats it."""
+
+    def batches(self, steps: Sequence[Rows], *, pin: bool = False) -> Iterator[Batch]:
+        """The batch of each step's rows, in the order given."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,16 @@ class Examples:
         none = np.zeros(len(self.target), np.bool_)
         return replace(self, has_image=none) if modality == "image" else replace(self, has_text=none)
 
+    def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
+        """`rows` shuffled; see `Source`."""
+        return np.random.default_rng([seed, fold, epoch]).permutation(rows)
+
+    def batches(self, steps: Sequence[Rows], *, pin: bool = False) -> Iterator[Batch]:
+        """The batch of each step's rows; see `Source`."""
+        for rows in steps:
+            batch = self.batch(rows)
+            yield batch.map(torch.Tensor.pin_memory) if pin else batch
+
     def batch(self, rows: Rows) -> Batch:
         """The batch of `rows`, its words as many as its longest text has."""
         found: dict[str, Tensor | None] = {"target": torch.from_numpy(self.target[rows])}
@@ -162,16 +189,9 @@ def _zeroed(batch: Batch, names: Iterable[str], rows: Tensor) -> Batch:
     )
 
 
-def epoch_order(rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
-    """`rows` shuffled; the order depends on seed, fold and epoch alone, so that a resumed run repeats it."""
-    return np.random.default_rng([seed, fold, epoch]).permutation(rows)
-
-
-def batches(examples: Examples, rows: Rows, batch_size: int, *, pin: bool = False) -> Iterator[Batch]:
-    """The batches of `rows` in the order given; the last one may be smaller."""
-    for start in range(0, len(rows), batch_size):
-        batch = examples.batch(rows[start : start + batch_size])
-        yield batch.map(torch.Tensor.pin_memory) if pin else batch
+def cut(rows: Rows, batch_size: int) -> list[Rows]:
+    """The rows of each step; the last one may have fewer."""
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
 def gather(stored: npt.NDArray[Any], rows: Rows) -> Tensor:

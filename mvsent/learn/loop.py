@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mvsent.config import TrainSettings
 from mvsent.errors import NonFiniteLossError, RunError
-from mvsent.learn.batches import Examples, Rows, batches, epoch_order
+from mvsent.learn.batches import Rows, Source, cut
 from mvsent.learn.checkpoint import Checkpoint, EpochRecord, random_state, restore_random_state
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models.batch import Batch, Batches, Output, Settled, Solved
@@ -45,7 +45,7 @@ class Trainer:
     """
 
     network: nn.Module
-    examples: Examples
+    source: Source
     settings: TrainSettings
     device: torch.device
     class_weights: Tensor | None = None
@@ -118,7 +118,7 @@ class Trainer:
     def _batches_of(self, rows: Rows) -> Batches:
         """The batches of `rows` on the device, as often as they are asked for."""
         return lambda: (
-            batch.to(self.device) for batch in batches(self.examples, rows, self.settings.batch_size)
+            batch.to(self.device) for batch in self.source.batches(cut(rows, self.settings.batch_size))
         )
 
     def predict_proba(self, rows: Rows) -> Probabilities:
@@ -126,7 +126,7 @@ class Trainer:
         self.network.eval()
         parts = []
         with torch.inference_mode():
-            for batch in batches(self.examples, rows, self.settings.batch_size):
+            for batch in self.source.batches(cut(rows, self.settings.batch_size)):
                 logits = self._forward(batch.to(self.device)).logits.float()
                 parts.append(torch.softmax(logits, dim=1).cpu().numpy())
         return np.concatenate(parts)
@@ -136,7 +136,7 @@ class Trainer:
         self.network.eval()
         alive: Tensor | None = None
         with torch.inference_mode():
-            for batch in batches(self.examples, rows, self.settings.batch_size):
+            for batch in self.source.batches(cut(rows, self.settings.batch_size)):
                 gates = self._forward(batch.to(self.device)).attention.get("channel")
                 if gates is None:
                     return None
@@ -146,10 +146,11 @@ class Trainer:
 
     def _train_epoch(self, fold: Fold, epoch: int) -> tuple[float, float]:
         self.network.train()
-        order = epoch_order(fold.train, seed=self.settings.seed, fold=fold.number, epoch=epoch)
+        order = self.source.order(fold.train, seed=self.settings.seed, fold=fold.number, epoch=epoch)
         total, correct = 0.0, 0
+        steps = cut(order, self.settings.batch_size)
         pin = self.device.type == "cuda"
-        for step, host in enumerate(batches(self.examples, order, self.settings.batch_size, pin=pin)):
+        for step, host in enumerate(self.source.batches(steps, pin=pin)):
             batch = host.to(self.device)
             assert batch.target is not None
             output = self._forward(batch)
@@ -173,7 +174,7 @@ class Trainer:
     def _quality(self, rows: Rows) -> tuple[float, float]:
         """Loss and accuracy of `rows`."""
         probabilities = torch.from_numpy(self.predict_proba(rows))
-        target = torch.from_numpy(self.examples.target[rows])
+        target = torch.from_numpy(self.source.target[rows])
         loss = nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), target)
         return float(loss), float((probabilities.argmax(dim=1) == target).float().mean())
 

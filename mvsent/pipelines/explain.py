@@ -295,7 +295,7 @@ def _explained(
     model: Model, pick: Pick, batch: Batch, output: Output, maps: dict[str, Tensor], i: int
 ) -> Explained:
     words = words_as_read(model, pick.text)
-    picture = shown_picture(pick.image)
+    picture = shown_picture(pick.image, model.reader.max_pixels)
     shades = {}
     if "words" in output.attention and pick.text.strip():
         shades["semantic attention"] = output.attention["words"][i, : len(words)].float().cpu().numpy()
@@ -324,7 +324,7 @@ def words_as_read(model: Model, text: str) -> list[str]:
     return tokenize(text)[: resolved.max_words] if resolved.max_words else text.split()
 
 
-def shown_picture(image: ImageLike | None) -> Image.Image | None:
+def shown_picture(image: ImageLike | None, max_pixels: int = MAX_PIXELS) -> Image.Image | None:
     """The picture in RGB, no larger than a page needs. Raises: InputError for one that cannot be read."""
     if image is None:
         return None
@@ -332,7 +332,7 @@ def shown_picture(image: ImageLike | None) -> Image.Image | None:
         opened = image
     else:
         data = image if isinstance(image, bytes) else read_picture(Path(image))
-        found = opened_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
+        found = opened_image(data, max_pixels=max_pixels, max_bytes=MAX_BYTES)
         if isinstance(found, Rejection):
             raise _bad_picture(image, f"{found.reason}: {found.detail}")
         opened = found

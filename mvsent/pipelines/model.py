@@ -14,14 +14,14 @@ from torch import nn
 from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, RunError, UsageError
 from mvsent.features.vocabulary import Vocabulary
-from mvsent.learn.batches import Examples, Rows, batches
+from mvsent.learn.batches import Examples, Rows, cut
 from mvsent.models.batch import Batch, Output
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines import inputs
 from mvsent.pipelines.inputs import Inputs
 from mvsent.pipelines.network import load_network
 from mvsent.pipelines.predictor import check_inputs
-from mvsent.pipelines.read_pairs import NO_PICTURE, ImageLike, PairReader, Picture
+from mvsent.pipelines.read_pairs import MAX_PIXELS, NO_PICTURE, ImageLike, PairReader, Picture
 from mvsent.pipelines.run import RunFolder
 
 BATCH_SIZE = 64
@@ -64,15 +64,17 @@ class Model:
         run: where it comes from.
         device: where it computes.
         folds: whose probabilities are averaged.
+        max_pixels: of a picture; a larger one is an error of its row.
     """
 
     run: RunFolder
     device: torch.device
     folds: list[int]
+    max_pixels: int = MAX_PIXELS
     reader: PairReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = PairReader(self.run, self.device)
+        self.reader = PairReader(self.run, self.device, self.max_pixels)
         blank = self.reader.inputs([NO_PICTURE], [""])
         check_inputs(self.run, blank)
         self._loaded: dict[int, tuple[nn.Module, Vocabulary]] = {}
@@ -168,7 +170,7 @@ class Model:
     def batches(self, examples: Examples, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
         """The examples on the model's device, in order."""
         rows = np.arange(len(examples.target))
-        return (batch.to(self.device) for batch in batches(examples, rows, batch_size))
+        return (batch.to(self.device) for batch in examples.batches(cut(rows, batch_size)))
 
     @torch.inference_mode()
     def _probabilities(self, found: Inputs, fold: int) -> npt.NDArray[np.float32]:
@@ -185,12 +187,19 @@ class Model:
         return self._loaded[chosen]
 
 
-def load(path: str | os.PathLike[str], fold: int | None = None, device: str = "auto") -> Model:
+def load(
+    path: str | os.PathLike[str],
+    fold: int | None = None,
+    device: str = "auto",
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Model:
     """The model of the run folder at `path`, ready to answer.
 
     Args:
         fold: whose network; None: those of all finished folds, whose probabilities are averaged.
         device: cpu, cuda, cuda:N, or auto.
+        max_pixels: of a picture; a larger one is an error of its row.
 
     Raises:
         RunError: no run, no finished fold, or something pretrained is not what it was in training.
@@ -207,7 +216,7 @@ def load(path: str | os.PathLike[str], fold: int | None = None, device: str = "a
             f"--fold: fold {fold} of {run.path} is not finished",
             f"Finished are: {', '.join(map(str, finished))}",
         )
-    return Model(run, inputs.compute_device(device), finished if fold is None else [fold])
+    return Model(run, inputs.compute_device(device), finished if fold is None else [fold], max_pixels)
 
 
 def paired(

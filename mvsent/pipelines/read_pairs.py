@@ -69,10 +69,14 @@ class PairReader:
 
     Captions and links are not known of a pair that comes alone: there are none, which the log says once where
     the run was trained with them.
+
+    Attributes:
+        max_pixels: of a picture; a larger one is refused before anything of it is decoded.
     """
 
     run: RunFolder
     device: torch.device
+    max_pixels: int = MAX_PIXELS
     hashes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,7 +124,7 @@ class PairReader:
             return Picture(error=f"{Reason.IMAGE_CORRUPT}: {type(error).__name__}: {error}")
 
     def _decode_bytes(self, data: bytes) -> Picture:
-        image = opened_image(data, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES)
+        image = opened_image(data, max_pixels=self.max_pixels, max_bytes=MAX_BYTES)
         if isinstance(image, Rejection):
             return Picture(error=_why(image))
         with turn_of(image.width * image.height):
