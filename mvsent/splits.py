@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import Label
+from mvsent.storage import readable
 
 log = logging.getLogger("mvsent")
 
@@ -269,7 +270,8 @@ def _read_table(path: Path) -> pa.Table:
     """The file as columns id, role and perhaps fold, all strings except in Parquet."""
     next_step = "Give a .parquet, .csv or .tsv file with the columns id, role and, if needed, fold"
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else _read_text(path)
+        with readable(path) as source:
+            table = pq.read_table(source) if path.suffix == ".parquet" else _read_text(source, path.suffix)
     except FileNotFoundError:
         raise SplitError(f"{path}: no such split file", next_step) from None
     except (OSError, pa.ArrowException) as error:
@@ -285,10 +287,10 @@ def _read_table(path: Path) -> pa.Table:
     return table
 
 
-def _read_text(path: Path) -> pa.Table:
-    delimiter = "," if path.suffix == ".csv" else "\t"
+def _read_text(source: Any, suffix: str) -> pa.Table:
+    delimiter = "," if suffix == ".csv" else "\t"
     table = csv.read_csv(
-        path,
+        source,
         parse_options=csv.ParseOptions(delimiter=delimiter),
         convert_options=csv.ConvertOptions(column_types=dict.fromkeys(("id", "role", "fold"), pa.string())),
     )

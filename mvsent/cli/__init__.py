@@ -11,8 +11,9 @@ from typing import Annotated, cast
 import typer
 
 from mvsent import __version__
-from mvsent.cli import build, label, learn, look, serve, settings, share, use
+from mvsent.cli import build, label, learn, look, options, serve, settings, share, use
 from mvsent.errors import MvsentError, printable
+from mvsent.storage import problem as remote_problem
 
 app = typer.Typer(
     name="mvsent",
@@ -51,6 +52,9 @@ CONTINUING = {"build-flickr", "build-getty", "refresh", "benchmark"}
 
 for stage in (settings, build, label, learn, look, share, use, serve):
     stage.register(app)
+for registered in app.registered_commands:
+    assert registered.callback is not None
+    registered.callback = options.at_their_places(registered.callback)
 
 
 class PrintableFormatter(logging.Formatter):
@@ -110,10 +114,16 @@ def exit_code(run: Callable[[], object], command: str = "") -> int:
         result = BROKEN_PIPE  # Typer caught it
     except OSError as error:
         if error.filename is None and error.errno not in UNWRITABLE:
-            raise
+            if (known := remote_problem(error)) is None or "upath" not in sys.modules:
+                raise
+            return _fail(str(known), known.exit_code)
         return _fail(
             f"{error.filename or 'output'}: {error.strerror}. Mend that and run the same command again", 1
         )
+    except Exception as error:
+        if (known := remote_problem(error)) is None:
+            raise
+        return _fail(str(known), known.exit_code)
     if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
         again = "continues" if command in CONTINUING else "begins anew"
         return _fail(f"interrupted. The same command {again}", INTERRUPTED)

@@ -1,11 +1,14 @@
 """The long options that mean the same in every command."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mvsent.cli.complete import Complete
+from mvsent.storage import located
 
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
@@ -24,7 +27,23 @@ def _folder(text: str) -> Path:
     """The path. An empty one, as of a shell variable that is not set, would be the current folder."""
     if not text.strip():
         raise typer.BadParameter("is empty: name a folder")
-    return Path(text)
+    return located(text)
+
+
+def at_their_places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, whose paths may also be addresses: s3://…, gs://…, file://…"""
+
+    @wraps(command)
+    def called(**given: Any) -> Any:
+        return command(**{name: _placed(value) for name, value in given.items()})
+
+    return called
+
+
+def _placed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_placed(each) for each in value]
+    return located(value) if isinstance(value, Path) else value
 
 
 Out = Annotated[

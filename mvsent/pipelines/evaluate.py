@@ -25,6 +25,7 @@ from mvsent.report import plots
 from mvsent.report.page import render_page
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
+from mvsent.storage import make_folder
 
 log = logging.getLogger("mvsent")
 
@@ -178,7 +179,7 @@ def draw(trial: Trial, document: Document, pictures: Sequence[str] | None) -> di
 
 def write(folder: Path, document: Document, figures: dict[str, Figure]) -> Evaluation:
     """Pictures, page and, vouching for them, `metrics.json` are in `folder`."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     saved = {name: plots.save_figure(figure, folder, name) for name, figure in figures.items()}
     page = render_page(document, {name: plots.svg_element(svg) for name, (_, svg) in saved.items()})
     with atomic_write(folder / "report.html") as file:

@@ -35,6 +35,7 @@ from mvsent.report.cards import read_rows
 from mvsent.report.explain_page import render_explanations
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
+from mvsent.storage import make_folder
 
 log = logging.getLogger("mvsent")
 
@@ -393,7 +394,7 @@ def _mean(parts: Sequence[tuple[int, float, float]], column: int) -> float:
 
 def write(folder: Path, model: Model, pairs: Sequence[Explained], found: Document, lead: str) -> Explanation:
     """Page, figures and, vouching for them, `explain.json` are in `folder`, and none of an earlier one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in (DOCUMENT, *_OURS - {DOCUMENT}):
         (folder / name).unlink(missing_ok=True)
     figures = []

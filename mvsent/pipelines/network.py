@@ -1,11 +1,12 @@
 """The network of a run: built fresh for a fold, saved, and loaded again."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
 from mvsent.errors import RunError, UsageError
@@ -20,6 +21,7 @@ from mvsent.shards.atomic import atomic_write
 MODEL = "model.safetensors"
 VOCABULARY = "vocabulary.txt"
 TRAINED_PARAMETERS = "trained_parameters"  # in the metadata of a saved network
+_MAX_HEADER = 100_000_000  # bytes, as the safetensors library has it
 
 
 def build_network(run: RunFolder, inputs: Inputs, vectors: torch.Tensor) -> nn.Module:
@@ -73,11 +75,13 @@ def trained_parameters(path: Path) -> int | None:
     Raises: RunError when it is no safetensors file.
     """
     try:
-        with safe_open(path, "pt") as file:  # its header alone is read
-            told = (file.metadata() or {}).get(TRAINED_PARAMETERS)
-    except (OSError, SafetensorError) as error:
+        with path.open("rb") as file:  # its header alone is read: eight bytes of length, then JSON
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _MAX_HEADER)))
+        told = header.get("__metadata__", {}).get(TRAINED_PARAMETERS)
+        return None if told is None else int(told)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise RunError(f"{path}: not a saved network ({error})", "Train that fold again") from None
-    return None if told is None else int(told)
 
 
 def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, Vocabulary]:
@@ -94,7 +98,7 @@ def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, 
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     network = build_network(run, inputs, torch.zeros(len(vocabulary), run.resolved.word_size))
     try:
-        network.load_state_dict(_finite(load_file(folder / MODEL)))
+        network.load_state_dict(_finite(load((folder / MODEL).read_bytes())))
     except (RuntimeError, ValueError, SafetensorError) as error:
         first_line = str(error).splitlines()[0]
         raise RunError(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from mvsent.errors import RunError
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.atomic import atomic_write
+from mvsent.storage import make_folder, readable
 
 COLUMNS = ["id", "label", *(f"p_{name}" for name in LABEL_NAMES), "role"]
 _TOLERANCE = 1e-3  # of a sum of three float32, or of three half-precision probabilities
@@ -38,7 +39,8 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
     Raises: RunError naming the file when it is not one, has no test rows, or a row is impossible.
     """
     try:
-        table = pq.read_table(path)
+        with readable(path) as source:
+            table = pq.read_table(source)
     except (OSError, pa.ArrowInvalid) as error:
         raise _bad(path, f"not readable ({str(error).splitlines()[0]})") from None
     if missing := [name for name in COLUMNS if name not in table.column_names]:
@@ -71,7 +73,7 @@ def prediction_table(
 
 def write_predictions(table: pa.Table, path: Path) -> None:
     """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_write(path) as file:
         pq.write_table(table, file)
 

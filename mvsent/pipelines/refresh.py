@@ -1,7 +1,6 @@
 """A dataset of Flickr's without the photos that were removed or made private since: the take-down duty."""
 
 import logging
-import os
 import sqlite3
 import sys
 import time
@@ -27,6 +26,7 @@ from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import (
+    absolute,
     lock_file,
     locked,
     recover,
@@ -39,6 +39,7 @@ from mvsent.sources.failures import RequestRefused
 from mvsent.sources.flickr import FlickrClient
 from mvsent.sources.frontier import readable
 from mvsent.sources.patience import Asker
+from mvsent.storage import local_only
 
 log = logging.getLogger("mvsent")
 
@@ -65,7 +66,7 @@ def refresh(
         after which the same call goes on. The dataset then is as it was.
     """
     endpoint_place(endpoint)
-    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    folder = absolute(local_only(folder, "a dataset to refresh"))
     refuse_irreplaceable(folder)
     if folder.parent.is_dir():
         with locked(lock_file(folder)):

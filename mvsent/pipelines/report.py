@@ -17,6 +17,7 @@ from mvsent.report.survey import survey
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
+from mvsent.storage import make_folder
 
 GALLERY = 300
 MAX_GALLERY = 2000
@@ -106,7 +107,7 @@ def report(
     while len(page) > MAX_BYTES and gallery:
         gallery //= 2
         page, counts = _page(path, is_dataset, gallery, seed, quiet)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(page)
     return Report("dataset" if is_dataset else "run", path, out, len(page), counts)

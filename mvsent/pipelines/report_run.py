@@ -17,6 +17,7 @@ from mvsent.report.gallery import Gallery, facets
 from mvsent.report.plots import svg_element
 from mvsent.report.run_page import render_run
 from mvsent.shards.reader import Dataset
+from mvsent.storage import located
 
 Document = dict[str, Any]
 
@@ -93,7 +94,7 @@ def _error_gallery(run: RunFolder, mistakes: list[Mistake], n_cards: int, quiet:
 
 def _own_dataset(run: RunFolder) -> Dataset | None:
     try:
-        dataset = Dataset.open(Path(run.settings.dataset))
+        dataset = Dataset.open(located(run.settings.dataset))
     except (DatasetError, OSError):
         return None
     return dataset if dataset.sha256 == run.resolved.dataset_sha256 else None

@@ -23,6 +23,7 @@ from mvsent.shards.atomic import atomic_write
 from mvsent.shards.exports.csv_table import cell
 from mvsent.shards.reader import Dataset
 from mvsent.splits import GROUPED
+from mvsent.storage import make_folder
 
 ROWS = 100
 ROWS_OF_GROUP = 10
@@ -133,7 +134,7 @@ def review(
     result = Review(
         dataset, run, opened.name, out, page, _counts(findings, answers, rows), _kinds(findings, rows), notes
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(_table(suspects))
     if page:

@@ -3,7 +3,6 @@
 import json
 import platform
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from mvsent.config import Settings, TrainSettings, read_toml
 from mvsent.errors import OutputExistsError, RunError, UsageError
 from mvsent.pairs import Label
 from mvsent.shards.atomic import atomic_write
+from mvsent.storage import is_remote, located, make_folder, reaching, remove
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -59,7 +59,7 @@ class Resolved(Settings):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run on disk: DESIGN of the folder in docs/dataset-format.md."""
+    """A run, here or in object storage: DESIGN of the folder in docs/dataset-format.md."""
 
     path: Path
     settings: TrainSettings
@@ -75,11 +75,11 @@ class RunFolder:
         """
         refuse_unless_free(path, overwrite=overwrite)
         if path.exists() and any(path.iterdir()):
-            if former(path).exists():  # `path` is then a failed attempt to replace it
-                shutil.rmtree(path)
+            if is_remote(path) or former(path).exists():  # which is then a failed attempt to replace it
+                remove(path)
             else:
                 path.rename(former(path))
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         run = cls(path, settings, resolved)
         document = {"train": settings.model_dump(), "resolved": resolved.model_dump()}
         with atomic_write(path / CONFIG) as file:
@@ -91,7 +91,10 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """The run at `path`. Raises: RunError where there is none."""
-        if not (path / CONFIG).is_file():
+        path = located(path)
+        with reaching(path):
+            is_there = (path / CONFIG).is_file()
+        if not is_there:
             raise RunError(f"{path}: not a run folder, it has no {CONFIG}", "Make one with: mvsent train")
         document = read_toml(path / CONFIG)
         try:

@@ -25,6 +25,7 @@ from mvsent.splits import (
     read_split,
     write_split,
 )
+from mvsent.storage import make_folder
 
 log = logging.getLogger("mvsent")
 
@@ -116,7 +117,7 @@ def keep_split(dataset: Dataset, split: Split) -> Path:
     path = splits_folder(dataset) / split_name(split.protocol, split.seed)
     if path.exists() and (split.protocol in PROTOCOLS or _same(path, split)):
         return path
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     with atomic_write(path) as file:
         write_split(split, file)
     return path

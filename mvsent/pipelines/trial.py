@@ -17,6 +17,7 @@ from mvsent.pipelines.split import find_split
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TRAIN, Split
+from mvsent.storage import located
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def own_dataset(run: RunFolder) -> Dataset:
 
     Raises: RunError where it has changed; DatasetError where it cannot be read.
     """
-    dataset = Dataset.open(Path(run.settings.dataset))
+    dataset = Dataset.open(located(run.settings.dataset))
     if dataset.sha256 != run.resolved.dataset_sha256:
         raise RunError(
             f"{dataset.folder}: the dataset has changed since {run.path} was trained on it",
@@ -171,7 +172,7 @@ def own_split(run: RunFolder, dataset: Dataset) -> Split:
 
     Raises: RunError where it has changed; SplitError where it cannot be read.
     """
-    split_file = Path(run.settings.split_file) if run.settings.split_file else None
+    split_file = located(run.settings.split_file) if run.settings.split_file else None
     split = find_split(dataset, run.settings.protocol, run.settings.seed, split_file)
     if split.sha256 != run.resolved.split_sha256:
         raise RunError(f"{run.path}: its split is another one now", "Restore the file, or train again")
@@ -219,7 +220,7 @@ def _unfinished_notes(run: RunFolder) -> list[str]:
 
 
 def _dataset_notes(run: RunFolder) -> list[str]:
-    folder = Path(run.settings.dataset)
+    folder = located(run.settings.dataset)
     try:
         same = Manifest.load(folder).sha256 == run.resolved.dataset_sha256
     except DatasetError:

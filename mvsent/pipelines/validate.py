@@ -24,6 +24,7 @@ from mvsent.shards.reader import size_problem
 from mvsent.shards.schema import PICTURELESS_ROW_GROUP_ROWS, ROW_GROUP_ROWS
 from mvsent.shards.writer import REJECTED_FILE
 from mvsent.splits import read_split
+from mvsent.storage import readable
 
 MAX_LISTED = 100
 """Problems that a report lists; the others are counted."""
@@ -108,7 +109,7 @@ def _check_shard(
         return
     digest = pool.submit(_file_sha256, path)
     try:
-        with pq.ParquetFile(path) as file:
+        with readable(path) as source, pq.ParquetFile(source) as file:
             if _has_layout(report, path, shard, file):
                 for group in range(file.metadata.num_row_groups):
                     table = file.read_row_group(group, _CHECKED)
@@ -213,7 +214,8 @@ def _check_funnel(report: ValidationReport, manifest: Manifest) -> None:
         report.add(f"{report.n_rows} rows, the funnel says {funnel.kept} were kept")
     path = report.folder / REJECTED_FILE
     try:
-        rejected = pq.read_table(path)
+        with readable(path) as source:
+            rejected = pq.read_table(source)
     except (OSError, pa.ArrowException) as error:
         report.add(f"{path}: not readable ({str(error).splitlines()[0]})")
         return

@@ -16,6 +16,7 @@ from mvsent.pairs import REJECTED_SCHEMA, Label, Reason
 from mvsent.report.histograms import Counts, added, word_counts
 from mvsent.shards.reader import Dataset
 from mvsent.shards.writer import REJECTED_FILE
+from mvsent.storage import readable
 
 MAX_KINDS = 20_000
 """Different queries, licences or sources that are counted by name; the rows of more are counted together."""
@@ -102,7 +103,7 @@ def rejected_batches(folder: Path) -> Iterator[pa.RecordBatch]:
     """The dropped rows of a dataset, a batch at a time. Raises: DatasetError where they cannot be read."""
     path = folder / REJECTED_FILE
     try:
-        with pq.ParquetFile(path) as file:
+        with readable(path) as source, pq.ParquetFile(source) as file:
             yield from file.iter_batches(_BATCH_ROWS, columns=REJECTED_SCHEMA.names)
     except (OSError, pa.ArrowException) as error:
         problem = str(error).splitlines()[0]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, Validatio
 from mvsent import __version__
 from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import LABEL_NAMES
+from mvsent.storage import reaching
 
 MANIFEST_FILE = "dataset.json"
 SCHEMA_VERSION = 1
@@ -95,7 +96,8 @@ class Manifest(_Frozen):
             DatasetError: the folder is missing, unfinished or not a dataset, or a newer mvsent wrote it.
         """
         path = folder / MANIFEST_FILE
-        content = _read_json(folder, path)
+        with reaching(path):
+            content = _read_json(folder, path)
         version = content.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise DatasetError(

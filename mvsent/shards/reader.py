@@ -1,6 +1,6 @@
 """A finished dataset, read by columns; the pictures only when asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from mvsent.errors import DatasetError
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
+from mvsent.storage import is_remote, located, problem, reaching, readable, sizes
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class Dataset:
 
         Raises: DatasetError when it is no finished dataset, or when a shard is missing or of another size.
         """
+        folder = located(folder)
         manifest = Manifest.load(folder)
+        known = sizes(folder) if is_remote(folder) else None
         for shard in manifest.shards:
-            if problem := size_problem(folder, shard):
+            if problem := size_problem(folder, shard, known):
                 raise DatasetError(problem, "Build the dataset again, or restore the file")
         return cls(folder, manifest)
 
@@ -113,7 +116,7 @@ class Dataset:
             first = last
             if last <= start or position >= stop:
                 continue
-            with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with open_shard(path) as file:
                 for group in range(file.metadata.num_row_groups):
                     n_rows = file.metadata.row_group(group).num_rows
                     low, high = max(start - position, 0), min(stop - position, n_rows)
@@ -122,11 +125,14 @@ class Dataset:
                     position += n_rows
 
 
-def size_problem(folder: Path, shard: Shard) -> str:
-    """What is wrong with a shard's file at first sight; empty if nothing."""
+def size_problem(folder: Path, shard: Shard, known: Mapping[str, int] | None = None) -> str:
+    """What is wrong with a shard's file at first sight; empty if nothing. `known` are sizes listed before."""
     path = folder / shard.path
+    if known is not None and shard.path not in known:
+        return f"{path}: cannot be read (no such object)"
     try:
-        size = path.stat().st_size
+        with reaching(path):
+            size = path.stat().st_size if known is None else known[shard.path]
     except OSError as error:
         return f"{path}: cannot be read ({(error.strerror or 'unknown').lower()})"
     if size != shard.bytes:
@@ -145,16 +151,22 @@ def newest_dataset(parent: Path = Path("data")) -> Path:
 
 
 def _read_shard(path: Path, columns: list[str]) -> pa.Table:
-    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with open_shard(path) as file:
         return file.read(columns)
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raises: DatasetError naming `path` when reading it in the block fails."""
+def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
+    """The shard, to read from; its pages are checked.
+
+    Raises: DatasetError naming `path` when opening it, or reading it in the block, fails.
+    """
     try:
-        yield
+        with readable(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+            yield file
     except (OSError, pa.ArrowInvalid) as error:
+        if is_remote(path) and (known := problem(error, str(path))):
+            raise known from None
         raise DatasetError(
             f"{path}: not a readable shard ({str(error).splitlines()[0]})", "Build the dataset again"
         ) from None

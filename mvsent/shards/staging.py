@@ -2,19 +2,25 @@
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mvsent.errors import OutputExistsError, UsageError
 from mvsent.shards.atomic import sync_folder
 from mvsent.shards.croissant import CROISSANT_FILE
 from mvsent.shards.manifest import MANIFEST_FILE
+from mvsent.storage import is_remote, lease, put, reaching, remove, sizes
 
 # What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
 _DATASET_ENTRIES = {MANIFEST_FILE, "README.md", CROISSANT_FILE, "rejected.parquet", "data", "splits"}
+_WRITTEN = re.compile(
+    rf"data/shard-\d{{5,}}\.parquet|rejected\.parquet|README\.md|{re.escape(CROISSANT_FILE)}"
+)
 _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
 
 
@@ -47,6 +53,10 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises: UsageError when another process holds it.
     """
+    if is_remote(path):
+        with lease(path):
+            yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _acquire(path)
     try:
@@ -93,14 +103,19 @@ def claimed(*files: Path, overwrite: bool) -> Iterator[None]:
 def staged(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> Iterator[Path]:
     """A sibling folder to fill, which becomes `out` when the block succeeds and vanishes when it fails.
 
-    A finished one that is overwritten stays in place until then. What a killed process left is removed.
+    A finished one that is overwritten stays in place until then, except in object storage, where nothing can
+    be renamed: there it goes first. What a killed process left is removed.
 
     Raises:
         OutputExistsError: `out` holds a finished one and `overwrite` is false.
         UsageError: `out` cannot be replaced, holds files that mvsent did not write, or another process is
             writing it.
     """
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    if is_remote(out):
+        with _sent(out, overwrite=overwrite, kind=kind) as folder:
+            yield folder
+        return
+    out = absolute(out)
     refuse_irreplaceable(out, kind)
     partial, old = _siblings(out)
     with locked(lock_file(out)):
@@ -115,6 +130,46 @@ def staged(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> Itera
             _recover(out, partial, old)
 
 
+@contextmanager
+def _sent(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
+    """`staged` for object storage. A dataset is written where it will be, its shards as they are finished;
+    anything else is made on this machine and sent. What marks it as finished comes last either way.
+    """
+    with locked(lock_file(out)):
+        with reaching(out):
+            if not _is_leftover(out, kind):
+                _refuse_unless_free(out, kind, overwrite=overwrite)
+            (out / kind.marker).unlink(missing_ok=True)  # before anything else of it goes
+        remove(out)
+        try:
+            if kind is DATASET:
+                yield out
+                return
+            with TemporaryDirectory(prefix="mvsent-") as name:
+                yield Path(name)
+                _send(Path(name), out, kind)
+        except BaseException:
+            remove(out)
+            raise
+
+
+def _is_leftover(out: Path, kind: Kind) -> bool:
+    """Whether all that lies at the remote `out` is what a killed process wrote of a dataset."""
+    names = sizes(out)
+    return kind is DATASET and MANIFEST_FILE not in names and all(map(_WRITTEN.fullmatch, names))
+
+
+def _send(folder: Path, out: Path, kind: Kind) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / kind.marker]
+    for path in [*sorted(files), folder / kind.marker]:
+        put(path, out / str(path.relative_to(folder)))
+
+
+def absolute(out: Path) -> Path:
+    """The path from the root; a link is not followed, since it is a link to a dataset that is replaced."""
+    return out if is_remote(out) else Path(os.path.abspath(out))  # noqa: PTH100
+
+
 def lock_file(out: Path) -> Path:
     """The lock of everything that writes the dataset `out`."""
     return out.with_name(f".{out.name}.lock")
@@ -122,6 +177,8 @@ def lock_file(out: Path) -> Path:
 
 def recover(out: Path) -> None:
     """What an interrupted swap left of `out` has its name again. Only under the lock of `out`."""
+    if is_remote(out):
+        return
     _recover(out, *_siblings(out))
 
 
@@ -153,7 +210,7 @@ def refuse_nowhere(out: Path, kind: Kind = DATASET) -> None:
         raise UsageError(
             f"{out}: cannot be replaced by a {kind.name}", f"Name a folder in it: --out {out / 'NAME'}"
         )
-    for parent in out.parents:
+    for parent in [] if is_remote(out) else out.parents:
         if parent.is_file():
             raise UsageError(f"{parent}: is a file, not a folder", "Name another --out")
 

@@ -27,6 +27,7 @@ from mvsent.shards.schema import (
     shard_name,
     stored_schema,
 )
+from mvsent.storage import make_folder
 
 REJECTED_FILE = "rejected.parquet"
 _BUFFER_BYTES = 1 << 20
@@ -49,7 +50,7 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, name: str, *, settings: Mapping[str, Any], shard_size: int) -> None:
         creation_time()  # what `finish` would refuse is refused before the work
-        (folder / "data").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "data")
         self.folder = folder
         self._name = name
         self._settings = dict(settings)
