@@ -8,7 +8,6 @@ Each stage goes on where it was stopped, and none depends on when that was.
 """
 
 import logging
-import os
 import shutil
 import sys
 import threading
@@ -43,13 +42,14 @@ from mvsent.pipelines.build_fetch import (
 from mvsent.pipelines.build_workplace import PARTS, open_frontier, workplace
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
-from mvsent.shards.staging import swap_in
+from mvsent.shards.staging import absolute, empty, swap_in
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.crawl import FlickrSearch, GettySearch, Source, search
 from mvsent.sources.flickr import FlickrClient
 from mvsent.sources.frontier import Frontier
 from mvsent.sources.getty import GettyClient
 from mvsent.sources.patience import Asker
+from mvsent.storage import is_remote
 
 log = logging.getLogger("mvsent")
 
@@ -131,7 +131,7 @@ def _build(
     quiet: bool,
 ) -> BuildResult:
     place = endpoint_place(settings.endpoint)
-    target = Path(os.path.abspath(out))  # noqa: PTH100 - a link to a dataset is replaced, not followed
+    target = absolute(out)
     with workplace(target, overwrite=overwrite) as work, interruptible() as stop:
         if not (work / MANIFEST_FILE).exists():
             with open_frontier(work, terms, settings, overwrite=overwrite) as frontier:
@@ -140,7 +140,14 @@ def _build(
                 _fetch(frontier, work, settings, _policy(settings, place, workers), stop, show)
                 if stop.is_set():
                     raise Interrupted
-                _assemble(name, frontier, work, settings, show)
+                if is_remote(target):
+                    empty(target, overwrite=overwrite)
+                else:
+                    clear(work)
+                _assemble(name, frontier, work, target if is_remote(target) else work, settings, show)
+        if is_remote(target):
+            shutil.rmtree(work, ignore_errors=True)
+            return BuildResult(out, Manifest.load(out))
         shutil.rmtree(work / PARTS, ignore_errors=True)
         if work != target:
             swap_in(work, target)
@@ -291,13 +298,14 @@ def _fetch(
             fetch_partition(found, part, settings, policy, limits=limits, stop=stop, on_outcome=on_outcome)
 
 
-def _assemble(name: str, frontier: Frontier, work: Path, settings: BuildSettings, show: _Shown) -> None:
-    """`work` is a finished dataset."""
-    clear(work)
+def _assemble(
+    name: str, frontier: Frontier, work: Path, out: Path, settings: BuildSettings, show: _Shown
+) -> None:
+    """`out` is a finished dataset of the parts in `work`."""
     parts = finished_parts(work / PARTS)
     _refuse_nothing(parts, settings, frontier)
     recorded = _recorded(settings, frontier)
-    writer = DatasetWriter(work, name, settings=recorded, shard_size=settings.shard_size)
+    writer = DatasetWriter(out, name, settings=recorded, shard_size=settings.shard_size)
     with writer, show.stage("assemble", len(parts), 0, "parts") as stage:
         assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
         for numbers in partitions(frontier, settings)[len(parts) :]:

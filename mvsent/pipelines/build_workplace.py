@@ -25,6 +25,7 @@ from mvsent.shards.staging import (
 )
 from mvsent.shards.writer import REJECTED_FILE
 from mvsent.sources.frontier import CRAWL_FILE, Beginning, Frontier
+from mvsent.storage import is_remote, reaching
 
 log = logging.getLogger("mvsent")
 
@@ -43,23 +44,37 @@ _OURS = {*_DATABASE, PARTS, "data", "README.md", CROISSANT_FILE, REJECTED_FILE}
 def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """The folder to build in, which nobody else writes: `out`, or a sibling while a finished one is there.
 
+    The crawl of a dataset in object storage is in `data/.NAME-HASH.crawl` here: SQLite needs a disk.
+
     Raises: UsageError or OutputExistsError where the work would be in vain, or cost what no build wrote.
     """
     refuse_nowhere(out)
     with locked(lock_file(out)):
         recover(out)
-        work = out
-        if (out / MANIFEST_FILE).exists() and not (out / PARTS).exists():  # else only tidying up is left
-            if not overwrite:
-                raise OutputExistsError(
-                    f"{out}: already holds a finished dataset", "Add --overwrite to replace it"
-                )
+        work = _crawl_of(out) if is_remote(out) else out
+        if is_remote(out):
+            refuse_finished(out, overwrite=overwrite)
+        elif (out / MANIFEST_FILE).exists() and not (out / PARTS).exists():  # else only tidying up is left
+            refuse_finished(out, overwrite=overwrite)
             refuse_irreplaceable(out)
             refuse_foreign_files(out)
             work = out.with_name(f".{out.name}.crawl")
         _refuse_strangers(work)
         work.mkdir(parents=True, exist_ok=True)
         yield work
+
+
+def _crawl_of(out: Path) -> Path:
+    return Path("data", f".{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}.crawl")
+
+
+def refuse_finished(out: Path, *, overwrite: bool) -> None:
+    """Raise OutputExistsError where `out` is a finished dataset, unless it is to be replaced."""
+    with reaching(out):
+        if not overwrite and (out / MANIFEST_FILE).exists():
+            raise OutputExistsError(
+                f"{out}: already holds a finished dataset", "Add --overwrite to replace it"
+            )
 
 
 def _refuse_strangers(work: Path) -> None:

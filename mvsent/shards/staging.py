@@ -136,11 +136,7 @@ def _sent(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
     anything else is made on this machine and sent. What marks it as finished comes last either way.
     """
     with locked(lock_file(out)):
-        with reaching(out):
-            if not _is_leftover(out, kind):
-                _refuse_unless_free(out, kind, overwrite=overwrite)
-            (out / kind.marker).unlink(missing_ok=True)  # before anything else of it goes
-        remove(out)
+        empty(out, overwrite=overwrite, kind=kind)
         try:
             if kind is DATASET:
                 yield out
@@ -151,6 +147,18 @@ def _sent(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
         except BaseException:
             remove(out)
             raise
+
+
+def empty(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> None:
+    """Nothing is left at the remote `out` of a finished one or of a killed attempt. Only under its lock.
+
+    Raises: as `staged`.
+    """
+    with reaching(out):
+        if not _is_leftover(out, kind):
+            _refuse_unless_free(out, kind, overwrite=overwrite)
+        (out / kind.marker).unlink(missing_ok=True)  # before anything else of it goes
+    remove(out)
 
 
 def _is_leftover(out: Path, kind: Kind) -> bool:
