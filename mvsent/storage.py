@@ -138,23 +138,30 @@ def problem(error: BaseException, place: str = "object storage") -> StorageError
     if isinstance(error, OSError) and kind == "builtins":
         if isinstance(error, FileNotFoundError) and "bucket" in said.lower():
             return StorageError(f"{place}: there is no such bucket", "Make it, or mend its name")
+        if isinstance(error, PermissionError) and "token" in said.lower():
+            return _no_credentials(place)
         if isinstance(error, PermissionError):
             return StorageError(
                 f"{place}: access denied ({said})",
                 "Give credentials that may do this (AWS_PROFILE, AWS_ACCESS_KEY_ID …), and run it again",
             )
-        if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError):
+        of_a_file = isinstance(error, FileNotFoundError | FileExistsError)
+        if of_a_file or type(error.__cause__).__module__.partition(".")[0] not in _LIBRARIES:
             return None
         return StorageError(f"{place}: {said or name}", "Run the same command again")
     if kind not in _LIBRARIES:
         return None
     if "Credential" in name or "Token" in name:
-        return StorageError(
-            f"{place}: no credentials, or they have expired",
-            "Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and run the same command again",
-        )
+        return _no_credentials(place)
     return StorageError(
         f"{place}: nobody answers there ({name})", "Check the network and AWS_ENDPOINT_URL, and run it again"
+    )
+
+
+def _no_credentials(place: str) -> StorageError:
+    return StorageError(
+        f"{place}: no credentials, or they have expired",
+        "Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and run the same command again",
     )
 
 

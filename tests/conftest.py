@@ -1,6 +1,6 @@
 """Small datasets that every test may use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +8,9 @@ import pytest
 from hypothesis import settings
 
 from mvsent.shards.writer import DatasetWriter
+from mvsent.storage import located
 from tests.drawing import draw_pairs, draw_rejected
+from tests.object_storage import BUCKET, forget, s3_server, use
 
 settings.register_profile("mvsent", deadline=None)  # a busy machine is no bug
 settings.load_profile("mvsent")
@@ -50,3 +52,23 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory, sixty_pairs: pa.Tabl
     All tests share it: look, do not change. `make_dataset(sixty_pairs)` gives one of your own.
     """
     return write_dataset(tmp_path_factory.mktemp("data") / "small", sixty_pairs, n_rejected=2)
+
+
+@pytest.fixture(scope="module")
+def s3_address() -> Iterator[str]:
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty bucket, with the environment to reach it."""
+    use(s3_address, monkeypatch)
+    root = located(f"s3://{BUCKET}")
+    root.fs.mkdir(BUCKET)
+    yield root
+    forget()
+    use(s3_address, monkeypatch)
+    root = located(f"s3://{BUCKET}")
+    root.fs.rm(BUCKET, recursive=True)
+    forget()

@@ -8,12 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from socket import create_connection, socket
 
 import pytest
-
-from mvsent.storage import located
 
 BUCKET = "pairs"
 
@@ -42,26 +39,6 @@ def s3_server() -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture(scope="module")
-def s3_address() -> Iterator[str]:
-    with s3_server() as address:
-        yield address
-
-
-@pytest.fixture
-def bucket(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty bucket, with the environment to reach it."""
-    use(s3_address, monkeypatch)
-    root = located(f"s3://{BUCKET}")
-    root.fs.mkdir(BUCKET)
-    yield root
-    forget()
-    use(s3_address, monkeypatch)
-    root = located(f"s3://{BUCKET}")
-    root.fs.rm(BUCKET, recursive=True)
-    forget()
 
 
 def use(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,17 +108,25 @@ class BadNetwork:
     @contextmanager
     def running(self) -> Iterator[str]:
         """The proxy's address."""
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+
+        async def serve() -> None:
+            async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+                self.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+                ready.set()
+                await stop.wait()
+
+        def work() -> None:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:  # it cancels what is still under way
+                runner.run(serve())
+
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        starting = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), loop)
-        server = starting.result()
-        self.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ready.wait()
         try:
             yield self.address
         finally:
-            loop.call_soon_threadsafe(server.close)
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(stop.set)
             thread.join()
 
 
@@ -162,5 +147,9 @@ ANSWERS = {
 def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
     """`mvsent` in a process of its own, with this one's environment and `more`."""
     return subprocess.run(
-        [sys.executable, "-m", "mvsent", *words], capture_output=True, text=True, check=False, env=os.environ | more
+        [sys.executable, "-m", "mvsent", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | more,
     )

@@ -1,0 +1,292 @@
+"""Datasets and runs in object storage: against a real S3 server, a bad network, and storage that refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mvsent.errors import DatasetError, MvsentError, OutputExistsError, StorageError, UsageError
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import lock_file, locked, staged
+from mvsent.shards.writer import DatasetWriter
+from mvsent.storage import is_remote, located
+from tests.drawing import draw_pairs, draw_rejected
+from tests.object_storage import BadNetwork, environment, forget, run, use
+
+
+def write(out: Path, pairs: pa.Table, *, overwrite: bool = False, shard_size: int = 25) -> Path:
+    with (
+        staged(out, overwrite=overwrite) as folder,
+        DatasetWriter(folder, out.name, settings={}, shard_size=shard_size) as writer,
+    ):
+        writer.write(pairs)
+        writer.reject(draw_rejected(2))
+        writer.finish(pairs.num_rows + 2)
+    return out
+
+
+def names(bucket: Path) -> list[str]:
+    return sorted(name.removeprefix("pairs/") for name in bucket.fs.find("pairs"))
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("data/small", Path("data/small")),
+        ("file:///srv/a%20b", Path("/srv/a b")),
+        (Path("file:///srv/a"), Path("/srv/a")),
+        ("C:data", Path("C:data")),
+        ("s3", Path("s3")),
+    ],
+)
+def test_a_place_on_this_machine_is_a_path(given: str | Path, path: Path) -> None:
+    assert located(given) == path and not is_remote(located(given))
+
+
+def test_an_address_survives_being_taken_for_a_path() -> None:
+    assert str(located(Path("s3://pairs/a/b"))) == str(located("s3://pairs/a/b")) == "s3://pairs/a/b"
+    assert is_remote(located("s3://pairs/a"))
+
+
+@pytest.mark.parametrize("address", ["ftp://host/a", "http://host/a", "memory://a"])
+def test_other_schemes_are_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="is no place for data"):
+        located(address)
+
+
+def test_a_scheme_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "upath", None)
+    with pytest.raises(UsageError, match=r'pip install "mvsent\[s3\]"'):
+        located("s3://pairs/a")
+
+
+def test_a_dataset_there_is_byte_for_byte_the_one_here(
+    bucket: Path, sixty_pairs: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    there, here = write(bucket / "a" / "small", sixty_pairs), write(tmp_path / "small", sixty_pairs)
+    files = [path for path in here.rglob("*") if path.is_file()]
+    assert names(bucket) == sorted(f"a/small/{path.relative_to(here)}" for path in files)
+    for path in files:
+        assert (there / str(path.relative_to(here))).read_bytes() == path.read_bytes()
+    ours, theirs = Dataset.open(here), Dataset.open(there)
+    assert theirs.sha256 == ours.sha256 and theirs.ids == ours.ids
+    assert pa.Table.from_batches(theirs.batches(["id", "image", "text"], 7)).equals(
+        pa.Table.from_batches(ours.batches(["id", "image", "text"], 7))
+    )
+
+
+def test_a_column_is_read_without_the_pictures(
+    bucket: Path, s3_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = draw_pairs(40)
+    padded = pairs.set_column(
+        pairs.column_names.index("image"),
+        pairs.schema.field("image"),
+        pa.array(
+            [{"bytes": os.urandom(400_000), "path": "x.jpg"} for _ in range(40)],
+            pairs.schema.field("image").type,
+        ),
+    )
+    write(bucket / "large", padded, shard_size=40)
+    received = 0
+
+    class Counting(BadNetwork):
+        async def _pump(self, source, sink, limit=None):  # type: ignore[no-untyped-def]
+            nonlocal received
+            while data := await source.read(65536):
+                received += len(data)
+                sink.write(data)
+                await sink.drain()
+
+    with Counting(s3_address, lambda line: None).running() as address:
+        use(address, monkeypatch)
+        assert len(Dataset.open(located("s3://pairs/large")).labels) == 40
+    assert received < 6_000_000 < 40 * 400_000
+
+
+def test_no_reader_sees_half_a_dataset(bucket: Path, sixty_pairs: pa.Table) -> None:
+    out = bucket / "small"
+    seen = []
+    with staged(out) as folder, DatasetWriter(folder, "small", settings={}, shard_size=25) as writer:
+        writer.write(sixty_pairs)
+        seen = names(bucket)
+        with pytest.raises(DatasetError, match="not a finished dataset"):
+            Dataset.open(out)
+        writer.finish(60)
+    assert any(name.startswith("small/data/shard-") for name in seen)
+    assert len(Dataset.open(out)) == 60
+
+
+def test_a_failure_leaves_nothing(bucket: Path, sixty_pairs: pa.Table) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        staged(bucket / "small") as folder,
+        DatasetWriter(folder, "small", settings={}, shard_size=25) as writer,
+    ):
+        writer.write(sixty_pairs)
+        raise ZeroDivisionError
+    assert names(bucket) == []
+
+
+def test_what_is_finished_is_replaced_only_when_asked(bucket: Path, sixty_pairs: pa.Table) -> None:
+    out = write(bucket / "small", sixty_pairs)
+    with pytest.raises(OutputExistsError, match=r"s3://pairs/small: already holds a finished dataset"):
+        write(out, sixty_pairs)
+    write(out, sixty_pairs.slice(0, 30), overwrite=True)
+    assert len(Dataset.open(out)) == 30 and len(names(bucket)) == 6
+
+
+def test_somebody_elses_objects_are_left_alone(bucket: Path, sixty_pairs: pa.Table) -> None:
+    (bucket / "small" / "data" / "thesis.txt").write_bytes(b"years of work")
+    with pytest.raises(UsageError, match="not part of a dataset"):
+        write(bucket / "small", sixty_pairs, overwrite=True)
+    assert (bucket / "small" / "data" / "thesis.txt").read_bytes() == b"years of work"
+
+
+def test_two_writers_are_told_apart_wherever_they_run(bucket: Path, sixty_pairs: pa.Table) -> None:
+    out = bucket / "small"
+    with locked(lock_file(out)), pytest.raises(UsageError, match="another mvsent process is writing here"):
+        write(out, sixty_pairs)
+    elsewhere = json.dumps({"host": "another-machine", "pid": 1})
+    lock_file(out).write_text(elsewhere)
+    with pytest.raises(UsageError, match=r"on another-machine holds .*if it died, delete that object"):
+        write(out, sixty_pairs)
+    assert names(bucket) == [".small.lock"] and lock_file(out).read_text() == elsewhere
+
+
+KILLED = """
+import os, signal, sys
+from tests.test_storage import located, staged, DatasetWriter, draw_pairs
+with staged(located("s3://pairs/small")) as folder, DatasetWriter(folder, "s", settings={}, shard_size=25) as w:
+    w.write(draw_pairs(60))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_no_obstacle(bucket: Path, sixty_pairs: pa.Table) -> None:
+    died = subprocess.run([sys.executable, "-c", KILLED], cwd=Path(__file__).parents[1], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert ".small.lock" in names(bucket) and "small/data/shard-00001.parquet" in names(bucket)
+    write(bucket / "small", sixty_pairs)
+    assert len(Dataset.open(bucket / "small")) == 60 and ".small.lock" not in names(bucket)
+
+
+def test_a_file_is_whole_or_not_there(bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(ZeroDivisionError), atomic_write(bucket / "a") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert names(bucket) == []
+    with atomic_write(bucket / "a") as file:
+        file.write(b"whole")
+    assert (bucket / "a").read_bytes() == b"whole" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fate", ["throttle", "drop"])
+def test_a_bad_network_only_takes_longer(
+    fate: str, bucket: Path, s3_address: str, sixty_pairs: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = 0
+
+    def every_fifth(line: str) -> str | None:
+        nonlocal counted
+        counted += 1
+        return fate if counted % 5 == 0 and not line.startswith("DELETE") else None
+
+    with BadNetwork(s3_address, every_fifth).running() as address:
+        use(address, monkeypatch)
+        out = write(located("s3://pairs/small"), sixty_pairs)
+        rows = pa.Table.from_batches(Dataset.open(out).batches(["id", "image"], 9))
+        forget()
+    assert counted > 10
+    assert rows.equals(sixty_pairs.select(["id", "image"]))
+
+
+REFUSALS = {
+    "deny": "access denied",
+    "expired": "expired",
+    "full": "QuotaExceeded",
+}
+
+
+@pytest.mark.parametrize("fate", REFUSALS)
+def test_storage_that_refuses_in_the_middle_is_one_line_and_leaves_no_dataset(
+    fate: str, bucket: Path, s3_address: str, sixty_pairs: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_shard(line: str) -> str | None:
+        return fate if line.startswith("PUT") and "shard-00001" in line else None
+
+    with BadNetwork(s3_address, second_shard).running() as address:
+        use(address, monkeypatch)
+        with pytest.raises(StorageError, match=REFUSALS[fate]) as refused:
+            write(located("s3://pairs/small"), sixty_pairs)
+        forget()
+    assert "shard-00001" in str(refused.value) and "\n" not in str(refused.value)
+    assert environment("")["AWS_SECRET_ACCESS_KEY"] not in str(refused.value)
+    use(s3_address, monkeypatch)
+    assert names(located("s3://pairs")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "said"),
+    [
+        (["stats", "s3://pairs/none"], {}, "s3://pairs/none: no such folder"),
+        (["stats", "s3://no-such-bucket/a"], {}, "s3://no-such-bucket/a: no such folder"),
+        (["stats", "s3://pairs/a"], {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "nobody answers there"),
+        (["refresh", "s3://pairs/a"], {"FLICKR_API_KEY": "x"}, "has to be on this machine"),
+    ],
+)
+def test_what_cannot_be_reached_is_one_line(
+    words: list[str], more: dict[str, str], said: str, bucket: Path
+) -> None:
+    ended = run(*words, **more)
+    assert ended.returncode in (1, 2) and said in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_bucket_that_is_not_there_is_not_made(bucket: Path, sixty_pairs: pa.Table) -> None:
+    with pytest.raises(MvsentError, match="no such bucket"):
+        write(located("s3://no-such-bucket/small"), sixty_pairs)
+    assert not located("s3://no-such-bucket").exists()
+
+
+def test_an_altered_shard_is_noticed(bucket: Path, sixty_pairs: pa.Table) -> None:
+    out = write(bucket / "small", sixty_pairs)
+    shard = out / "data" / "shard-00001.parquet"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1])
+    with pytest.raises(DatasetError, match=r"altered: .* bytes, the manifest says"):
+        Dataset.open(out)
+    shard.write_bytes(data[:4000] + bytes([data[4000] ^ 1]) + data[4001:])
+    with pytest.raises(DatasetError, match="not a readable shard"):
+        list(Dataset.open(out).batches(["id", "image", "text"], 50))
+    shard.unlink()
+    with pytest.raises(DatasetError, match="no such object"):
+        Dataset.open(out)
+
+
+def test_the_commands_take_addresses(bucket: Path, sixty_pairs: pa.Table, tmp_path: Path) -> None:
+    write(bucket / "small", sixty_pairs)
+    for words, said in [
+        (["stats", "s3://pairs/small"], "images"),
+        (["validate", "s3://pairs/small"], "clean (60 rows, 60 pictures, 3 shards, 0 splits)"),
+        (["split", "s3://pairs/small"], "validation"),
+        (["export", "s3://pairs/small", "--to", "webdataset", "--out", "s3://pairs/tars"], "60 pairs"),
+        (["report", "s3://pairs/small", "--out", "s3://pairs/small.html"], "60 of 60 pairs"),
+        (["validate", "s3://pairs/small"], "1 split)"),
+    ]:
+        ended = run(*words)
+        assert ended.returncode == 0 and said in ended.stdout, (words, ended.stdout, ended.stderr)
+    assert {
+        "tars/export.json",
+        "tars/small-000000.tar",
+        "small.html",
+        "small/splits/paper-5x.parquet",
+    } <= set(names(bucket))
