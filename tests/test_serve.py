@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from mvsent.config import TrainSettings
-from mvsent.errors import UsageError
+from mvsent.errors import InputError, UsageError
+from mvsent.pipelines.explain import shown_picture
 from mvsent.pipelines.model import Model, load
 from mvsent.pipelines.train import train
 from mvsent.serve import server
 from mvsent.serve.application import application
-from mvsent.serve.gate import Gate, Limits
+from mvsent.serve.gate import Limits
 from tests.browser import chromium, console, emulate, needs_chromium, requests
+from tests.serving import begun, behind_a_gate, until_closed
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> \x00 \u202e'
 JSON = "application/json"
@@ -45,23 +46,14 @@ def run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(run: Path) -> Model:
-    return load(run, device="cpu")
+    return load(run, device="cpu", max_pixels=Limits.pixels)
 
 
 @contextlib.contextmanager
 def serving(model: Model, limits: Limits) -> Iterator[int]:
     """The port of a server that answers as `mvsent serve` does."""
-    with server.bound("127.0.0.1", 0) as listening, ThreadPoolExecutor(1) as worker:
-        gate = Gate(application(model, limits, worker), server.names("127.0.0.1", listening), limits)
-        running = uvicorn.Server(server.configured(gate))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            running.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+    with ThreadPoolExecutor(1) as worker, behind_a_gate(application(model, limits, worker), limits) as found:
+        yield found.port
 
 
 @pytest.fixture(scope="module")
@@ -181,12 +173,24 @@ def test_what_cannot_be_judged_gets_one_clear_line(
     assert ".py" not in found["error"]
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(port: int) -> None:
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """A picture that `mvsent predict` takes and the page does not."""
     stream = io.BytesIO()
-    Image.new("1", (10_001, 10_000)).save(stream, "PNG")
-    status, found = predicted(port, image=stream.getvalue(), text="good")
+    Image.new("1", (5_001, 5_000)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(port: int, large: bytes) -> None:
+    status, found = predicted(port, image=large, text="good")
     assert status == 422
-    assert "image-too-large" in found["error"]
+    assert "image-too-large: 5001x5000 pixels" in found["error"]
+
+
+def test_no_more_pixels_are_shown_than_are_read(model: Model, large: bytes) -> None:
+    with pytest.raises(InputError, match="image-too-large"):
+        shown_picture(large, model.reader.max_pixels)
+    assert shown_picture(large) is not None
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
@@ -200,12 +204,30 @@ def test_an_upload_of_100_megabytes_is_refused(port: int, is_chunked: bool) -> N
     assert json.loads(answer) == {"error": "the request is larger than 16,777,216 bytes"}
 
 
-def test_a_broken_form_is_refused_without_a_trace(port: int) -> None:
+@pytest.mark.parametrize(
+    "body", [b"--y\r\nnonsense", b"--x\r\n\x00: bad\r\n\r\ngood\r\n--x--\r\n", b"\r\n" * 99]
+)
+def test_a_broken_form_is_refused_and_the_log_stays_empty(
+    port: int, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    status, _, answer = asked(port, "POST", "/api/predict", b"--y\r\nnonsense", headers)
+    status, _, answer = asked(port, "POST", "/api/predict", body, headers)
     assert status in {400, 422}
     assert list(json.loads(answer)) == ["error"]
     assert b"Traceback" not in answer
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("kind", [JSON, "text/plain", "multipart/mixed; boundary=x", "", "\xff"])
+def test_what_is_no_form_is_told_so(port: int, kind: str) -> None:
+    status, _, answer = asked(port, "POST", "/api/predict", b'{"text": "good"}', {"Content-Type": kind})
+    assert status == 415
+    assert "send multipart/form-data" in json.loads(answer)["error"]
+
+
+def test_a_form_of_any_kind_and_spelling_is_one(port: int) -> None:
+    headers = {"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=utf-8"}
+    assert asked(port, "POST", "/api/predict", b"text=so+good", headers)[0] == 200
 
 
 def test_each_of_200_requests_at_once_is_answered_or_told_to_come_back(port: int, picture: bytes) -> None:
@@ -264,7 +286,7 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(model: Model) -> None:
 
 
 def test_a_request_that_never_ends_gives_its_place_back(model: Model) -> None:
-    with serving(model, Limits(seconds=0.2, under_way=1)) as port:
+    with serving(model, Limits(body_seconds=0.2, under_way=1)) as port:
         with socket.create_connection(("127.0.0.1", port), 20) as connection:
             head = f"POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 100\r\n\r\n"
             connection.sendall(head.encode() + b"a")
@@ -303,12 +325,31 @@ def test_every_answer_has_the_policy_and_none_lets_others_in(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/docs", "/redoc", "/static/../server.py", "/static/%2e%2e%2fserver.py", "/static/x"]
+    "path",
+    [
+        "/docs",
+        "/redoc",
+        "/static/../server.py",
+        "/static/%2e%2e%2fserver.py",
+        "/static/x",
+        "/healthz/",
+        "/static/serve.js/",
+        "/static/%00",
+        "/static/%ff",
+        "//etc/passwd",
+    ],
 )
 def test_there_is_no_other_page(port: int, path: str) -> None:
     status, _, body = asked(port, "GET", path)
     assert status == 404
     assert list(json.loads(body)) == ["error"]
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/static/serve.js", "/openapi.json"])
+def test_the_head_of_a_page_is_had_alone(port: int, path: str) -> None:
+    (whole, has, body), (status, found, nothing) = (asked(port, how, path) for how in ("GET", "HEAD"))
+    assert (whole, status, nothing) == (200, 200, b"")
+    assert found["content-length"] == has["content-length"] == str(len(body))
 
 
 def test_the_endpoint_is_described(port: int) -> None:
@@ -338,13 +379,15 @@ def test_a_defect_leaks_nothing(model: Model) -> None:
 def test_a_port_in_use_a_host_that_is_none_and_a_missing_extra_are_one_line(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_use = pytest.raises(UsageError, match=r"127\.0\.0\.1:.*in use.*--port")
+    in_use = pytest.raises(UsageError, match=r"^127\.0\.0\.1:.*in use.*--port")
     with server.bound("127.0.0.1", 0) as taken, in_use:
         server.serve(run, port=taken.getsockname()[1])
     with pytest.raises(UsageError, match="--host: is empty"):
         server.serve(run, host="")
     with pytest.raises(UsageError, match="no such address"):
         server.serve(run, host="not a host")
+    with pytest.raises(UsageError, match=r"^--host 192\.0\.2\.1: .*Leave it out"):  # nobody's
+        server.serve(run, host="192.0.2.1")
     monkeypatch.setattr(server, "_NEEDS", ("no_such_library",))
     with pytest.raises(UsageError, match=r"mvsent\[serve\]"):
         server.serve(run)
@@ -359,19 +402,29 @@ def test_an_open_address_is_called_by_address_and_a_closed_one_is_not() -> None:
         assert not server.is_open(listening)
 
 
-def test_ctrl_c_ends_it_cleanly(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_it_first_answers_who_has_begun_to_ask(
+    run: Path, tmp_path: Path, large: bytes, number: signal.Signals
+) -> None:
     command = [sys.executable, "-m", "mvsent", "serve", str(run), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        port = int(line.split(":")[2].split("/")[0])
-        assert asked(port, "GET", "/healthz")[0] == 200
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
+        try:
+            port = int(process.stdout.readline().split(":")[2].split("/")[0])
+            assert predicted(port, image=large)[0] == 422, "the limits are the page's"
+            body, headers = multipart(text="so good")
+            with begun(port, len(body), f"Content-Type: {headers['Content-Type']}\r\n") as connection:
+                process.send_signal(number)
+                until_closed(port)
+                connection.sendall(body)
+                assert b" 200 OK" in connection.recv(1000)
+            printed, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, printed) == (0, "")
+    assert said == "efficientnet_lite0 has RANDOM weights: its features know nothing about pictures\n"
 
 
 def test_no_run_is_one_line(tmp_path: Path) -> None:

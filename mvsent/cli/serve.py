@@ -1,6 +1,7 @@
 """The command of the serve stage: a trained run as a web page."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -28,13 +29,14 @@ def serve(
 
     Drop a picture, type a text, and see the probabilities, where the network looked and which words it
     weighed; POST /api/predict answers in JSON, as /openapi.json says. Only this machine can open it unless
-    --host says otherwise. Ctrl-C ends it.
+    --host says otherwise. Ctrl-C or SIGTERM ends it.
 
     Example: mvsent serve runs/dmlanet-mvsa-single-paper-5x-s0
     """
     from mvsent.pipelines.run import newest_run
     from mvsent.serve.server import serve as answer
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as Ctrl-C does
     say = _say_as_json if as_json else _say
     answer(run or newest_run(), host=host, port=port, fold=fold, device=device, ready=say)
 

@@ -5,9 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from mvsent.curate.images import Rejection, opened_image
 from mvsent.errors import InputError, UsageError
-from mvsent.pairs import Reason
 from mvsent.pipelines.explain import Pick, explain_pairs
 from mvsent.pipelines.model import NOTHING_THERE, Model, clean
 from mvsent.report.explain_page import pictures
@@ -31,10 +29,6 @@ class Answer(BaseModel):
     note: str = Field(default="", description="why nothing is shown, or of which fold it is")
 
 
-MAX_PIXELS = 25_000_000
-"""Of a picture: one of 100 million, which a few hundred kilobytes hold, takes 4 GB and all of the time."""
-
-
 def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> Answer:
     """What `Model.predict` says; with `explain`, also what the network of its first fold looked at.
 
@@ -42,10 +36,6 @@ def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> An
     """
     if image is None and not clean(text):
         raise InputError(NOTHING_THERE)
-    if image is not None:
-        opened = opened_image(image, max_pixels=MAX_PIXELS, max_bytes=len(image))
-        if isinstance(opened, Rejection) and opened.reason is Reason.IMAGE_TOO_LARGE:
-            raise InputError(f"the picture cannot be used: {opened.reason}: {opened.detail}")
     answers = model.predict([image], [text])
     if answers.errors[0]:
         raise InputError(f"the picture cannot be used: {answers.errors[0]}")

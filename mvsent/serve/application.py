@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi import FastAPI, File, Form, Header, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,6 +25,7 @@ _STATIC = {
     "serve.css": ("mvsent.serve", "static", "text/css"),
     "serve.js": ("mvsent.serve", "static", "text/javascript"),
 }
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class Problem(BaseModel):
@@ -39,6 +40,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         400: "the request is broken, or its Host header names another server",
         408: "the request did not arrive in time",
         413: "the request is too large",
+        415: "the request is no form",
         422: "the picture or the text cannot be used, or both are missing",
         503: "too many requests at once; Retry-After says when to try again",
         504: "no answer in time",
@@ -53,7 +55,7 @@ def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> Fas
     """
     name = model.run.path.resolve().name
     app = FastAPI(
-        title=f"mvsent: {name}", version=__version__, docs_url=None, redoc_url=None,
+        title=f"mvsent: {name}", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
         description="How does a pair of picture and text feel?",
     )  # fmt: skip
     shown = page(model, name, limits)
@@ -78,8 +80,11 @@ def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> Fas
         image: Annotated[UploadFile | None, File(description="a JPEG, PNG, GIF, WebP, BMP or TIFF")] = None,
         text: Annotated[str, Form(description=f"at most {limits.text:,} characters")] = "",
         explain: Annotated[bool, Form(description="also say what the network looked at")] = False,
+        content_type: Annotated[str, Header(include_in_schema=False)] = "",
     ) -> Answer:
         """The sentiment of a picture, a text, or both."""
+        if content_type.partition(";")[0].strip().lower() not in _FORMS:
+            raise HTTPException(415, f"the request is no form: send {' or '.join(_FORMS)}")
         if len(text) > limits.text:
             raise HTTPException(422, f"the text is longer than {limits.text:,} characters")
         picture = None if image is None or not (image.filename or image.size) else await image.read()

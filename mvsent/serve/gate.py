@@ -33,19 +33,34 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request, and of how many are under way together.
+    """Of one request, of one connection, and of how many there are together.
 
     Attributes:
         body: bytes of a request, picture and text together.
         text: characters.
-        seconds: until the body is there, and again until the answer is.
-        under_way: requests that are read, wait or are answered; one more is refused.
+        pixels: of a picture; 100 million, which a few hundred kilobytes hold, take 4 GB and all of the time.
+        head_seconds: from the opening of a connection, or its last answer, until a request's head is there.
+        body_seconds: from then until the body is there.
+        seconds: from then until the answer is there.
+        under_way: requests that wait or are answered, their bodies being there; one more is refused.
+        bodies: bytes of all requests that are read, wait or are answered; who sends one more is refused.
+        connections: that are open; see `Connection`.
     """
 
     body: int = 16 * 2**20
     text: int = 10_000
+    pixels: int = 25_000_000
+    head_seconds: float = 10
+    body_seconds: float = 15
     seconds: float = 30
     under_way: int = 16
+    bodies: int = 128 * 2**20
+    connections: int = 256
+
+    @property
+    def longest_seconds(self) -> float:
+        """From a request's head until its answer is taken; the last part is for one who takes slowly."""
+        return self.body_seconds + self.seconds + self.head_seconds
 
 
 class Refused(Exception):
@@ -54,6 +69,11 @@ class Refused(Exception):
     def __init__(self, status: int, error: str, **headers: str) -> None:
         super().__init__(error)
         self.status, self.error, self.headers = status, error, headers
+
+
+def too_many() -> Refused:
+    """For one that may come back."""
+    return Refused(503, "too many requests at once; try again", **{"Retry-After": str(RETRY_AFTER)})
 
 
 class Gate:
@@ -65,36 +85,68 @@ class Gate:
 
     def __init__(self, inner: Application, names: Iterable[str], limits: Limits) -> None:
         self.inner, self.names, self.limits = inner, frozenset(names), limits
-        self.under_way = 0
+        self.under_way = 0  # requests
+        self.held = 0  # bytes
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request. Every refusal is JSON, `{"error": "one line"}`."""
         if scope["type"] != "http":
             return
         answer = _Answer(send)
+        if scope["method"] == "HEAD":  # the server leaves the body out
+            scope = {**scope, "method": "GET"}
         try:
             check_caller(scope["headers"], self.names)
             if scope["method"] == "POST":
-                await self._take_turn(scope, receive, answer)
+                await self._read_and_answer(scope, receive, answer)
             else:
                 await self.inner(scope, receive, answer)
         except Refused as refusal:
             await answer.refuse(refusal)
+        except asyncio.CancelledError:  # the server has waited as long as it does when it ends
+            await answer.refuse(Refused(503, "the server is ending"))
+            raise
         except Exception:
             log.exception("a request failed")
             await answer.refuse(Refused(500, FAILED))
 
+    async def _read_and_answer(self, scope: Message, receive: Receive, answer: "_Answer") -> None:
+        body = bytearray()
+        try:
+            await in_time(
+                self._read(scope["headers"], receive, body), self.limits.body_seconds,
+                Refused(408, f"the request did not arrive within {self.limits.body_seconds:g} s"),
+            )  # fmt: skip
+            await self._take_turn(scope, _replayed(bytes(body), receive), answer)
+        finally:
+            self.held -= len(body)
+
+    async def _read(self, headers: Headers, receive: Receive, body: bytearray) -> None:
+        """The request's body is in `body`, and counted. Raises: Refused as soon as it is too much."""
+        too_large = Refused(413, f"the request is larger than {self.limits.body:,} bytes")
+        said = _only(headers, b"content-length")
+        if said.isascii() and said.isdigit() and int(said[:20]) > self.limits.body:
+            raise too_large
+        is_more = True
+        while is_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "the request broke off")
+            part, is_more = message.get("body", b""), message.get("more_body", False)
+            if len(body) + len(part) > self.limits.body:
+                raise too_large
+            if self.held + len(part) > self.limits.bodies:
+                raise too_many()
+            self.held += len(part)
+            body += part
+
     async def _take_turn(self, scope: Message, receive: Receive, answer: "_Answer") -> None:
         if self.under_way >= self.limits.under_way:
-            raise Refused(503, "too many requests at once; try again", **{"Retry-After": str(RETRY_AFTER)})
+            raise too_many()
         self.under_way += 1
         try:
-            body = await in_time(
-                read_body(scope["headers"], receive, self.limits.body), self.limits.seconds,
-                Refused(408, f"the request did not arrive within {self.limits.seconds:g} s"),
-            )  # fmt: skip
             await in_time(
-                self.inner(scope, _replayed(body, receive), answer), self.limits.seconds,
+                self.inner(scope, receive, answer), self.limits.seconds,
                 Refused(504, f"no answer within {self.limits.seconds:g} s"),
             )  # fmt: skip
         finally:
@@ -134,8 +186,8 @@ def check_caller(headers: Headers, names: frozenset[str]) -> None:
     host = _only(headers, b"host")
     if not is_called_rightly(host, names):
         raise Refused(400, "the Host header names another server")
-    origin = _only(headers, b"origin")
-    if origin and origin.partition("://")[2].lower() != host.lower():
+    origins = [value.decode("latin-1") for key, value in headers if key == b"origin"]
+    if origins and [origin.partition("://")[2].lower() for origin in origins] != [host.lower()]:
         raise Refused(403, "a page of another site may not ask")
 
 
@@ -157,24 +209,6 @@ def is_called_rightly(host: str, names: frozenset[str]) -> bool:
     except ValueError:
         return False
     return "*" in names
-
-
-async def read_body(headers: Headers, receive: Receive, most: int) -> bytes:
-    """The whole body. Raises: Refused as soon as it is known to be longer than `most` bytes."""
-    too_large = Refused(413, f"the request is larger than {most:,} bytes")
-    said = _only(headers, b"content-length")
-    if said.isascii() and said.isdigit() and int(said[:20]) > most:
-        raise too_large
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "the request broke off")
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise too_large
-        if not message.get("more_body"):
-            return bytes(body)
 
 
 async def in_time(awaited: Awaitable[T], seconds: float, late: Refused) -> T:

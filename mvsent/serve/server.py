@@ -1,9 +1,11 @@
 """Answer on a port until Ctrl-C: the job behind `mvsent serve`."""
 
 import contextlib
+import errno
 import importlib.util
 import ipaddress
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -23,7 +25,7 @@ log = logging.getLogger("mvsent")
 HOST, PORT = "127.0.0.1", 8000
 _NEEDS = ("fastapi", "uvicorn", "python_multipart")
 _BACKLOG = 2048  # connections that the system holds until they are taken
-_FAREWELL = 5  # seconds that requests under way have left after Ctrl-C
+_FAREWELL = 5  # seconds that requests under way have left when the server is told to end
 
 
 def serve(
@@ -48,9 +50,10 @@ def serve(
             log.warning(
                 "WARNING: %s can be reached from other machines, and nobody is asked for a password", host
             )
-        model = load(run, fold, device)
+        limits = Limits()
+        model = load(run, fold, device, max_pixels=limits.pixels)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-        answer_on(listening, model, names(host, listening), Limits(), lambda: ready(address))
+        answer_on(listening, model, names(host, listening), limits, lambda: ready(address))
 
 
 def answer_on(
@@ -80,12 +83,20 @@ def answer_on(
 
 
 def configured(gate: Gate) -> "uvicorn.Config":
-    """How the server under the gate is set up."""
+    """How the server under the gate is set up.
+
+    What uvicorn and the form's parser would log is what clients did wrong, of which the answer tells them;
+    what we do wrong the gate logs.
+    """
     import uvicorn
 
+    from mvsent.serve.connection import Connection
+
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     return uvicorn.Config(
-        gate, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=5, timeout_graceful_shutdown=_FAREWELL,
+        gate, http=Connection, ws="none", lifespan="off", log_config=None, log_level="critical",
+        access_log=False, server_header=False, proxy_headers=False,
+        timeout_keep_alive=math.ceil(gate.limits.head_seconds), timeout_graceful_shutdown=_FAREWELL,
     )  # fmt: skip
 
 
@@ -112,7 +123,9 @@ def bound(host: str, port: int) -> socket.socket:
         found.listen(_BACKLOG)
     except OSError as error:
         found.close()
-        raise UsageError(f"{host}:{port}: {error.strerror}", "Choose another --port, or 0") from None
+        if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+            raise UsageError(f"{host}:{port}: {error.strerror}", "Choose another --port, or 0") from None
+        raise UsageError(f"--host {host}: {error.strerror}", f"Leave it out for {HOST}") from None
     return found
 
 
