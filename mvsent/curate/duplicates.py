@@ -1,17 +1,17 @@
 """Which rows are the same tweet again: the groups that a leak-free split keeps on one side."""
 
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mvsent.curate.text import normalised_text
 
+Keys = npt.NDArray[np.uint64]
+NO_KEY = 0
 _MIN_BITS = 24  # of 64; a real picture's hash has 32, one of a flat or striped picture far fewer
 
 
@@ -27,23 +27,55 @@ def duplicate_groups(
     >>> duplicate_groups(["Hi!", "hi http://t.co/1", "bye", None], ["a", "b", "b", "c"], [None] * 4).tolist()
     [0, 0, 0, 1]
     """
-    n_rows = len(texts)
-    keys: tuple[Sequence[Any], ...] = (
-        [normalised_text(text) or None if text else None for text in texts],
-        sha256,
-        [bits if is_telling(bits) else None for bits in phash],
-    )
-    rows, nodes = [], []
-    n_nodes = n_rows  # of a graph in which each row is joined to the nodes of its keys
-    for values, kind in zip(keys, (pa.string(), pa.string(), pa.uint64()), strict=True):
-        row, key, n_keys = _row_to_key(values, kind)
-        rows.append(row)
-        nodes.append(key + n_nodes)
-        n_nodes += n_keys
-    row, node = np.concatenate(rows), np.concatenate(nodes)
-    graph = coo_array((np.ones(len(row), dtype=np.int8), (row, node)), shape=(n_nodes, n_nodes))
-    component = connected_components(graph, directed=False)[1][:n_rows]
-    return _numbered_by_first_row(component)
+    return groups_of([text_keys(texts), sha_keys(sha256), look_keys(phash)], len(texts))
+
+
+def groups_of(keys: Iterable[Keys], n_rows: int) -> npt.NDArray[np.int64]:
+    """[N]: a group number per row; rows that share a key of one kind share it, and sharing is transitive.
+
+    Args:
+        keys: one array [N] a kind, read one after the other; `NO_KEY` is a row without one.
+
+    Groups are numbered from 0 in the order of their first rows.
+    """
+    edges = [_neighbours(each) for each in keys]
+    ends = np.concatenate([np.zeros((2, 0), np.int64), *edges], axis=1)
+    graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(n_rows, n_rows))
+    _, group = connected_components(graph, directed=False)  # numbers them as it walks over the rows
+    return group.astype(np.int64)
+
+
+def _neighbours(keys: Keys) -> npt.NDArray[np.int64]:
+    """[2, E]: pairs of rows with one key, so many that each row of a key is joined to the others."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != NO_KEY))
+    return np.stack([order[same], order[same + 1]])
+
+
+def text_keys(texts: Iterable[str | None]) -> Keys:
+    """[N]: a key for each text, the same for two that `normalised_text` makes equal."""
+    return np.fromiter((_text_key(text) for text in texts), np.uint64)
+
+
+def _text_key(text: str | None) -> int:
+    plain = normalised_text(text) if text else ""
+    return _hashed(plain.encode("utf-8", "surrogatepass")) if plain else NO_KEY
+
+
+def sha_keys(sha256: Iterable[str | None]) -> Keys:
+    """[N]: a key for each hash of a picture's bytes."""
+    return np.fromiter((_hashed(one.encode()) if one else NO_KEY for one in sha256), np.uint64)
+
+
+def look_keys(phash: Iterable[int | None]) -> Keys:
+    """[N]: a key for each perceptual hash that tells something."""
+    return np.fromiter((bits if bits and is_telling(bits) else NO_KEY for bits in phash), np.uint64)
+
+
+def _hashed(data: bytes) -> int:
+    """64 bits: among a billion different ones two share them once in forty such collections."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1
 
 
 def is_telling(phash: int | None) -> bool:
@@ -55,14 +87,10 @@ def is_telling(phash: int | None) -> bool:
     return phash is not None and phash.bit_count() >= _MIN_BITS
 
 
-def _row_to_key(values: Sequence[Any], kind: pa.DataType) -> tuple[Any, Any, int]:
-    """(rows that have a key, the key's number of each, how many keys there are)."""
-    encoded = pa.array(values, type=kind).dictionary_encode()
-    numbers = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    rows = np.flatnonzero(numbers >= 0)
-    return rows, numbers[rows], len(encoded.dictionary)
+def telling(phash: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """[N]: `is_telling` of every hash; 0 stands for a row that has none.
 
-
-def _numbered_by_first_row(component: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+    >>> telling(np.array([0xF0F0F0F0F0F0F0F0, 1, 0], np.uint64)).tolist()
+    [True, False, False]
+    """
+    return np.bitwise_count(phash) >= _MIN_BITS

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.curate.duplicates import duplicate_groups
+from mvsent.curate.duplicates import groups_of, look_keys, sha_keys, text_keys
 from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.atomic import atomic_write
@@ -29,6 +30,7 @@ from mvsent.storage import make_folder
 
 log = logging.getLogger("mvsent")
 
+_BATCH_ROWS = 8192
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -146,5 +148,10 @@ def splits_folder(dataset: Dataset) -> Path:
 
 def dataset_groups(dataset: Dataset) -> npt.NDArray[np.int64]:
     """[N]: the group of duplicates of every row, see `duplicate_groups`."""
-    columns = dataset.table(["text", "sha256", "phash"])
-    return duplicate_groups(*(columns[name].to_pylist() for name in columns.column_names))
+    kinds = {"text": text_keys, "sha256": sha_keys, "phash": look_keys}
+    return groups_of((keys(_cells(dataset, column)) for column, keys in kinds.items()), len(dataset))
+
+
+def _cells(dataset: Dataset, column: str) -> Iterator[Any]:
+    for batch in dataset.batches([column], _BATCH_ROWS):
+        yield from batch[column].to_pylist()

@@ -105,8 +105,8 @@ def dataset_stats(folder: Path) -> DatasetStats:
 def _annotation(dataset: Dataset, n_scored: int) -> str:
     if n_scored:
         return "weak"
-    votes = dataset.table(["votes"])["votes"]
-    return "strong" if votes.null_count < len(votes) else ""
+    voted = any(batch["votes"].null_count < len(batch) for batch in dataset.batches(["votes"], _BATCH_ROWS))
+    return "strong" if voted else ""
 
 
 def _duplicates(groups: Counts, labels: npt.NDArray[np.int8]) -> tuple[int, int]:
@@ -114,6 +114,7 @@ def _duplicates(groups: Counts, labels: npt.NDArray[np.int8]) -> tuple[int, int]
     if len(groups) == 0:
         return 0, 0
     size = np.bincount(groups)
-    pairs = np.unique(np.stack([groups, labels]), axis=1)
-    n_labels = np.bincount(pairs[0])
-    return int(size[size > 1].sum()), int(size[n_labels > 1].sum())
+    seen = np.zeros(len(size), np.uint8)  # a bit for each label
+    np.bitwise_or.at(seen, groups, np.left_shift(1, labels).astype(np.uint8))
+    several = (seen & (seen - 1)) > 0
+    return int(size[size > 1].sum()), int(size[several].sum())
