@@ -32,6 +32,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 ABSENT = -1
 """The role of a row that a fold does not use."""
 
+_BLOCK = 65_536  # rows that are read or written together
 _OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 
 Ints = npt.NDArray[np.int64]
@@ -44,7 +45,7 @@ class Split:
 
     protocol: str
     seed: int
-    ids: list[str]
+    ids: Sequence[str]
     roles: Roles
     """int8 [F, N]: TRAIN, VALIDATION, TEST or ABSENT."""
 
@@ -59,7 +60,9 @@ class Split:
     @property
     def sha256(self) -> str:
         """Identifies who is where: the same for the same ids with the same roles."""
-        digest = hashlib.sha256("\n".join(self.ids).encode())
+        digest = hashlib.sha256()
+        for number, id in enumerate(self.ids):  # never all of them as one text
+            digest.update(f"\n{id}".encode() if number else id.encode())
         digest.update(self.roles.tobytes())
         return digest.hexdigest()
 
@@ -95,7 +98,7 @@ def make_split(
         folds = [
             _fold(tenth, range(i * width, (i + 1) * width), (i + 1) * width % 10) for i in range(n_folds)
         ]
-    split = Split(protocol, seed, list(ids), np.stack(folds))
+    split = Split(protocol, seed, ids, np.stack(folds))
     _check_classes(split, labels)
     return split
 
@@ -230,16 +233,18 @@ def count_leak(split: Split, groups: Ints) -> Leak:
 
 def write_split(split: Split, file: Path | IO[bytes]) -> None:
     """`file` holds the split as Parquet: a row for each id of each fold; protocol and seed as metadata."""
-    fold, row = np.nonzero(split.roles != ABSENT)
     metadata = {"mvsent.protocol": split.protocol, "mvsent.seed": str(split.seed)}
-    names = pa.DictionaryArray.from_arrays(pa.array(split.roles[fold, row]), pa.array(ROLES))
-    table = pa.table(
-        {"id": pa.array(split.ids).take(pa.array(row)), "fold": fold.astype(np.int32), "role": names},
-        schema=pa.schema(
-            [("id", pa.string()), ("fold", pa.int32()), ("role", names.type)], metadata=metadata
-        ),
+    schema = pa.schema(
+        [("id", pa.string()), ("fold", pa.int32()), ("role", pa.dictionary(pa.int8(), pa.string()))], metadata
     )
-    pq.write_table(table, file, compression="zstd")
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for fold, roles in enumerate(split.roles):
+            for start in range(0, len(roles), _BLOCK):
+                rows = np.flatnonzero(roles[start : start + _BLOCK] != ABSENT)
+                ids = pa.array(split.ids[start : start + _BLOCK]).take(pa.array(rows))
+                names = pa.DictionaryArray.from_arrays(pa.array(roles[start + rows]), pa.array(ROLES))
+                folds = pa.repeat(pa.scalar(fold, pa.int32()), len(rows))
+                writer.write_table(pa.table([ids, folds, names], schema=schema))
 
 
 def read_split(path: Path, ids: Sequence[str]) -> Split:
@@ -250,6 +255,8 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
 
     Raises: SplitError when the file is no split, or does not cover exactly `ids`.
     """
+    if (in_order := _read_in_order(path, ids)) is not None:
+        return in_order
     table = _read_table(path)
     role = _role_numbers(path, table["role"])
     fold = _fold_numbers(path, table)
@@ -263,7 +270,42 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
     roles[fold, row] = role
     metadata = table.schema.metadata or {}
     protocol = metadata.get(b"mvsent.protocol", path.stem.encode()).decode()
-    return Split(protocol, int(metadata.get(b"mvsent.seed", b"0")), list(ids), roles)
+    return Split(protocol, int(metadata.get(b"mvsent.seed", b"0")), ids, roles)
+
+
+def _read_in_order(path: Path, ids: Sequence[str]) -> Split | None:
+    """The split in a file as `write_split` makes them of rows that all have a role; None for any other file.
+
+    Its rows are those of the dataset, fold after fold: so no more than a block of them is in memory.
+    """
+    if path.suffix != ".parquet" or not len(ids):
+        return None
+    folds: list[Roles] = []
+    position = len(ids)
+    try:
+        with readable(path) as source, pq.ParquetFile(source) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if file.schema_arrow.names != ["id", "fold", "role"] or b"mvsent.protocol" not in metadata:
+                return None
+            for batch in file.iter_batches(_BLOCK):
+                number = batch["fold"].to_numpy()
+                if position == len(ids):
+                    folds.append(np.full(len(ids), ABSENT, dtype=np.int8))
+                    position = 0
+                rows = slice(position, position + len(batch))
+                fits = (number == len(folds) - 1).all() and rows.stop <= len(ids)
+                if not fits or batch["id"].to_pylist() != ids[rows]:
+                    return None
+                position = rows.stop
+                names = batch["role"].dictionary.to_pylist()
+                numbers = np.array([ROLES.index(name) for name in names], dtype=np.int8)
+                folds[-1][rows] = numbers[batch["role"].indices.to_numpy()]
+    except (OSError, ValueError, AttributeError, pa.ArrowException):
+        return None  # the way of any other file says what is wrong
+    if position < len(ids) or not folds:
+        return None
+    protocol, seed = metadata[b"mvsent.protocol"].decode(), int(metadata.get(b"mvsent.seed", b"0"))
+    return Split(protocol, seed, ids, np.stack(folds))
 
 
 def _read_table(path: Path) -> pa.Table:

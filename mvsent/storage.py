@@ -70,9 +70,16 @@ def local_only(path: Path, what: str) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Files can be put into `path`. A bucket is never made: its owner decides where and for whom it is."""
-    if not is_remote(path):
+    """Files can be put into `path`. A bucket is never made: its owner decides where and for whom it is.
+
+    Raises: UsageError where a file has the name of a folder.
+    """
+    if is_remote(path):
+        return
+    try:
         path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{path}: a file is in the way", "Name another --out") from None
 
 
 def remove(path: Path) -> None:

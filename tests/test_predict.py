@@ -321,7 +321,7 @@ BROKEN = {
     "nothing.jsonl": (b"\n\n", "has no rows"),
     "strange.csv": (b"foto,words\na,b\n", "neither a column image nor a column text, only: foto, words"),
     "twice.csv": (b"text,text\na,b\n", "two columns text"),
-    "clash.csv": (b"text,label,given_label\na,b,c\n", "two columns given_label"),
+    "clash.csv": (b"text,label,given_label\na,b,c\n", "two columns label and given_label"),
     "wide.csv": (b"text,a\nx,1\ny,2,3\n", "line 3: has 3 cells, the header has 2"),
     "quote.csv": (b'text\n"never closed\n', "not CSV"),
     "latin.csv": ("text\nschön\n".encode("latin-1"), "line 2: not UTF-8"),
@@ -329,6 +329,7 @@ BROKEN = {
     "line.jsonl": (b'{"text": "a"}\n{"text": \n', "line 2: not JSON"),
     "nan.jsonl": (b'{"text": "a", "n": NaN}\n', "NaN is no JSON"),
     "deep.jsonl": (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1: not JSON"),
+    "again.jsonl": (b'{"text": "a", "text": "b"}\n', "line 1: not JSON (a key stands twice"),
     "twice.jsonl": (b'{"text": "a", "label": 1, "given_label": 2}\n', "has both label and given_label"),
     "list.jsonl": (b'["text"]\n', "line 1: not a JSON object"),
     "none.jsonl": (b'{"txt": "a"}\n', "has neither image nor text"),
@@ -353,6 +354,48 @@ def test_cells_of_another_type_are_errors_of_their_rows(run: Path, tmp_path: Pat
     assert predict_table(run, table, out=out, fold=0, quiet=True).failed == 2
     errors = [json.loads(line)["error"] for line in out.read_text().splitlines()]
     assert errors == ["text is no string but int", "image is no path but list", ""]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_lone_carriage_return_ends_no_row(kind: str, run: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / f"pairs.{kind}", tmp_path / "out.csv"
+    cells = {
+        "csv": b'text,note\nhappy,"x\ry"\nsad,z\n',
+        "jsonl": b'{"text":"a","note":"x\\ry"}\n{"text":"b","note":"z"}\n',
+    }
+    table.write_bytes(cells[kind])
+    predict_table(run, table, out=out, fold=0, quiet=True)
+    assert [row["note"] for row in rows_of(out)] == ["x\ry", "z"]
+
+
+def test_a_scheduler_s_end_is_one_line(run: Path) -> None:
+    command = [sys.executable, "-m", "mvsent", "predict", str(run), "-", "--fold", "0"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write('{"text": "fine"}\n')
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["label"]  # it waits for more
+        process.terminate()
+        assert process.wait() == 130
+        last = process.stderr.read().strip().splitlines()[-1]
+    assert last == "mvsent: interrupted. The same command begins anew"
+
+
+def test_a_terminal_shows_strangers_escapes_and_does_not_obey_them(run: Path, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_bytes("text,note\nfine,\x1b]0;mine\x07 żółw\n".encode())
+    command = f"{sys.executable} -m mvsent predict {run} {table} --fold 0 -q"
+    shown = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, check=False).stdout
+    assert "\\x1b]0;mine\\x07 żółw" in shown.decode() and b"\x1b" not in shown
+
+
+def test_answers_that_nobody_would_get_are_not_made(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("text\nfine\n")
+    command = f"{sys.executable} -m mvsent predict {run} {tmp_path}/pairs.csv --fold 0 >&-"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and ended.stderr.startswith("mvsent: stdout is closed")
 
 
 def test_a_row_with_a_key_of_its_own_needs_jsonl(run: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Answers beside what was asked, as CSV, JSONL or Parquet: one batch after the other."""
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from mvsent.errors import InputError
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.model import Answers
 from mvsent.pipelines.pair_tables import ANSWER_COLUMNS, CSV, JSONL, PairRow, PairTable
+from mvsent.shards.exports.csv_table import csv_line
 
 _ANSWER_FIELDS = [
     pa.field(name, pa.float32() if name.startswith("p_") else pa.string()) for name in ANSWER_COLUMNS
@@ -61,14 +61,13 @@ class _Csv:
     def __init__(self, file: IO[bytes], columns: list[str], name: str) -> None:
         self._text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
         self._columns, self._name = columns, name
-        self._csv = csv.writer(self._text, lineterminator="\n")
-        self._csv.writerow([*columns, *ANSWER_COLUMNS])
+        self._text.write(csv_line([*columns, *ANSWER_COLUMNS]))
 
     def write(self, rows: Sequence[PairRow], answers: Answers) -> None:
         for row, answer in zip(rows, records(answers), strict=True):
             check_columns(row.values, self._columns, self._name)
             values = [_cell(row.values.get(column)) for column in self._columns]
-            self._csv.writerow([*values, *(_cell(answer[column]) for column in ANSWER_COLUMNS)])
+            self._text.write(csv_line([*values, *(_cell(answer[column]) for column in ANSWER_COLUMNS)]))
         self._text.flush()
 
     def close(self) -> None:

@@ -93,6 +93,8 @@ def open_table(source: Path | BinaryIO, kind: str = CSV) -> PairTable:
             f"Give a folder, or a file that ends in {', '.join(SUFFIXES)}",
         )
     if not source.is_file():
+        if source.exists():
+            raise InputError(f"{source}: no ordinary file", "Give - and pipe it in")
         raise InputError(f"{source}: no such file", "Give a table, a folder of pictures or a dataset")
     if found == PARQUET:
         return _of_parquet(source)
@@ -168,7 +170,9 @@ def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRo
         if not line.strip():
             continue
         try:
-            found = json.loads(line, parse_constant=_refuse, parse_float=_finite)
+            found = json.loads(
+                line, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_each_once
+            )
             json.dumps(found)  # what is nested too deeply to be written is refused here
         except (ValueError, RecursionError) as error:
             _broken(name, number, f"not JSON ({error})")
@@ -179,6 +183,13 @@ def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRo
         if twice := next((key for key in found if kept_name(key) != key and kept_name(key) in found), None):
             _broken(name, number, f"has both {twice} and {kept_name(twice)}", "Rename one of them")
         yield _row(found, folder)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return found
 
 
 def _finite(text: str) -> float:
@@ -308,7 +319,8 @@ def _checked(columns: Iterable[str], name: str) -> list[str]:
     kept = [kept_name(each) for each in names]
     twice = next((each for each in kept if kept.count(each) > 1), None)
     if twice is not None:
-        raise InputError(f"{name}: has two columns {twice}", "Rename one of them")
+        given = " and ".join(dict.fromkeys(each for each in names if kept_name(each) == twice))
+        raise InputError(f"{name}: has two columns {given}", "Rename one of them")
     return names
 
 

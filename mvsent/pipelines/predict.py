@@ -1,5 +1,7 @@
 """What a run says of new pairs: one, a table of them, a folder, a dataset, or a pipe that never ends."""
 
+import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -9,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from tqdm import tqdm
 
-from mvsent.errors import InputError, UsageError, did_you_mean
+from mvsent.errors import InputError, UsageError, did_you_mean, printable
 from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.answer_tables import answer_writer, records
 from mvsent.pipelines.model import BATCH_SIZE, Answers, Model, clean, load
@@ -248,7 +250,29 @@ def _check_request(source: Path | BinaryIO, out: Path | None, kind: str, batch_s
 @contextmanager
 def _opened(out: Path | None, stdout: IO[bytes] | None, *, overwrite: bool) -> Iterator[IO[bytes]]:
     if out is None:
-        yield stdout if stdout is not None else sys.stdout.buffer
+        yield stdout if stdout is not None else _stdout()
         return
     with claimed(out, overwrite=overwrite), atomic_write(out) as file:
         yield file
+
+
+def _stdout() -> IO[bytes]:
+    """Raises: UsageError where nobody would get the answers."""
+    if sys.stdout.name == os.devnull:  # the shell closed it
+        raise UsageError("stdout is closed", "Give --out, or leave it open")
+    return cast("IO[bytes]", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
+
+
+class _Terminal(io.BufferedIOBase):
+    """The terminal, which shows what strangers wrote and does not obey it."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        lines = bytes(data).decode("utf-8", "backslashreplace").split("\n")
+        sys.stdout.write("\n".join(map(printable, lines)))
+        return len(data)
+
+    def flush(self) -> None:
+        sys.stdout.flush()

@@ -1,5 +1,6 @@
 """The saved predictions of a fold: every number of an evaluation comes from these rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,17 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
 
 
 def prediction_table(
-    ids: list[str], y_true: npt.NDArray[np.int8], y_prob: npt.NDArray[np.float32], role: str
+    ids: Sequence[str], y_true: npt.NDArray[np.int8], y_prob: npt.NDArray[np.float32], role: str
 ) -> pa.Table:
     """The columns of a `predictions.parquet`, all rows in one role; `y_prob` is [N, 3]."""
     probabilities = {f"p_{name}": y_prob[:, i] for i, name in enumerate(LABEL_NAMES)}
     return pa.table(
-        {"id": ids, "label": y_true, **probabilities, "role": pa.array([role] * len(ids), pa.string())}
+        {
+            "id": pa.array(ids, pa.string()),
+            "label": y_true,
+            **probabilities,
+            "role": pa.array([role] * len(ids), pa.string()),
+        }
     )
 
 

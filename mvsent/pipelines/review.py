@@ -1,7 +1,5 @@
 """A short list of the rows that ask for a second look, worst first."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,9 @@ from mvsent.pipelines.review_rows import Answers, Findings, Rows, find, out_of_f
 from mvsent.pipelines.run import RunFolder
 from mvsent.report.cards import MAX_PICTURE_BYTES, read_rows
 from mvsent.report.gallery import Card
-from mvsent.report.review_page import Suspect, label_name, render_review, suspect_card
+from mvsent.report.review_page import Suspect, card_ids, label_name, render_review, suspect_card
 from mvsent.shards.atomic import atomic_write
-from mvsent.shards.exports.csv_table import cell
+from mvsent.shards.exports.csv_table import cell, csv_line
 from mvsent.shards.reader import Dataset
 from mvsent.splits import GROUPED
 from mvsent.storage import make_folder
@@ -210,24 +208,22 @@ def _kinds(findings: Findings, rows: Rows) -> dict[str, dict[str, int]]:
 
 
 def _table(suspects: Sequence[Suspect]) -> bytes:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
+    lines = [csv_line(COLUMNS)]
     for one in suspects:
         reasons = "; ".join(f"{kind}: {words}" for kind, words in one.reasons.items())
         values = [one.id, f"{one.score:.3f}", reasons, one.label, one.suggested, one.text, one.twins]
-        table.writerow([cell(value) for value in values])
-    return text.getvalue().encode("utf-8")
+        lines.append(csv_line([cell(value) for value in values]))
+    return "".join(lines).encode("utf-8")
 
 
 def _cards(dataset: Dataset, suspects: Sequence[Suspect], *, quiet: bool) -> list[Card]:
     """Their cards in the same order; the pictures are read in the dataset's."""
     by_row = {one.row: one for one in suspects}
     rows = np.array(sorted(by_row), dtype=np.int64)
-    budget = MAX_PICTURE_BYTES // max(len(rows), 1)
+    budget, places = MAX_PICTURE_BYTES // max(len(rows), 1), card_ids(suspects)
     progress = tqdm(read_rows(dataset, rows), total=len(rows), unit="pictures", disable=silent(quiet))
     made = {
-        number: suspect_card(by_row[number], row, budget)
+        number: suspect_card(by_row[number], row, budget, places)
         for number, row in zip(rows.tolist(), progress, strict=True)
     }
     return [made[one.row] for one in suspects]

@@ -1,5 +1,6 @@
 """What is suspicious about the rows of a dataset: scores of all rows, and words for those that are listed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mvsent.pipelines.trial import Trial
 
 Rows = npt.NDArray[np.int64]
+_CALLED = {"text": "text", "image": "picture"}
 _COLUMNS = ["text", "sha256", "phash", "text_label", "image_label", "votes"]
 
 
@@ -106,15 +108,15 @@ class Findings:
     def _words(self, kind: str, row: int) -> str:
         if kind == "label-error":
             shares = zip(LABEL_NAMES, self.y_prob[row], strict=True)
-            return f"a network says {', '.join(f'{name} {p:.0%}' for name, p in shares)}"
+            return f"a network says {', '.join(f'{name} {100 * p:.0f} %' for name, p in shares)}"
         if kind == "modalities":
             text, image = LABEL_NAMES[self.text_label[row]], LABEL_NAMES[self.image_label[row]]
-            return f"the text is {text}, the image {image}"
+            return f"the text is {text}, the picture {image}"
         if kind == "annotators":
             split = {of: votes[row] for of, votes in self.votes.items() if (votes[row] > 0).sum() > 1}
-            return "; ".join(f"votes on the {of}: {_counted(votes)}" for of, votes in split.items())
+            return "; ".join(f"votes on the {_CALLED[of]}: {_counted(v)}" for of, v in split.items())
         return "; ".join(
-            f"other rows with the same {shared}: {_counted(np.bincount(self.labels[rows], minlength=3))}"
+            _others(np.bincount(self.labels[rows], minlength=3), shared)
             for shared, rows in self.twins.of(row).items()
         )
 
@@ -125,6 +127,16 @@ def _counted(counts: Rows) -> str:
     '1 neutral, 2 positive'
     """
     return ", ".join(f"{n} {name}" for name, n in zip(LABEL_NAMES, counts.tolist(), strict=True) if n)
+
+
+def _others(counts: Rows, shared: str) -> str:
+    """
+    >>> _others(np.array([0, 1, 0]), "text"), _others(np.array([0, 1, 2]), "picture")
+    ('1 other row with the same text, labelled neutral', '3 other rows with the same picture: 1 neutral, 2 positive')
+    """
+    n, names = int(counts.sum()), [name for name, n in zip(LABEL_NAMES, counts, strict=True) if n]
+    rows = f"{n} other {'row' if n == 1 else 'rows'} with the same {shared}"
+    return f"{rows}, labelled {names[0]}" if len(names) == 1 else f"{rows}: {_counted(counts)}"
 
 
 def find(dataset: Dataset, answers: Answers | None) -> Findings:
@@ -157,7 +169,7 @@ def find(dataset: Dataset, answers: Answers | None) -> Findings:
     )
 
 
-def out_of_fold(trial: "Trial", ids: list[str]) -> Answers:
+def out_of_fold(trial: "Trial", ids: Sequence[str]) -> Answers:
     """The answers of a run's finished folds on their own test rows, by the rows' places in `ids`.
 
     Raises: RunError where the run names a row that is not in `ids`.

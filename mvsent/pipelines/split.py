@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.curate.duplicates import groups_of, look_keys, sha_keys, text_keys
+from mvsent.curate.duplicates import Keys, groups_of, look_keys, string_keys, text_keys
 from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.atomic import atomic_write
@@ -148,8 +148,12 @@ def splits_folder(dataset: Dataset) -> Path:
 
 def dataset_groups(dataset: Dataset) -> npt.NDArray[np.int64]:
     """[N]: the group of duplicates of every row, see `duplicate_groups`."""
-    kinds = {"text": text_keys, "sha256": sha_keys, "phash": look_keys}
-    return groups_of((keys(_cells(dataset, column)) for column, keys in kinds.items()), len(dataset))
+    kinds: list[tuple[str, Callable[[Iterator[Any]], Keys]]] = [
+        ("text", text_keys),
+        ("sha256", string_keys),
+        ("phash", look_keys),
+    ]
+    return groups_of((keys(_cells(dataset, column)) for column, keys in kinds), len(dataset))
 
 
 def _cells(dataset: Dataset, column: str) -> Iterator[Any]:
