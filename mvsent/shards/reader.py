@@ -1,10 +1,12 @@
 """A finished dataset, read by columns; the pictures only when asked for."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,19 @@ from mvsent.errors import DatasetError
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 from mvsent.storage import is_remote, located, problem, reaching, readable, sizes
+
+_FOOTERS_AT_ONCE = 8
+_IDS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows `first` … `first + rows - 1` of a dataset: row group number `group` of shard number `shard`."""
+
+    shard: int
+    group: int
+    first: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -55,9 +70,8 @@ class Dataset:
         return [self.folder / shard.path for shard in self.manifest.shards]
 
     @cached_property
-    def ids(self) -> list[str]:
-        ids: list[str] = self.table(["id"])["id"].to_pylist()
-        return ids
+    def ids(self) -> "Ids":
+        return Ids(self.table(["id"])["id"].combine_chunks())
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int8]:
@@ -108,6 +122,38 @@ class Dataset:
         if n_waiting:
             yield from pa.concat_tables(waiting).combine_chunks().to_batches()
 
+    def row_groups(self) -> list[RowGroup]:
+        """Every row group, in row order; of the shards only the footers are read.
+
+        Raises: DatasetError naming a shard that cannot be read, or has other rows than the manifest says.
+        """
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE, "footers") as pool:
+            sizes_of = list(pool.map(_group_sizes, self.shard_paths))
+        groups, first = list[RowGroup](), 0
+        for shard, (told, group_sizes) in enumerate(zip(self.manifest.shards, sizes_of, strict=True)):
+            if sum(group_sizes) != told.rows:
+                raise _altered(self.shard_paths[shard], f"{sum(group_sizes)} rows", told.rows)
+            for group, n_rows in enumerate(group_sizes):
+                groups.append(RowGroup(shard, group, first, n_rows))
+                first += n_rows
+        return groups
+
+    def read_group(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
+        """`columns` of one of the `row_groups`; safe to call from many threads.
+
+        Raises: DatasetError where its shard has gone, or changed, since the dataset was opened.
+        """
+        columns, shard = _known(columns), self.manifest.shards[group.shard]
+        if problem := size_problem(self.folder, shard):
+            raise DatasetError(problem, "Build the dataset again, or restore the file")
+        with open_shard(self.folder / shard.path) as file:
+            if group.group >= file.num_row_groups:
+                raise _altered(self.folder / shard.path, f"{file.num_row_groups} row groups", group.group + 1)
+            table = file.read_row_group(group.group, columns).select(columns)
+        if table.num_rows != group.rows:
+            raise _altered(self.folder / shard.path, f"{table.num_rows} rows in a group", group.rows)
+        return table
+
     def _pieces(self, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
         """The rows start … stop - 1, as slices of row groups."""
         first = 0
@@ -123,6 +169,39 @@ class Dataset:
                     if low < high:
                         yield file.read_row_group(group, columns).select(columns).slice(low, high - low)
                     position += n_rows
+
+
+class Ids(Sequence[str]):
+    """The ids of a dataset's rows, as a list of strings has them, in a quarter of its memory.
+
+    Attributes:
+        array: the same as an Arrow array of strings.
+    """
+
+    def __init__(self, array: pa.StringArray) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        found: str | list[str] = (
+            self.array[row].to_pylist() if isinstance(row, slice) else self.array[int(row)].as_py()
+        )
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self.array), _IDS_AT_ONCE):
+            yield from self.array[start : start + _IDS_AT_ONCE].to_pylist()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def size_problem(folder: Path, shard: Shard, known: Mapping[str, int] | None = None) -> str:
@@ -148,6 +227,18 @@ def newest_dataset(parent: Path = Path("data")) -> Path:
             f"{parent}: no dataset there", "Build one with `mvsent reconcile-mvsa ROOT`, or name its folder"
         )
     return max(manifests, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+
+
+def _group_sizes(path: Path) -> list[int]:
+    with open_shard(path) as file:
+        return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+
+def _altered(path: Path, found: str, expected: int) -> DatasetError:
+    return DatasetError(
+        f"{path}: altered: {found}, where there were {expected}",
+        "Build the dataset again, or restore the file",
+    )
 
 
 def _read_shard(path: Path, columns: list[str]) -> pa.Table:
