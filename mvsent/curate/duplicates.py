@@ -27,7 +27,7 @@ def duplicate_groups(
     >>> duplicate_groups(["Hi!", "hi http://t.co/1", "bye", None], ["a", "b", "b", "c"], [None] * 4).tolist()
     [0, 0, 0, 1]
     """
-    return groups_of([text_keys(texts), sha_keys(sha256), look_keys(phash)], len(texts))
+    return groups_of([text_keys(texts), string_keys(sha256), look_keys(phash)], len(texts))
 
 
 def groups_of(keys: Iterable[Keys], n_rows: int) -> npt.NDArray[np.int64]:
@@ -42,7 +42,8 @@ def groups_of(keys: Iterable[Keys], n_rows: int) -> npt.NDArray[np.int64]:
     ends = np.concatenate([np.zeros((2, 0), np.int64), *edges], axis=1)
     graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(n_rows, n_rows))
     _, group = connected_components(graph, directed=False)  # numbers them as it walks over the rows
-    return group.astype(np.int64)
+    numbers: npt.NDArray[np.int64] = group.astype(np.int64)
+    return numbers
 
 
 def _neighbours(keys: Keys) -> npt.NDArray[np.int64]:
@@ -63,9 +64,9 @@ def _text_key(text: str | None) -> int:
     return _hashed(plain.encode("utf-8", "surrogatepass")) if plain else NO_KEY
 
 
-def sha_keys(sha256: Iterable[str | None]) -> Keys:
-    """[N]: a key for each hash of a picture's bytes."""
-    return np.fromiter((_hashed(one.encode()) if one else NO_KEY for one in sha256), np.uint64)
+def string_keys(strings: Iterable[str | None]) -> Keys:
+    """[N]: a key for each string that is not empty."""
+    return np.fromiter((_hashed(one.encode()) if one else NO_KEY for one in strings), np.uint64)
 
 
 def look_keys(phash: Iterable[int | None]) -> Keys:
