@@ -8,6 +8,7 @@ SHELL := bash
 
 PYTHON ?=
 ARGS ?=
+ENGINE ?=
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # OpenMP's threads wait by spinning, which on a shared or capped machine takes the cores from those that work.
@@ -16,8 +17,8 @@ export OMP_WAIT_POLICY := passive
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/demo-installed ## Set up, then build small datasets, train on them and evaluate, offline, in three minutes
-	$(BIN)/mvsent demo $(ARGS)
+demo: .venv/demo-installed $(ENGINE:%=.venv/%-installed) ## Set up, then build small datasets, train on them and evaluate, offline, in three minutes
+	$(BIN)/mvsent demo $(ENGINE:%=--engine %) $(ARGS)
 
 test: .venv/test-installed ## Set up, then run every check: style, types, import layers, the whole test suite
 	$(BIN)/ruff check .
@@ -48,6 +49,8 @@ clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
 
 # What each job needs beyond the package itself; see [project.optional-dependencies] in pyproject.toml.
 .venv/demo-installed: EXTRAS := offline
+.venv/local-installed: EXTRAS := offline
+.venv/ray-installed: EXTRAS := offline,ray
 .venv/test-installed: EXTRAS := offline,transformers,dawid-skene,tensorboard,dev
 .venv/bench-installed: EXTRAS := offline,bench
 .venv/docs-installed: EXTRAS := docs
@@ -57,7 +60,7 @@ clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
 	@echo "Installing mvsent[$(EXTRAS)] into .venv: once, some minutes (torch is large). Log: .venv/install.log"
 	@$(BIN)/python -m pip install --no-compile --editable '.[$(EXTRAS)]' 2>&1 | tee .venv/install.log \
 		| awk '/Downloading .*[MG]B\)/ {print "  " $$1, $$2, $$3, $$4; fflush()} /^Installing/ {print "  Unpacking …"; fflush()}' \
-		|| { tail -n 15 .venv/install.log; echo "The installation failed: the lines above say why. Then: make $*"; exit 1; }
+		|| { tail -n 15 .venv/install.log; echo "The installation failed: the lines above say why. Then: make $(MAKECMDGOALS)$(ENGINE:%= ENGINE=%)"; exit 1; }
 	@touch $@
 
 # Some distributions ship Python without ensurepip: then the pip of that Python fills the environment.

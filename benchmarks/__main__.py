@@ -9,7 +9,21 @@ from importlib import import_module
 
 from mvsent.report.tables import aligned
 
-MODULES = ("startup", "reconcile", "features", "train", "models", "predict", "fetch", "build", "report")
+MODULES = (
+    "startup",
+    "reconcile",
+    "features",
+    "train",
+    "ranks",
+    "stream",
+    "models",
+    "predict",
+    "fetch",
+    "ray",
+    "build",
+    "report",
+    "near",
+)
 
 
 def main() -> None:

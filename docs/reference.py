@@ -4,6 +4,7 @@ mkdocs calls `on_files` (mkdocs.yml, `hooks`). A page here can be wrong only whe
 """
 
 import ast
+import html
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -40,16 +41,17 @@ def commands_page() -> str:
 def columns_page() -> str:
     """The columns of a shard."""
     rows = [
-        (f"`{field.name}`", f"`{field.type}`", "" if field.nullable else "never null", MEANINGS[field.name])
+        (f"`{field.name}`", _text(MEANINGS[field.name]), "yes" if field.nullable else "no", f"`{field.type}`")
         for field in PAIR_SCHEMA
     ]
-    return "# Columns\n\nOf a dataset's shards, in order.\n\n" + _table(("column", "type", "", ""), rows)
+    head = ("column", "meaning", "may be null", "type")
+    return "# Columns\n\nOf a dataset's shards, in order.\n\n" + _table(head, rows)
 
 
 def reasons_page() -> str:
     """Every reason for which a row is dropped."""
     head = "# Reasons\n\nA row of `rejected.parquet` has one of these, and so has every line of a funnel.\n\n"
-    return head + _table(("reason", "the row"), [(f"`{reason}`", reason.meaning) for reason in Reason])
+    return head + _table(("reason", "the row"), [(f"`{reason}`", _text(reason.meaning)) for reason in Reason])
 
 
 def errors_page() -> str:
@@ -94,8 +96,8 @@ def _command(name: str, command: Any) -> str:
         parts.append(f"    {' '.join(example.split())}")
     context = typer.Context(command)
     records = [parameter.get_help_record(context) for parameter in command.params]
-    rows = [(f"`{_text(option)}`", _text(meaning)) for option, meaning in filter(None, records)]
-    return "\n\n".join([*parts, _table(("", ""), rows).rstrip()])
+    rows = [(f"`{option}`", _text(meaning)) for option, meaning in filter(None, records)]
+    return "\n\n".join([*parts, _table(("option", "meaning"), rows).rstrip()])
 
 
 def _kinds() -> list[type[errors.MvsentError]]:
@@ -133,12 +135,10 @@ def _first_line(text: str | None) -> str:
 
 
 def _text(text: str) -> str:
-    """`text` as Markdown that shows it as it is, in a table too."""
-    return (
-        re.sub(r"([<>*_\[\]])", r"\\\1", text).replace("|", "\\|")
-        if "`" not in text
-        else text.replace("|", "\\|")
-    )
+    """`text` as Markdown that shows it as it is, but for its code spans, in a table too."""
+    parts = re.split("(`[^`]+`)", text)  # every second one is a code span, which Markdown escapes itself
+    parts[::2] = [re.sub(r"([*_\[\]|])", r"\\\1", html.escape(part, quote=False)) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

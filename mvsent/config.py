@@ -185,8 +185,13 @@ class TrainSettings(Settings):
     class_weights: Literal["none", "inverse"] = "none"
     device: str = "auto"
     amp: bool = True  # on CUDA only
-    threads: int = Field(default=0, ge=0, le=1024)  # of torch; 0: one a core
+    devices: int = Field(default=1, ge=1, le=1024)  # that train at once
+    parallel: Literal["ranks", "folds"] = "ranks"  # what they share: the rows of every step, or the folds
+    checkpoint_every: float = Field(default=10.0, ge=0, allow_inf_nan=False)  # minutes; 0: after epochs only
+    threads: int = Field(default=0, ge=0, le=1024)  # of torch; 0: one a core, shared among the devices
     workers: int = Field(default=0, ge=0, le=1024)  # that decode pictures; 0: one a core
+    stream: bool = False  # read the shards in every epoch; keep no features
+    shuffle_buffer: int = Field(default=4096, ge=1)  # rows among which a stream is shuffled
     tensorboard: bool = False
 
     @field_validator("folds", mode="before")

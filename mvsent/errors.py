@@ -4,7 +4,9 @@ An `MvsentError` reaches the user as one line on stderr, `mvsent: WHAT. NEXT`, a
 0 done, 1 failed, 2 bad usage or configuration, 3 finished with some work left (resumable), 130 interrupted.
 """
 
+import logging
 from collections.abc import Iterable
+from typing import Any
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -33,6 +35,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Log lines repeat paths, lexicon words and servers' answers: they cannot steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 class MvsentError(Exception):
     """A failure that the user can act on.
 
@@ -47,6 +56,16 @@ class MvsentError(Exception):
         self.what = what
         self.next_step = next_step
         super().__init__(f"{what}. {next_step}" if next_step else what)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by what it says: subclasses take other arguments."""
+        return _again, (type(self), self.what, self.next_step)
+
+
+def _again(kind: type[MvsentError], what: str, next_step: str) -> MvsentError:
+    error = kind.__new__(kind)
+    MvsentError.__init__(error, what, next_step)
+    return error
 
 
 class UsageError(MvsentError):
@@ -89,6 +108,10 @@ class DatasetError(MvsentError):
 
 class StorageError(MvsentError):
     """A file cannot be read or written as things are; what it holds may be sound."""
+
+
+class EngineError(MvsentError):
+    """The workers that rows were sent to are not to be had, or died over them."""
 
 
 class SplitError(MvsentError):

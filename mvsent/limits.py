@@ -103,6 +103,11 @@ class TokenBucket:
         self._paused_until_s = max(self._paused_until_s, self._time() + seconds)
 
     @property
+    def paused_s(self) -> float:
+        """The seconds that are left of a pause."""
+        return max(0.0, self._paused_until_s - self._time())
+
+    @property
     def left(self) -> int | None:
         """Turns of the quota that nobody has taken in the last window; None without a quota."""
         return None if self._quota is None else self._quota - len(self._recent())

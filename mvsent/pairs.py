@@ -60,6 +60,10 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate-id", "has the id of an earlier row"
     DUPLICATE_IMAGE = "duplicate-image", "has the picture of an earlier row"
     DUPLICATE_QUERY_CONFLICT = "duplicate-query-conflict", "was found by words of opposite sign"
+    DUPLICATE_LABEL_CONFLICT = (
+        "duplicate-label-conflict",
+        "has the id or picture of a row with another label in another dataset (`mvsent merge`)",
+    )
     HTTP_404 = "http-404", "has a picture that its host does not have"
     HTTP_ERROR = (
         "http-error",

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from mvsent.config import BuildSettings, FlickrSettings, GettySettings
 from mvsent.pipelines.build import BuildResult, build_flickr, build_getty
+from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.sources import patience
 from mvsent.sources.replay import KEY, SECRET, Replay
 from mvsent.sources.replay_world import World
@@ -82,9 +83,11 @@ SETTINGS: dict[str, Callable[..., BuildSettings]] = {"flickr": flickr_settings, 
 """Of each source, what makes its settings."""
 
 
-def build(out: Path, settings: BuildSettings, *, overwrite: bool = False) -> BuildResult:
+def build(
+    out: Path, settings: BuildSettings, *, overwrite: bool = False, engine: Engine = LOCAL
+) -> BuildResult:
     """Build what the settings are for, with the stand-in's key."""
-    given: Any = {"overwrite": overwrite, "workers": 1, "quiet": True}
+    given: Any = {"overwrite": overwrite, "workers": 1, "engine": engine, "quiet": True}
     if isinstance(settings, GettySettings):
         return build_getty(out, settings, SecretStr(KEY), SecretStr(SECRET), **given)
     assert isinstance(settings, FlickrSettings)

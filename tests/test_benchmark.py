@@ -217,7 +217,7 @@ def test_a_process_that_is_killed_costs_its_own_cell_only(
         patch.setattr(harness, "_child", _dies_at_hsan)
         result = harness.benchmark(chosen, jobs=2, quiet=True)
     assert list(result.failures) == ["small paper-5x hsan"]
-    assert "ended with code -9" in result.failures["small paper-5x hsan"]
+    assert "was killed by signal 9" in result.failures["small paper-5x hsan"]
     assert not harness.benchmark(chosen, jobs=2, quiet=True).failures
 
 

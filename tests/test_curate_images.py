@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mvsent.curate import images
-from mvsent.curate.images import ImageFacts, Rejection, check_image, phash, to_rgb
+from mvsent.curate.images import ImageFacts, Rejection, check_image, image_columns, phash, to_rgb
+from mvsent.errors import InputError
 from mvsent.pairs import Reason
 
 # As `mvsent.curate.images` does outside of pytest, which sets its own filters for every test.
@@ -219,6 +220,20 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     kept(encoded(scene(101, 100), "PNG"))
     assert held == [False, True]
     assert not images._one_large_picture.locked()
+
+
+def test_the_bytes_fill_every_column_of_a_picture():
+    pictures = [encoded(scene(48, 36), "JPEG"), encoded(Image.new("RGB", (20, 10), "white"), "PNG")]
+    columns = image_columns(pictures)
+    assert [image["bytes"] for image in columns["image"]] == pictures
+    assert (columns["width"], columns["height"]) == ([48, 20], [36, 10])
+    assert columns["sha256"] == [hashlib.sha256(data).hexdigest() for data in pictures]
+    assert columns["phash"] == [check_image(pictures[0], **LIMITS).phash, None]  # the second one is flat
+
+
+def test_a_picture_that_cannot_be_used_is_named_by_its_place():
+    with pytest.raises(InputError, match="picture 1: image-not-an-image"):
+        image_columns([encoded(scene(), "PNG"), b"text"])
 
 
 GOOD = {format: encoded(scene(48, 36), format) for format in ("JPEG", "PNG", "GIF", "WEBP", "TIFF")}

@@ -96,9 +96,34 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert "reconcile-tasks" in pages[tmp_path / "site" / "reference" / "commands" / "index.html"]
     for path, page in pages.items():
         fetched = re.findall(
-            r"<(?:script|img)[^>]* src=\"?([^\s\">]+)|<link rel=\"?stylesheet\"? href=\"?([^\s\">]+)", page
+            r"<(?:script|img|iframe)[^>]* src=\"?([^\s\">]+)|<link[^>]* href=\"?([^\s\">]+)", page
         )
         assert [one for one in fetched if "//" in "".join(one)] == [], path
+        assert not re.search(r"data-md-component=\"?source\b", page), "its script would ask GitHub"
+
+
+def test_generated_tables_name_their_columns_and_show_signs_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    reference = pytest.importorskip("reference")
+    for page in (reference.commands_page(), reference.columns_page(), reference.reasons_page()):
+        html = markdown(page)
+        assert "<th></th>" not in html
+        assert "\\" not in html
+    commands = markdown(reference.commands_page())
+    assert "<code>--rows &lt;int range&gt;</code>" in commands
+    assert "<code>--polarity &lt;positive|negative&gt;</code>" in commands
+    assert markdown(reference._text("a *b* <c> `d|<e>` [f] | g_h_")) == (
+        "<p>a *b* &lt;c&gt; <code>d|&lt;e&gt;</code> [f] | g_h_</p>"
+    )
+
+
+def markdown(page: str) -> str:
+    """The page as the site shows it."""
+    from markdown import markdown
+
+    return str(markdown(page, extensions=["tables"]))
 
 
 def test_make_alone_lists_every_target_with_its_caption() -> None:

@@ -92,10 +92,31 @@ def test_a_figure_has_a_row_a_pair_even_without_picture_or_words() -> None:
     assert len(paper_figure([pair(), bare]).axes) == 6
 
 
+def test_a_panel_is_titled_by_what_it_shows() -> None:
+    def titles(*pairs: Explained) -> list[str]:
+        return [axes.get_title() for axes in paper_figure(pairs).axes[:3]]
+
+    regions = {"region attention": np.eye(3), "class activation": np.eye(3)}
+    assert titles(pair(maps=regions)) == [
+        "pair, as the network read it", "region attention", "semantic attention",
+    ]  # fmt: skip
+    bare = pair(picture=None, maps={}, shades={})
+    assert titles(bare, pair())[1:] == ["class activation", "semantic attention"]
+    assert titles(bare)[1:] == ["", ""]
+
+
+def test_the_page_says_how_to_read_heat_and_shades() -> None:
+    page = render_explanations("run", "lead", [pair()], {})
+    assert "class activation (bright: more, dark: less)" in page
+    assert "the stronger the colour, the more weight; all half strong: evenly spread" in page
+
+
 def test_a_run_is_explained(run: Path) -> None:
     found = CliRunner().invoke(app, ["explain", str(run), "-n", "6", "--measured", "10"])
     assert found.exit_code == 0, found.output
     assert "spatial attention" in found.output and "regions by chance" in found.output
+    written = {path.name for path in (run / "explain").iterdir()}
+    assert {Path(line).name for line in found.output.splitlines() if "/explain/" in line} == written
     document = json.loads((run / "explain" / "explain.json").read_text())
     assert 1 <= len(document["pairs"]) <= 6
     for shown in document["pairs"]:

@@ -369,6 +369,16 @@ def test_a_429_without_retry_after_pauses_the_host_too(server):
     assert paused == ["127.0.0.1"]
 
 
+def test_a_turn_that_was_taken_before_a_pause_counts_no_more(server):
+    limits, taken = HostLimits(None), []
+    is_free = iter([False, True])
+    limits.reserve = lambda host: taken.append(host) or 0.0
+    limits.is_free = lambda host: next(is_free)
+    url = server.url("/a.jpg", answer(body=PICTURE))
+    list(fetch_images([ImageRequest("a", url)], policy(server), limits=limits))
+    assert taken == ["127.0.0.1"] * 2
+
+
 def test_a_paused_host_has_no_turn_before_its_time_and_others_have():
     limits = HostLimits(None, clock=itertools.repeat(0.0).__next__)
     limits.pause("a", 5.0)

@@ -247,7 +247,7 @@ def test_a_table_that_scrolls_is_reached_by_keyboard(browser: Any, opened: Calla
 
 def test_a_row_to_look_at_leads_to_its_source(browser: Any, opened: Callable[..., Path]) -> None:
     opened("review")
-    link = found(browser, ".card a")[0]
+    link = found(browser, ".card a[rel]")[0]
     browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", link)
     link.click()
     assert browser.title == "a source page"
@@ -270,6 +270,27 @@ def test_rows_to_look_at_are_filtered_by_label_and_reason_and_words(
     browser.find_element("css selector", "input[type=search]").send_keys("GOOD DAY 3")
     assert len(shown()) == 1
     assert browser.find_element("css selector", "output").text == "1 of 12 cards"
+
+
+def test_a_twin_is_shown_though_the_filter_had_hidden_it(browser: Any, opened: Callable[..., Path]) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    opened("review")
+    Select(browser.find_element("css selector", "select[name=label]")).select_by_value("positive")
+    link = next(link for link in found(browser, ".card .facts a") if link.is_displayed())
+    twin = browser.find_element("id", link.get_attribute("href").rpartition("#")[2])
+    assert not twin.is_displayed()
+    browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", link)
+    link.click()
+    assert twin.is_displayed()
+
+
+@PLAIN
+def test_the_navigation_has_the_names_of_the_headings(
+    browser: Any, opened: Callable[..., Path], name: str
+) -> None:
+    opened(name)
+    assert [link.text for link in found(browser, "nav a")] == [title.text for title in found(browser, "h2")]
 
 
 @PLAIN

@@ -116,9 +116,9 @@ def test_a_dot_marks_the_epoch_whose_network_was_kept():
 def test_confusion_shows_shares_of_a_row_with_counts_and_a_dash_for_no_rows():
     texts = [text.get_text() for text in draw_confusion().axes[0].texts]
     assert texts == [
-        *("80.0%\n(8)", "10.0%\n(1)", "10.0%\n(1)"),
+        *("80.0\u00a0%\n(8)", "10.0\u00a0%\n(1)", "10.0\u00a0%\n(1)"),
         *("–", "–", "–"),
-        *("5.0%\n(100)", "0.0%\n(0)", "95.0%\n(1,900)"),
+        *("5.0\u00a0%\n(100)", "0.0\u00a0%\n(0)", "95.0\u00a0%\n(1,900)"),
     ]
 
 

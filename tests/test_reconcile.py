@@ -23,6 +23,7 @@ from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, OutputExistsError, UsageError
 from mvsent.pairs import PAIR_SCHEMA, Label
 from mvsent.pipelines import reconcile as pipeline
+from mvsent.pipelines.engine import LOCAL, READ_AHEAD
 from mvsent.pipelines.reconcile import reconcile
 from mvsent.shards.reader import Dataset
 
@@ -285,9 +286,9 @@ def test_the_number_of_workers_and_batches_does_not_matter(mvsa, tmp_path, monke
 
 def test_work_is_never_far_ahead_of_its_results():
     started = []
-    results = pipeline._in_parallel(lambda item: started.append(item) or item, range(1000), workers=2)
+    results = LOCAL.map(lambda item: started.append(item) or item, range(1000), threads=2)
     for result in results:
-        assert len(started) <= result + 2 + 2 * pipeline.READ_AHEAD
+        assert len(started) <= result + 2 + 2 * READ_AHEAD
 
 
 def test_an_error_in_a_worker_ends_the_others():
@@ -299,7 +300,7 @@ def test_an_error_in_a_worker_ends_the_others():
         return item
 
     with pytest.raises(OSError, match="disk on fire"):
-        list(pipeline._in_parallel(work, range(10_000), workers=3))
+        list(LOCAL.map(work, range(10_000), threads=3))
     assert threading.active_count() == running
 
 

@@ -144,7 +144,26 @@ def test_dropped_conflicts_count_as_disagreement_of_the_modalities(tmp_path: Pat
     found = survey(Dataset.open(folder))
     assert found.conflicts[Label.POSITIVE, Label.NEGATIVE] == found.conflicts.sum() == 3
     page = page_of(folder, tmp_path / "r.html")
-    assert "same label in 75.0% of the 9 kept pairs and 3 dropped conflicts" in page
+    assert "same label in 75.0\u00a0% of the 9 kept pairs and 3 dropped conflicts" in page
+
+
+def test_conflicts_of_three_annotators_count_by_the_majority_of_their_votes(tmp_path: Path) -> None:
+    details = [
+        "text positive positive neutral, image negative negative negative",
+        "text negative negative negative, image positive neutral positive",
+        "text neutral positive negative, image negative negative negative",  # no majority: Dawid-Skene's
+        "text neutral neutral positive, image negative negative negative",  # no conflict of majorities
+        "two people could not agree",
+    ]
+    rejected = [{**dropped_rows(1, detail=detail)[0], "id": str(i)} for i, detail in enumerate(details)]
+    folder = write(tmp_path / "d", draw_pairs(9), rejected)
+    found = survey(Dataset.open(folder))
+    assert found.conflicts[Label.POSITIVE, Label.NEGATIVE] == 1
+    assert found.conflicts[Label.NEGATIVE, Label.POSITIVE] == 1
+    assert found.conflicts.sum() == 2
+    page = page_of(folder, tmp_path / "r.html")
+    assert "2 dropped conflicts; Cohen’s kappa" in page
+    assert "3 dropped conflicts are not among them" in page
 
 
 def test_kappa_is_that_of_scikit_learn() -> None:
@@ -175,6 +194,17 @@ def test_each_reason_of_the_funnel_stands_where_its_rows_leave() -> None:
         ("timeout", 50, 20),
         ("kept", 0, 50),
     ]
+
+
+def test_a_label_bar_is_as_wide_as_its_share_of_all_pairs(tmp_path: Path) -> None:
+    labels = [Label.POSITIVE] * 3 + [Label.NEGATIVE]
+    pairs = pair_table({"id": [f"l:{i}" for i in range(4)], "label": labels})
+    tree = rows_of(page_of(write(tmp_path / "d", pairs), tmp_path / "r.html"))
+    bars = {kind: tree.css_first(f"rect.{kind}").attributes["width"] for kind in LABEL_NAMES}
+    assert bars == {"negative": "25%", "neutral": "0%", "positive": "75%"}
+    assert [node.text() for node in tree.css("[aria-labelledby=labels] text:not(.count)")] == list(
+        LABEL_NAMES
+    )
 
 
 def test_a_count_of_one_in_a_million_is_still_seen() -> None:
@@ -525,6 +555,7 @@ def test_a_run_whose_dataset_is_gone_has_a_page_without_pictures_of_rows(tmp_pat
     tree = rows_of(page_of(write_run(tmp_path / "runs" / "a-run"), tmp_path / "r.html"))
     assert not cards(tree)
     assert "is not at hand" in tree.body.text()
+    assert [link.text() for link in tree.css("nav a")] == [title.text() for title in tree.css("h2")]
 
 
 @pytest.mark.usefixtures("few_resamples")
@@ -612,6 +643,29 @@ def test_the_gallery_is_filtered_by_label_query_and_reason(browser: Any, queried
     choose(browser, "reason", "timeout")
     assert [card.get_attribute("data-reason") for card in visible(browser)] == ["timeout"] * 2
     assert count.get_attribute("aria-live") == "polite"
+
+
+@needs_chromium
+@pytest.mark.usefixtures("few_resamples")
+def test_a_run_whose_dataset_is_gone_has_a_page_without_an_error_in_the_console(
+    browser: Any, tmp_path: Path
+) -> None:
+    page_of(write_run(tmp_path / "runs" / "a-run"), tmp_path / "r.html")
+    open_page(browser, tmp_path / "r.html")
+    assert console(browser) == []
+
+
+@needs_chromium
+@pytest.mark.usefixtures("few_resamples")
+def test_a_metric_keeps_its_name_where_its_numbers_are_scrolled_to(browser: Any, tmp_path: Path) -> None:
+    page_of(write_run(tmp_path / "runs" / "a-run"), tmp_path / "r.html")
+    open_page(browser, tmp_path / "r.html", width=375)
+    table = browser.find_element("css selector", ".wide")
+    browser.execute_script("arguments[0].scrollLeft = 1000", table)
+    assert browser.execute_script("return arguments[0].scrollLeft", table) > 0
+    name, last = (table.find_element("css selector", f"tbody tr > :{end}-child") for end in ("first", "last"))
+    assert name.rect["x"] >= 0
+    assert last.rect["x"] + last.rect["width"] <= 375
 
 
 @needs_chromium
@@ -738,6 +792,11 @@ def test_without_scripts_the_page_shows_everything_and_no_filters(browser: Any, 
     laid_out = {words[i] for i in shown["documents"][0]["layout"]["text"] if i >= 0}
     assert "Show all" not in laid_out
     assert "drawn:17" in laid_out
+
+
+def test_the_names_of_the_sections_are_those_of_their_headings(tmp_path: Path) -> None:
+    tree = rows_of(page_of(write(tmp_path / "d", queried_pairs(9, "http://127.0.0.1")), tmp_path / "r.html"))
+    assert [link.text() for link in tree.css("nav a")] == [title.text() for title in tree.css("h2")]
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_planted_duplicates_are_listed_with_their_twins_and_the_contradicting_on
     rows = listed(tmp_path / "r.csv")
     assert [row["id"] for row in rows] == ["r:0", "r:1", "r:2", "r:3", "r:4", "r:5"]
     assert [json.loads(row["twins"]) for row in rows[:2]] == [["r:1"], ["r:0"]]
-    assert rows[0]["reasons"] == "contradiction: other rows with the same text: 1 negative"
-    assert rows[4]["reasons"] == "duplicate: other rows with the same text: 1 positive"
+    assert rows[0]["reasons"] == "contradiction: 1 other row with the same text, labelled negative"
+    assert rows[4]["reasons"] == "duplicate: 1 other row with the same text, labelled positive"
 
 
 def test_the_same_text_and_picture_with_two_labels_is_worse_than_one_of_them(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_the_same_text_and_picture_with_two_labels_is_worse_than_one_of_them(tmp
     assert [row["id"] for row in rows[:2]] == ["r:0", "r:1"]
     assert float(rows[1]["score"]) == pytest.approx(0.9)
     assert {row["score"] for row in rows[2:]} == {"0.450"}
-    assert [re.search(r"same (.*):", row["reasons"])[1] for row in rows[::2]] == [  # type: ignore[index]
+    assert [re.search(r"same (.*),", row["reasons"])[1] for row in rows[::2]] == [  # type: ignore[index]
         "text and picture",
         "picture",
         "text",
@@ -149,7 +149,7 @@ def test_a_neutral_text_with_a_polar_image_is_listed_and_an_unlabelled_modality_
     columns = plain([2, 2, 0], text_label=[1, 2, None], image_label=[2, 2, 0])
     review(write(tmp_path / "d", columns), out=tmp_path / "r.csv", quiet=True)
     assert [(row["id"], row["reasons"]) for row in listed(tmp_path / "r.csv")] == [
-        ("r:0", "modalities: the text is neutral, the image positive")
+        ("r:0", "modalities: the text is neutral, the picture positive")
     ]
 
 
@@ -202,7 +202,7 @@ def test_the_networks_answer_is_suggested_and_quoted(tmp_path: Path) -> None:
     review(folder, run, tmp_path / "r.csv", quiet=True)
     (row,) = listed(tmp_path / "r.csv")
     assert (row["id"], row["label"], row["suggested_label"]) == ("r:0", "positive", "negative")
-    assert row["reasons"] == "label-error: a network says negative 93%, neutral 3%, positive 3%"
+    assert row["reasons"] == "label-error: a network says negative 93 %, neutral 3 %, positive 3 %"
 
 
 def test_only_test_rows_count_and_the_others_are_left_out_and_counted(
@@ -298,7 +298,31 @@ def test_the_page_shows_the_rows_of_the_table_in_its_order_with_picture_and_reas
         card.css_first("img").attributes["src"].startswith("data:image/webp;base64,") for card in cards
     )
     assert {card.attributes["data-reason"] for card in cards} == {"contradiction"}
-    assert "other rows with the same text" in cards[0].text()
+    assert "1 other row with the same text, labelled" in cards[0].text()
+
+
+def test_a_twin_leads_to_its_card_where_the_page_has_it(tmp_path: Path, hostile: Path) -> None:
+    review(hostile, out=tmp_path / "r.csv", n_rows=11, html=True, quiet=True)
+    tree = LexborHTMLParser((tmp_path / "r.html").read_text(encoding="utf-8"))
+    twins = {row["id"]: json.loads(row["twins"]) for row in listed(tmp_path / "r.csv")}
+    links = tree.css(".card .facts a")
+    assert len(links) == 10  # the eleventh card's twin is not on the page
+    for link in links:
+        (target,) = tree.css(f".card[id='{link.attributes['href'].removeprefix('#')}']")
+        assert target.css_first(".id").text() == link.text()
+        card = next(card for card in tree.css(".card") if link.html in card.html)
+        assert twins[card.css_first(".id").text()] == [link.text()]
+
+
+def test_a_card_is_found_by_any_of_its_reasons(tmp_path: Path) -> None:
+    columns = plain([2, 0, 2], text_label=[1, 0, 1], image_label=[2, 0, 2])
+    columns["text"][1] = columns["text"][0]
+    review(write(tmp_path / "d", columns), out=tmp_path / "r.csv", html=True, quiet=True)
+    tree = LexborHTMLParser((tmp_path / "r.html").read_text(encoding="utf-8"))
+    reasons = [card.attributes["data-reason"] for card in tree.css(".card")]
+    assert reasons == ["contradiction\nmodalities", "contradiction", "modalities"]
+    options = [option.text() for option in tree.css("select[name=reason] option")]
+    assert options == ["All", "contradiction (2)", "modalities (2)"]
 
 
 def test_a_page_without_any_suspicious_row_is_a_page(tmp_path: Path) -> None:

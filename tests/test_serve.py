@@ -479,13 +479,30 @@ def test_a_person_drops_a_picture_types_a_text_and_sees_the_answer(
         assert len(shown) >= 2
         assert all(image.get_property("naturalWidth") > 0 for image in shown)
         assert of("shades").text.startswith("so good <")
+        captions = [caption.text for caption in driver.find_elements(By.CSS_SELECTOR, "#layers figcaption")]
+        assert captions[0] == "picture"
+        assert all(caption.endswith("(bright: more, dark: less)") for caption in captions[1:])
+        assert "mvsent explain" in of("worth").text
         assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
+        of("text").send_keys("!")
+        assert not of("answer").is_displayed(), "the answer is not to what the form now holds"
+        assert of("status").text == ""
+        ask()
+        of("remove").click()
+        assert not of("answer").is_displayed()
+
+        (tmp_path / "note.txt").write_text("no picture")
+        of("image").send_keys(str(tmp_path / "note.txt"))
+        WebDriverWait(driver, 30).until(lambda _: of("unseen").is_displayed())
+        assert of("unseen").text == "This file is not a picture."
+        assert not of("preview").is_displayed()
         of("remove").click()
         path = tmp_path / "chosen.jpg"
         path.write_bytes(picture)
         of("image").send_keys(str(path))
         of("text").clear()
+        assert of("preview").is_displayed() and not of("unseen").is_displayed()
         assert "judged without text" in ask()
         assert console(driver) == []
         own = (f"http://127.0.0.1:{port}/", "data:", f"blob:http://127.0.0.1:{port}/")

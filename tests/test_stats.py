@@ -78,12 +78,12 @@ def test_the_papers_row_stands_under_a_dataset_of_the_paper(
     assert run(str(mvsa), str(flickr), str(mine)) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[:7]]
     assert lines == [
-        ["dataset", "positive", "negative", "neutral", "total", "label"],
-        ["-" * 13, "-" * 8, "-" * 8, "-" * 7, "-" * 6, "-" * 6],
+        ["dataset", "negative", "neutral", "positive", "total", "label"],
+        ["-" * 13, "-" * 8, "-" * 7, "-" * 8, "-" * 6, "-" * 6],
         ["mvsa-single", "20", "20", "20", "60", "strong"],
-        ["the", "paper's", "2683", "1358", "470", "4511", "strong"],
+        ["the", "paper's", "1358", "470", "2683", "4511", "strong"],
         ["flickr", "10", "10", "10", "30", "strong"],
-        ["the", "paper's", "129317", "147254", "–", "276571", "weak"],
+        ["the", "paper's", "147254", "–", "129317", "276571", "weak"],
         ["mine", "10", "10", "10", "30", "strong"],
     ]
 

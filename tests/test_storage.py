@@ -5,17 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from mvsent.errors import DatasetError, MvsentError, OutputExistsError, StorageError, UsageError
+from mvsent.pipelines.predictions import read_predictions
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked, staged
 from mvsent.shards.writer import DatasetWriter
+from mvsent.sources.drawn_mvsa import draw_dataset
+from mvsent.sources.replay import Replay
 from mvsent.storage import is_remote, located
+from tests.building import Watched, build, files_of, flickr_settings, kill, small_world, start, still_time
 from tests.drawing import draw_pairs, draw_rejected
 from tests.object_storage import BadNetwork, environment, forget, run, use
 
@@ -290,3 +296,97 @@ def test_the_commands_take_addresses(bucket: Path, sixty_pairs: pa.Table, tmp_pa
         "small.html",
         "small/splits/paper-5x.parquet",
     } <= set(names(bucket))
+
+
+@pytest.fixture(scope="module")
+def replay() -> Iterator[Replay]:
+    with Replay(small_world(photos=10)) as running:
+        running.requests = Watched()
+        yield running
+
+
+def test_a_build_there_is_killed_continued_and_the_one_here(
+    replay: Replay, bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still_time(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    settings = flickr_settings(replay, tmp_path)
+    build(tmp_path / "here", settings)
+    out, victims = bucket / "flickr", []
+
+    def kill_once(n: int) -> None:
+        parts = list((tmp_path / "data").glob(".flickr-*.crawl/parts/part-00001.spool"))
+        if parts and victims:
+            kill(victims[0])
+
+    replay.requests.count_anew(kill_once)
+    victims.append(start(partial(build, out, settings)))
+    victims[0].join(120)
+    replay.requests.count_anew(lambda n: None)
+    assert victims[0].exitcode in (-signal.SIGKILL, 255) and ".flickr.lock" in names(bucket)
+    assert not any(name.startswith("flickr/") for name in names(bucket))
+    build(out, settings)
+    assert {name: (out / name).read_bytes() for name in files_of(tmp_path / "here")} == files_of(
+        tmp_path / "here"
+    )
+    assert not list((tmp_path / "data").iterdir()) and ".flickr.lock" not in names(bucket)
+
+
+def test_a_reconciliation_there_is_the_one_here(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    root = tmp_path / "MVSA"
+    draw_dataset(root, n_rows=40, seed=1)
+    for out in ("here", "s3://pairs/there"):
+        ended = run("reconcile-mvsa", str(root), "--out", out if out != "here" else str(tmp_path / out))
+        assert ended.returncode == 0, ended.stderr
+    here = files_of(tmp_path / "here")
+    assert {name: (bucket / "there" / name).read_bytes() for name in here} == here
+
+
+TRAIN = (
+    "--stream",
+    "--weights",
+    "random",
+    "--words",
+    "random",
+    "--epochs",
+    "2",
+    "--folds",
+    "0",
+    "--threads",
+    "1",
+)
+
+
+@pytest.mark.slow
+def test_a_training_from_there_to_there_is_killed_continued_and_the_one_here(
+    bucket: Path, sixty_pairs: pa.Table, tmp_path: Path
+) -> None:
+    here, there = write(tmp_path / "small", sixty_pairs), write(bucket / "small", sixty_pairs)
+    assert run("train", str(here), *TRAIN, "--out", str(tmp_path / "run")).returncode == 0
+    command = [sys.executable, "-m", "mvsent", "train", str(there), *TRAIN, "--out", "s3://pairs/run"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 0" in line:  # its checkpoint is saved
+                break
+        process.kill()
+    assert "run/fold-0/checkpoint.pt" in names(bucket) and "run/fold-0/predictions.parquet" not in names(
+        bucket
+    )
+    resumed = run("train", "--resume", "--out", "s3://pairs/run")
+    assert resumed.returncode == 0, resumed.stderr
+    classes = [0, 1, 2]
+    ours = read_predictions(tmp_path / "run" / "fold-0" / "predictions.parquet", classes)["test"]
+    theirs = read_predictions(bucket / "run" / "fold-0" / "predictions.parquet", classes)["test"]
+    assert theirs.ids == ours.ids and (theirs.y_prob == ours.y_prob).all()
+    for words in (["predict", "s3://pairs/run", "--text", "fine"], ["explain", "s3://pairs/run", "-n", "1"]):
+        ended = run(*words)
+        assert ended.returncode == 0, ended.stderr
+    assert "run/explain/explain.json" in names(bucket)
+    damaged = bucket / "small" / "data" / "shard-00001.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    ended = run("train", str(there), *TRAIN, "--out", "s3://pairs/other")
+    assert ended.returncode == 1 and "shard-00001.parquet: altered" in ended.stderr

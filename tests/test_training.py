@@ -127,7 +127,7 @@ def test_equal_accuracy_is_decided_by_the_lower_loss_then_by_the_earlier_epoch()
     assert best_epoch(history) == 1
 
 
-def test_fine_tuning_trains_only_the_chosen_parameters_and_keeps_the_batch_norms() -> None:
+def test_fine_tuning_trains_only_the_chosen_parameters_and_keeps_the_batch_norms(tmp_path: Path) -> None:
     class Tiny(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -145,6 +145,6 @@ def test_fine_tuning_trains_only_the_chosen_parameters_and_keeps_the_batch_norms
     examples = Examples(target=rows.target, words=rows.words, pixels=pixels)
     tuned = Trainer(network, examples, running.settings, CPU)
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
-    tuned._train_epoch(FOLD, 0)
+    tuned.fit(FOLD, tmp_path / "c.pt")
     changed = {k for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"last.weight", "last.bias"}

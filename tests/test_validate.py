@@ -260,6 +260,12 @@ def test_problems_are_a_line_each_and_exit_1(folder: Path, capsys: pytest.Captur
     ]
 
 
+def test_one_problem_is_one_problem(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "README.md").unlink()
+    assert run(str(folder)) == 1
+    assert f"{folder}: 1 problem (" in capsys.readouterr().out
+
+
 def test_endless_problems_are_cut_short_but_counted(
     make_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from mvsent import __version__
 from mvsent.cli import build, label, learn, look, options, serve, settings, share, use
-from mvsent.errors import MvsentError, printable
+from mvsent.errors import MvsentError, PrintableFormatter, printable
 from mvsent.storage import problem as remote_problem
 
 app = typer.Typer(
@@ -57,18 +58,12 @@ for registered in app.registered_commands:
     registered.callback = options.at_their_places(registered.callback)
 
 
-class PrintableFormatter(logging.Formatter):
-    """Log lines repeat paths, lexicon words and servers' answers: they cannot steer the terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return printable(super().formatMessage(record))
-
-
 def main() -> None:
     """Run the command line; every expected failure is one line on stderr and an exit code."""
     for stream in ("stdout", "stderr"):  # None where the shell closed it (>&-)
         if getattr(sys, stream) is None:
             setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as the process
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's word is the user's
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -33,6 +33,8 @@ def demo(
     rows: Annotated[int, typer.Option(min=60, help="Tweets with a picture to draw.")] = 420,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows, at most.")] = 15,
     seed: Annotated[int, typer.Option(min=0, max=options.MAX_SEED, help="Seed of everything random.")] = 0,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = "",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -46,8 +48,10 @@ def demo(
     Example: mvsent demo --out /tmp/mvsent-demo
     """
     from mvsent.pipelines.demo import demo as run_demo
+    from mvsent.pipelines.engine import choose
 
-    result = run_demo(out, n_rows=rows, epochs=epochs, seed=seed, quiet=quiet)
+    chosen = choose(engine, ray_address)
+    result = run_demo(out, n_rows=rows, epochs=epochs, seed=seed, engine=chosen, quiet=quiet)
     if as_json:
         from json import dumps
 

@@ -196,6 +196,8 @@ def train_anps(
     seed: options.Seed = None,
     device: Annotated[str, typer.Option("--device", help="Device to compute features on.")] = "auto",
     workers: options.Workers = None,
+    engine: options.FeatureEngine = "local",
+    ray_address: options.RayAddress = "",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -208,6 +210,7 @@ def train_anps(
     Example: mvsent train-anps data/flickr --out anps.safetensors
     """
     from mvsent.pipelines.anps import train_anps as run_training
+    from mvsent.pipelines.engine import choose
     from mvsent.shards.reader import newest_dataset
 
     result = run_training(
@@ -220,6 +223,7 @@ def train_anps(
         seed=seed or 0,
         device=device,
         workers=workers or 0,
+        engine=choose(engine, ray_address),
         overwrite=overwrite,
         quiet=quiet,
     )

@@ -14,6 +14,8 @@ PROTOCOLS = (
 BACKBONES = ("efficientnet_lite0", "inception_v3", "resnet50")
 PICTURES = ("roc", "prc", "confusion", "curves")
 DATASET_FORMATS = ("webdataset", "imagefolder", "csv", "label-studio", "croissant")
+NEAR_DUPLICATES = ("drop", "keep")
+CONFLICT_RULES = ("first", "drop", "majority")
 MODEL_FORMATS = ("onnx", "torchscript", "safetensors")
 
 Complete = Callable[[str], list[str]]

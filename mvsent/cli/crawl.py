@@ -80,6 +80,8 @@ def build_flickr(
     concurrency: Concurrency = None,
     shard_size: options.ShardSize = None,
     workers: options.Workers = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = "",
     dry_run: DryRun = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
@@ -106,14 +108,13 @@ def build_flickr(
 
         _show_plan(plan("flickr", build.flickr_terms(settings), settings, FLICKR_PAGING), as_json)
         return
+    from mvsent.pipelines.engine import choose
     from mvsent.pipelines.keys import api_key
 
     key = api_key("FLICKR_API_KEY", key_file)
-    folder = out or Path("data", "flickr")
-    _show_result(
-        build.build_flickr(folder, settings, key, overwrite=overwrite, workers=workers or 0, quiet=quiet),
-        as_json,
-    )
+    given: Any = {"overwrite": overwrite, "workers": workers or 0, "quiet": quiet}
+    given["engine"] = choose(engine, ray_address)
+    _show_result(build.build_flickr(out or Path("data", "flickr"), settings, key, **given), as_json)
 
 
 def build_getty(
@@ -145,6 +146,8 @@ def build_getty(
     concurrency: Concurrency = None,
     shard_size: options.ShardSize = None,
     workers: options.Workers = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = "",
     dry_run: DryRun = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
@@ -171,16 +174,13 @@ def build_getty(
 
         _show_plan(plan("getty", build.getty_terms(settings), settings, GETTY_PAGING), as_json)
         return
+    from mvsent.pipelines.engine import choose
     from mvsent.pipelines.keys import api_key, optional_key
 
     key, secret = api_key("GETTY_API_KEY", key_file), optional_key("GETTY_API_SECRET", key_file)
-    folder = out or Path("data", "getty")
-    _show_result(
-        build.build_getty(
-            folder, settings, key, secret, overwrite=overwrite, workers=workers or 0, quiet=quiet
-        ),
-        as_json,
-    )
+    given: Any = {"overwrite": overwrite, "workers": workers or 0, "quiet": quiet}
+    given["engine"] = choose(engine, ray_address)
+    _show_result(build.build_getty(out or Path("data", "getty"), settings, key, secret, **given), as_json)
 
 
 def refresh(
@@ -222,7 +222,17 @@ def refresh(
         typer.echo(f"{result.folder}: {result.n_asked} photos asked for, {len(result.removed)} are gone")
 
 
-_NOT_SETTINGS = {"key_file", "workers", "dry_run", "out", "overwrite", "as_json", "quiet"}
+_NOT_SETTINGS = {
+    "key_file",
+    "workers",
+    "engine",
+    "ray_address",
+    "dry_run",
+    "out",
+    "overwrite",
+    "as_json",
+    "quiet",
+}
 
 
 def _settings_of(given: dict[str, Any]) -> dict[str, Any]:

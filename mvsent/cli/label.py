@@ -73,6 +73,8 @@ def reconcile_mvsa(
         ),
     ] = None,
     workers: options.Workers = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = "",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -88,6 +90,7 @@ def reconcile_mvsa(
     import json
 
     from mvsent.config import ReconcileSettings, resolve
+    from mvsent.pipelines.engine import choose
     from mvsent.pipelines.reconcile import reconcile
     from mvsent.report.funnel import funnel_document, render_funnel
     from mvsent.sources.mvsa import find_root
@@ -108,6 +111,7 @@ def reconcile_mvsa(
         name=name or "",
         overwrite=overwrite,
         workers=workers or 0,
+        engine=choose(engine, ray_address),
         quiet=quiet,
     )
     if as_json:

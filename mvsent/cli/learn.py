@@ -1,5 +1,7 @@
 """Commands of the learn stage."""
 
+import os
+import sys
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -140,14 +142,48 @@ def train(
     amp: Annotated[
         bool | None, typer.Option("--amp/--no-amp", help="Half precision on CUDA. [default: amp]")
     ] = None,
+    devices: Annotated[
+        int | None,
+        flag("--devices", "Devices that train at once: GPUs, or processes on the CPU.", "1"),
+    ] = None,
+    parallel: Annotated[
+        str | None,
+        flag(
+            "--parallel",
+            "What --devices share: ranks, the rows of every step; or folds, each trained by one.",
+            "ranks",
+        ),
+    ] = None,
     threads: Annotated[
-        int | None, flag("--threads", "CPU threads that torch may use; 0 is one a core.", "0")
+        int | None,
+        flag("--threads", "CPU threads that torch may use; 0 is one a core, shared among --devices.", "0"),
     ] = None,
     workers: options.Workers = None,
+    engine: options.FeatureEngine = "local",
+    ray_address: options.RayAddress = "",
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream",
+            help="Read the shards in every epoch and keep no features: for what fits no disk or memory.",
+        ),
+    ] = None,
+    shuffle_buffer: Annotated[
+        int | None,
+        flag("--shuffle-buffer", "Rows among which --stream shuffles; they are in memory.", "4096"),
+    ] = None,
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
     ] = None,
     config: Annotated[Path | None, flag("--config", "Replay the settings of a run's config.toml.")] = None,
+    checkpoint_every: Annotated[
+        float | None,
+        flag(
+            "--checkpoint-every",
+            "Minutes of an epoch after which what is done is saved; 0: epochs only.",
+            "10",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run at --out, or the newest unfinished one.")
     ] = False,
@@ -178,6 +214,8 @@ def train(
 
     from mvsent.config import TrainSettings, read_toml, resolve
     from mvsent.errors import Interrupted, UsageError
+    from mvsent.learn.distributed import under_launcher
+    from mvsent.pipelines.engine import choose
     from mvsent.pipelines.train import train as run_training
     from mvsent.shards.reader import newest_dataset
 
@@ -187,16 +225,32 @@ def train(
     settings = resolve("train", TrainSettings, flags, base)
     if not settings.dataset and not resume:
         settings = settings.model_copy(update={"dataset": str(newest_dataset().resolve())})
+    speaks = not under_launcher() or os.environ["RANK"] == "0"
+    if under_launcher() and devices:
+        raise UsageError("--devices: torchrun has started the ranks already", "Leave it out")
+    changes = {name: getattr(settings, name) for name in _OF_THE_MACHINE if flags[name] is not None}
     begun: list[Path] = []
+    chosen = choose(engine, ray_address)
     try:
         result = run_training(
-            settings, out=out, resume=resume, overwrite=overwrite, quiet=quiet, ready=begun.append
+            settings,
+            out=out,
+            resume=resume,
+            changes=changes,
+            overwrite=overwrite,
+            engine=chosen,
+            quiet=quiet,
+            ready=begun.append,
         )
     except KeyboardInterrupt:
         if not begun:
             raise
+        if not speaks:
+            sys.exit(Interrupted.exit_code)
         continued = f"mvsent train --resume --out {quote(str(begun[0]))}"
         raise Interrupted("interrupted", f"It goes on where it was with: {continued}") from None
+    if not speaks:
+        return
     if as_json:
         from dataclasses import asdict
         from json import dumps
@@ -219,7 +273,9 @@ def train(
     typer.echo(f"\n{result.run}\nNext: mvsent eval {result.run}")
 
 
-_NOT_SETTINGS = {"config", "resume", "out", "overwrite", "as_json", "quiet"}
+# What a run that is resumed may have otherwise than it was begun with.
+_OF_THE_MACHINE = ("device", "devices", "parallel", "checkpoint_every", "workers")
+_NOT_SETTINGS = {"engine", "ray_address", "config", "resume", "out", "overwrite", "as_json", "quiet"}
 _MAY_BE_PATHS = (
     "words",
     "text_vector",

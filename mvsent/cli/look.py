@@ -71,6 +71,8 @@ def validate(
         typer.Argument(help="A dataset folder. [default: the newest in data]", show_default=False),
     ] = None,
     workers: options.Workers = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = "",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -83,11 +85,13 @@ def validate(
     """
     import json
 
+    from mvsent.pipelines.engine import choose
     from mvsent.pipelines.validate import validate as check
     from mvsent.report.datasets import render_validation
     from mvsent.shards.reader import newest_dataset
 
-    report = check(folder or newest_dataset(), workers or 0, quiet=quiet)
+    chosen = choose(engine, ray_address)
+    report = check(folder or newest_dataset(), workers or 0, engine=chosen, quiet=quiet)
     document = report.document()
     typer.echo(json.dumps(document, indent=2) if as_json else render_validation(document))
     return 0 if report.clean else 1

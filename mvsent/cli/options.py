@@ -30,6 +30,12 @@ def _folder(text: str) -> Path:
     return located(text)
 
 
+def _engine(text: str) -> str:
+    if text not in ("local", "ray"):
+        raise typer.BadParameter(f"{text!r} is neither local nor ray")
+    return text
+
+
 def at_their_places(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command, whose paths may also be addresses: s3://…, gs://…, file://…"""
 
@@ -71,6 +77,34 @@ Workers = Annotated[
 ]
 ShardSize = Annotated[
     int | None, typer.Option("--shard-size", help="Rows in one shard. [default: 1000]", show_default=False)
+]
+
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        parser=_engine,
+        metavar="ENGINE",
+        help="local: this process. ray: the workers of a Ray cluster, see docs/ray.md.",
+    ),
+]
+FeatureEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        parser=_engine,
+        metavar="ENGINE",
+        help="Computes the features that are not cached: local, or the workers of a Ray cluster, ray.",
+    ),
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="The cluster's head, or auto. [default: RAY_ADDRESS, else a Ray of its own on this machine]",
+        show_default=False,
+    ),
 ]
 
 Fold = Annotated[int | None, flag("--fold", "Whose network.", "the mean of all finished folds")]

@@ -1,4 +1,4 @@
-"""Commands of the share stage."""
+"""Commands of the share stage: datasets for other tools, and datasets made of finished ones."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,8 @@ from mvsent.cli import complete, options
 def register(app: typer.Typer) -> None:
     """Add this stage's commands to `app`."""
     app.command("export")(export)
+    app.command("merge")(merge)
+    app.command("shard")(shard)
 
 
 def export(
@@ -64,3 +66,107 @@ def export(
         quiet=quiet,
     ).document()
     typer.echo(json.dumps(document, indent=2) if as_json else render_export(document))
+
+
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two dataset folders or more; an earlier one has precedence.", show_default=False
+        ),
+    ],
+    out: options.Out = None,
+    name: Annotated[
+        str | None, options.flag("--name", "Name of the dataset.", "that of the folder written")
+    ] = None,
+    near_duplicates: Annotated[
+        str,
+        typer.Option(
+            "--near-duplicates",
+            help="drop | keep: pictures that look like one of an earlier dataset.",
+            autocompletion=complete.one_of(complete.NEAR_DUPLICATES),
+        ),
+    ] = "drop",
+    distance: Annotated[
+        int,
+        typer.Option(
+            "--distance", help="Of 64, bits in which the hashes of one picture differ at most; 0 to 8."
+        ),
+    ] = 4,
+    conflict: Annotated[
+        str,
+        typer.Option(
+            "--conflict",
+            help="first | drop | majority: which label a picture has whose rows have several.",
+            autocompletion=complete.one_of(complete.CONFLICT_RULES),
+        ),
+    ] = "first",
+    rows_per_shard: Annotated[int, typer.Option("--rows-per-shard", help="Rows in one shard.")] = 1000,
+    mixed_classes: Annotated[
+        bool, typer.Option("--mixed-classes", help="Take datasets that do not have the same classes.")
+    ] = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make one dataset out of several finished ones.
+
+    It goes to --out, else to data/NAME or data/merged. Every id and picture is there once, from the first
+    dataset that has it; the others are in rejected.parquet with their reason, after what the datasets had
+    dropped themselves. dataset.json says what each of them was. Splits are not carried over.
+
+    first: the first row stays, with its label. drop: rows that contradict each other all go. majority: a row
+    with the commonest label stays; none does if two labels are as common.
+
+    Example: mvsent merge data/flickr data/getty --out data/web
+    """
+    import json
+
+    from mvsent.pipelines.merge import MergeRules
+    from mvsent.pipelines.merge import merge as run_merge
+    from mvsent.report.datasets import render_merge
+    from mvsent.report.funnel import funnel_document, render_funnel
+
+    rules = MergeRules(near_duplicates, distance, conflict, rows_per_shard, mixed_classes)
+    result = run_merge(
+        folders,
+        out or Path("data", name or "merged"),
+        name or "",
+        rules,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    document = funnel_document(result.folder, result.manifest)
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        return
+    typer.echo(render_funnel(result.folder, result.manifest))
+    typer.echo(f"\n{render_merge(document)}")
+
+
+def shard(
+    folder: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
+    rows_per_shard: Annotated[
+        int, typer.Option("--rows-per-shard", help="Rows in every shard but the last.", show_default=False)
+    ],
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the same rows in shards of another size.
+
+    It goes to FOLDER-ROWS beside the dataset, or to --out. Rows keep their order, so that the splits come
+    along; name, settings and dropped rows stay too. The dataset itself is left as it is.
+
+    Example: mvsent shard data/flickr --rows-per-shard 5000
+    """
+    import json
+
+    from mvsent.pipelines.shard import reshard
+    from mvsent.report.datasets import render_shards
+    from mvsent.report.funnel import funnel_document
+
+    result = reshard(folder, rows_per_shard, out, overwrite=overwrite, quiet=quiet)
+    document = funnel_document(result.folder, result.manifest) | {"splits": result.splits}
+    typer.echo(json.dumps(document, indent=2) if as_json else render_shards(document))

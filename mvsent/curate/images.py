@@ -4,13 +4,16 @@ import hashlib
 import io
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mvsent.errors import InputError
 from mvsent.pairs import Reason
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
@@ -55,6 +58,24 @@ def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int =
     """
     image = opened_image(data, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
     return image if isinstance(image, Rejection) else _decoded_facts(image, data)
+
+
+def image_columns(
+    pictures: Sequence[bytes], *, max_pixels: int = 100_000_000, max_bytes: int = 32 * 2**20
+) -> dict[str, list[Any]]:
+    """The columns of `PAIR_SCHEMA` that the pictures' bytes fill: image, width, height, sha256, phash.
+
+    Raises: InputError naming a picture, counted from 0, that cannot be used.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in ("image", "width", "height", "sha256", "phash")}
+    for place, data in enumerate(pictures):
+        facts = check_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
+        if isinstance(facts, Rejection):
+            raise InputError(f"picture {place}: {facts.reason}: {facts.detail}", "Leave its pair out")
+        columns["image"].append({"bytes": data, "path": None})
+        for name in ("width", "height", "sha256", "phash"):
+            columns[name].append(getattr(facts, name))
+    return columns
 
 
 def opened_image(

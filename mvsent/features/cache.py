@@ -16,11 +16,13 @@ import logging
 import math
 import os
 import shutil
+import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -30,22 +32,28 @@ import platformdirs
 import torch
 from tqdm import tqdm
 
-from mvsent.errors import MvsentError
+from mvsent.errors import DatasetError, MvsentError
 from mvsent.features.backbones import Backbone, fused
 from mvsent.features.pixels import TRANSFORM_VERSION, pixel_batches
 from mvsent.features.transformer import TextEncoder, Tokens, encode_batch
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import absolute
+from mvsent.storage import located
 
 log = logging.getLogger("mvsent")
 
 VALUES, ROWS, FINISHED = "values.npy", "rows.txt", "finished.json"
+TASK_ROWS = 256  # that a worker elsewhere computes at a time
 BATCH_SIZE = 64  # pictures computed together; a kill -9 loses two such batches at most
 
 Array = npt.NDArray[Any]
 Mapped = np.memmap[Any, np.dtype[Any]]
 Produce = Callable[[int], Iterator[Array]]
 """From a row number to the values of that row and all after it, a batch at a time."""
+
+Spread = Callable[[Callable[[slice], Array], Iterable[slice]], Iterator[Array]]
+"""A function and what to call it with to the results, in order: `map`, wherever it is done."""
 
 
 def default_cache_dir() -> Path:
@@ -61,11 +69,15 @@ def cached_maps(
     device: torch.device | str = "cpu",
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
+    spread: Spread | None = None,
     quiet: bool = False,
 ) -> Mapped:
     """The backbone's maps of every picture, float16 [N, C, H, W], computed now where they are not cached.
 
     An interrupted computation goes on where it stopped; of two processes at once, one computes and one waits.
+
+    Args:
+        spread: computes the maps of ranges of rows elsewhere; this process then only writes them.
 
     Raises:
         DatasetError: a picture is missing or cannot be decoded.
@@ -73,6 +85,10 @@ def cached_maps(
     """
 
     def produce(start: int) -> Iterator[Array]:
+        if spread is not None:
+            rows = [slice(first, first + TASK_ROWS) for first in range(start, len(dataset), TASK_ROWS)]
+            yield from spread(MapsElsewhere(dataset, backbone, batch_size), rows)
+            return
         network = fused(backbone).to(device)
         for pixels in pixel_batches(dataset, backbone.size, batch_size, workers, slice(start, None)):
             yield _maps(network, pixels, device)
@@ -92,6 +108,40 @@ def cached_maps(
         },
     )
     return entry.values(produce, f"features of {dataset.name}", quiet=quiet)
+
+
+@dataclass
+class MapsElsewhere:
+    """The maps of a range of rows, by a worker that finds the dataset under the same path.
+
+    It computes on its GPU, if it was given one.
+    """
+
+    dataset: Dataset
+    backbone: Backbone
+    batch_size: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"dataset": (str(absolute(self.dataset.folder)), self.dataset.sha256)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        place, sha256 = state["dataset"]
+        dataset = Dataset.open(located(place))
+        if dataset.sha256 != sha256:
+            raise DatasetError(
+                f"{place}: another dataset on {socket.gethostname()} than here",
+                "With --engine ray every machine has to see it under this path",
+            )
+        vars(self).update(state, dataset=dataset)
+
+    @cached_property
+    def network(self) -> Backbone:
+        return fused(self.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def __call__(self, rows: slice) -> Array:
+        device = self.network.mean.device
+        pixels = pixel_batches(self.dataset, self.backbone.size, self.batch_size, 1, rows)
+        return np.concatenate([_maps(self.network, batch, device) for batch in pixels])
 
 
 def cached_pixels(

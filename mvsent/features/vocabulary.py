@@ -145,7 +145,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write one word a line, in UTF-8: line n, counted from zero, holds word number n."""
-        path.write_text("\n".join(self.words) + "\n", encoding="utf-8", newline="\n")
+        path.write_bytes(("\n".join(self.words) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":

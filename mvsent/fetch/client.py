@@ -103,7 +103,7 @@ class ImageClient:
         url = _joined(None, address)
         for _ in range(self._policy.max_redirects + 1):
             self._check(url)
-            await self._wait(self._limits.reserve(url.raw_host or ""))
+            await self._turn(url.raw_host or "")
             try:
                 found = await self._ask(url, deadline)
             except Failure as failure:
@@ -116,6 +116,12 @@ class ImageClient:
                 return found
             url = _joined(url, found)
         raise Failure(Reason.HTTP_ERROR, f"more than {self._policy.max_redirects} redirects")
+
+    async def _turn(self, host: str) -> None:
+        """It is our turn to ask the host. One that it asked to be left alone before counts no more."""
+        await self._wait(self._limits.reserve(host))
+        while not self._limits.is_free(host):
+            await self._wait(self._limits.reserve(host))
 
     def _check(self, url: URL) -> None:
         """Raise Failure if the URL is not one to ask for, Stopped if its host is asked no more."""

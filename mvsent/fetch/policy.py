@@ -80,8 +80,7 @@ class HostLimits:
         self._clock = clock
         self._buckets: dict[str, TokenBucket] = {}
         self._unanswered: Counter[str] = Counter()
-        self.answered: dict[str, str] = {}
-        """By host, the last address that it answered, whatever it said; who was heard last is last."""
+        self._answered: dict[str, str] = {}
 
     def reserve(self, host: str) -> float:
         """Take the host's next turn and give the seconds until it comes."""
@@ -91,11 +90,24 @@ class HostLimits:
         """No turn that is taken from now on comes before `seconds` have passed."""
         self._bucket(host).pause(seconds)
 
+    def is_free(self, host: str) -> bool:
+        """Whether the host is not to be left alone now."""
+        return self._bucket(host).paused_s == 0
+
+    def paused(self) -> dict[str, float]:
+        """Of each host that is to be left alone, the seconds that are left of it."""
+        return {host: s for host, bucket in self._buckets.items() if (s := bucket.paused_s) > 0}
+
     def note_answer(self, host: str, url: str) -> None:
         """The host is there."""
-        self.answered.pop(host, None)
-        self.answered[host] = url
+        self._answered.pop(host, None)
+        self._answered[host] = url
         del self._unanswered[host]
+
+    @property
+    def answered(self) -> dict[str, str]:
+        """By host, the last address that it answered, whatever it said; who was heard last is last."""
+        return self._answered
 
     def note_unanswered(self, host: str) -> None:
         """One more picture was given up because the host did not answer."""

@@ -1,7 +1,7 @@
-"""What a fold needs to continue after kill -9: written after every epoch, whole or not at all."""
+"""What a fold needs to continue after kill -9: written after every epoch and within long ones."""
 
 import io
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,48 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What is done of an epoch: its first `step` steps.
+
+    Attributes:
+        loss: the sum over their rows.
+        correct: how many of their rows were answered right.
+        seconds: that they took.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """The state of a fold after `len(history)` epochs.
+    """The state of a fold after `len(history)` epochs and the steps of `begun`.
 
     Attributes:
         network: the state of the network now.
-        best: its state after the epoch with the best validation accuracy (the earliest of equals).
+        best: its state after the epoch with the best validation accuracy (the earliest of equals); None
+            before the first epoch's end.
         optimizer: the state of the optimiser.
-        random: the state of torch's random number generators, CPU first.
+        random: the state of torch's random number generators, CPU first, then that of the device.
+        of_others: `random` of each rank but the first.
     """
 
     network: dict[str, Tensor]
-    best: dict[str, Tensor]
+    best: dict[str, Tensor] | None
     optimizer: dict[str, Any]
     random: list[Tensor]
     history: list[EpochRecord]
+    begun: Begun = Begun()
+    of_others: list[list[Tensor]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Replace `path` by this state; a reader sees the old one or the new one, never half."""
         buffer = io.BytesIO()
         shallow = {f.name: getattr(self, f.name) for f in fields(self)}
-        torch.save(shallow | {"history": [asdict(record) for record in self.history]}, buffer)
+        plain = {"history": [asdict(record) for record in self.history], "begun": asdict(self.begun)}
+        torch.save(shallow | plain, buffer)
         with atomic_write(path) as file:
             file.write(buffer.getbuffer())
 
@@ -53,9 +74,11 @@ class Checkpoint:
     def load(cls, path: Path) -> "Checkpoint":
         """Read `path`. Raises: RunError when it is not a checkpoint."""
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
             history = [EpochRecord(**record) for record in state.pop("history")]
-            return cls(history=history, **state)
+            begun = Begun(**state.pop("begun", {}))  # older checkpoints are of whole epochs
+            return cls(history=history, begun=begun, **state)
         except OSError:
             raise
         except Exception as error:  # unpickling a damaged file raises anything
@@ -65,13 +88,15 @@ class Checkpoint:
             ) from None
 
 
-def random_state() -> list[Tensor]:
-    """The state of every generator that dropout and initialisation draw from."""
-    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+def random_state(device: torch.device) -> list[Tensor]:
+    """The state of every generator that dropout and initialisation draw from on `device`."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def restore_random_state(state: list[Tensor]) -> None:
+def restore_random_state(state: list[Tensor], device: torch.device) -> None:
     """Undo what was drawn since `state` was taken."""
-    torch.set_rng_state(state[0])
-    if torch.cuda.is_available() and len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])
+    of_cpu, *of_cuda = state
+    torch.set_rng_state(of_cpu)
+    if device.type == "cuda" and of_cuda:
+        own = (device.index or 0) if len(of_cuda) > 1 else 0  # older checkpoints have those of all devices
+        torch.cuda.set_rng_state(of_cuda[own], device)

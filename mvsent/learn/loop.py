@@ -5,7 +5,8 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from mvsent.config import TrainSettings
 from mvsent.errors import NonFiniteLossError, RunError
 from mvsent.learn.batches import Rows, Source, cut
-from mvsent.learn.checkpoint import Checkpoint, EpochRecord, random_state, restore_random_state
+from mvsent.learn.checkpoint import Begun, Checkpoint, EpochRecord, random_state, restore_random_state
+from mvsent.learn.distributed import ALONE, Part, Ranks, Step, synced
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models.batch import Batch, Batches, Output, Settled, Solved
 
@@ -35,6 +37,37 @@ class Fold:
     validation: Rows
 
 
+class Objective(nn.Module):
+    """What is minimised: the cross-entropy of a network's logits, and the penalty that it adds itself.
+
+    Attributes:
+        lower: the type of half precision on CUDA; None: none.
+    """
+
+    def __init__(self, network: nn.Module, class_weights: Tensor | None, lower: torch.dtype | None) -> None:
+        super().__init__()
+        self.network, self.lower = network, lower
+        self.cross_entropy = nn.CrossEntropyLoss(weight=class_weights)
+
+    def forward(self, batch: Batch, part: Part | None = None) -> tuple[Tensor, Tensor]:
+        """The loss of the batch, or of it as `part` of a larger one, and its logits `[B, n_classes]`."""
+        assert batch.target is not None
+        output = self.ask(batch)
+        loss: Tensor = self.cross_entropy(output.logits.float(), batch.target)
+        if part is not None:
+            loss = loss * part.loss
+        if output.penalty is not None:
+            loss = loss + (output.penalty if part is None else output.penalty * part.penalty)
+        return loss, output.logits
+
+    def ask(self, batch: Batch) -> Output:
+        """What the network says of the batch."""
+        # Half precision never on CPU: bf16 is ten times slower on machines without the instructions for it.
+        with torch.autocast("cuda", dtype=self.lower, enabled=self.lower is not None):
+            output: Output = self.network(batch)
+        return output
+
+
 @dataclass
 class Trainer:
     """A network, its optimiser, and where they compute.
@@ -42,6 +75,7 @@ class Trainer:
     Attributes:
         network: moved to `device`; only parameters that require a gradient are trained.
         class_weights: `[n_classes]` for the loss, or None.
+        ranks: the processes that train it, each with a trainer of the same network and source.
     """
 
     network: nn.Module
@@ -49,36 +83,57 @@ class Trainer:
     settings: TrainSettings
     device: torch.device
     class_weights: Tensor | None = None
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         cuda = self.device.type == "cuda"
-        self.network.to(self.device)
+        self.step = Step()
+        self.network = synced(self.network, self.ranks, self.step).to(self.device)
         if not isinstance(self.network, Solved):
             groups = parameter_groups(self.network, self.settings)
             self.optimizer = torch.optim.Adam(groups, weight_decay=self.settings.weight_decay)
-        self.loss = nn.CrossEntropyLoss(
-            weight=None if self.class_weights is None else self.class_weights.to(self.device)
-        )
-        self.amp = cuda and self.settings.amp
-        self.half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(False) else torch.float16
-        self.scaler = torch.amp.GradScaler(enabled=self.amp and self.half == torch.float16)
+        half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(False) else torch.float16
+        amp = cuda and self.settings.amp
+        weights = None if self.class_weights is None else self.class_weights.to(self.device)
+        self.objective = Objective(self.network, weights, half if amp else None)
+        self.scaler = torch.amp.GradScaler(enabled=amp and half == torch.float16)
 
     def fit(
-        self, fold: Fold, checkpoint: Path, *, on_epoch: Callable[[EpochRecord], None] | None = None
+        self,
+        fold: Fold,
+        checkpoint: Path,
+        *,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> list[EpochRecord]:
         """Train to the last epoch or until `patience` epochs bring nothing better; the best epoch is loaded.
 
-        Continues from `checkpoint` where it exists, and replaces it after every epoch. "Best" is the highest
-        validation accuracy, among equals the lowest validation loss. Test rows are not known here.
+        Continues from `checkpoint` where it exists, and replaces it after every epoch, and within one every
+        `checkpoint_every` minutes. "Best" is the highest validation accuracy, among equals the lowest
+        validation loss. Test rows are not known here. `stop` is asked after every step.
 
-        Raises: NonFiniteLossError naming fold, epoch and step.
+        Raises:
+            NonFiniteLossError: naming fold, epoch and step.
+            KeyboardInterrupt: `stop` said so in one of the ranks; the checkpoint is of the step just done.
         """
         if isinstance(self.network, Solved):
             return [self._solve(fold, self.network, on_epoch)]
-        history, best = self._restore(checkpoint)
+        history, best, begun = self._restore(checkpoint)
+        minimised, saved = self.ranks.wrap(self.objective), time.monotonic()
+
+        def after_step(done: Begun) -> None:
+            nonlocal saved
+            late = self.ranks.first and 0 < self.settings.checkpoint_every * 60 < time.monotonic() - saved
+            ending, due = self.ranks.any(stop(), late)
+            if ending or due:
+                self._save(checkpoint, history, best, done)
+                saved = time.monotonic()
+            if ending:
+                raise KeyboardInterrupt
+
         while not self._finished(history):
-            started = time.perf_counter()
-            loss, accuracy = self._train_epoch(fold, len(history))
+            started = time.perf_counter() - begun.seconds
+            loss, accuracy = self._train_epoch(fold, len(history), minimised, begun, after_step)
             validation_loss, validation_accuracy = self._quality(fold.validation)
             if not math.isfinite(validation_loss):
                 raise NonFiniteLossError(
@@ -86,11 +141,13 @@ class Trainer:
                     "Lower --learning-rate, and train again",
                 )
             seconds = time.perf_counter() - started
-            record = EpochRecord(len(history), loss, accuracy, validation_loss, validation_accuracy, seconds)
+            values = (loss, accuracy, validation_loss, validation_accuracy, seconds)
+            record = self.ranks.first_says(partial(EpochRecord, len(history), *values))
             history.append(record)
             if best is None or best_epoch(history) == record.epoch:
                 best = copy.deepcopy(self.network.state_dict())
-            self._checkpoint(history, best).save(checkpoint)
+            begun, saved = Begun(), time.monotonic()
+            self._save(checkpoint, history, best, begun)
             if on_epoch:
                 on_epoch(record)
         assert best is not None
@@ -122,14 +179,14 @@ class Trainer:
         )
 
     def predict_proba(self, rows: Rows) -> Probabilities:
-        """`[n, n_classes]` probabilities of `rows`, at least one, in their order."""
+        """`[n, n_classes]` probabilities of `rows`, at least one, in their order; ranks share them."""
         self.network.eval()
-        parts = []
+        parts: list[Probabilities] = []
         with torch.inference_mode():
-            for batch in self.source.batches(cut(rows, self.settings.batch_size)):
-                logits = self._forward(batch.to(self.device)).logits.float()
+            for batch in self.source.batches(cut(self.ranks.share(rows), self.settings.batch_size)):
+                logits = self.objective.ask(batch.to(self.device)).logits.float()
                 parts.append(torch.softmax(logits, dim=1).cpu().numpy())
-        return np.concatenate(parts)
+        return np.concatenate([part for of_rank in self.ranks.gather(parts) for part in of_rank])
 
     def dead_channels(self, rows: Rows) -> float | None:
         """The share of channel gates that are zero on every one of `rows`; None without such gates."""
@@ -137,39 +194,63 @@ class Trainer:
         alive: Tensor | None = None
         with torch.inference_mode():
             for batch in self.source.batches(cut(rows, self.settings.batch_size)):
-                gates = self._forward(batch.to(self.device)).attention.get("channel")
+                gates = self.objective.ask(batch.to(self.device)).attention.get("channel")
                 if gates is None:
                     return None
                 open_now = (gates > 0).any(dim=0)
                 alive = open_now if alive is None else alive | open_now
         return None if alive is None else 1 - float(alive.float().mean())
 
-    def _train_epoch(self, fold: Fold, epoch: int) -> tuple[float, float]:
+    def _train_epoch(
+        self,
+        fold: Fold,
+        epoch: int,
+        minimised: nn.Module,
+        begun: Begun,
+        after_step: Callable[[Begun], None],
+    ) -> tuple[float, float]:
+        """Loss and accuracy of the epoch, of which what was `begun` is done."""
         self.network.train()
+        started = time.perf_counter() - begun.seconds
         order = self.source.order(fold.train, seed=self.settings.seed, fold=fold.number, epoch=epoch)
-        total, correct = 0.0, 0
-        steps = cut(order, self.settings.batch_size)
+        steps = cut(order, self.settings.batch_size)[begun.step :]
+        mine = [self.ranks.share(rows) for rows in steps]
+        # A rank without rows in a step takes part in it all the same, with a row that does not count.
+        taken = [rows if len(rows) else steps[i][:1] for i, rows in enumerate(mine)]
+        if not self.ranks.first:
+            begun = replace(begun, loss=0.0, correct=0)  # the first rank has those of all
         pin = self.device.type == "cuda"
-        for step, host in enumerate(self.source.batches(steps, pin=pin)):
+        for rows, own, host in zip(steps, mine, self.source.batches(taken, pin=pin), strict=True):
             batch = host.to(self.device)
             assert batch.target is not None
-            output = self._forward(batch)
-            logits = output.logits
-            loss = self.loss(logits.float(), batch.target)
-            if output.penalty is not None:
-                loss = loss + output.penalty
+            loss, logits = minimised(batch, self._part(own, rows))
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(
-                    f"fold {fold.number}, epoch {epoch}, step {step}: the loss is {loss.item()}",
+                    f"fold {fold.number}, epoch {epoch}, step {begun.step}: the loss is {loss.item()}",
                     "Lower --learning-rate, or look for infinite values in --words or --weights",
                 )
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            total += loss.item() * len(logits)
-            correct += int((logits.argmax(dim=1) == batch.target).sum())
+            right = int((logits.argmax(dim=1) == batch.target).sum()) if len(own) else 0
+            begun = Begun(
+                begun.step + 1,
+                begun.loss + loss.item() / self.ranks.world * len(rows),
+                begun.correct + right,
+                time.perf_counter() - started,
+            )
+            after_step(begun)
+        total, correct = self.ranks.sums(begun.loss, begun.correct)
         return total / len(order), correct / len(order)
+
+    def _part(self, mine: Rows, rows: Rows) -> Part | None:
+        """What this rank's rows are of the step's; None where they are all, and nothing need be scaled."""
+        self.step.mine, self.step.all = len(mine), len(rows)
+        if self.ranks.world == 1:
+            return None
+        of_mine, of_all = (torch.from_numpy(self.source.target[part]) for part in (mine, rows))
+        return Part.of(of_mine, of_all, self.class_weights, self.ranks)
 
     def _quality(self, rows: Rows) -> tuple[float, float]:
         """Loss and accuracy of `rows`."""
@@ -178,36 +259,43 @@ class Trainer:
         loss = nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), target)
         return float(loss), float((probabilities.argmax(dim=1) == target).float().mean())
 
-    def _forward(self, batch: Batch) -> Output:
-        # Half precision never on CPU: bf16 is ten times slower on machines without the instructions for it.
-        with torch.autocast("cuda", dtype=self.half, enabled=self.amp):
-            output: Output = self.network(batch)
-        return output
-
     def _finished(self, history: list[EpochRecord]) -> bool:
         if not history:
             return False
         waited = len(history) - 1 - best_epoch(history)
         return len(history) >= self.settings.epochs or waited >= self.settings.patience
 
-    def _restore(self, path: Path) -> tuple[list[EpochRecord], dict[str, Tensor] | None]:
-        if not path.exists():
-            return [], None
-        state = Checkpoint.load(path)
+    def _restore(self, path: Path) -> tuple[list[EpochRecord], dict[str, Tensor] | None, Begun]:
+        state = self.ranks.first_says(lambda: Checkpoint.load(path) if path.exists() else None)
+        others = state.of_others if state else []
+        if not self.ranks.first and self.ranks.rank > len(others):
+            torch.manual_seed(torch.initial_seed() + (self.ranks.rank << 44))  # a dropout of its own
+        if state is None:
+            return [], None, Begun()
         try:
             self.network.load_state_dict(state.network)
             self.optimizer.load_state_dict(state.optimizer["adam"])
             self.scaler.load_state_dict(state.optimizer["scaler"])
-            restore_random_state(state.random)
+            if self.ranks.rank <= len(others):
+                restore_random_state([state.random, *others][self.ranks.rank], self.device)
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError):
             raise RunError(
                 f"{path}: the checkpoint of another network", "Delete it to begin this fold again"
             ) from None
-        return list(state.history), state.best
+        return list(state.history), state.best, state.begun
 
-    def _checkpoint(self, history: list[EpochRecord], best: dict[str, Tensor]) -> Checkpoint:
-        optimizer = {"adam": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        return Checkpoint(self.network.state_dict(), best, optimizer, random_state(), history)
+    def _save(
+        self, path: Path, history: list[EpochRecord], best: dict[str, Tensor] | None, begun: Begun
+    ) -> None:
+        """The checkpoint is of now; when one rank knows, all do."""
+        loss, correct = self.ranks.sums(begun.loss, begun.correct)
+        random, *of_others = self.ranks.gather(random_state(self.device))
+        if self.ranks.first:
+            optimizer = {"adam": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+            whole = replace(begun, loss=loss, correct=int(correct))
+            state = self.network.state_dict()
+            Checkpoint(state, best, optimizer, random, history, whole, of_others).save(path)
+        self.ranks.gather(None)
 
 
 def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:

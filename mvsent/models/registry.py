@@ -12,7 +12,7 @@ from torch import nn
 import mvsent.models
 from mvsent.config import Settings
 from mvsent.errors import UsageError, did_you_mean
-from mvsent.models.batch import Sizes
+from mvsent.models.batch import Sizes, Solved
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,12 @@ def build(name: str, sizes: Sizes, given: dict[str, Any]) -> nn.Module:
     chosen = options(name, given)
     network: nn.Module = _MODELS[name][1](sizes, chosen)
     return network
+
+
+def is_solved(name: str) -> bool:
+    """Whether model `name` is fitted as a whole, and not by gradient steps."""
+    card(name)
+    return issubclass(_MODELS[name][1], Solved)
 
 
 def _import_all() -> None:

@@ -10,7 +10,8 @@ from mvsent.errors import DatasetError, OutputExistsError
 from mvsent.features.anps import AnpDetectors, train_detectors
 from mvsent.features.backbones import load_backbone
 from mvsent.features.cache import cached_maps, default_cache_dir
-from mvsent.pipelines.inputs import compute_device, pooled_maps
+from mvsent.pipelines.engine import LOCAL, Engine
+from mvsent.pipelines.inputs import compute_device, pooled_maps, spread
 from mvsent.pipelines.split import ensure_split
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN
@@ -50,10 +51,14 @@ def train_anps(
     seed: int = 0,
     device: str = "auto",
     workers: int = 0,
+    engine: Engine = LOCAL,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> AnpResult:
     """`out` holds a detector for each query of the training rows of the split's first fold.
+
+    Args:
+        engine: what computes the features.
 
     Raises: OutputExistsError; DatasetError for a dataset without queries; WeightsError or UsageError for a
         backbone that cannot be had.
@@ -73,6 +78,7 @@ def train_anps(
         cache_dir=default_cache_dir(),
         device=compute_device(device),
         workers=workers or None,
+        spread=spread(engine, device),
         quiet=quiet,
     )
     features = pooled_maps(maps)

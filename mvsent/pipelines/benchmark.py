@@ -1,18 +1,11 @@
 """Run the systems of the paper's tables on the same rows and folds: the job behind `mvsent benchmark`."""
 
 import logging
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mvsent.errors import Interrupted, MvsentError, UsageError
@@ -21,6 +14,7 @@ from mvsent.pipelines.benchmark_results import Document, collect, write_results
 from mvsent.pipelines.evaluate import evaluate
 from mvsent.pipelines.inputs import compute_device
 from mvsent.pipelines.train import train
+from mvsent.pipelines.workers import Ended, apart, visible_gpus
 from mvsent.report.benchmark import replace_block
 from mvsent.shards.staging import locked
 
@@ -151,44 +145,17 @@ def run_cell(cell: Cell, *, quiet: bool) -> str:
 
 
 def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
-    """Run `jobs` cells at once, each in a process of its own; outcomes as they come.
+    """Run `jobs` cells at once, each in a process of its own, on a GPU of its own if there are several.
 
-    A process that is killed costs its cell only. Left early, the iterator ends those that still run.
+    Outcomes as they come. A process that is killed costs its cell only. Left early, the iterator ends those
+    that still run.
     """
-    context = multiprocessing.get_context("spawn")  # torch and its threads do not survive a fork
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    waiting, running = deque(cells), dict[Connection, tuple[Cell, SpawnProcess]]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                cell = waiting.popleft()
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(sender, _with_threads(cell, threads)))
-                with _interrupts_ignored():
-                    process.start()
-                sender.close()  # the child's end alone is open: its death is an end of file
-                running[receiver] = (cell, process)
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                cell, process = running.pop(ready)
-                yield cell, _outcome(ready, process)
-    finally:
-        for _, process in running.values():
-            process.terminate()
-            process.join()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """What is started meanwhile leaves Ctrl-C to its parent from its first moment on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    one_for_all = any(cell.settings.device not in ("auto", "cuda") for cell in cells)
+    gpus = () if one_for_all else visible_gpus()
+    for cell, answer in apart([_with_threads(cell, threads) for cell in cells], jobs, _child, gpus=gpus):
+        ended = isinstance(answer, Ended)
+        yield cell, f"its process {answer}; the same command continues it" if ended else answer
 
 
 def _with_threads(cell: Cell, threads: int) -> Cell:
@@ -197,26 +164,7 @@ def _with_threads(cell: Cell, threads: int) -> Cell:
     return replace(cell, settings=cell.settings.model_copy(update={"threads": threads}))
 
 
-def _outcome(receiver: Connection, process: SpawnProcess) -> str:
-    try:
-        failure: str = receiver.recv()
-    except EOFError:
-        process.join()
-        return f"its process ended with code {process.exitcode}; the same command continues it"
-    process.join()
-    return failure
-
-
 def _child(sender: Connection, cell: Cell) -> None:
-    """What a process does: one cell, quietly. It ends with its parent."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not at once: locks and semaphores are given back
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """What a process does: one cell, quietly."""
     logging.basicConfig(format=f"{cell.name}: %(message)s", level=logging.WARNING)
     sender.send(run_cell(cell, quiet=True))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -19,7 +19,7 @@ TABLES = ("2", "3", "4", "all")
 METRICS = "metrics.json"
 
 # What decides how fast a run is, and not what comes out.
-_HOW = {"threads", "workers", "tensorboard"}
+_HOW = {"devices", "parallel", "checkpoint_every", "threads", "workers", "tensorboard"}
 
 
 @dataclass(frozen=True)

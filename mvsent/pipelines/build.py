@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,18 +28,21 @@ from tqdm import tqdm
 from mvsent.config import BuildSettings, FlickrSettings, GettySettings
 from mvsent.errors import InputError, Interrupted, UsageError
 from mvsent.fetch import FetchPolicy, HostLimits
+from mvsent.fetch.shared import LimitsOffice
 from mvsent.lexicons import Term, load_anps, load_keywords, select
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
-from mvsent.pipelines.build_assemble import assemble, clear, n_kept
+from mvsent.pipelines.build_assemble import assemble, clear, is_enough, n_kept, wanted_parts
 from mvsent.pipelines.build_fetch import (
+    Partition,
     fetch_partition,
-    finished_parts,
     part_path,
     rejected_path,
     rejected_table,
 )
+from mvsent.pipelines.build_ray import fetch_with_ray
 from mvsent.pipelines.build_workplace import PARTS, open_frontier, workplace
+from mvsent.pipelines.engine import LOCAL, Engine, RayEngine
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
 from mvsent.shards.staging import absolute, empty, swap_in
@@ -69,25 +72,27 @@ class BuildResult:
 
 def build_flickr(
     out: Path, settings: FlickrSettings, key: SecretStr, *, name: str = "flickr", overwrite: bool = False,
-    workers: int = 0, quiet: bool = False,
+    workers: int = 0, engine: Engine = LOCAL, quiet: bool = False,
 ) -> BuildResult:  # fmt: skip
     """Folder `out` holds a finished dataset of what Flickr finds for the ANPs.
 
     Args:
         name: the dataset's; the paper's figures stand beside those of `flickr` and `getty` alone.
-        workers: threads that check pictures; 0 is one a core.
+        workers: threads that check pictures in this process; 0 is one a core.
+        engine: what fetches and checks the pictures; the search is this process's.
 
     Raises: UsageError or OutputExistsError before anything is done; Interrupted, SourceFailure,
         Unreachable or OSError on the way: the same call then goes on.
     """
     client = FlickrClient(key.get_secret_value(), endpoint=settings.endpoint or None)
     source = FlickrSearch(client, settings.license, SAFE[settings.safe])
-    return _build(name, source, flickr_terms(settings), out, settings, overwrite, workers, quiet)
+    return _build(name, source, flickr_terms(settings), out, settings, overwrite, workers, engine, quiet)
 
 
 def build_getty(
     out: Path, settings: GettySettings, key: SecretStr, secret: SecretStr | None = None, *,
-    name: str = "getty", overwrite: bool = False, workers: int = 0, quiet: bool = False,
+    name: str = "getty", overwrite: bool = False, workers: int = 0, engine: Engine = LOCAL,
+    quiet: bool = False,
 ) -> BuildResult:  # fmt: skip
     """Folder `out` holds a finished dataset of what Getty finds for the keywords; see `build_flickr`."""
     endpoint_place(settings.token_url, "--token-url")
@@ -98,7 +103,7 @@ def build_getty(
         token_url=settings.token_url or None,
     )
     source = GettySearch(client, settings.family)
-    return _build(name, source, getty_terms(settings), out, settings, overwrite, workers, quiet)
+    return _build(name, source, getty_terms(settings), out, settings, overwrite, workers, engine, quiet)
 
 
 def flickr_terms(settings: FlickrSettings) -> list[Term]:
@@ -128,16 +133,17 @@ def _build(
     settings: BuildSettings,
     overwrite: bool,
     workers: int,
+    engine: Engine,
     quiet: bool,
 ) -> BuildResult:
     place = endpoint_place(settings.endpoint)
     target = absolute(out)
-    with workplace(target, overwrite=overwrite) as work, interruptible() as stop:
+    with workplace(target, overwrite=overwrite) as work, engine, interruptible() as stop:
         if not (work / MANIFEST_FILE).exists():
             with open_frontier(work, terms, settings, overwrite=overwrite) as frontier:
                 show = _Shown(quiet)
                 _search(frontier, source, settings, stop, show)
-                _fetch(frontier, work, settings, _policy(settings, place, workers), stop, show)
+                _fetch(frontier, work, settings, _policy(settings, place, workers), engine, stop, show)
                 if stop.is_set():
                     raise Interrupted
                 if is_remote(target):
@@ -270,13 +276,13 @@ def _fetch(
     work: Path,
     settings: BuildSettings,
     policy: FetchPolicy,
+    engine: Engine,
     stop: threading.Event,
     show: _Shown,
 ) -> None:
     """Every partition has its part, until there are enough pairs."""
     folder = work / PARTS
     folder.mkdir(exist_ok=True)
-    limits = HostLimits(policy.per_host_per_s)
     with show.stage("fetch", frontier.n_candidates, 0, "candidates") as stage:
         n_done = n_pictures = 0
 
@@ -285,24 +291,36 @@ def _fetch(
             n_done, n_pictures = n_done + n_more, n_pictures + n_more_pictures
             stage.to(n_done, f"{n_pictures} pictures")
 
-        for index, numbers in enumerate(partitions(frontier, settings)):
-            if stop.is_set():
-                raise Interrupted
-            if settings.max_pairs and n_kept(finished_parts(folder), settings) >= settings.max_pairs:
-                return
-            part = part_path(folder, index)
-            if part.exists():
-                on_outcome(len(numbers), pq.read_metadata(part).num_rows)
-                continue
-            found = [frontier.found(number) for number in numbers]
-            fetch_partition(found, part, settings, policy, limits=limits, stop=stop, on_outcome=on_outcome)
+        def missing() -> Iterator[Partition]:
+            for index, numbers in enumerate(partitions(frontier, settings)):
+                if stop.is_set():
+                    raise Interrupted
+                if is_enough(folder, settings):
+                    return
+                part = part_path(folder, index)
+                if part.exists():
+                    on_outcome(len(numbers), pq.read_metadata(part).num_rows)
+                else:
+                    yield Partition(part, [frontier.found(number) for number in numbers])
+
+        if isinstance(engine, RayEngine):
+            with engine.shared(LimitsOffice, policy.per_host_per_s) as office:
+                fetch_with_ray(
+                    engine, office, folder, missing(), settings, policy, stop=stop, on_outcome=on_outcome
+                )
+            return
+        limits = HostLimits(policy.per_host_per_s)
+        for one in missing():
+            fetch_partition(
+                one.found, one.part, settings, policy, limits=limits, stop=stop, on_outcome=on_outcome
+            )
 
 
 def _assemble(
     name: str, frontier: Frontier, work: Path, out: Path, settings: BuildSettings, show: _Shown
 ) -> None:
     """`out` is a finished dataset of the parts in `work`."""
-    parts = finished_parts(work / PARTS)
+    parts = wanted_parts(work / PARTS, settings)
     _refuse_nothing(parts, settings, frontier)
     recorded = _recorded(settings, frontier)
     writer = DatasetWriter(out, name, settings=recorded, shard_size=settings.shard_size)

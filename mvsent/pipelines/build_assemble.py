@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from mvsent.config import BuildSettings
 from mvsent.curate.duplicates import is_telling
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Reason
-from mvsent.pipelines.build_fetch import rejected_path, rejected_table
+from mvsent.pipelines.build_fetch import finished_parts, part_path, rejected_path, rejected_table
 from mvsent.shards.writer import DatasetWriter
 
 Rows = npt.NDArray[np.int64]
@@ -26,6 +26,28 @@ def n_kept(parts: Sequence[Path], settings: BuildSettings) -> int:
     if not parts:
         return 0
     return int((_first_like(_keys(parts), settings) == -1).sum())
+
+
+def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
+    """The parts, in order, that the dataset is made of: with `max_pairs`, no more than hold so many pairs.
+
+    Several workers may have fetched some beyond those, or beyond one that is missing yet.
+    """
+    parts: list[Path] = []
+    for part in _without_gap(folder):
+        if settings.max_pairs and n_kept(parts, settings) >= settings.max_pairs:
+            break
+        parts.append(part)
+    return parts
+
+
+def is_enough(folder: Path, settings: BuildSettings) -> bool:
+    """Whether the parts before the first one that is missing hold `max_pairs`; never where that is 0."""
+    return settings.max_pairs > 0 and n_kept(_without_gap(folder), settings) >= settings.max_pairs
+
+
+def _without_gap(folder: Path) -> list[Path]:
+    return [part for index, part in enumerate(finished_parts(folder)) if part == part_path(folder, index)]
 
 
 def assemble(

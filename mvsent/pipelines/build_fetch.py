@@ -1,7 +1,8 @@
 """A partition of candidates → a Parquet file of pairs and one of rejections, however often it is tried."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +24,14 @@ _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 _BATCH_ROWS, _BATCH_BYTES = ROW_GROUP_ROWS, 32 * 2**20
 
 
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Candidates that are fetched together, and where the pairs made of them will lie."""
+
+    part: Path
+    found: Sequence[Found]
+
+
 def part_path(folder: Path, index: int) -> Path:
     """Where the pairs of partition number `index` lie."""
     return folder / f"part-{index:05d}.parquet"
@@ -30,12 +39,18 @@ def part_path(folder: Path, index: int) -> Path:
 
 def finished_parts(folder: Path) -> list[Path]:
     """The pairs of the partitions that are done, in order."""
-    return sorted(path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
+    parts = (path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
+    return sorted(parts, key=lambda path: (len(path.name), path.name))  # the numbers of many are longer
 
 
 def rejected_path(part: Path) -> Path:
     """Where the rejections of a partition lie."""
     return part.with_suffix(".rejected.parquet")
+
+
+def spool_path(part: Path) -> Path:
+    """Where the pictures of a partition that is not done lie."""
+    return part.with_suffix(".spool")
 
 
 def fetch_partition(
@@ -46,6 +61,7 @@ def fetch_partition(
     *,
     limits: HostLimits | None = None,
     stop: threading.Event | None = None,
+    known: Sequence[str] = (),
     on_outcome: Callable[[int, int], object] = lambda n_done, n_pictures: None,
 ) -> Path:
     """`part` holds the pairs made of `found`, in order, and a file beside it every other one's reason.
@@ -53,6 +69,7 @@ def fetch_partition(
     Idempotent: what an interrupted call has fetched is in a spool beside `part`, and is not fetched again.
 
     Args:
+        known: addresses of pictures that were fetched elsewhere.
         on_outcome: called with numbers of candidates that are done and of the pictures they brought.
 
     Raises: Interrupted when `stop` was set before all was fetched; Unreachable while nobody answers; OSError.
@@ -63,7 +80,7 @@ def fetch_partition(
     decisions = [decide(one, settings) for one in found]
     wanted = [one for one in decisions if isinstance(one, Wanted)]
     on_outcome(len(decisions) - len(wanted), 0)
-    with Spool(part.with_suffix(".spool")) as spool:
+    with Spool(spool_path(part)) as spool:
         missing = [ImageRequest(one.found.id, one.url) for one in wanted if one.found.id not in spool]
         on_outcome(len(wanted) - len(missing), spool.n_pictures)
 
@@ -71,19 +88,33 @@ def fetch_partition(
             spool.add(outcome)
             on_outcome(1, isinstance(outcome, Fetched))
 
-        known = partial(_fetched_before, part, wanted, spool)
-        fetch_all(missing, policy, take, limits=limits, stop=stop, known=known)
+        before = partial(_fetched_before, part, wanted, spool, known)
+        fetch_all(missing, policy, take, limits=limits, stop=stop, known=before)
         _write_part(part, found, decisions, spool)
         spool.remove()
     return part
 
 
-def _fetched_before(part: Path, wanted: Sequence[Wanted], spool: Spool) -> Iterator[str]:
+def _fetched_before(
+    part: Path, wanted: Sequence[Wanted], spool: Spool, known: Sequence[str]
+) -> Iterator[str]:
     """Addresses of pictures that were fetched, one of each host; those of this partition first."""
     urls = [one.url for one in wanted if spool.is_picture(one.found.id)]
-    for earlier in finished_parts(part.parent)[-1:-4:-1]:
-        urls += pq.read_table(earlier, columns=["url"])["url"].to_pylist()
-    yield from {urlsplit(url).hostname: url for url in urls}.values()
+    yield from _one_a_host([*urls, *_urls_of(finished_parts(part.parent)), *known])
+
+
+def fetched_urls(folder: Path) -> list[str]:
+    """Addresses of pictures in the last parts of `folder`, one of each host."""
+    return _one_a_host(_urls_of(finished_parts(folder)))
+
+
+def _urls_of(parts: Sequence[Path]) -> Iterator[str]:
+    for part in parts[-1:-4:-1]:
+        yield from pq.read_table(part, columns=["url"])["url"].to_pylist()
+
+
+def _one_a_host(urls: Iterable[str]) -> list[str]:
+    return list({urlsplit(url).hostname: url for url in urls}.values())
 
 
 def _write_part(

@@ -19,6 +19,7 @@ from mvsent.config import FlickrSettings, GettySettings, ReconcileSettings, Trai
 from mvsent.errors import OutputExistsError
 from mvsent.lexicons import format_lexicon, load_anps, load_keywords, select
 from mvsent.pipelines.build import BuildResult, build_flickr, build_getty
+from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.pipelines.evaluate import Evaluation, evaluate
 from mvsent.pipelines.reconcile import reconcile
 from mvsent.pipelines.train import train
@@ -63,29 +64,38 @@ class DemoResult:
     seconds: float
 
 
-def demo(out: Path, *, n_rows: int, epochs: int, seed: int, quiet: bool = False) -> DemoResult:
+def demo(
+    out: Path, *, n_rows: int, epochs: int, seed: int, engine: Engine = LOCAL, quiet: bool = False
+) -> DemoResult:
     """Folder `out` holds two built datasets, a drawn and reconciled one, and two evaluated runs.
+
+    Args:
+        engine: what fetches and checks pictures, and computes features.
 
     Raises: OutputExistsError if `out` holds anything that no demonstration made.
     """
     start = time.monotonic()
     claim(out)
-    with cache_in(out / "cache"):
+    with cache_in(out / "cache"), engine:
         with Replay(small_world(seed)) as replay:
             log.info("1/5 building from a stand-in for Flickr, then one for Getty, over real sockets")
-            flickr = build_small_flickr(replay, out, quiet=quiet)
-            getty = build_small_getty(replay, out, quiet=quiet)
+            flickr = build_small_flickr(replay, out, engine=engine, quiet=quiet)
+            getty = build_small_getty(replay, out, engine=engine, quiet=quiet)
         log.info("2/5 drawing %d tweets with pictures, three annotators", n_rows)
         draw_dataset(out / "MVSA_Drawn", n_rows=n_rows, seed=seed)
         log.info("3/5 reconciling the annotations, checking the files")
-        mvsa = reconcile(out / "MVSA_Drawn", out / "data" / MVSA, ReconcileSettings(), name=MVSA, quiet=quiet)
+        drawn = out / "MVSA_Drawn"
+        mvsa = reconcile(
+            drawn, out / "data" / MVSA, ReconcileSettings(), name=MVSA, engine=engine, quiet=quiet
+        )
         log.info("4/5 training DMLANet on five splits of the drawn MVSA, evaluating")
         runs = out / "runs"
-        on_mvsa = train(settings(mvsa.folder, epochs, seed), runs=runs, quiet=quiet)
+        on_mvsa = train(settings(mvsa.folder, epochs, seed), runs=runs, engine=engine, quiet=quiet)
         evaluations = [evaluate(on_mvsa.run, quiet=quiet)]
         log.info("5/5 training DMLANet on one split of what Flickr gave, evaluating")
         one_fold = settings(flickr.folder, epochs, seed).model_copy(update={"folds": [0]})
-        evaluations.append(evaluate(train(one_fold, runs=runs, quiet=quiet).run, quiet=quiet))
+        on_flickr = train(one_fold, runs=runs, engine=engine, quiet=quiet)
+        evaluations.append(evaluate(on_flickr.run, quiet=quiet))
     datasets = [flickr, getty, BuildResult(mvsa.folder, mvsa.manifest)]
     return DemoResult(out, datasets, evaluations, time.monotonic() - start)
 
@@ -97,7 +107,7 @@ def small_world(seed: int) -> World:
     return World(sentiments, seed=seed, photos=PHOTOS, side=320)
 
 
-def build_small_flickr(replay: Replay, out: Path, *, quiet: bool) -> BuildResult:
+def build_small_flickr(replay: Replay, out: Path, *, engine: Engine = LOCAL, quiet: bool) -> BuildResult:
     """`out/data/flickr` holds what the stand-in shows for a few ANPs, which are in `out/anps.tsv`."""
     lexicon = out / "anps.tsv"
     lexicon.write_text(format_lexicon(select(load_anps(), pattern=ANPS)), encoding="utf-8")
@@ -109,10 +119,10 @@ def build_small_flickr(replay: Replay, out: Path, *, quiet: bool) -> BuildResult
         shard_size=100,
     )
     folder = out / "data" / FLICKR
-    return build_flickr(folder, asked, SecretStr(KEY), name=FLICKR, quiet=quiet)
+    return build_flickr(folder, asked, SecretStr(KEY), name=FLICKR, engine=engine, quiet=quiet)
 
 
-def build_small_getty(replay: Replay, out: Path, *, quiet: bool) -> BuildResult:
+def build_small_getty(replay: Replay, out: Path, *, engine: Engine = LOCAL, quiet: bool) -> BuildResult:
     """`out/data/getty` holds what the stand-in shows for the strongest keywords."""
     asked = GettySettings(
         endpoint=replay.getty_endpoint,
@@ -122,7 +132,9 @@ def build_small_getty(replay: Replay, out: Path, *, quiet: bool) -> BuildResult:
         shard_size=100,
     )
     folder = out / "data" / GETTY
-    return build_getty(folder, asked, SecretStr(KEY), SecretStr(SECRET), name=GETTY, quiet=quiet)
+    return build_getty(
+        folder, asked, SecretStr(KEY), SecretStr(SECRET), name=GETTY, engine=engine, quiet=quiet
+    )
 
 
 def settings(dataset: Path, epochs: int, seed: int) -> TrainSettings:

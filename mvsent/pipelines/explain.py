@@ -57,7 +57,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was written: `explain.json`, `index.html` and the figures."""
+    """What was written: `explain.json`, `index.html` and the figures, each as PNG and SVG."""
 
     folder: Path
     document: Document
@@ -114,7 +114,7 @@ def explain_run(
     orders = measure(model, whole) if whole else {}
     found = {"rows": len(whole), "orders": orders} if orders else {}
     name = f"fold {model.folds[0]}"
-    where = Path(dataset).name if dataset else model.run.resolved.dataset_name
+    where = dataset.name if dataset else model.run.resolved.dataset_name
     lead = (
         f"{model.run.settings.model}, {name}, on {'rows' if dataset else 'test rows'} of {where}; seed {seed}"
     )
@@ -397,12 +397,11 @@ def write(folder: Path, model: Model, pairs: Sequence[Explained], found: Documen
     make_folder(folder)
     for name in (DOCUMENT, *_OURS - {DOCUMENT}):
         (folder / name).unlink(missing_ok=True)
-    figures = []
+    figures: list[Path] = []
     for kind in dict.fromkeys(pair.kind for pair in pairs):
         of_kind = [pair for pair in pairs if pair.kind == kind]
         with warnings.catch_warnings(action="ignore"):  # strangers write in scripts that the font lacks
-            png, _ = plots.save_figure(paper_figure(of_kind), folder, kind.replace(" ", "-"))
-        figures.append(png)
+            figures += plots.save_figure(paper_figure(of_kind), folder, kind.replace(" ", "-"))
     page = render_explanations(f"{model.run.path.resolve().name}, what it looked at", lead, pairs, found)
     with atomic_write(folder / PAGE) as file:
         file.write(page.encode())

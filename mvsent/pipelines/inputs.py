@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, RunError, UsageError, WeightsError
 from mvsent.features.anps import AnpDetectors, read_scores
 from mvsent.features.backbones import Backbone, load_backbone, load_scene_backbone
-from mvsent.features.cache import cached_maps, cached_pixels, cached_words, default_cache_dir
+from mvsent.features.cache import Spread, cached_maps, cached_pixels, cached_words, default_cache_dir
 from mvsent.features.captions import read_captions
 from mvsent.features.lexicon import lexicon_scores
 from mvsent.features.links import linked_rows
@@ -41,6 +42,7 @@ from mvsent.models.batch import (
     TEXT_VECTOR,
     WORDS,
 )
+from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.shards.reader import Dataset
 
 log = logging.getLogger("mvsent")
@@ -50,6 +52,7 @@ TWEET_TOKENS, CAPTION_TOKENS = 64, 128
 """A transformer splits rare words, and counts its own marks."""
 
 N_LINKS = 8
+OF_TEXT = frozenset({WORDS, SENTENCES, TEXT_VECTOR, LEXICON})
 _POOL_ROWS = 256
 
 Floats = npt.NDArray[np.float32]
@@ -89,7 +92,7 @@ def read_texts(dataset: Dataset, reads: frozenset[str], may_read: frozenset[str]
 
     Raises: DatasetError where the dataset has no texts (`--labels-only`).
     """
-    if not (reads | may_read) & {WORDS, SENTENCES, TEXT_VECTOR, LEXICON}:
+    if not (reads | may_read) & OF_TEXT:
         return []
     texts = dataset.table(["text"])["text"]
     if texts.null_count:
@@ -111,6 +114,8 @@ def read_inputs(
     *,
     max_tokens: int = 0,
     linked: bool = True,
+    cache: Path | None = None,
+    engine: Engine = LOCAL,
     quiet: bool,
 ) -> Inputs:
     """Everything that a model reads of `dataset`, computed or from the cache; `texts` as of `read_texts`.
@@ -118,10 +123,15 @@ def read_inputs(
     Args:
         max_tokens: of a text, for a transformer; 0: as `longest_text` has it.
         linked: whether rows are linked; if not, the dataset need not know what by.
+        cache: where features are kept; None: `default_cache_dir`.
+        engine: what computes maps.
 
     Raises: DatasetError, InputError or WeightsError naming what is missing and what may stand for it.
     """
-    reader = _Reader(dataset, texts, reads, may_read, settings, device, max_tokens, linked, quiet)
+    cache = cache or default_cache_dir()
+    reader = _Reader(
+        dataset, texts, reads, may_read, settings, device, max_tokens, linked, cache, engine, quiet
+    )
     return reader.read(target)
 
 
@@ -135,6 +145,8 @@ class _Reader:
     device: torch.device
     max_tokens: int
     linked: bool
+    cache: Path
+    engine: Engine
     quiet: bool
     hashes: dict[str, str] = field(default_factory=dict)
 
@@ -166,7 +178,7 @@ class _Reader:
         """The pictures as (cached) maps of a frozen backbone, or as pixels for one that is fine-tuned."""
         if REGIONS not in self.reads and not (ANP_SCORES in self.reads and not self.settings.anps):
             return None, given
-        settings, cache, workers = self.settings, default_cache_dir(), self.settings.workers or None
+        settings, cache, workers = self.settings, self.cache, self.settings.workers or None
         backbone = load_backbone(settings.backbone, tap=settings.tap, weights=settings.weights)
         self.hashes["backbone"] = backbone.weights_sha256
         if settings.fine_tune != "none":
@@ -180,9 +192,10 @@ class _Reader:
         return cached_maps(
             self.dataset,
             backbone,
-            cache_dir=default_cache_dir(),
+            cache_dir=self.cache,
             device=self.device,
             workers=self.settings.workers or None,
+            spread=spread(self.engine, self.settings.device),
             quiet=self.quiet,
         )
 
@@ -217,9 +230,7 @@ class _Reader:
         tokens = encoder.tokenize(texts, longest)
         if tuned:
             return Text(tokens.lengths, numbers=tokens.numbers, sentence=tokens.sentence)
-        vectors = cached_words(
-            encoder, tokens, cache_dir=default_cache_dir(), device=self.device, quiet=self.quiet
-        )
+        vectors = cached_words(encoder, tokens, cache_dir=self.cache, device=self.device, quiet=self.quiet)
         return Text(tokens.lengths, vectors=vectors, sentence=tokens.sentence)
 
     def _text_vector(self, encoder: TextEncoder | None, given: Examples) -> Floats | None:
@@ -310,6 +321,11 @@ class _Reader:
             self.dataset.table([column])[column].fill_null(-1).to_numpy().astype(np.int64)
         )
         return labels
+
+
+def spread(engine: Engine, device: str) -> Spread | None:
+    """How maps are computed by `engine`, on GPUs unless `device` is the CPU; None: by this process."""
+    return partial(engine.map, gpus=device != "cpu") if engine.elsewhere else None
 
 
 def examples(

@@ -3,27 +3,38 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 log = logging.getLogger("mvsent")
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets within the block, instead of raising KeyboardInterrupt."""
+def interruptible(
+    signals: Sequence[signal.Signals] = SIGNALS, *, tell: bool = True
+) -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets within the block, instead of raising KeyboardInterrupt.
+
+    Args:
+        signals: which set it.
+        tell: the user, that it takes a while.
+    """
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, signal.default_int_handler)
-        log.warning("Finishing what is under way; Ctrl-C again stops at once")
+        if tell:
+            log.warning("Finishing what is under way; Ctrl-C again stops at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in signals}
     try:
         yield stop
     finally:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from mvsent.pipelines.network import load_network
 from mvsent.pipelines.predictor import check_inputs
 from mvsent.pipelines.read_pairs import MAX_PIXELS, NO_PICTURE, ImageLike, PairReader, Picture
 from mvsent.pipelines.run import RunFolder
+from mvsent.storage import located
 
 BATCH_SIZE = 64
 NOTHING_THERE = "neither a picture nor a text"
@@ -205,7 +205,7 @@ def load(
         RunError: no run, no finished fold, or something pretrained is not what it was in training.
         UsageError: no such fold or device. WeightsError: something pretrained is not here.
     """
-    run = RunFolder.open(Path(path))
+    run = RunFolder.open(located(str(path)))
     finished = run.finished_folds
     if not finished:
         raise RunError(

@@ -4,15 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
 from mvsent.errors import RunError
 from mvsent.features.vectors import load_vectors
+from mvsent.learn.batches import Source
 from mvsent.learn.loop import Trainer
 from mvsent.models import registry
 from mvsent.pairs import Label
 from mvsent.pipelines import inputs
 from mvsent.pipelines.network import load_network
+from mvsent.pipelines.read_pairs import NO_PICTURE
 from mvsent.pipelines.run import RunFolder
+from mvsent.pipelines.streaming import Streamed
 from mvsent.shards.reader import Dataset
 
 
@@ -43,6 +48,13 @@ def predict_dataset(
     card = registry.card(run.settings.model)
     device = inputs.compute_device(run.settings.device)
     target = inputs.targets(dataset, run.resolved.classes)
+    asked = np.arange(len(dataset)) if rows is None else rows
+    if run.settings.stream:
+        streamed = Streamed(dataset, target, device)
+        found = streamed.reader(run).inputs([NO_PICTURE], [""])
+        check_inputs(run, found)
+        network, vocabulary = load_network(run, fold, found)
+        return _probabilities(run, network, streamed.source(run, vocabulary, missing=missing), asked, device)
     reads = registry.reads(run.settings.model, run.settings.options)
     texts = inputs.read_texts(dataset, reads, card.may_read)
     found = inputs.read_inputs(
@@ -66,10 +78,16 @@ def predict_dataset(
     data = inputs.examples(found, vocabulary, vectors, run.resolved.max_words, linked)
     if missing:
         data = data.without(missing)
-    asked = np.arange(len(dataset)) if rows is None else rows
-    probabilities = np.zeros((len(asked), len(Label)), np.float32)
-    trainer = Trainer(network, data, run.settings, device)
-    probabilities[:, run.resolved.classes] = trainer.predict_proba(asked)
+    return _probabilities(run, network, data, asked, device)
+
+
+def _probabilities(
+    run: RunFolder, network: nn.Module, source: Source, rows: npt.NDArray[np.int64], device: torch.device
+) -> npt.NDArray[np.float32]:
+    """`[n, 3]`, zero for a sentiment that the run does not know."""
+    probabilities = np.zeros((len(rows), len(Label)), np.float32)
+    trainer = Trainer(network, source, run.settings, device)
+    probabilities[:, run.resolved.classes] = trainer.predict_proba(rows)
     return probabilities
 
 

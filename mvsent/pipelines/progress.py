@@ -10,6 +10,7 @@ from tqdm import tqdm
 from mvsent.errors import UsageError
 from mvsent.learn.checkpoint import EpochRecord
 from mvsent.pipelines.run import RunFolder
+from mvsent.storage import local_only
 
 
 class EpochProgress:
@@ -54,4 +55,4 @@ def _tensorboard(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UsageError("--tensorboard: not installed", "Run: pip install 'mvsent[tensorboard]'") from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(local_only(folder, "what --tensorboard writes")))

@@ -164,7 +164,7 @@ class PairReader:
     def _pictures(self, pictures: Sequence[Picture], given: Examples) -> Examples:
         if self.backbone is None:
             return given
-        if self.run.settings.fine_tune != "none":
+        if self.run.settings.fine_tune != "none" and self.run.resolved.backbone_sha256:
             given = replace(given, pixels=_stacked(pictures, self.backbone.size))
             maps = self._maps(self.backbone, pictures) if self.detectors else None
         else:
@@ -230,11 +230,18 @@ class PairReader:
         return "vader" if name == "none" else name
 
     def _backbone(self) -> Backbone | None:
-        if not self.run.resolved.backbone_sha256:
+        known = self.run.resolved.backbone_sha256
+        if not known and self.detectors is None:
             return None
         settings = self.run.settings
         backbone = load_backbone(settings.backbone, tap=settings.tap, weights=settings.weights)
-        self.hashes["backbone"] = backbone.weights_sha256
+        if known:
+            self.hashes["backbone"] = backbone.weights_sha256
+        elif self.detectors and self.detectors.backbone_sha256 != backbone.weights_sha256:
+            raise RunError(
+                f"{settings.anps}: these ANP detectors read another backbone than {settings.backbone}",
+                "Restore what they were trained with, or train again",
+            )
         return backbone
 
     def _scene(self) -> Backbone | None:

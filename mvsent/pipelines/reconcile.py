@@ -2,12 +2,13 @@
 
 import os
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from mvsent.curate.labels import IMAGE, TEXT, Decisions, Labels, decide
 from mvsent.curate.text import clean_text, decode_text
 from mvsent.errors import InputError
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, pair_table
+from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter
@@ -33,7 +35,7 @@ BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
 
 SHARD_ROWS, PICTURELESS_SHARD_ROWS = 1000, 100_000
 
-READ_AHEAD = 4  # rows a worker, so that memory holds few pictures however large they are
+TASK_ROWS = 32  # that a worker elsewhere checks at a time
 
 Rows = npt.NDArray[np.int64]
 
@@ -67,6 +69,7 @@ def reconcile(
     name: str = "",
     overwrite: bool = False,
     workers: int = 0,
+    engine: Engine = LOCAL,
     quiet: bool = False,
 ) -> ReconcileResult:
     """Folder `out` holds a finished dataset of the pairs in `root`, and of every other row its reason.
@@ -75,7 +78,8 @@ def reconcile(
         root: the MVSA folder, or its zip.
         out: None for data/mvsa-single or data/mvsa-multiple.
         name: of the dataset; empty for mvsa-single or mvsa-multiple, by the number of annotators.
-        workers: threads that read and check files; 0 is one a core.
+        workers: threads that read and check files in this process; 0 is one a core.
+        engine: what reads and checks the files; workers elsewhere have to find `root` under the same path.
 
     Raises: UsageError, InputError or OutputExistsError; then `out` is as it was.
     """
@@ -96,7 +100,9 @@ def reconcile(
                 dropped = beside.submit(_rejected, annotations, decisions, rejections)
                 writer.write(_label_table(annotations, decisions))
             else:
-                rejections = _write_pairs(writer, mvsa, annotations, decisions, settings, workers, quiet)
+                rejections = _write_pairs(
+                    writer, mvsa, annotations, decisions, settings, workers, engine, quiet
+                )
                 dropped = beside.submit(_rejected, annotations, decisions, rejections)
             writer.reject(dropped.result())
             _refuse_nothing(root, decisions, rejections)
@@ -132,12 +138,18 @@ def _write_pairs(
     decisions: Decisions,
     settings: ReconcileSettings,
     workers: int,
+    engine: Engine,
     quiet: bool,
 ) -> dict[int, Rejection]:
     """Write every row that has a label and good files, in order; return what is wrong with the others."""
     labelled = np.flatnonzero(decisions.kept).tolist()
     ids = annotations.ids.take(pa.array(labelled, pa.int64())).to_pylist()
-    examined = _in_parallel(lambda id: examine(mvsa, id, settings), ids, workers or os.cpu_count() or 1)
+    examined = engine.map(
+        partial(examine, mvsa, settings=settings),
+        ids,
+        threads=workers or os.cpu_count() or 1,
+        batch=TASK_ROWS,
+    )
     hidden = quiet or not sys.stderr.isatty()
     rejections: dict[int, Rejection] = {}
 
@@ -167,25 +179,6 @@ def _batches(pairs: Iterable[tuple[int, Pair]]) -> Iterator[dict[int, Pair]]:
             batch, n_bytes = {}, 0
     if batch:
         yield batch
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`map(work, items)`, on `workers` threads that are never more than READ_AHEAD items each ahead."""
-    running: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            running.append(pool.submit(work, item))
-            if len(running) > READ_AHEAD * workers:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejection:

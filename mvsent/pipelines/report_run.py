@@ -89,7 +89,7 @@ def _error_gallery(run: RunFolder, mistakes: list[Mistake], n_cards: int, quiet:
         f"{len(cards):,} of {len(mistakes):,} test rows that were judged wrongly, the surest first. A row "
         "that several folds tested stands here once, with the surest answer."
     )
-    return Gallery(cards, facets(cards, {"label": "True label", "predicted": "Predicted"}), words)
+    return Gallery(cards, facets(cards, {"label": "Labelled", "predicted": "Predicted"}), words)
 
 
 def _own_dataset(run: RunFolder) -> Dataset | None:

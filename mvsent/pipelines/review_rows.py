@@ -131,8 +131,10 @@ def _counted(counts: Rows) -> str:
 
 def _others(counts: Rows, shared: str) -> str:
     """
-    >>> _others(np.array([0, 1, 0]), "text"), _others(np.array([0, 1, 2]), "picture")
-    ('1 other row with the same text, labelled neutral', '3 other rows with the same picture: 1 neutral, 2 positive')
+    >>> _others(np.array([0, 2, 0]), "text")
+    '2 other rows with the same text, labelled neutral'
+    >>> _others(np.array([0, 1, 2]), "picture")
+    '3 other rows with the same picture: 1 neutral, 2 positive'
     """
     n, names = int(counts.sum()), [name for name, n in zip(LABEL_NAMES, counts, strict=True) if n]
     rows = f"{n} other {'row' if n == 1 else 'rows'} with the same {shared}"

@@ -1,6 +1,7 @@
 """A run folder: what was asked, what was resolved, and one folder a fold."""
 
 import json
+import os
 import platform
 import re
 import sys
@@ -186,6 +187,8 @@ def environment() -> dict[str, Any]:
     import torch
     import torchvision
 
+    from mvsent.learn.distributed import under_launcher
+
     cuda = torch.cuda.is_available()
     return {
         "command": ["mvsent", *sys.argv[1:]],
@@ -197,5 +200,6 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "pyarrow": pa.__version__,
         "scikit-learn": sklearn.__version__,
+        **({"ranks": int(os.environ["WORLD_SIZE"])} if under_launcher() else {}),
         "device": torch.cuda.get_device_name(0) if cuda else f"CPU, {torch.get_num_threads()} threads",
     }

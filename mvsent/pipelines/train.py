@@ -1,11 +1,15 @@
 """Train a model on every fold of a protocol: the job behind `mvsent train`."""
 
 import logging
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +17,19 @@ import pyarrow as pa
 import torch
 
 from mvsent.config import TrainSettings
-from mvsent.errors import RunError, SplitError, UsageError
+from mvsent.errors import MvsentError, RunError, SplitError, UsageError
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.features.vocabulary import Vocabulary
-from mvsent.learn.batches import Examples
+from mvsent.learn.batches import Source
+from mvsent.learn.distributed import ALONE, Ranks, joined
 from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES, Label
 from mvsent.pipelines import inputs
+from mvsent.pipelines.devices import check_devices, rank_device, threads_each
+from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.pipelines.history import read_history, write_history
+from mvsent.pipelines.launch import Failure, asked_to_end, in_ranks
 from mvsent.pipelines.network import MODEL, VOCABULARY, build_network, save_network
 from mvsent.pipelines.predictions import prediction_table, read_predictions, write_predictions
 from mvsent.pipelines.progress import EpochProgress
@@ -36,9 +44,12 @@ from mvsent.pipelines.run import (
     refuse_unless_free,
 )
 from mvsent.pipelines.split import ensure_split
+from mvsent.pipelines.streaming import Streamed, first_row, own_cache
+from mvsent.pipelines.workers import Ended, apart, visible_gpus
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
 from mvsent.splits import TEST, TRAIN, VALIDATION, Split
+from mvsent.storage import located, make_folder, remove
 
 log = logging.getLogger("mvsent")
 
@@ -75,6 +86,8 @@ class Material:
     target: npt.NDArray[np.int64]
     inputs: inputs.Inputs
     device: torch.device
+    streamed: Streamed | None = None  # then `inputs` are those of the first row
+    ranks: Ranks = ALONE
     words: dict[int, tuple[Vocabulary, WordVectors]] = field(default_factory=dict)  # of the fold at hand
 
 
@@ -84,58 +97,135 @@ def train(
     out: Path | None = None,
     runs: Path = Path("runs"),
     resume: bool = False,
+    changes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    engine: Engine = LOCAL,
     quiet: bool = False,
     ready: Callable[[Path], object] = lambda run: None,
 ) -> TrainResult:
     """Train every fold and return the finished run; what an earlier, killed call finished is kept.
 
-    With `resume`, `settings` do not count: those of the run at `out`, or of the newest unfinished one, do.
-    `ready` is told the run's folder once it is one that `resume` can continue.
+    With `resume`, `settings` do not count: those of the run at `out`, or of the newest unfinished one, do,
+    but for `changes`, which say how it is computed. `ready` is told the run's folder once it is one that
+    `resume` can continue. Under torchrun this process is one of the ranks that train together.
 
     Raises: DatasetError, SplitError, WeightsError, UsageError, OutputExistsError before anything is written;
-        NonFiniteLossError in the middle, with the finished folds kept.
+        NonFiniteLossError in the middle, with the finished folds kept; KeyboardInterrupt on Ctrl-C, with
+        what was done saved.
     """
-    begun = RunFolder.open(out or newest_unfinished(runs)) if resume else None
-    if begun:
-        ready(begun.path)
-    settings = begun.settings if begun else settings
-    threads = begun.resolved.threads if begun else settings.threads or os.cpu_count() or 1
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    registry.options(settings.model, settings.options)
-    if out and not begun:
-        refuse_unless_free(out, overwrite=overwrite)
-    material = prepare(settings, quiet=quiet)
+    with joined() as ranks:
+        begun = ranks.first_says(lambda: RunFolder.open(out or newest_unfinished(runs)) if resume else None)
+        if begun:
+            ready(begun.path)
+            settings = begun.settings.model_copy(update=dict(changes or {}))
+            begun = replace(begun, settings=settings)
+        registry.options(settings.model, settings.options)
+        if out and not begun and ranks.first:
+            refuse_unless_free(out, overwrite=overwrite)
+        if not ranks.first:
+            quiet = True
+            log.setLevel(logging.ERROR)
+        if _shares_steps(settings, ranks):
+            call = partial(
+                train, settings, runs=runs, resume=resume, overwrite=overwrite, engine=engine, quiet=quiet
+            )
+            place = begun.path if begun else out
+            return in_ranks(partial(call, out=place, changes=changes), settings.devices, ready)
+        return _train(settings, ranks, begun, out, runs, overwrite, engine, quiet, ready)
+
+
+def _shares_steps(settings: TrainSettings, ranks: Ranks) -> bool:
+    """Whether ranks have to be started. Raises: UsageError where they cannot be, or are of no use."""
+    solved = registry.is_solved(settings.model)
+    if ranks.world > 1:
+        if solved or settings.parallel == "folds":
+            why = f"{settings.model} is solved, not trained in steps" if solved else "--parallel folds"
+            raise UsageError(f"{why}: ranks share the rows of a step", "Train without torchrun")
+        return False
+    if settings.devices == 1:
+        return False
+    check_devices(settings)
+    if settings.parallel == "ranks" and solved:
+        log.warning("%s is solved at once and not in steps: one process trains it", settings.model)
+    return settings.parallel == "ranks" and not solved
+
+
+def _train(
+    settings: TrainSettings,
+    ranks: Ranks,
+    begun: RunFolder | None,
+    out: Path | None,
+    runs: Path,
+    overwrite: bool,
+    engine: Engine,
+    quiet: bool,
+    ready: Callable[[Path], object],
+) -> TrainResult:
+    """`train` in a process that trains itself, or has its folds trained."""
+    by_folds = ranks.world == 1 and settings.devices > 1 and settings.parallel == "folds"
+    threads = threads_each(settings, settings.devices if by_folds else ranks.local_world)
+    threads = begun.resolved.threads if begun else threads
+    _compute_alike(threads)
+    device = rank_device(settings.device, ranks)
+    material = ranks.in_turn(partial(prepare, settings, device=device, engine=engine, quiet=quiet))
+    material = replace(material, ranks=ranks)
+    check_rows(settings, material)
     if settings.words == "random" and material.inputs.reads_words:
         log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
     resolved = resolve(settings, material, threads)
     if begun:
         check_same(begun, resolved)
-    path = begun.path if begun else out or free_name(runs, default_name(settings, material))
-    with locked(path.with_name(f".{path.name}.lock")):
-        run = begun or RunFolder.create(path, settings, resolved, overwrite=overwrite)
+    name = default_name(settings, material)
+    path = ranks.first_says(lambda: begun.path if begun else out or free_name(runs, name))
+    with locked(path.with_name(f".{path.name}.lock")) if ranks.first else nullcontext():
+        create = partial(RunFolder.create, path, settings, resolved, overwrite=overwrite)
+        run = begun or ranks.first_says(create)
         ready(path)
-        folds = [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds]
-        shutil.rmtree(former(path), ignore_errors=True)  # what was overwritten is no longer needed
+        if by_folds:
+            folds = train_apart(run, material, quiet=quiet)
+        else:
+            folds = [train_fold(run, k, material, quiet=quiet) for k in run.wanted_folds]
+        if ranks.first:
+            remove(former(path))  # what was overwritten is no longer needed
     return TrainResult(run.path, folds)
 
 
-def prepare(settings: TrainSettings, *, quiet: bool) -> Material:
-    """Open the dataset, find its split, and turn its pictures to maps."""
-    device = inputs.compute_device(settings.device)
+def _compute_alike(threads: int) -> None:
+    """The same settings give the same numbers from here on."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def prepare(
+    settings: TrainSettings, *, device: torch.device, engine: Engine = LOCAL, quiet: bool
+) -> Material:
+    """Open the dataset, find its split, and turn its pictures to maps, unless they are streamed."""
     card = registry.card(settings.model)
     dataset = Dataset.open(Path(settings.dataset))
-    split_file = Path(settings.split_file) if settings.split_file else None
+    split_file = located(settings.split_file) if settings.split_file else None
     # Before the split is made, so that a refused dataset is left as it was.
     reads = registry.reads(settings.model, settings.options)
-    texts = inputs.read_texts(dataset, reads, card.may_read)
+    shown = first_row(dataset, settings) if settings.stream else dataset
+    texts = inputs.read_texts(shown, reads, card.may_read)
     split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
     classes = dataset.classes
     target = inputs.targets(dataset, classes)
     check_folds(settings.folds, split, target, classes)
-    found = inputs.read_inputs(dataset, texts, reads, card.may_read, settings, target, device, quiet=quiet)
-    return Material(dataset, split, classes, target, found, device)
+    with own_cache(settings) as cache:
+        found = inputs.read_inputs(
+            shown,
+            texts,
+            reads,
+            card.may_read,
+            settings,
+            target[: len(shown)],
+            device,
+            cache=cache,
+            engine=LOCAL if settings.stream else engine,  # a stream's maps are its own ranks'
+            quiet=quiet,
+        )
+    streamed = Streamed(dataset, target, device) if settings.stream else None
+    return Material(dataset, split, classes, target, found, device, streamed)
 
 
 def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], classes: list[int]) -> None:
@@ -154,6 +244,18 @@ def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], 
         for role, name in ROLE_NAMES.items():
             if len(split.rows(fold, role)) == 0:
                 raise SplitError(f"fold {fold} has no {name} rows", "Give every fold some in --split-file")
+
+
+def check_rows(settings: TrainSettings, material: Material) -> None:
+    """Raises: UsageError where a step has fewer rows than there are ranks."""
+    split, n_ranks = material.split, material.ranks.world
+    folds = settings.folds or range(split.n_folds)
+    fewest = min(settings.batch_size, *(len(split.rows(fold, TRAIN)) for fold in folds))
+    if fewest < n_ranks:
+        raise UsageError(
+            f"{n_ranks} ranks are more than the {fewest} rows of a step",
+            "Give fewer --devices, or a larger --batch-size",
+        )
 
 
 def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolved:
@@ -210,30 +312,83 @@ def fold_words(settings: TrainSettings, material: Material, fold: int) -> tuple[
 
 def _look_up_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:
     rows = material.split.rows(fold, TRAIN)
-    found = material.inputs
-    texts = [text for part in (found.texts, found.captions or []) if part for text in (part[i] for i in rows)]
+    found, streamed = material.inputs, material.streamed
+    parts = (found.texts, found.captions or [])
+    texts = streamed.texts(rows) if streamed else (part[i] for part in parts if part for i in rows)
     vocabulary = Vocabulary.build(texts, settings.min_count)
     return vocabulary, load_vectors(settings.words, vocabulary, settings.seed)
 
 
 def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) -> FoldResult:
-    """Train one fold, or read its result where it is already finished."""
-    folder = run.fold(fold)
-    if fold in run.finished_folds:
-        return read_result(folder, fold, material.classes)
-    folder.mkdir(exist_ok=True)
+    """Train one fold, or read its result where it is already finished.
+
+    Raises: KeyboardInterrupt where an end was asked for; it goes on after the step that was under way.
+    """
+    ranks, folder = material.ranks, run.fold(fold)
+    if not ranks.first_says(lambda: fold in run.finished_folds):
+        with asked_to_end() as stop:
+            _train_fold(run, fold, material, stop.is_set, quiet=quiet)
+            [ending] = ranks.any(stop.is_set())
+        if ending:
+            raise KeyboardInterrupt
+    return ranks.first_says(lambda: read_result(folder, fold, material.classes))
+
+
+def _train_fold(
+    run: RunFolder, fold: int, material: Material, stop: Callable[[], bool], *, quiet: bool
+) -> None:
+    """The fold is trained, and where this is the first rank, its files are written."""
+    ranks, folder = material.ranks, run.fold(fold)
+    if ranks.first:
+        make_folder(folder)
     torch.manual_seed(run.settings.seed * 1000 + fold)
     trainer = make_trainer(run, fold, material)
     rows = Fold(fold, material.split.rows(fold, TRAIN), material.split.rows(fold, VALIDATION))
-    with EpochProgress(run, fold, quiet=quiet) as progress:
-        history = trainer.fit(rows, folder / CHECKPOINT, on_epoch=progress)
+    with EpochProgress(run, fold, quiet=quiet) if ranks.first else nullcontext() as progress:
+        history = trainer.fit(rows, folder / CHECKPOINT, on_epoch=progress, stop=stop)
+    predictions = fold_predictions(trainer, fold, material)
+    if not ranks.first:
+        return
     if dead := trainer.dead_channels(rows.validation):
         log.info("fold %d: %.0f%% of the channel gates never open", fold, 100 * dead)
     save_network(trainer.network, folder / MODEL)
     write_history(history, folder / HISTORY)
-    write_fold_predictions(trainer, fold, material, folder / PREDICTIONS)  # last: it means "finished"
+    write_predictions(predictions, folder / PREDICTIONS)  # last: it means "finished"
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return read_result(folder, fold, material.classes)
+
+
+def train_apart(run: RunFolder, material: Material, *, quiet: bool) -> list[FoldResult]:
+    """Train the folds in processes of their own, one on each device at a time.
+
+    Raises: MvsentError as the first fold that fails; the others that run are then saved and ended.
+    """
+    n = run.settings.devices
+    gpus = visible_gpus()[:n] if material.device.type == "cuda" else []
+    tasks = [(run, k, quiet or sys.stderr.isatty()) for k in run.wanted_folds if k not in run.finished_folds]
+    with closing(apart(tasks, n, _train_one, gpus=gpus)) as answers:
+        for (_, fold, _), answer in answers:
+            if isinstance(answer, Ended):
+                again = f"It goes on where it was with: mvsent train --resume --out {run.path}"
+                raise MvsentError(f"fold {fold}: its process {answer}", again)
+            if isinstance(answer, Failure):
+                raise answer.raised()
+            log.info("fold %d is finished: validation accuracy %.4f", fold, answer.validation_accuracy)
+    return [read_result(run.fold(k), k, material.classes) for k in run.wanted_folds]
+
+
+def _train_one(sender: Connection, task: tuple[RunFolder, int, bool]) -> None:
+    """What a process does: one fold of a run."""
+    run, fold, quiet = task
+    logging.basicConfig(format=f"fold {fold}: %(message)s", level=logging.WARNING)
+    _compute_alike(run.resolved.threads)
+    try:
+        device = inputs.compute_device(run.settings.device)
+        material = prepare(run.settings, device=device, quiet=True)
+        sender.send(train_fold(run, fold, material, quiet=quiet))
+    except Exception as error:
+        if not isinstance(error, MvsentError):
+            traceback.print_exc()
+        sender.send(Failure.of(error, f"fold {fold}"))
 
 
 def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
@@ -246,19 +401,22 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
         log.info(
             "fold %d: %d words, %.0f%% with a pretrained vector", fold, len(vocabulary), 100 * found.coverage
         )
-    vocabulary.save(run.fold(fold) / VOCABULARY)
+    if material.ranks.first:
+        vocabulary.save(run.fold(fold) / VOCABULARY)
     train_rows = material.split.rows(fold, TRAIN)
-    data: Examples = inputs.examples(
-        material.inputs, vocabulary, vectors.numpy(), run.resolved.max_words, train_rows
+    data: Source = (
+        material.streamed.source(run, vocabulary)
+        if material.streamed
+        else inputs.examples(material.inputs, vocabulary, vectors.numpy(), run.resolved.max_words, train_rows)
     )
     weights = None
     if settings.class_weights == "inverse":
         weights = inverse_frequency(material.target[train_rows], len(material.classes))
     network = build_network(run, material.inputs, vectors)
-    return Trainer(network, data, settings, material.device, weights)
+    return Trainer(network, data, settings, material.device, weights, material.ranks)
 
 
-def write_fold_predictions(trainer: Trainer, fold: int, material: Material, path: Path) -> None:
+def fold_predictions(trainer: Trainer, fold: int, material: Material) -> pa.Table:
     """The probabilities of the fold's validation and test rows."""
     parts = []
     for role, name in ROLE_NAMES.items():
@@ -267,7 +425,7 @@ def write_fold_predictions(trainer: Trainer, fold: int, material: Material, path
         y_prob[:, material.classes] = trainer.predict_proba(rows)  # an absent sentiment has probability 0
         ids = [material.split.ids[i] for i in rows]
         parts.append(prediction_table(ids, material.dataset.labels[rows], y_prob, name))
-    write_predictions(pa.concat_tables(parts), path)
+    return pa.concat_tables(parts)
 
 
 def read_result(folder: Path, fold: int, classes: list[int]) -> FoldResult:

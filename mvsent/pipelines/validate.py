@@ -4,27 +4,33 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from mvsent.curate.duplicates import NO_KEY, Keys, string_keys
 from mvsent.curate.images import Rejection, check_image
-from mvsent.errors import SplitError
+from mvsent.errors import DatasetError, SplitError
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
-from mvsent.shards.manifest import Manifest, Shard
-from mvsent.shards.reader import size_problem
+from mvsent.pipelines.engine import LOCAL, Engine
+from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
+from mvsent.shards.reader import Ids, open_shard, size_problem
 from mvsent.shards.schema import PICTURELESS_ROW_GROUP_ROWS, ROW_GROUP_ROWS
+from mvsent.shards.staging import absolute
 from mvsent.shards.writer import REJECTED_FILE
+from mvsent.sources.archive import missing_elsewhere
 from mvsent.splits import read_split
-from mvsent.storage import readable
+from mvsent.storage import located, readable
 
 MAX_LISTED = 100
 """Problems that a report lists; the others are counted."""
@@ -59,16 +65,28 @@ class ValidationReport:
         if len(self.problems) < MAX_LISTED:
             self.problems.append(problem)
 
+    def merge(self, other: "ValidationReport") -> None:
+        """What was found in other shards is in this report, too."""
+        self.n_shards += other.n_shards
+        self.n_rows += other.n_rows
+        self.n_images += other.n_images
+        for problem in other.problems:
+            self.add(problem)
+        self.n_problems += other.n_problems - len(other.problems)
+
     def document(self) -> dict[str, Any]:
         """The report as JSON."""
         return {"clean": self.clean, **vars(self), "folder": str(self.folder)}
 
 
-def validate(folder: Path, workers: int = 0, *, quiet: bool = False) -> ValidationReport:
+def validate(
+    folder: Path, workers: int = 0, *, engine: Engine = LOCAL, quiet: bool = False
+) -> ValidationReport:
     """The report on the dataset in `folder`: hashes, schema, rows, labels, funnel, ids, pictures, splits.
 
     Args:
-        workers: threads that decode pictures; 0 is one a core.
+        workers: threads that decode pictures in this process; 0 is one a core.
+        engine: what reads the shards; workers elsewhere have to find `folder` under the same path.
 
     Raises: DatasetError when `folder` is no finished dataset.
     """
@@ -76,17 +94,22 @@ def validate(folder: Path, workers: int = 0, *, quiet: bool = False) -> Validati
     report = ValidationReport(folder, manifest.name)
     rows = _Rows()
     hidden = quiet or not sys.stderr.isatty()
-    with (
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        tqdm(total=manifest.funnel.kept, unit="pair", disable=hidden) as progress,
-    ):
-        for shard in manifest.shards:
-            _check_shard(report, shard, rows, pool, progress)
+    with tqdm(total=manifest.funnel.kept, unit="pair", disable=hidden) as progress:
+        if engine.elsewhere:
+            check = partial(_check_elsewhere, str(absolute(folder)), str(folder), manifest.name)
+            for found, found_rows in engine.map(check, manifest.shards):
+                report.merge(found)
+                rows.merge(found_rows)
+                progress.update(found.n_rows)
+        else:
+            with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+                for shard in manifest.shards:
+                    _check_shard(report, shard, rows, pool, progress.update)
     _check_rows(report, manifest, rows)
     _check_funnel(report, manifest)
     _check_folder(report, manifest)
     if report.n_rows == sum(shard.rows for shard in manifest.shards):  # else every split would seem wrong
-        _check_splits(report, rows)
+        _check_splits(report, manifest)
     return report
 
 
@@ -94,12 +117,31 @@ def validate(folder: Path, workers: int = 0, *, quiet: bool = False) -> Validati
 class _Rows:
     """What has to be compared across shards."""
 
-    ids: list[pa.Array] = field(default_factory=list)
+    ids: list[Keys] = field(default_factory=list)  # eight bytes for each, not the ids themselves
     labels: Counter[int] = field(default_factory=Counter)
+
+    def merge(self, other: "_Rows") -> None:
+        self.ids += other.ids
+        self.labels.update(other.labels)
+
+
+def _check_elsewhere(place: str, name: str, dataset: str, shard: Shard) -> tuple[ValidationReport, _Rows]:
+    """What a worker finds in one shard of the dataset at `place`, which its report calls `name`."""
+    report, rows = ValidationReport(located(place), dataset), _Rows()
+    if not (report.folder / MANIFEST_FILE).exists():
+        raise missing_elsewhere(place)
+    with ThreadPoolExecutor(1) as pool:
+        _check_shard(report, shard, rows, pool, lambda n_rows: None)
+    report.problems = [problem.replace(place, name, 1) for problem in report.problems]
+    return report, rows
 
 
 def _check_shard(
-    report: ValidationReport, shard: Shard, rows: _Rows, pool: ThreadPoolExecutor, progress: Any
+    report: ValidationReport,
+    shard: Shard,
+    rows: _Rows,
+    pool: ThreadPoolExecutor,
+    on_rows: Callable[[int], object],
 ) -> None:
     path = report.folder / shard.path
     report.n_shards += 1
@@ -114,7 +156,7 @@ def _check_shard(
                 for group in range(file.metadata.num_row_groups):
                     table = file.read_row_group(group, _CHECKED)
                     _check_group(report, path, table, rows, pool)
-                    progress.update(table.num_rows)
+                    on_rows(table.num_rows)
     except (OSError, pa.ArrowException) as error:
         report.add(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})")
     if digest.result() != shard.sha256:
@@ -148,7 +190,7 @@ def _check_group(
     limit = ROW_GROUP_ROWS if n_images else PICTURELESS_ROW_GROUP_ROWS
     if table.num_rows > limit:
         report.add(f"{path}: a row group of {table.num_rows} rows, the most is {limit}")
-    rows.ids.append(table["id"].combine_chunks())
+    rows.ids.append(string_keys(table["id"].to_pylist()))
     for name in _LABEL_COLUMNS:
         counts = {c["values"]: c["counts"] for c in pc.value_counts(table[name]).to_pylist()}
         strange = [value for value in counts if value not in range(len(LABEL_NAMES)) and value is not None]
@@ -188,19 +230,36 @@ def _image_problem(
 
 def _check_rows(report: ValidationReport, manifest: Manifest, rows: _Rows) -> None:
     """Ids are unique, and the counts are those of the manifest."""
-    ids = pa.chunked_array(rows.ids, pa.string())
-    if ids.null_count:
-        report.add(f"{ids.null_count} rows have no id")
-    counts = pc.value_counts(ids)
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-    for entry in repeated.slice(0, MAX_LISTED).to_pylist():
-        report.add(f"{entry['values']}: {entry['counts']} rows have this id")
-    report.n_problems += max(0, len(repeated) - MAX_LISTED)
+    keys = np.concatenate([np.zeros(0, np.uint64), *rows.ids])
+    if n_without := int((keys == NO_KEY).sum()):
+        report.add(f"{n_without} rows have no id")
+    keys.sort()
+    repeated = np.unique(keys[1:][(keys[1:] == keys[:-1]) & (keys[1:] != NO_KEY)])
+    if len(repeated):
+        _name_repeated(report, manifest, repeated)
     for label, name in enumerate(LABEL_NAMES):
         if rows.labels[label] != manifest.labels.get(name, 0):
             report.add(
                 f"{rows.labels[label]} rows are {name}, the manifest says {manifest.labels.get(name, 0)}"
             )
+
+
+def _name_repeated(report: ValidationReport, manifest: Manifest, repeated: Keys) -> None:
+    """The ids that several rows have, by the keys of such ids."""
+    counts: Counter[str] = Counter()
+    for ids in _read_ids(report.folder, manifest):
+        counts.update(ids.filter(pa.array(np.isin(string_keys(ids.to_pylist()), repeated))).to_pylist())
+    for id, n_rows in counts.items():
+        if n_rows > 1:
+            report.add(f"{id}: {n_rows} rows have this id")
+
+
+def _read_ids(folder: Path, manifest: Manifest) -> Iterator[pa.Array]:
+    """The ids of every shard that has some to read."""
+    for shard in manifest.shards:
+        with suppress(DatasetError), open_shard(folder / shard.path) as file:
+            for batch in file.iter_batches(columns=["id"]):
+                yield batch["id"]
 
 
 def _check_funnel(report: ValidationReport, manifest: Manifest) -> None:
@@ -241,9 +300,11 @@ def _check_folder(report: ValidationReport, manifest: Manifest) -> None:
         report.add(f"{report.folder}: has no README.md")
 
 
-def _check_splits(report: ValidationReport, rows: _Rows) -> None:
+def _check_splits(report: ValidationReport, manifest: Manifest) -> None:
     """Every split covers the ids with known roles."""
-    ids = pa.chunked_array(rows.ids, pa.string()).to_pylist()
+    if not any(_split_files(report.folder)):
+        return
+    ids = Ids(pa.concat_arrays([pa.array([], pa.string()), *_read_ids(report.folder, manifest)]))
     for path in _split_files(report.folder):
         report.n_splits += 1
         try:

@@ -2,7 +2,7 @@
 
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,23 +78,25 @@ def spread(weights: Floats) -> Floats:
 def shade(weights: Floats) -> list[int]:
     """The step, 0 to `SHADES`, of each word's background: in proportion to its weight.
 
-    The darkest is that of the largest weight, or of twice the mean where no weight is as large: words that
-    weigh the same are all half dark.
+    The strongest is that of the largest weight, or of twice the mean where no weight is as large: words that
+    weigh the same are all half strong.
 
     >>> shade(np.array([0.1, 0.2, 0.0])), shade(np.array([0.5, 0.5]))
     ([4, 9, 0], [4, 4])
     """
     if not weights.any():
         return [0] * len(weights)
-    darkest = max(float(weights.max()), 2 * float(weights.mean()))
-    return [int(step) for step in np.round(SHADES * weights / darkest)]
+    strongest = max(float(weights.max()), 2 * float(weights.mean()))
+    return [int(step) for step in np.round(SHADES * weights / strongest)]
 
 
 def paper_figure(pairs: Sequence[Explained]) -> Figure:
-    """A row a pair: itself, its class activation, and its words shaded, as in the paper's Figs. 6 and 7."""
+    """A row a pair: itself, the first of its maps, and its words shaded, as in the paper's Figs. 6 and 7."""
     figure = Figure(figsize=(7.2, 2.7 * len(pairs)), layout=ConstrainedLayoutEngine(h_pad=0.25))
     grid = figure.subplots(len(pairs), 3, squeeze=False)
-    for axes, title in zip(grid[0], ("original pair", "visual attention", "semantic attention"), strict=True):
+    over_picture, over_words = _first_name(pair.maps for pair in pairs), _first_name(p.shades for p in pairs)
+    titles = ("pair, as the network read it", over_picture, over_words)
+    for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # strangers write in scripts that the font lacks
@@ -102,6 +104,11 @@ def paper_figure(pairs: Sequence[Explained]) -> Figure:
             _draw_pair(row, pair)
         figure.canvas.draw()
     return figure
+
+
+def _first_name(layers: Iterable[Mapping[str, Floats]]) -> str:
+    """What a column of panels shows; nothing where no pair has it."""
+    return next((name for layer in layers for name in layer), "")
 
 
 def _draw_pair(row: Sequence[Axes], pair: Explained) -> None:
@@ -115,7 +122,7 @@ def _draw_pair(row: Sequence[Axes], pair: Explained) -> None:
     text = "\n".join(textwrap.wrap(_literal(" ".join(pair.words)), _WORDS_A_LINE)[:3])
     original.text(0.5, -0.04, text, ha="center", va="top", fontsize=5.5, transform=original.transAxes)
     said = ", ".join(f"{name} {value:.2f}" for name, value in pair.probabilities.items())
-    gold = f"; gold: {pair.gold}" if pair.gold else ""
+    gold = f"; labelled {pair.gold}" if pair.gold else ""
     visual.text(0.5, -0.04, f"{said}{gold}", ha="center", va="top", fontsize=5.5, transform=visual.transAxes)
     tall = pair.picture.height / pair.picture.width if pair.picture else 0.7
     semantic.set_box_aspect(tall)  # as high as the picture beside it

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report.gallery import MAX_TEXT, Card, shown, stratified, web_link
 from mvsent.report.survey import rejected_batches
+from mvsent.report.tables import in_percent
 from mvsent.report.thumbnails import thumbnail
 from mvsent.shards.reader import Dataset
 
@@ -69,12 +70,12 @@ def pair_card(row: Row, max_bytes: int) -> Card:
 def error_card(row: Row, predicted: int, y_prob: Sequence[float], fold: int, max_bytes: int) -> Card:
     """The card of a test row that a fold's network got wrong, with the probabilities that it gave."""
     card = pair_card(row, max_bytes)
-    gold, said = LABEL_NAMES[row["label"]], LABEL_NAMES[predicted]
-    shares = " · ".join(f"{name} {p:.1%}" for name, p in zip(LABEL_NAMES, y_prob, strict=True))
+    label, said = LABEL_NAMES[row["label"]], LABEL_NAMES[predicted]
+    shares = " · ".join(f"{name} {in_percent(p)}" for name, p in zip(LABEL_NAMES, y_prob, strict=True))
     return Card(
         id=card.id,
-        facets={"label": gold, "predicted": said},
-        badges=[(gold, f"true: {gold}"), (said, f"predicted: {said}")],
+        facets={"label": label, "predicted": said},
+        badges=[(label, f"labelled {label}"), (said, f"predicted {said}")],
         picture=card.picture,
         alt=card.alt,
         text=card.text,
@@ -121,7 +122,7 @@ def _picture(row: Row, max_bytes: int) -> tuple[str, str]:
 
 
 def _modality_badges(row: Row) -> list[tuple[str, str]]:
-    labels = (("text", row["text_label"]), ("image", row["image_label"]))
+    labels = (("text", row["text_label"]), ("picture", row["image_label"]))
     known = [(name, LABEL_NAMES[label]) for name, label in labels if label is not None]
     return [(label, f"{name}: {label}") for name, label in known]
 
@@ -145,7 +146,8 @@ def _votes(votes: Sequence[Mapping[str, int | None]]) -> dict[str, str]:
     """What several annotators said of each modality, a person an entry; nothing where there was one."""
     if len(votes) < 2:
         return {}
-    return {f"{of} votes": ", ".join(_name(vote[of]) for vote in votes) for of in ("text", "image")}
+    asked = {"text votes": "text", "picture votes": "image"}
+    return {term: ", ".join(_name(vote[of]) for vote in votes) for term, of in asked.items()}
 
 
 def _name(label: int | None) -> str:

@@ -1,12 +1,13 @@
 """Where the bars of a page's drawings stand: shares of the width in percent, so that text keeps its size."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mvsent.report.gallery import shown
+from mvsent.report.tables import in_percent
 from mvsent.shards.manifest import Funnel
 
 SHOWN_LABEL = 44
@@ -59,9 +60,16 @@ def funnel_bars(funnel: Funnel) -> list[Bar]:
     return [*bars, _bar("kept", funnel.kept, funnel.input, 0.0, "kept")]
 
 
-def count_bars(
-    counts: Iterable[tuple[str, int]], total: int, kinds: Mapping[str, str] | None = None
-) -> list[Bar]:
+def share_bars(counts: Iterable[tuple[str, int]], total: int) -> list[Bar]:
+    """A bar for each (name, count), in that order and of the name's kind; `total` has the whole width.
+
+    >>> [bar.width for bar in share_bars([("negative", 4), ("positive", 1)], 5)]
+    [80.0, 20.0]
+    """
+    return [_bar(name, n, total, 0.0, name) for name, n in counts]
+
+
+def count_bars(counts: Iterable[tuple[str, int]], total: int) -> list[Bar]:
     """A bar for each (name, count), in that order; the longest has the whole width.
 
     >>> [bar.width for bar in count_bars([("a", 4), ("b", 1)], 5)]
@@ -69,15 +77,14 @@ def count_bars(
     """
     listed = list(counts)
     most = max((n for _, n in listed), default=0)
-    kinds = kinds or {}
-    return [_bar(name, n, total, 0.0, kinds.get(name, "plain"), most) for name, n in listed]
+    return [_bar(name, n, total, 0.0, "plain", most) for name, n in listed]
 
 
 def _bar(name: str, n: int, total: int, start: float, kind: str, most: int | None = None) -> Bar:
     label = shown(name if len(name) <= SHOWN_LABEL else name[: SHOWN_LABEL - 1] + "…")
     width = 100 * n / max(total if most is None else most, 1)
     width = max(width, _THINNEST) if n else 0.0
-    share = f"{n / total:.1%}" if total else ""
+    share = in_percent(n / total) if total else ""
     return Bar(label, n, share, min(start, 100 - width), width, kind)
 
 

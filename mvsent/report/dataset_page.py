@@ -8,12 +8,12 @@ import numpy as np
 
 from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.pairs import LABEL_NAMES, Reason
-from mvsent.report.charts import Bar, Histogram, count_bars, funnel_bars, histogram
+from mvsent.report.charts import Bar, Histogram, count_bars, funnel_bars, histogram, share_bars
 from mvsent.report.document import render_document
 from mvsent.report.gallery import MAX_TEXT, Gallery, shown
 from mvsent.report.histograms import Counts, percentiles
 from mvsent.report.survey import NOT_STATED, Survey, kappa
-from mvsent.report.tables import UNDEFINED
+from mvsent.report.tables import UNDEFINED, in_percent
 from mvsent.shards.manifest import Manifest
 
 N_LISTED = 12
@@ -22,7 +22,7 @@ _SECTIONS = (
     ("funnel", "Funnel"),
     ("labels", "Labels"),
     ("agreement", "Agreement"),
-    ("contents", "Texts and images"),
+    ("contents", "Texts and pictures"),
     ("origin", "Origin"),
     ("gallery", "Gallery"),
     ("settings", "How it was built"),
@@ -37,8 +37,8 @@ def render_dataset(manifest: Manifest, found: Survey, gallery: Gallery) -> str:
         "dataset.html",
         {
             "title": shown(manifest.name),
-            "lead": f"An image and text sentiment dataset, built {manifest.created_at:%d %B %Y} by mvsent "
-            f"{shown(manifest.mvsent_version)}.",
+            "lead": f"Pictures and texts with sentiment labels, built {manifest.created_at:%d %B %Y} by "
+            f"mvsent {shown(manifest.mvsent_version)}.",
             "sections": _SECTIONS,
             "notes": _notes(manifest),
             "tiles": _tiles(manifest, found),
@@ -65,7 +65,7 @@ def _tiles(manifest: Manifest, found: Survey) -> list[tuple[str, str]]:
         ("pairs kept", f"{funnel.kept:,}"),
         ("input rows", f"{funnel.input:,}"),
         ("dropped", f"{funnel.n_dropped:,}"),
-        ("images", f"{int(found.widths.sum()):,}"),
+        ("pictures", f"{int(found.widths.sum()):,}"),
         ("queries", f"{len(found.queries):,}" if found.queries else UNDEFINED),
         ("size", f"{sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB"),
     ]
@@ -79,8 +79,7 @@ def _notes(manifest: Manifest) -> list[str]:
 
 
 def _label_bars(labels: dict[str, int], total: int) -> list[Bar]:
-    counts = [(name, labels.get(name, 0)) for name in reversed(LABEL_NAMES)]
-    return count_bars(counts, total, {name: name for name in LABEL_NAMES})
+    return share_bars([(name, labels.get(name, 0)) for name in LABEL_NAMES], total)
 
 
 def _label_words(manifest: Manifest, found: Survey) -> str:
@@ -91,7 +90,8 @@ def _label_words(manifest: Manifest, found: Survey) -> str:
     origin = "The query decided each label." if found.sentiments else "People decided the labels."
     known = found.sentiments or found.annotators[1:].sum()
     return (
-        f"{origin if known else ''} Always naming the commonest label would be right {share:.1%} of the time."
+        f"{origin if known else ''} Always naming the commonest label would be right {in_percent(share)} of "
+        "the time."
     )
 
 
@@ -128,7 +128,7 @@ def _modality_words(manifest: Manifest, found: Survey) -> str:
     n_others = manifest.funnel.dropped.get(Reason.LABEL_CONFLICT, 0) - dropped
     brackets = " Dropped ones stand in brackets." if dropped else ""
     brackets += f" {n_others:,} dropped conflicts are not among them." if n_others > 0 else ""
-    return f"Text and image have the same label in {agreed:.1%} of {rows}{chance}.{brackets}"
+    return f"Text and picture have the same label in {in_percent(agreed)} of {rows}{chance}.{brackets}"
 
 
 def _annotator_words(manifest: Manifest, found: Survey) -> str:
@@ -139,12 +139,12 @@ def _annotator_words(manifest: Manifest, found: Survey) -> str:
     shares = {name: n / found.n_compared for name, n in found.n_unanimous.items()}
     words = (
         f"{found.n_compared:,} kept pairs have two votes or more. All of a pair's annotators agree on the "
-        f"text in {shares['text']:.1%} and on the image in {shares['image']:.1%} of them."
+        f"text in {in_percent(shares['text'])} and on the picture in {in_percent(shares['image'])} of them."
     )
     if manifest.agreement is None:
         return words
     alphas = [UNDEFINED if value is None else f"{value:.3f}" for value in _alphas(manifest)]
-    return f"{words} Krippendorff’s alpha over all annotated rows: text {alphas[0]}, image {alphas[1]}."
+    return f"{words} Krippendorff’s alpha over all annotated rows: text {alphas[0]}, picture {alphas[1]}."
 
 
 def _alphas(manifest: Manifest) -> tuple[float | None, float | None]:
@@ -154,8 +154,8 @@ def _alphas(manifest: Manifest) -> tuple[float | None, float | None]:
 def _histograms(found: Survey) -> list[Histogram]:
     drawn = [
         histogram("Words in a text", "words", found.words, _spread(found.words, "words")),
-        histogram("Width of the images", "pixels", found.widths, _spread(found.widths, "pixels")),
-        histogram("Height of the images", "pixels", found.heights, _spread(found.heights, "pixels")),
+        histogram("Width of the pictures", "pixels", found.widths, _spread(found.widths, "pixels")),
+        histogram("Height of the pictures", "pixels", found.heights, _spread(found.heights, "pixels")),
     ]
     return [one for one in drawn if one is not None]
 

@@ -7,7 +7,6 @@ from mvsent.pairs import LABEL_NAMES
 from mvsent.report.tables import UNDEFINED, aligned, percent
 
 _MAX_ENTRIES = 6  # names of an export that are listed
-_TABLE_ONE_LABELS = ("positive", "negative", "neutral")  # in the paper's order
 
 
 def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
@@ -22,11 +21,11 @@ def _table_one(documents: Sequence[Mapping[str, Any]]) -> str:
         if document["paper"]:
             kind = "weak" if document["paper"]["neutral"] == 0 else "strong"
             rows.append(_label_row("  the paper's", document["paper"], kind))
-    return aligned(("dataset", *_TABLE_ONE_LABELS, "total", "label"), rows)
+    return aligned(("dataset", *LABEL_NAMES, "total", "label"), rows)
 
 
 def _label_row(name: str, labels: Mapping[str, int], annotation: str) -> list[str]:
-    counts = [labels.get(label, 0) for label in _TABLE_ONE_LABELS]
+    counts = [labels.get(label, 0) for label in LABEL_NAMES]
     return [name, *(str(n) if n else UNDEFINED for n in counts), str(sum(counts)), annotation or UNDEFINED]
 
 
@@ -103,7 +102,7 @@ def render_validation(document: Mapping[str, Any]) -> str:
         lines.append(f"… and {unlisted} more")
     kinds = {"row": "n_rows", "picture": "n_images", "shard": "n_shards", "split": "n_splits"}
     seen = ", ".join(_counted(document[field], kind) for kind, field in kinds.items())
-    verdict = "clean" if document["clean"] else f"{document['n_problems']} problems"
+    verdict = "clean" if document["clean"] else _counted(document["n_problems"], "problem")
     lines.append(f"{document['folder']}: {verdict} ({seen})")
     return "\n".join(lines)
 
@@ -116,3 +115,23 @@ def render_export(document: Mapping[str, Any]) -> str:
     more = len(document["entries"]) - len(names)
     lines = [f"{document['dataset']} as {document['format']} → {document['folder']}", *names]
     return "\n".join([*lines, *([f"  … and {more} more"] if more else []), counts])
+
+
+def render_merge(document: Mapping[str, Any]) -> str:
+    """What each of the datasets gave, and how many of their pictures had several labels."""
+    merged = document["notes"]["merged"]
+    rows = [[one["name"], str(sum(one["labels"].values())), one["sha256"][:12]] for one in merged]
+    contradictions = _counted(document["notes"]["contradictions"], "picture")
+    return (
+        f"{aligned(('merged', 'rows', 'sha256'), rows)}\n\n"
+        f"{contradictions} had several labels (--conflict {document['settings']['conflict']}).\n"
+        f"Dropped rows, each with its reason: {document['folder']}/rejected.parquet"
+    )
+
+
+def render_shards(document: Mapping[str, Any]) -> str:
+    """How many rows and shards there are now, and the splits that came along."""
+    n_rows = sum(shard["rows"] for shard in document["shards"])
+    counts = f"{_counted(n_rows, 'row')} in {_counted(len(document['shards']), 'shard')}"
+    splits = ", ".join(document["splits"]) or "none"
+    return f"{document['name']} → {document['folder']}\n{counts}; splits: {splits}"

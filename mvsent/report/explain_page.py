@@ -13,6 +13,9 @@ from mvsent.report.document import render_document
 from mvsent.report.gallery import MAX_TEXT, shown
 from mvsent.report.tables import aligned
 
+SHADED = "the stronger the colour, the more weight; all half strong: evenly spread"
+HEATED = "bright: more, dark: less"
+"""How to read shaded words, and a picture under heat; serve.js says the same."""
 _SIDE = 420  # pixels of the longer side of a picture in the page
 
 
@@ -44,6 +47,7 @@ def render_explanations(
                 for name, found in faithfulness.get("orders", {}).items()
             ],
             "n_faithful": faithfulness.get("rows", 0),
+            "heated": HEATED,
         },
     )
 
@@ -60,7 +64,7 @@ def _pair(pair: Explained) -> dict[str, Any]:
         "pictures": pictures(pair),
         "texts": [
             (
-                f"{name}: the darker, the more weight; all half dark: evenly spread",
+                f"{name}: {SHADED}",
                 list(zip(words, shade(weights), strict=False)),
             )
             for name, weights in pair.shades.items()

@@ -23,7 +23,7 @@ def render_funnel(folder: Path, manifest: Manifest) -> str:
         text=None, image=None
     ):
         text, image = (_alpha(value) for value in (manifest.agreement.text, manifest.agreement.image))
-        parts.append(f"Agreement between annotators (Krippendorff's alpha): text {text}, image {image}")
+        parts.append(f"Agreement between annotators (Krippendorff's alpha): text {text}, picture {image}")
     return "\n\n".join(parts)
 
 
@@ -47,11 +47,11 @@ def _funnel(manifest: Manifest) -> str:
 
 def _labels(manifest: Manifest) -> str:
     paper = PAPER_TABLE_I.get(manifest.name, {})
-    rows = [(name, str(manifest.labels.get(name, 0))) for name in reversed(LABEL_NAMES)]
+    rows = [(name, str(manifest.labels.get(name, 0))) for name in LABEL_NAMES]
     rows.append(("total", str(manifest.funnel.kept)))
     if not paper:
         return aligned(("label", "rows"), rows)
-    known = [str(paper[name]) for name in reversed(LABEL_NAMES)] + [str(sum(paper.values()))]
+    known = [str(paper[name]) for name in LABEL_NAMES] + [str(sum(paper.values()))]
     return aligned(
         ("label", "rows", "paper, Table I"), [(*row, k) for row, k in zip(rows, known, strict=True)]
     )

@@ -23,13 +23,14 @@ class Card:
 
     Attributes:
         id: of the row.
-        facets: what it can be filtered by, value by name.
+        facets: what it can be filtered by, by name; of several values each has a line.
         badges: (kind, words) shown above the text; the kind is a class of the style sheet.
         picture: the small picture as a data URI; empty where there is none.
         alt: what stands for the picture where it is not seen.
         text: of the row, cut; None where the row has none to show.
         facts: (term, value), the smaller print.
         link: the page it comes from, http or https; empty where there is none.
+        twins: (words, id of their card in the page, or nothing) of the rows that it repeats.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Card:
     text: str | None = None
     facts: list[tuple[str, str]] = field(default_factory=list)
     link: str = ""
+    twins: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def facets(cards: Sequence[Card], titles: dict[str, str]) -> list[Facet]:
     for name, title in titles.items():
         counts: dict[str, int] = {}
         for card in cards:
-            if value := card.facets.get(name):
+            for value in filter(None, card.facets.get(name, "").split("\n")):
                 counts[value] = counts.get(value, 0) + 1
-        if counts and (len(counts) > 1 or sum(counts.values()) < len(cards)):
+        if any(n < len(cards) for n in counts.values()):
             found.append(Facet(name, title, sorted(counts.items())))
     return found
 

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mvsent.report.tables import in_percent
 from mvsent.shards.atomic import atomic_write
 
 Floats = npt.NDArray[np.floating]
@@ -152,7 +153,7 @@ def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted:
     # Not imshow: an SVG would hold its pixels.
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for (row, column), share in np.ndenumerate(shares):
-        text = "–" if np.isnan(share) else f"{share:.1%}\n({counts[row, column]:,})"
+        text = "–" if np.isnan(share) else f"{in_percent(share)}\n({counts[row, column]:,})"
         color = "white" if share > 0.55 else "black"
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=color)
     axes.set_xticks(np.arange(len(predicted)) + 0.5, predicted)

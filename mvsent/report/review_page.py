@@ -14,9 +14,10 @@ _TITLES = {
     "contradiction": "Repeats another row, with another label",
     "label-error": "The label is probably wrong: a network that was not trained on the row says another",
     "annotators": "The annotators disagree",
-    "modalities": "Text and image have different labels",
+    "modalities": "Text and picture have different labels",
     "duplicate": "Repeats another row, with the same label",
 }
+_ROWS = "rows"  # the gallery's id in the page
 _MAX_TWINS = 5  # named on a card; the table names more
 
 
@@ -43,21 +44,31 @@ class Suspect:
     twins: list[str]
 
 
-def suspect_card(suspect: Suspect, row: Row, max_bytes: int) -> Card:
-    """The card of a listed row; its thumbnail takes `max_bytes` at most."""
+def card_ids(suspects: Sequence[Suspect]) -> dict[str, str]:
+    """The id, in the page, of each row's card."""
+    return {suspect.id: f"{_ROWS}-{place}" for place, suspect in enumerate(suspects, start=1)}
+
+
+def suspect_card(suspect: Suspect, row: Row, max_bytes: int, places: Mapping[str, str]) -> Card:
+    """The card of a listed row; its thumbnail takes `max_bytes` at most.
+
+    `places` are the `card_ids`, to which its twins are linked.
+    """
     card = pair_card(row, max_bytes)
     badges = [(suspect.label, suspect.label)]
     if suspect.suggested:
         badges.append((suspect.suggested, f"perhaps {suspect.suggested}"))
-    more = f" and {len(suspect.twins) - _MAX_TWINS} more" if len(suspect.twins) > _MAX_TWINS else ""
-    twins = ", ".join(map(shown, suspect.twins[:_MAX_TWINS])) + more
+    twins = [(shown(twin), places.get(twin, "")) for twin in suspect.twins[:_MAX_TWINS]]
+    if n_more := len(suspect.twins[_MAX_TWINS:]):
+        twins.append((f"{n_more} more", ""))
     facts = [("score", f"{suspect.score:.3f}"), *suspect.reasons.items()]
     kept = [(term, value) for term, value in card.facts if not term.endswith("votes")]
     return replace(
         card,
-        facets={"label": suspect.label, "reason": next(iter(suspect.reasons))},
+        facets={"label": suspect.label, "reason": "\n".join(suspect.reasons)},
         badges=badges,
-        facts=[*facts, *([("twins", twins)] if twins else []), *kept],
+        facts=[*facts, *kept],
+        twins=twins,
     )
 
 
@@ -74,8 +85,8 @@ def render_review(document: Mapping[str, Any], cards: Sequence[Card]) -> str:
         if kind in document["kinds"]
     ]
     words = (
-        f"{len(cards):,} of {document['suspicious']:,} rows with a reason, worst first. A card's first "
-        "reason is the one that weighs most; the filter goes by it."
+        f"{len(cards):,} of {document['suspicious']:,} rows with a reason. A card's first reason is the one "
+        "that weighs most."
     )
     return render_document(
         "review.html",
@@ -83,12 +94,10 @@ def render_review(document: Mapping[str, Any], cards: Sequence[Card]) -> str:
             "title": f"{shown(document['name'])}, rows to look at",
             "lead": f"{document['suspicious']:,} of {document['rows']:,} pairs have a reason to be looked "
             f"at; the {document['listed']:,} worst are listed.",
-            "sections": [("reasons", "Reasons"), ("rows", "Rows")],
+            "sections": [("reasons", "Reasons"), (_ROWS, "Rows, worst first")],
             "notes": [f"{shown(note, 400)}." for note in document["notes"]],
             "kinds": rows,
-            "gallery": Gallery(
-                list(cards), facets(cards, {"label": "Label", "reason": "Worst reason"}), words
-            ),
+            "gallery": Gallery(list(cards), facets(cards, {"label": "Label", "reason": "Reason"}), words),
         },
     )
 

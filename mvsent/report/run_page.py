@@ -41,7 +41,11 @@ def render_run(document: Mapping[str, Any], figures: Mapping[str, str], gallery:
 
 def _sections(has_figures: bool) -> list[tuple[str, str]]:
     pictures = [("pictures", "Curves and confusion")] if has_figures else []
-    others = [("folds", "Folds"), ("errors", "Errors"), ("settings", "Where the numbers come from")]
+    others = [
+        ("folds", "Folds"),
+        ("errors", "Most confident errors"),
+        ("settings", "Where the numbers come from"),
+    ]
     return [("results", "Results"), *pictures, *others]
 
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mvsent.curate.labels import MISSING, Labels, combine, majority
 from mvsent.errors import DatasetError
-from mvsent.pairs import REJECTED_SCHEMA, Label, Reason
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason
 from mvsent.report.histograms import Counts, added, word_counts
 from mvsent.shards.reader import Dataset
 from mvsent.shards.writer import REJECTED_FILE
@@ -35,7 +36,8 @@ _COLUMNS = [
     "height",
     "license",
 ]
-_CONFLICT = re.compile(r"text (negative|neutral|positive), image (negative|neutral|positive)")
+_VOTES = "((?: (?:" + "|".join(LABEL_NAMES) + "))+)"
+_CONFLICT = re.compile(f"text{_VOTES}, image{_VOTES}")  # as `reconcile-mvsa` says why
 
 
 def _none() -> Counts:
@@ -169,5 +171,11 @@ def _count_conflicts(table: Counts, batch: pa.RecordBatch) -> None:
     conflicts = batch.filter(pc.equal(batch["reason"], str(Reason.LABEL_CONFLICT)))
     for entry in pc.value_counts(conflicts["detail"]):
         if said := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
-            text, image = (Label.parse(word) for word in said.groups())
-            table[text, image] += entry["counts"].as_py()
+            text, image = (_majority(words) for words in said.groups())
+            if combine(text, image) == MISSING and MISSING not in (*text, *image):
+                table[text, image] += entry["counts"].as_py()
+
+
+def _majority(words: str) -> Labels:
+    """[1]: the label that the votes in `words` come to."""
+    return majority(np.array([[Label.parse(word) for word in words.split()]], dtype=np.int8))

@@ -35,7 +35,7 @@ class ResultRow(NamedTuple):
     paper: str
 
 
-RESULT_HEADER = ("percent", "mean ± std", "95% interval", "majority", "paper")
+RESULT_HEADER = ("percent", "mean ± std", "95 % interval", "majority", "paper")
 
 _FAMILIES = {
     "precision": "precision",
@@ -100,6 +100,15 @@ def percent(value: float | None) -> str:
     ('79.47', '–')
     """
     return UNDEFINED if value is None else f"{100 * value:.2f}"
+
+
+def in_percent(share: float) -> str:
+    """A share in a page's words; the space before the sign breaks no line.
+
+    >>> in_percent(0.8742)
+    '87.4\\xa0%'
+    """
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def mean_std(summary: Mapping[str, float | None]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.schema import card_features
-from mvsent.shards.terms import Terms, terms_of
+from mvsent.shards.terms import Terms, joint_terms
 
 MAX_CHARACTERS = 100
 """What the card repeats of a stranger's words."""
@@ -33,7 +33,7 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     parts.append("## Settings\n\n" + _table(("setting", "value"), _settings(manifest.settings)))
     if licenses:
         parts.append("## Licences\n\n" + _table(("licence", "pairs"), _neutral_counts(licenses)))
-    terms = terms_of(manifest.name)
+    terms = joint_terms(manifest.sources)
     if terms.text:
         parts.append("## Terms\n\n" + terms.text)
     parts.append(f"## Citation\n\n```bibtex\n{terms.citation}\n```")
@@ -64,7 +64,7 @@ def _front_matter(manifest: Manifest) -> str:
     features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features())
     return f"""---
 pretty_name: {json.dumps(manifest.name)}
-{_license(terms_of(manifest.name))}
+{_license(joint_terms(manifest.sources))}
 size_categories:
 - {_size_category(manifest.funnel.kept)}
 task_categories:

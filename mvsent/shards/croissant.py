@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mvsent.pairs import LABEL_NAMES, MEANINGS, PAIR_SCHEMA
 from mvsent.shards.manifest import Manifest, Shard
-from mvsent.shards.terms import terms_of
+from mvsent.shards.terms import joint_terms
 
 CROISSANT_FILE = "croissant.json"
 PROJECT_URL = "https://github.com/mvsent/mvsent"
@@ -45,7 +45,7 @@ _CONTEXT: dict[str, Any] = {
 
 def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]:
     """The description as JSON-LD. `licenses` counts the pictures under each licence, if any is known."""
-    terms = terms_of(manifest.name)
+    terms = joint_terms(manifest.sources)
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -73,7 +73,7 @@ def _description(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     parts = [
         f"{manifest.funnel.kept} pairs of image and text with a sentiment ({labels}), "
         f"written by mvsent {manifest.mvsent_version}. Its rows have the hash {manifest.sha256}.",
-        terms_of(manifest.name).text.replace("\n", " "),
+        joint_terms(manifest.sources).text.replace("\n", " "),
     ]
     if licenses:
         parts.append("Licences: " + ", ".join(f"{name} {licenses[name]}" for name in sorted(licenses)) + ".")

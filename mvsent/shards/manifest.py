@@ -83,6 +83,12 @@ class Manifest(_Frozen):
         """Rows of each label, index = label."""
         return [self.labels.get(name, 0) for name in LABEL_NAMES]
 
+    @property
+    def sources(self) -> list[str]:
+        """The names of the datasets that this one was merged from; its own where it was not."""
+        names = self.settings.get("merged")
+        return [str(name) for name in names] if isinstance(names, list) and names else [self.name]
+
     def to_json(self) -> str:
         """The text of `dataset.json`."""
         absent = {name for name in ("agreement", "notes") if getattr(self, name) is None}

@@ -1,5 +1,6 @@
 """What a dataset's source asks of those who use it: terms, licence, and the paper to cite."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 DMLANET = """@article{yadav2020dmlanet,
@@ -61,3 +62,19 @@ def terms_of(name: str) -> Terms:
     ('https://www.flickr.com/help/terms/api', 'unknown')
     """
     return next((terms for source, terms in _TERMS.items() if name.startswith(source)), Terms())
+
+
+def joint_terms(names: Sequence[str]) -> Terms:
+    """The terms of a dataset that was made of those called `names`: all of theirs hold.
+
+    >>> joint_terms(["mvsa-single", "mvsa-multiple"]) == terms_of("mvsa")
+    True
+    >>> joint_terms(["flickr", "getty"]).url
+    ''
+    """
+    found = list(dict.fromkeys(map(terms_of, names)))
+    if len(found) == 1:
+        return found[0]
+    citations = dict.fromkeys(terms.citation for terms in found)
+    text = "\n\n".join(terms.text for terms in found if terms.text)
+    return Terms(text, citation="\n\n".join(citations))

@@ -6,13 +6,14 @@ limit.
 
 import lzma
 import os
+import socket
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mvsent.errors import InputError, UsageError
 
@@ -71,11 +72,36 @@ def open_files(root: Path) -> Iterator[Files]:
             yield ZipFiles(archive, root)
 
 
+def _opened_elsewhere(root: Path) -> Files:
+    """The files of `root` in a process that they were pickled for, open until it ends."""
+    opened = open_files(root)
+    try:
+        files = opened.__enter__()
+    except UsageError:
+        raise missing_elsewhere(root) from None
+    _open.append(opened)
+    return files
+
+
+def missing_elsewhere(place: Path | str) -> InputError:
+    """The error of a worker that does not find what the driver found."""
+    return InputError(
+        f"{place}: not to be found by a worker on {socket.gethostname()}",
+        "With --engine ray every machine has to see it under this path",
+    )
+
+
+_open: list[AbstractContextManager[Files]] = []
+
+
 class FolderFiles:
     """The regular files under a folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_elsewhere, (self._root.absolute(),)
 
     def where(self, name: str) -> str:
         return str(self._root / name)
@@ -118,6 +144,9 @@ class ZipFiles:
                 )
         self._archive, self._root = archive, root
         self._members = {member.filename.replace("\\", "/"): member for member in members}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_elsewhere, (self._root.absolute(),)
 
     def where(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -22,7 +22,7 @@ import pyarrow.csv
 from mvsent.curate.labels import IMAGE, TEXT, Labels
 from mvsent.errors import InputError, UsageError
 from mvsent.pairs import Label
-from mvsent.sources.archive import Files, open_files
+from mvsent.sources.archive import Files, missing_elsewhere, open_files
 
 LABEL_FILE = "labelResultAll.txt"
 MAX_LABEL_FILE_BYTES = 2**28  # more than ten million rows
@@ -56,6 +56,9 @@ class Mvsa:
     files: Files
     base: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_elsewhere, (self.files, self.base)
+
     def annotations(self) -> Annotations:
         """The label file, parsed. Raises: InputError, see `parse_annotations`."""
         name = self.base + LABEL_FILE
@@ -82,6 +85,13 @@ class Mvsa:
 
     def image_name(self, id: str) -> str:
         return f"{self.base}data/{id}.jpg"
+
+
+def _opened_elsewhere(files: Files, base: str) -> Mvsa:
+    """The dataset in a process that it was pickled for. Raises: InputError where it is not there."""
+    if files.read(base + LABEL_FILE, 0) is None:
+        raise missing_elsewhere(files.where(base + LABEL_FILE))
+    return Mvsa(files, base)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 "use strict";
 for (const gallery of document.querySelectorAll(".gallery")) {
   const form = gallery.querySelector("form");
+  if (!form) continue; // no cards
   const count = gallery.querySelector("output");
   const cards = [...gallery.querySelectorAll(".card")].map((element) => ({
     element,
@@ -9,13 +10,15 @@ for (const gallery of document.querySelectorAll(".gallery")) {
   const selects = [...form.querySelectorAll("select")];
   const search = form.querySelector("input[type=search]");
 
+  const valuesOf = (element, name) => (element.getAttribute("data-" + name) ?? "").split("\n");
+
   const filter = () => {
     const wanted = selects.filter((select) => select.value);
     const words = search.value.trim().toLowerCase();
     let n = 0;
     for (const { element, words: own } of cards) {
       const shown = own.includes(words) &&
-        wanted.every((select) => element.getAttribute("data-" + select.name) === select.value);
+        wanted.every((select) => valuesOf(element, select.name).includes(select.value));
       element.hidden = !shown;
       n += shown;
     }
@@ -24,10 +27,17 @@ for (const gallery of document.querySelectorAll(".gallery")) {
 
   for (const type of ["input", "change"]) form.addEventListener(type, filter); // some tools send only one
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", (event) => {
-    event.preventDefault(); // it would come after this, and the count be wrong
+  const showAll = () => {
     for (const control of [...selects, search]) control.value = "";
     filter();
+  };
+  form.addEventListener("reset", (event) => {
+    event.preventDefault(); // it would come after this, and the count be wrong
+    showAll();
+  });
+  gallery.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (link && document.querySelector(link.hash)?.hidden) showAll(); // before the link is followed
   });
   form.hidden = false;
   filter();

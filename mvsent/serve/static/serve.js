@@ -17,43 +17,62 @@
     status.classList.toggle("wrong", wrong);
   }
 
+  let version = 0; // of the form's content: an answer to an older one is not shown
+
+  function forget() {
+    version += 1;
+    answer.hidden = true;
+    say("", false);
+  }
+
   function showChosen() {
     const [file] = image.files;
     URL.revokeObjectURL(at("preview").src);
     at("chosen").hidden = !file;
+    at("preview").hidden = false;
+    at("unseen").hidden = true;
     if (file) at("preview").src = URL.createObjectURL(file);
+    forget();
+  }
+
+  function showUnseen() {
+    const isTiff = image.files[0]?.type === "image/tiff";
+    at("unseen").textContent = isTiff ? "A browser cannot show a TIFF; the network can." : "This file is not a picture.";
+    at("preview").hidden = true;
+    at("unseen").hidden = false;
   }
 
   function shaded(name, words, weights) {
-    // As on the page of `mvsent explain`: words that weigh the same are all half dark.
+    // As on the page of `mvsent explain`: words that weigh the same are all half strong.
     const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
-    const darkest = Math.max(...weights, 2 * mean);
+    const strongest = Math.max(...weights, 2 * mean);
     const spans = words.flatMap((word, i) => {
-      const step = darkest > 0 ? Math.round((SHADES * (weights[i] ?? 0)) / darkest) : 0;
+      const step = strongest > 0 ? Math.round((SHADES * (weights[i] ?? 0)) / strongest) : 0;
       return [element("span", { class: `shade-${step}` }, word), " "];
     });
     return element("figure", {},
       element("p", { class: "shaded", dir: "auto" }, ...spans),
-      element("figcaption", {}, `${name}: the darker, the more weight; all half dark: evenly spread`));
+      element("figcaption", {}, `${name}: the stronger the colour, the more weight; all half strong: evenly spread`));
   }
 
   function show(found) {
     at("probabilities").replaceChildren(...Object.entries(found.probabilities).flatMap(([name, value]) => {
-      const percent = `${(100 * value).toFixed(1)} %`;
-      const meter = element("meter", { min: 0, max: 1, value, "aria-label": name }, percent);
+      const percent = `${(100 * value).toFixed(1)}\u00a0%`;
+      const meter = element("meter", { class: name, min: 0, max: 1, value, "aria-label": name }, percent);
       return [element("dt", {}, name), element("dd", {}, meter, ` ${percent}`)];
     }));
     const layers = Object.entries({ ...(found.picture && { picture: found.picture }), ...found.maps });
     at("layers").replaceChildren(...layers.map(([name, uri]) => element("figure", {},
       element("img", { src: uri, alt: name === "picture" ? "The picture" : `The picture under heat: ${name}` }),
-      element("figcaption", {}, name))));
+      element("figcaption", {}, name === "picture" ? name : `${name} (bright: more, dark: less)`))));
     at("shades").replaceChildren(...Object.entries(found.shades)
       .map(([name, weights]) => shaded(name, found.words, weights)));
     at("note").textContent = found.note;
+    at("worth").hidden = Object.keys({ ...found.maps, ...found.shades }).length === 0;
     answer.hidden = false;
     const best = Math.max(...Object.values(found.probabilities));
-    const without = found.missing ? `, judged without ${found.missing}` : "";
-    say(`It feels ${found.label}, with ${(100 * best).toFixed(1)} %${without}.`, false);
+    const without = { image: ", judged without picture", text: ", judged without text" }[found.missing] ?? "";
+    say(`It feels ${found.label}, with ${(100 * best).toFixed(1)}\u00a0%${without}.`, false);
   }
 
   async function ask() {
@@ -64,7 +83,7 @@
     const reply = await fetch("/api/predict", { method: "POST", body: pair });
     const found = await reply.json();
     if (!reply.ok) throw new Error(found.error);
-    show(found);
+    return found;
   }
 
   form.addEventListener("submit", async (event) => {
@@ -72,9 +91,12 @@
     if (at("ask").getAttribute("aria-disabled") === "true") return;
     at("ask").setAttribute("aria-disabled", "true"); // it keeps the focus, unlike a disabled one
     say("Asking …", false);
+    const asked = version;
     try {
-      await ask();
+      const found = await ask();
+      if (asked === version) show(found);
     } catch (error) {
+      if (asked !== version) return;
       answer.hidden = true;
       say(error instanceof TypeError ? "The server does not answer." : `No answer: ${error.message}.`, true);
     } finally {
@@ -82,7 +104,9 @@
     }
   });
 
+  form.addEventListener("input", forget);
   image.addEventListener("change", showChosen);
+  at("preview").addEventListener("error", showUnseen);
   at("remove").addEventListener("click", () => {
     image.value = "";
     showChosen();

@@ -1,0 +1,228 @@
+"""Ranks of one training on this machine, started by torch's own launcher.
+
+    mvsent train --devices 2 ── agent ─┬─ rank 0: trains, writes, speaks
+        (waits, forwards Ctrl-C)       └─ rank 1: trains
+
+The agent is torch's (`torch.distributed.launcher`, as in torchrun), in a session of its own, so that Ctrl-C
+reaches the ranks once, by way of us: they end after the same step. Where a rank fails the agent ends the
+others, and what the failed one had to say is raised here.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from mvsent.errors import MvsentError, PrintableFormatter
+from mvsent.learn.distributed import LostRankError
+from mvsent.pipelines.interrupt import interruptible
+from mvsent.pipelines.workers import Ended, end_with_parent, interrupts_ignored
+
+log = logging.getLogger("mvsent")
+
+T = TypeVar("T")
+
+GOES_ON = "It goes on where it was saved with: mvsent train --resume"
+LAUNCHED = "MVSENT_LAUNCHED"  # in the environment of ranks that this module started
+STEP_AT_MOST_S = 600  # that the ranks are given after Ctrl-C to end their step and save
+END_WITHIN_S = 5  # that a rank has for its own end, once it is decided
+BLAMED_WITHIN_S = 5  # a rank that only lost another lets that one be blamed: it waits to be ended
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a process ended that worked for this one; what an MvsentError says, in a form to send."""
+
+    what: str
+    next_step: str = ""
+    exit_code: int = 1
+    is_echo: bool = False  # it failed only because another had
+
+    @classmethod
+    def of(cls, error: BaseException, who: str) -> "Failure":
+        """What `error` says; `who` met it."""
+        if isinstance(error, MvsentError):
+            return cls(error.what, error.next_step, error.exit_code, isinstance(error, LostRankError))
+        if isinstance(error, KeyboardInterrupt):
+            return cls("interrupted", exit_code=130)
+        reason = (str(error).splitlines() or [""])[0]
+        return cls(f"{who} failed ({type(error).__name__}: {reason})", "See above where it did")
+
+    def raised(self) -> BaseException:
+        """The exception that says the same here."""
+        if self.exit_code == 130:
+            return KeyboardInterrupt()
+        error = MvsentError(self.what, self.next_step)
+        error.exit_code = self.exit_code
+        return error
+
+
+def in_ranks(call: Callable[..., T], n_ranks: int, ready: Callable[[Path], object]) -> T:
+    """What `call(ready=…)` returns in the first of `n_ranks` new processes, each of which makes the call.
+
+    `ready` is told here what the first rank's `ready` was told there, once the ranks have ended.
+
+    Raises: MvsentError as the rank that failed first; KeyboardInterrupt once the ranks have saved, on Ctrl-C.
+    """
+    context = get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="mvsent-ranks-") as folder:
+        receiver, sender = context.Pipe(duplex=False)
+        agent = context.Process(
+            target=_agent, args=(sender, call, n_ranks, Path(folder), log.getEffectiveLevel())
+        )
+        with interrupts_ignored():
+            agent.start()
+        sender.close()
+        try:
+            answer = _answer(receiver, agent)
+        except BaseException:
+            agent.terminate()
+            raise
+        finally:
+            agent.join()
+            if (told := Path(folder) / _RUN).exists():
+                ready(Path(told.read_text()))
+    if isinstance(answer, Failure):
+        raise answer.raised()
+    result: T = answer
+    return result
+
+
+@contextmanager
+def asked_to_end() -> Iterator[threading.Event]:
+    """As `interruptible`; but in a rank that we started SIGTERM says that another failed: it ends at once."""
+    if os.environ.get(LAUNCHED):
+        with interruptible((signal.SIGINT,), tell=False) as stop:
+            yield stop
+    else:
+        with interruptible() as stop:
+            yield stop
+
+
+_RUN = "run"
+_STARTED = "started"
+
+
+def _answer(receiver: Connection, agent: SpawnProcess) -> Any:
+    """What the agent says last; Ctrl-C is forwarded to it, once."""
+    started = forwarded = False
+    with interruptible() as stop:
+        while True:
+            if stop.is_set() and started and not forwarded:
+                os.kill(agent.pid or 0, signal.SIGINT)
+                forwarded = True
+            if not receiver.poll(0.1):
+                continue
+            try:
+                message = receiver.recv()
+            except EOFError:
+                agent.join()
+                return Failure(f"the launcher of the ranks {Ended(agent.exitcode)}", GOES_ON)
+            if message != _STARTED:
+                return message
+            started = True
+
+
+def _agent(sender: Connection, call: Callable[..., Any], n_ranks: int, folder: Path, level: int) -> None:
+    """What the agent's process does: it has the ranks started and watched, and sends how they ended."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_with_parent()
+    os.environ |= {LAUNCHED: "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STEP_AT_MOST_S)}
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if "lo" in (name for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the ranks are on this machine
+    logging.disable()  # torch would tell of a failure at length
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=n_ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(str(folder)),
+    )
+    sender.send(_STARTED)
+    try:
+        sender.send(elastic_launch(config, _rank)(call, folder, level)[0])
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        sender.send(_failure(rank, failure.exitcode, folder))
+    except (SignalException, KeyboardInterrupt):
+        sender.send(_saved_or_not(folder))
+
+
+def _failure(rank: int, exit_code: int, folder: Path) -> Failure:
+    """Why a rank failed: what it wrote down itself, or else how it ended."""
+    if (told := folder / f"rank-{rank}.json").exists():
+        return Failure(**json.loads(told.read_text()))
+    return Failure(f"rank {rank} {Ended(exit_code)}", GOES_ON)
+
+
+def _saved_or_not(folder: Path) -> Failure:
+    """How ranks ended that were asked to: interrupted, unless one of them could not save."""
+    interrupted = Failure.of(KeyboardInterrupt(), "")
+    told = [Failure(**json.loads(path.read_text())) for path in sorted(folder.glob("rank-*.json"))]
+    failed = [one for one in told if one.exit_code != interrupted.exit_code and not one.is_echo]
+    return failed[0] if failed else interrupted
+
+
+def _rank(call: Callable[..., T], folder: Path, level: int) -> T:
+    """What a rank does: the call. A failure is written down before the process ends with its exit code."""
+    rank = int(os.environ["RANK"])
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    log.setLevel(level)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a rank that is ended would leave behind
+    try:
+        return call(ready=partial(_tell_run, folder) if rank == 0 else _nobody)
+    except LostRankError as error:
+        time.sleep(BLAMED_WITHIN_S)
+        failure = Failure.of(error, f"rank {rank}")
+    except (MvsentError, KeyboardInterrupt) as error:
+        failure = Failure.of(error, f"rank {rank}")
+    except Exception as error:
+        traceback.print_exc()
+        failure = Failure.of(error, f"rank {rank}")
+    (folder / f"rank-{rank}.json").write_text(json.dumps(asdict(failure)))
+    # torch may wait at its end for ranks that are no more.
+    threading.Thread(target=_end_within, args=(END_WITHIN_S, failure.exit_code), daemon=True).start()
+    sys.exit(failure.exit_code)
+
+
+def _end_within(seconds: float, exit_code: int) -> None:
+    time.sleep(seconds)
+    os._exit(exit_code)
+
+
+def _tell_run(folder: Path, run: Path) -> None:
+    (folder / _RUN).write_text(str(run))
+
+
+def _nobody(run: Path) -> None: ...

@@ -1,0 +1,347 @@
+"""Several finished datasets → one: each picture once, contradictions settled, every dropped row named."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from mvsent.curate.merging import (
+    CONFLICT_RULES,
+    KEPT,
+    MAX_ROWS,
+    REASONS,
+    Hashes,
+    Ints,
+    Keys,
+    Rows,
+    Verdict,
+    merged,
+    numbered,
+)
+from mvsent.curate.near import MAX_DISTANCE
+from mvsent.errors import DatasetError, UsageError, did_you_mean
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.shards.manifest import SCHEMA_VERSION, Manifest
+from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import absolute, staged
+from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
+from mvsent.storage import readable
+
+NEAR_DUPLICATES = ("drop", "keep")
+ROWS_PER_SHARD = 1000
+
+_BATCH_ROWS = 256  # with pictures: a row group
+_KEY_ROWS = 8192
+_DIGEST_BYTES = 16  # of ids and hashes: two different ones have the same once in 10^18 datasets of 10^10 rows
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRules:
+    """What decides which rows stay; kept in the manifest."""
+
+    near_duplicates: str = "drop"
+    distance: int = 4
+    """Bits in which the perceptual hashes of one picture differ at most; for `near_duplicates` "drop"."""
+    conflict: str = "first"
+    rows_per_shard: int = ROWS_PER_SHARD
+    mixed_classes: bool = False
+
+    def check(self) -> None:
+        """Raises: UsageError for a value that there is not."""
+        for name, value, known in (
+            ("--near-duplicates", self.near_duplicates, NEAR_DUPLICATES),
+            ("--conflict", self.conflict, CONFLICT_RULES),
+        ):
+            if value not in known:
+                raise UsageError(
+                    f"{name} {value}: unknown", did_you_mean(value, known) + f"Choose from {', '.join(known)}"
+                )
+        if not 0 <= self.distance <= MAX_DISTANCE:
+            raise UsageError(
+                f"--distance {self.distance}: not within 0 and {MAX_DISTANCE} bits", "Name one of these"
+            )
+        check_rows_per_shard(self.rows_per_shard)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """Where the dataset is, what it holds, and how many groups of duplicates had more than one label."""
+
+    folder: Path
+    manifest: Manifest
+    n_conflicts: int
+
+
+def merge(
+    folders: Sequence[Path],
+    out: Path,
+    name: str = "",
+    rules: MergeRules | None = None,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> MergeResult:
+    """`out` holds the rows of the datasets in `folders`, in their order, each picture and id once.
+
+    Its input are all rows that went into them: what they had dropped stays in `rejected.parquet`, as it was
+    and first. A row keeps its id and label. The same datasets in the same order give the same bytes.
+
+    Of the rows only digests, hashes and labels are in memory, and the ids of what is dropped.
+
+    Args:
+        name: of the dataset; empty for the name of the folder.
+
+    Raises: UsageError, OutputExistsError or DatasetError; then `out` is as it was.
+    """
+    rules = rules or MergeRules()
+    rules.check()
+    datasets = _opened(folders, out, rules)
+    hidden = quiet or not sys.stderr.isatty()
+    settings: dict[str, Any] = {
+        "merged": [source for dataset in datasets for source in dataset.manifest.sources],
+        "near_duplicates": rules.near_duplicates,
+        "distance": rules.distance if rules.near_duplicates == "drop" else None,
+        "conflict": rules.conflict,
+        "rows_per_shard": rules.rows_per_shard,
+    }
+    with (
+        staged(out, overwrite=overwrite) as fresh,
+        DatasetWriter(
+            fresh, name or absolute(out).name, settings=settings, shard_size=rules.rows_per_shard
+        ) as writer,
+        tqdm(total=sum(map(len, datasets)), unit="row", disable=hidden) as progress,
+    ):
+        verdict = merged(
+            _keys(datasets), rules.conflict, rules.distance if rules.near_duplicates == "drop" else None
+        )
+        if not verdict.kept.any():
+            raise DatasetError("not one row is left: each contradicts another", "Name another --conflict")
+        for dataset in datasets:
+            for earlier in rejected_rows(dataset):
+                writer.reject(earlier)
+        for kept, dropped in _decided(datasets, verdict):
+            writer.write(kept)
+            writer.reject(dropped)
+            progress.update(kept.num_rows + dropped.num_rows)
+        manifest = writer.finish(
+            sum(dataset.manifest.funnel.input for dataset in datasets),
+            extra={
+                "notes": {"merged": [_origin(d) for d in datasets], "contradictions": verdict.n_conflicts}
+            },
+        )
+    return MergeResult(out, manifest, verdict.n_conflicts)
+
+
+def _origin(dataset: Dataset) -> dict[str, Any]:
+    """What the manifest keeps of a dataset: everything but its shards."""
+    told = dataset.manifest.model_dump(mode="json", exclude={"shards"}, exclude_none=True)
+    return {"sha256": dataset.sha256, **told}
+
+
+# What can be merged
+
+
+def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Dataset]:
+    """The datasets. Raises: UsageError or DatasetError where they are not several that fit together."""
+    if len(folders) < 2:
+        raise UsageError("one dataset is nothing to merge", "Name two or more: mvsent merge A B --out DIR")
+    datasets = [Dataset.open(folder) for folder in folders]
+    for dataset in datasets:
+        refuse_inside(out, dataset.folder)
+        if dataset.manifest.schema_version != SCHEMA_VERSION:
+            version = dataset.manifest.schema_version
+            raise DatasetError(
+                f"{dataset.folder}: has schema version {version}, not {SCHEMA_VERSION}",
+                "Build it again with this mvsent",
+            )
+        if not len(dataset):
+            raise DatasetError(f"{dataset.folder}: it has no rows", "Leave it out")
+    _refuse_twice(datasets)
+    if not rules.mixed_classes:
+        _refuse_other_classes(datasets)
+    return datasets
+
+
+def refuse_inside(out: Path, folder: Path) -> None:
+    """Raises: UsageError where `out` is the dataset in `folder`, or lies in it or around it."""
+    new, old = out.resolve(), folder.resolve()
+    if type(new) is type(old) and (new.is_relative_to(old) or old.is_relative_to(new)):
+        raise UsageError(f"{out}: is {folder}, or lies in it or around it", "Name another --out")
+
+
+def check_rows_per_shard(rows: int) -> None:
+    """Raises: UsageError for less than one row."""
+    if rows < 1:
+        raise UsageError(f"--rows-per-shard {rows}: less than one", "Name a number of rows, such as 1000")
+
+
+def _refuse_twice(datasets: Sequence[Dataset]) -> None:
+    seen = dict[str, Dataset]()
+    for dataset in datasets:
+        other = seen.setdefault(dataset.sha256, dataset)
+        if other is not dataset:
+            again = (
+                "is named twice" if other.folder == dataset.folder else f"holds the rows of {other.folder}"
+            )
+            raise UsageError(f"{dataset.folder}: {again}", "Name every dataset once")
+
+
+def _refuse_other_classes(datasets: Sequence[Dataset]) -> None:
+    first, *others = datasets
+    for other in others:
+        if _class_names(other) != _class_names(first):
+            has, has_not = _class_names(other), _class_names(first)
+            raise UsageError(
+                f"{other.folder} has the classes {has}, {first.folder} has {has_not}",
+                "Add --mixed-classes if they may be mixed",
+            )
+
+
+def _class_names(dataset: Dataset) -> str:
+    return ", ".join(name for name in LABEL_NAMES if dataset.manifest.labels.get(name))
+
+
+# Keys
+
+
+def _keys(datasets: Sequence[Dataset]) -> Keys:
+    """The keys of all rows, a column at a time; pictures and texts are not read."""
+    starts = np.cumsum([0, *map(len, datasets)]).tolist()
+    if starts[-1] > MAX_ROWS:
+        raise UsageError(f"{starts[-1]} rows: more than {MAX_ROWS}", "Merge fewer datasets at a time")
+    ids, pictures = (
+        numbered(_column(datasets, name, np.zeros((starts[-1], 2), np.uint64), _digests))
+        for name in ("id", "sha256")
+    )
+    phash = _column(datasets, "phash", np.zeros(starts[-1], np.uint64), _hashes)
+    labels = _column(datasets, "label", np.zeros(starts[-1], np.int8), _labels)
+    return Keys(starts, ids, pictures, phash, labels)
+
+
+def _column(
+    datasets: Sequence[Dataset], name: str, values: npt.NDArray[Any], read: Callable[[pa.Array], Any]
+) -> npt.NDArray[Any]:
+    """`values` [N, …], filled with what `read` makes of a column. Raises: DatasetError for an altered one."""
+    last = 0
+    for dataset in datasets:
+        end = last + len(dataset)
+        for batch in dataset.batches([name], _KEY_ROWS):
+            found = read(batch[name])
+            rows = slice(last, last := last + batch.num_rows)
+            if found is None or last > end:
+                raise _altered(dataset)
+            values[rows] = found
+        if last != end:
+            raise _altered(dataset)
+    return values
+
+
+def _altered(dataset: Dataset) -> DatasetError:
+    return DatasetError(
+        f"{dataset.folder}: its rows are not those of its manifest",
+        f"See what is wrong: mvsent validate {dataset.folder}",
+    )
+
+
+def _labels(column: pa.Array) -> npt.NDArray[np.int8] | None:
+    """None where one is no label."""
+    known = pc.is_in(column, pa.array(range(len(LABEL_NAMES)), pa.int8()))
+    return column.to_numpy() if pc.all(known, min_count=0).as_py() else None
+
+
+def _hashes(column: pa.Array) -> Hashes:
+    hashes: Hashes = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+    return hashes
+
+
+def _digests(texts: pa.Array) -> Hashes:
+    """[n, 2]: of each text; zeros where there is none."""
+    none = bytes(_DIGEST_BYTES)
+    found = [
+        none if text is None else hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+        for text in texts.to_pylist()
+    ]
+    return np.frombuffer(b"".join(found), dtype=np.uint64).reshape(-1, 2)
+
+
+# Rows
+
+
+def rejected_rows(dataset: Dataset) -> Iterator[pa.Table]:
+    """The rows of the dataset's `rejected.parquet`, some at a time.
+
+    Raises: DatasetError where they are not those that its manifest counts.
+    """
+    path, n_rows = dataset.folder / REJECTED_FILE, 0
+    known = pa.array([str(reason) for reason in Reason])
+    try:
+        with readable(path) as source, pq.ParquetFile(source) as file:
+            for batch in file.iter_batches(_KEY_ROWS):
+                table = pa.Table.from_batches([batch]).cast(REJECTED_SCHEMA)
+                n_rows += int(pc.sum(pc.is_in(table["reason"], value_set=known)).as_py() or 0)
+                yield table
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DatasetError(
+            f"{path}: not readable ({str(error).splitlines()[0]})", "Restore the file, or build it again"
+        ) from None
+    n_told = dataset.manifest.funnel.n_dropped
+    if n_rows != n_told:
+        raise DatasetError(
+            f"{path}: {n_rows} rows with a known reason, the manifest says {n_told}",
+            f"See what is wrong: mvsent validate {dataset.folder}",
+        )
+
+
+def _decided(datasets: Sequence[Dataset], verdict: Verdict) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """(kept rows, dropped rows with their reasons) of one row group after another."""
+    twins = _Twins(datasets, verdict)
+    first = 0
+    for dataset in datasets:
+        for batch in dataset.batches(PAIR_SCHEMA.names, _BATCH_ROWS):
+            rows = np.arange(first, first := first + batch.num_rows)
+            kept = verdict.reason[rows] == KEPT
+            dropped = rows[~kept]
+            table = pa.Table.from_batches([batch])
+            yield (
+                table.filter(pa.array(kept)).cast(PAIR_SCHEMA),
+                _dropped(table["id"].take(pa.array(dropped - rows[0])), dropped, dataset, verdict, twins),
+            )
+
+
+def _dropped(
+    ids: pa.ChunkedArray, rows: Ints, dataset: Dataset, verdict: Verdict, twins: "_Twins"
+) -> pa.Table:
+    reasons = [str(REASONS[number]) for number in verdict.reason[rows]]
+    details = [f"{dataset.name}: like {twin}" for twin in twins.names(verdict.twin[rows])]
+    return pa.table([ids, reasons, details], schema=REJECTED_SCHEMA)
+
+
+class _Twins:
+    """The ids of the rows that dropped rows repeat or contradict."""
+
+    def __init__(self, datasets: Sequence[Dataset], verdict: Verdict) -> None:
+        self._datasets = datasets
+        self._starts = np.cumsum([0, *map(len, datasets)])
+        self._rows = np.unique(verdict.twin[~verdict.kept])
+        found, first = [pa.array([], pa.string())], 0
+        for dataset in datasets if len(self._rows) else []:
+            for batch in dataset.batches(["id"], _KEY_ROWS):
+                low, high = np.searchsorted(self._rows, [first, first + batch.num_rows])
+                found.append(batch["id"].take(pa.array(self._rows[low:high] - first)))
+                first += batch.num_rows
+        self._ids = pa.concat_arrays(found)
+
+    def names(self, rows: Rows) -> list[str]:
+        """`ID in DATASET` of each of the rows."""
+        ids = self._ids.take(pa.array(np.searchsorted(self._rows, rows))).to_pylist()
+        datasets = np.searchsorted(self._starts, rows, side="right") - 1
+        return [f"{id} of {self._datasets[number].name}" for id, number in zip(ids, datasets, strict=True)]
