@@ -23,6 +23,7 @@ MODULES = (
     "build",
     "report",
     "near",
+    "memory",
 )
 
 

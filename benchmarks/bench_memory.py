@@ -27,6 +27,10 @@ COMMANDS = {
     "export": ["export", "{data}", "--to", "webdataset", "--out", "{scratch}/tars", "--overwrite"],
     "report": ["report", "{data}", "--out", "{scratch}/page.html"],
     "merge": ["merge", "{data}", "{other}", "--out", "{scratch}/merged", "--overwrite"],
+    "train": [
+        *("train", "{data}", "--model", "text-only", "--stream", "--words", "random", "--epochs", "1"),
+        *("--folds", "0", "--batch-size", "1024", "--out", "{scratch}/run", "--overwrite"),
+    ],
     "shard": ["shard", "{data}", "--rows-per-shard", "20000", "--out", "{scratch}/again", "--overwrite"],
 }
 _BATCH = 10_000
@@ -90,7 +94,7 @@ def tables(name: str, n_rows: int) -> Iterator[pa.Table]:
         yield pair_table(
             {
                 "id": [f"{name}:{i}" for i in numbers],
-                "text": [f"number {i} of the {name} was a {i % 97} day in {i % 1013}" for i in numbers],
+                "text": [f"day {i % 997} of the {name} in town {i // 997} was {i % 97}" for i in numbers],
                 "label": labels,
                 "source": [name] * len(data),
                 "query": [f"query {i % 1200}" for i in numbers],
