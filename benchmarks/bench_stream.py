@@ -30,7 +30,7 @@ from mvsent.shards.reader import Dataset
 
 Row = tuple[str, float, float, float, str]
 
-N_DRAWN, N_ROWS, BATCH_SIZE, WORKERS = 256, 1536, 64, 2
+N_DRAWN, N_ROWS, BATCH_SIZE, WORKERS = 256, 4096, 64, 2
 
 
 def rows() -> list[Row]:

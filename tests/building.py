@@ -106,10 +106,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def _nothing() -> None: ...
 
 
-def _child(call: Callable[[], object], before: Callable[[], object]) -> None:
+def _child(call: Callable[[], object], before: Callable[[], object], environment: dict[str, str]) -> None:
     """What a child process does: the call, and then exit as the command would."""
     from mvsent.cli import exit_code
 
+    os.environ |= environment  # the fork server keeps that of the first test that needed it
     os.environ["SOURCE_DATE_EPOCH"] = EPOCH
     before()
     os._exit(exit_code(lambda: call() and 0))
@@ -123,7 +124,7 @@ _context.set_forkserver_preload(
 
 def start(call: Callable[[], object], before: Callable[[], object] = _nothing) -> Any:
     """A child process that makes the call after `before`; in no time, since its modules are loaded once."""
-    process = _context.Process(target=_child, args=(call, before), daemon=True)
+    process = _context.Process(target=_child, args=(call, before, dict(os.environ)), daemon=True)
     process.start()
     return process
 

@@ -227,20 +227,19 @@ def at_epoch(process: "subprocess.Popen[str]", epoch: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_rank_ends_all_is_named_and_the_run_goes_on_to_the_same_end(
-    killed: int, small_dataset: Path, tmp_path: Path, long_of: dict[str, Path]
+    small_dataset: Path, tmp_path: Path, long_of: dict[str, Path]
 ) -> None:
     process = start(small_dataset, tmp_path / "cut", *LONG["2"])
     at_epoch(process, 2)
     ranks = sorted(descendants(process.pid, depth=2))
-    os.kill(ranks[killed], signal.SIGKILL)
+    os.kill(ranks[0], signal.SIGKILL)
     assert process.stderr is not None
     lines = process.stderr.read().splitlines()
     assert process.wait() == 1
     told = [line for line in lines if line.startswith("mvsent:")]
     assert told == [
-        f"mvsent: rank {killed} was killed by signal 9 (SIGKILL). It goes on where it was saved with: mvsent train --resume"
+        "mvsent: rank 0 was killed by signal 9 (SIGKILL). It goes on where it was saved with: mvsent train --resume"
     ]
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
     done = run(*mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
@@ -267,11 +266,10 @@ def assert_same_folds(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", ["1", "2"])
 def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_as_if_nothing_had_happened(
-    n: str, small_dataset: Path, tmp_path: Path, long_of: dict[str, Path]
+    small_dataset: Path, tmp_path: Path, long_of: dict[str, Path]
 ) -> None:
-    process = start(small_dataset, tmp_path / "cut", *LONG[n])
+    process = start(small_dataset, tmp_path / "cut", *LONG["2"])
     at_epoch(process, 1)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -282,7 +280,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_as_if_nothing_had_happe
     assert (tmp_path / "cut" / "fold-0" / "checkpoint.pt").exists()
     done = run(*mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
     assert done.returncode == 0, done.stderr
-    assert_same_folds(long_of[n], tmp_path / "cut")
+    assert_same_folds(long_of["2"], tmp_path / "cut")
 
 
 @pytest.mark.slow

@@ -218,14 +218,12 @@ def test_a_build_whose_worker_is_killed_in_the_middle_is_the_local_engines(
 
 
 def driver(out: Path, settings: BuildSettings, engine: Any) -> Any:
-    """A child process that builds; a Ray that `ray.init` started asks for its token."""
-    return start(
-        partial(build, out, settings, engine=engine), partial(authenticate, os.environ["RAY_AUTH_MODE"])
-    )
+    """A child process that builds.
 
-
-def authenticate(mode: str) -> None:
-    os.environ["RAY_AUTH_MODE"] = mode
+    Nothing that it is given may import ray, as this module does: Ray reads how to authenticate at import, and
+    the child has our environment only after that.
+    """
+    return start(partial(build, out, settings, engine=engine))
 
 
 @pytest.mark.parametrize("first, then", [("ray", "local"), ("local", "ray")])

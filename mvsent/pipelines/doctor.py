@@ -29,6 +29,9 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "serve": ("fastapi", "uvicorn", "python-multipart"),
+    "ray": ("ray",),
+    "s3": ("universal-pathlib", "s3fs"),
+    "gs": ("universal-pathlib", "gcsfs"),
 }
 """Extra of mvsent → the packages that it brings, as in pyproject.toml."""
 
