@@ -15,6 +15,8 @@ import pytest
 import mvsent
 from mvsent.errors import DatasetError, MvsentError, OutputExistsError, StorageError, UsageError
 from mvsent.pipelines.explain import explain_run
+from mvsent.pipelines.export import export
+from mvsent.pipelines.predict import predict_table
 from mvsent.pipelines.predictions import read_predictions
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
@@ -247,6 +249,7 @@ def test_storage_that_refuses_in_the_middle_is_one_line_and_leaves_no_dataset(
     [
         (["stats", "s3://pairs/none"], {}, "s3://pairs/none: no such folder"),
         (["stats", "s3://no-such-bucket/a"], {}, "s3://no-such-bucket/a: no such folder"),
+        (["reconcile-mvsa", "s3://pairs/MVSA.zip"], {}, "has to be on this machine"),
         (["stats", "s3://pairs/a"], {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "nobody answers there"),
         (["refresh", "s3://pairs/a"], {"FLICKR_API_KEY": "x"}, "has to be on this machine"),
     ],
@@ -278,6 +281,17 @@ def test_an_altered_shard_is_noticed(bucket: Path, sixty_pairs: pa.Table) -> Non
     shard.unlink()
     with pytest.raises(DatasetError, match="no such object"):
         Dataset.open(out)
+
+
+def test_an_export_goes_between_there_and_here(
+    bucket: Path, sixty_pairs: pa.Table, small_dataset: Path, tmp_path: Path
+) -> None:
+    there = write(bucket / "small", sixty_pairs)
+    assert export(there, "csv", tmp_path / "csv", quiet=True).rows == 60
+    assert export(small_dataset, "csv", bucket / "csv", quiet=True).rows == 60
+    assert "csv/export.json" in names(bucket) and len(names(bucket)) == 7 + 62
+    with pytest.raises(UsageError, match="lies in it or around it"):
+        export(there, "csv", there / "csv", quiet=True)
 
 
 def test_the_commands_take_addresses(bucket: Path, sixty_pairs: pa.Table, tmp_path: Path) -> None:
@@ -386,4 +400,6 @@ def test_a_training_from_there_to_there_is_killed_continued_and_the_one_here(
     assert theirs.ids == ours.ids and (theirs.y_prob == ours.y_prob).all()
     assert mvsent.load("s3://pairs/run").predict(texts=["fine"]).errors == [""]
     explain_run(located("s3://pairs/run"), n=1, measured=0)
+    answered = predict_table(located("s3://pairs/run"), there, out=tmp_path / "answers.csv", quiet=True)
+    assert answered.rows == 60 and not answered.failed
     assert "run/explain/explain.json" in names(bucket)

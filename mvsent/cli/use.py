@@ -6,6 +6,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from mvsent.cli import complete, options
+from mvsent.storage import located
 
 Run = Annotated[Path, typer.Argument(help="A run folder, as mvsent train wrote it.", show_default=False)]
 OutFile = Annotated[Path | None, options.flag("--out", "File to write.", "the terminal, or a pipe")]
@@ -65,7 +66,7 @@ def predict(
         raise UsageError("--json: the answers themselves go to stdout", "Give --out, or --format jsonl")
     result = predict_table(
         run,
-        _stdin() if source == "-" else Path(source),
+        _stdin() if source == "-" else located(source),
         out=out,
         kind=format or "",
         fold=fold,

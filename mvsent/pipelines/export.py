@@ -17,7 +17,7 @@ from mvsent.shards.atomic import atomic_write
 from mvsent.shards.exports import croissant, csv_table, imagefolder, label_studio, webdataset
 from mvsent.shards.exports.rows import ExportOptions, Row, plain_name, read_rows
 from mvsent.shards.reader import Dataset
-from mvsent.shards.staging import Kind, staged
+from mvsent.shards.staging import Kind, refuse_inside, staged
 
 EXPORT_FILE = "export.json"
 CROISSANT = "croissant"
@@ -76,8 +76,7 @@ def export(
     _refuse_unfit(dataset)
     name = plain_name(dataset.name)
     out = out or Path("exports", f"{name}-{to}")
-    if out.resolve().is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"{out}: is the dataset, or lies in it or around it", "Name another --out")
+    refuse_inside(out, dataset.folder)
     options = ExportOptions(name, out.resolve().name, shard_rows or 1000, embed_images)
     hidden = quiet or not sys.stderr.isatty()
     with staged(out, overwrite=overwrite, kind=EXPORT) as partial:

@@ -32,7 +32,7 @@ from mvsent.errors import DatasetError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
 from mvsent.shards.manifest import SCHEMA_VERSION, Manifest
 from mvsent.shards.reader import Dataset
-from mvsent.shards.staging import absolute, staged
+from mvsent.shards.staging import absolute, refuse_inside, staged
 from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
 from mvsent.storage import readable
 
@@ -169,13 +169,6 @@ def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Datas
     if not rules.mixed_classes:
         _refuse_other_classes(datasets)
     return datasets
-
-
-def refuse_inside(out: Path, folder: Path) -> None:
-    """Raises: UsageError where `out` is the dataset in `folder`, or lies in it or around it."""
-    new, old = out.resolve(), folder.resolve()
-    if type(new) is type(old) and (new.is_relative_to(old) or old.is_relative_to(new)):
-        raise UsageError(f"{out}: is {folder}, or lies in it or around it", "Name another --out")
 
 
 def check_rows_per_shard(rows: int) -> None:

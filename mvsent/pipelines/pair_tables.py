@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +26,7 @@ from mvsent.pairs import LABEL_NAMES
 from mvsent.pipelines.read_pairs import ImageLike
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
+from mvsent.storage import is_remote
 
 CSV, JSONL, PARQUET = KINDS = ("csv", "jsonl", "parquet")
 SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".parquet": PARQUET}
@@ -82,8 +83,9 @@ def open_table(source: Path | BinaryIO, kind: str = CSV) -> PairTable:
 
     Raises: InputError, DatasetError or UsageError for what is none of them.
     """
-    if not isinstance(source, Path):
-        return _of_lines(source, "stdin", kind, Path())
+    if hasattr(source, "readline"):
+        return _of_lines(cast("BinaryIO", source), "stdin", kind, Path())
+    assert not isinstance(source, BinaryIO)
     if source.is_dir():
         return _of_dataset(source) if (source / MANIFEST_FILE).exists() else _of_folder(source)
     found = SUFFIXES.get(source.suffix.lower())
@@ -205,7 +207,7 @@ def _refuse(constant: str) -> NoReturn:
 
 def _of_parquet(path: Path) -> PairTable:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path.open("rb") if is_remote(path) else path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a Parquet file ({_first_line(error)})", _WANTED) from None
     schema = file.schema_arrow

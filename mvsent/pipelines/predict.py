@@ -98,7 +98,7 @@ def predict_table(
     """
     _check_request(source, out, kind, batch_size)
     # A pipe's reader waits for an answer to what it sent: a batch there is what has come so far.
-    is_pipe = not isinstance(source, Path)
+    is_pipe = hasattr(source, "readline")
     table = open_table(source, kind or JSONL)
     written = output_kind(table, out, kind)
     with _opened(out, stdout, overwrite=overwrite) as file:

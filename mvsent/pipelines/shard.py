@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from mvsent.errors import DatasetError
 from mvsent.pairs import PAIR_SCHEMA
-from mvsent.pipelines.merge import check_rows_per_shard, refuse_inside, rejected_rows
+from mvsent.pipelines.merge import check_rows_per_shard, rejected_rows
 from mvsent.pipelines.split import splits_folder
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
-from mvsent.shards.staging import staged
+from mvsent.shards.staging import refuse_inside, staged
 from mvsent.shards.writer import DatasetWriter
 from mvsent.storage import make_folder
 

@@ -223,6 +223,13 @@ def refuse_nowhere(out: Path, kind: Kind = DATASET) -> None:
             raise UsageError(f"{parent}: is a file, not a folder", "Name another --out")
 
 
+def refuse_inside(out: Path, folder: Path) -> None:
+    """Raises: UsageError where `out` is the dataset in `folder`, or lies in it or around it."""
+    new, old = out.resolve(), folder.resolve()
+    if type(new) is type(old) and (new.is_relative_to(old) or old.is_relative_to(new)):
+        raise UsageError(f"{out}: is {folder}, or lies in it or around it", "Name another --out")
+
+
 def refuse_irreplaceable(out: Path, kind: Kind = DATASET) -> None:
     """Raise UsageError where the last step, a rename to `out`, would fail after all the work."""
     refuse_nowhere(out, kind)

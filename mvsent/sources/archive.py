@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mvsent.errors import InputError, UsageError
+from mvsent.storage import local_only
 
 # What `zipfile` raises for a member that is not what the directory says, by its ways to compress.
 _DAMAGES = (
@@ -56,7 +57,7 @@ def open_files(root: Path) -> Iterator[Files]:
     Raises: UsageError where there is no `root`. InputError where it is neither a folder nor a readable zip,
     or the zip is encrypted.
     """
-    if root.is_dir():
+    if local_only(root, "the folder or zip").is_dir():
         yield FolderFiles(root)
     elif not root.exists():
         raise UsageError(f"{root}: no such folder or zip file", "Give the dataset's folder or its zip")
