@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
+import numpy as np
 from tqdm import tqdm
 
 from mvsent import __version__
+from mvsent.curate.duplicates import string_keys
 from mvsent.errors import DatasetError, UsageError, did_you_mean
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.exports import croissant, csv_table, imagefolder, label_studio, webdataset
@@ -21,6 +22,7 @@ from mvsent.shards.staging import Kind, refuse_inside, staged
 
 EXPORT_FILE = "export.json"
 CROISSANT = "croissant"
+_IDS_AT_ONCE = 8192
 
 _WRITERS: Mapping[str, Callable[[Iterable[Row], Path, ExportOptions], None]] = {
     "webdataset": webdataset.write,
@@ -103,8 +105,12 @@ def _refuse_unfit(dataset: Dataset) -> None:
     """Raise DatasetError where there is nothing to export, or where a file would replace another."""
     if not len(dataset):
         raise DatasetError(f"{dataset.folder}: it has no rows", "Build a dataset that has some")
-    ids = dataset.table(["id"])["id"]
-    if pc.count_distinct(ids).as_py() != len(dataset) or ids.null_count:
+    n_without, keys = 0, [np.zeros(0, np.uint64)]
+    for batch in dataset.batches(["id"], _IDS_AT_ONCE):
+        n_without += batch["id"].null_count
+        keys.append(string_keys(batch["id"].to_pylist()))
+    ordered = np.sort(np.concatenate(keys))
+    if n_without or (ordered[1:] == ordered[:-1]).any():
         raise DatasetError(
             f"{dataset.folder}: two rows have one id, or one has none",
             f"See which: mvsent validate {dataset.folder}",
