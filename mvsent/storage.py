@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from mvsent.errors import MvsentError, StorageError, UsageError
 
 REMOTE = ("s3", "gs")
-_ADDRESS = re.compile(r"([a-z][a-z0-9]+):/{1,2}(?=[^/])")  # pathlib makes one slash of two
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9]+):(?:/+|$)")  # pathlib makes one slash of two
 _FILE = re.compile(r"file:/+")
+_PLACE = re.compile(r"[a-z0-9][a-z0-9._-]*(/[^*?\[\]\x00-\x1f\x7f]*)?")
+"""A bucket and a name in it, without *, ? and [: to delete by name, fsspec takes them for patterns."""
 _EXTRA = {"s3": "s3", "gs": "gs"}
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google")
 """Whose errors are the network's, or the service's."""
@@ -38,17 +40,24 @@ def located(place: str | Path) -> Path:
     """
     text = str(place)
     if _FILE.match(text):
-        return Path(unquote(urlsplit(_FILE.sub("file:///", text)).path))
+        return Path("/" + unquote(_FILE.sub("", text, count=1)))
     if not (found := _ADDRESS.match(text)):
         return Path(place) if isinstance(place, str) else place
-    scheme = found[1]
+    scheme, rest = found[1], text[found.end() :]
     if scheme not in REMOTE:
-        raise UsageError(f"{text}: {scheme}:// is no place for data", "Name a folder, s3://… or gs://…")
+        raise UsageError(f"{scheme}://…: is no place for data", "Name a folder, s3://… or gs://…")
+    if "@" in rest.partition("/")[0]:
+        raise UsageError(f"{scheme}://…: holds a name or a password", "Leave it out: see docs/storage.md")
+    if not _PLACE.fullmatch(rest) or ".." in rest.split("/"):
+        raise UsageError(
+            f"{text}: not a bucket and a name in it",
+            f"Name one such as {scheme}://my-bucket/data, without *?[]",
+        )
     try:
         from upath import UPath
 
         # Listings are not kept: another process may write here, and a reader must see its manifest.
-        path = UPath(f"{scheme}://{text[found.end() :]}", use_listings_cache=False)
+        path = UPath(f"{scheme}://{rest}", use_listings_cache=False)
         path.fs  # noqa: B018 - the scheme's own package is imported here
     except ImportError:
         raise UsageError(
@@ -160,6 +169,11 @@ def problem(error: BaseException, place: str = "object storage") -> StorageError
         return None
     if "Credential" in name or "Token" in name:
         return _no_credentials(place)
+    if name in ("ParamValidationError", "ProfileNotFound", "InvalidRegionError", "ConfigParseError"):
+        return StorageError(
+            f"{place}: the settings or the name cannot be used ({name})",
+            "Check AWS_PROFILE, AWS_DEFAULT_REGION, ~/.aws/config and the bucket's name",
+        )
     return StorageError(
         f"{place}: nobody answers there ({name})", "Check the network and AWS_ENDPOINT_URL, and run it again"
     )
@@ -224,7 +238,7 @@ def _holder(path: Path) -> dict[str, Any] | None:
 def _is_alive(pid: object) -> bool:
     try:
         os.kill(int(str(pid)), 0)
-    except (ValueError, ProcessLookupError):
+    except (ValueError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:
         return True

@@ -70,6 +70,22 @@ def test_other_schemes_are_refused(address: str) -> None:
         located(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["s3://", "s3:", "S3://pairs/x", "FILE:///x", "s3://a b/x", "s3://pairs/g*", "s3://pairs/x[1]", "s3://pairs/a?",
+     "s3://pairs/a\nb", "s3://pairs/../x", "s3://-/x"],
+)  # fmt: skip
+def test_an_address_that_is_none_or_a_pattern_of_others_is_refused(address: str) -> None:
+    with pytest.raises(UsageError):
+        located(address)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError, match="holds a name or a password") as refused:
+        located("s3://AKIA:SECRET@pairs/x")
+    assert "SECRET" not in str(refused.value)
+
+
 def test_a_scheme_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "upath", None)
     with pytest.raises(UsageError, match=r'pip install "mvsent\[s3\]"'):

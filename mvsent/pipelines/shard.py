@@ -66,8 +66,8 @@ def reshard(
         for dropped in rejected_rows(dataset):
             writer.reject(dropped)
         notes = {"sharded": {"version_before": dataset.sha256}, "before": manifest.notes}
+        splits = _carry_splits(dataset, fresh)  # before the manifest, which says that all is there
         new = writer.finish(manifest.funnel.input, {"agreement": manifest.agreement, "notes": notes})
-        splits = _carry_splits(dataset, fresh)
     return ShardResult(out, new, splits)
 
 

@@ -19,7 +19,7 @@ from mvsent.storage import is_remote, lease, put, reaching, remove, sizes
 # What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
 _DATASET_ENTRIES = {MANIFEST_FILE, "README.md", CROISSANT_FILE, "rejected.parquet", "data", "splits"}
 _WRITTEN = re.compile(
-    rf"data/shard-\d{{5,}}\.parquet|rejected\.parquet|README\.md|{re.escape(CROISSANT_FILE)}"
+    rf"data/shard-\d{{5,}}\.parquet|splits/[^/]+\.parquet|rejected\.parquet|README\.md|{re.escape(CROISSANT_FILE)}"
 )
 _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
 
