@@ -530,6 +530,17 @@ def test_merge_tells_where_the_rows_went(two: tuple[Path, Path], tmp_path: Path)
     assert (document["name"], document["folder"]) == ("web", str(out))
 
 
+def test_a_manifest_that_counts_other_rows_is_one_line(
+    make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
+) -> None:
+    folder = make_dataset(sixty_pairs)
+    manifest = json.loads((folder / "dataset.json").read_text())
+    manifest["funnel"]["input"] += 1
+    (folder / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match="are not those of its manifest"):
+        reshard(folder, 20, tmp_path / "out")
+
+
 def test_shard_tells_what_there_is_now(
     make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
 ) -> None:

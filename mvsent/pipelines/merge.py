@@ -163,12 +163,20 @@ def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Datas
                 f"{dataset.folder}: has schema version {version}, not {SCHEMA_VERSION}",
                 "Build it again with this mvsent",
             )
-        if not len(dataset):
-            raise DatasetError(f"{dataset.folder}: it has no rows", "Leave it out")
+        check_counts(dataset)
     _refuse_twice(datasets)
     if not rules.mixed_classes:
         _refuse_other_classes(datasets)
     return datasets
+
+
+def check_counts(dataset: Dataset) -> None:
+    """Raises: DatasetError where there are no rows, or not as many as the manifest's funnel says."""
+    funnel = dataset.manifest.funnel
+    if not len(dataset):
+        raise DatasetError(f"{dataset.folder}: it has no rows", "Leave it out, or build one that has some")
+    if not funnel.adds_up or funnel.kept != len(dataset):
+        raise _altered(dataset)
 
 
 def check_rows_per_shard(rows: int) -> None:

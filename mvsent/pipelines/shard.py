@@ -7,9 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from mvsent.errors import DatasetError
 from mvsent.pairs import PAIR_SCHEMA
-from mvsent.pipelines.merge import check_rows_per_shard, rejected_rows
+from mvsent.pipelines.merge import check_counts, check_rows_per_shard, rejected_rows
 from mvsent.pipelines.split import splits_folder
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import Manifest
@@ -50,8 +49,7 @@ def reshard(
     """
     check_rows_per_shard(rows_per_shard)
     dataset = Dataset.open(folder)
-    if not len(dataset):
-        raise DatasetError(f"{folder}: it has no rows", "Build a dataset that has some")
+    check_counts(dataset)
     out = out or dataset.folder.with_name(f"{dataset.folder.resolve().name}-{rows_per_shard}")
     refuse_inside(out, dataset.folder)
     manifest, hidden = dataset.manifest, quiet or not sys.stderr.isatty()
