@@ -20,11 +20,11 @@ from urllib.parse import unquote
 from mvsent.errors import MvsentError, StorageError, UsageError
 
 REMOTE = ("s3", "gs")
+"""The schemes, each also the name of the extra that it takes."""
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9]+):(?:/+|$)")  # pathlib makes one slash of two
 _FILE = re.compile(r"file:/+")
 _PLACE = re.compile(r"[a-z0-9][a-z0-9._-]*(/[^*?\[\]\x00-\x1f\x7f]*)?")
 """A bucket and a name in it, without *, ? and [: to delete by name, fsspec takes them for patterns."""
-_EXTRA = {"s3": "s3", "gs": "gs"}
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google")
 """Whose errors are the network's, or the service's."""
 _AHEAD_BYTES = 1 << 20  # read beyond what was asked for: the small columns of a row group lie side by side
@@ -61,7 +61,7 @@ def located(place: str | Path) -> Path:
         path.fs  # noqa: B018 - the scheme's own package is imported here
     except ImportError:
         raise UsageError(
-            f"{text}: needs a package that is not installed", f'pip install "mvsent[{_EXTRA[scheme]}]"'
+            f"{text}: needs a package that is not installed", f'pip install "mvsent[{scheme}]"'
         ) from None
     return cast("Path", path)
 
@@ -240,6 +240,6 @@ def _is_alive(pid: object) -> bool:
         os.kill(int(str(pid)), 0)
     except (ValueError, OverflowError, ProcessLookupError):
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # somebody else's, and alive
+        pass
     return True

@@ -71,7 +71,8 @@ def string_keys(strings: Iterable[str | None]) -> Keys:
 
 def look_keys(phash: Iterable[int | None]) -> Keys:
     """[N]: a key for each perceptual hash that tells something."""
-    return np.fromiter((bits if bits and is_telling(bits) else NO_KEY for bits in phash), np.uint64)
+    keys = np.fromiter((bits or NO_KEY for bits in phash), np.uint64)
+    return np.where(telling(keys), keys, np.uint64(NO_KEY))
 
 
 def _hashed(data: bytes) -> int:
