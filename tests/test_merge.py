@@ -453,7 +453,7 @@ def test_where_all_rows_contradict_one_another_nothing_is_written(
         (MergeRules(near_duplicates="drp"), "Did you mean 'drop'"),
         (MergeRules(conflict="last"), "Choose from first, drop, majority"),
         (MergeRules(distance=9), "within 0 and 8"),
-        (MergeRules(rows_per_shard=0), "less than one"),
+        (MergeRules(shard_size=0), "less than one"),
     ],
 )
 def test_rules_that_there_are_not_are_refused(
@@ -468,7 +468,7 @@ def test_a_finished_output_is_replaced_only_with_overwrite(two: tuple[Path, Path
     with pytest.raises(OutputExistsError):
         merge(two, tmp_path / "both")
     before = (tmp_path / "both" / "dataset.json").read_bytes()
-    merge(two, tmp_path / "both", rules=MergeRules(rows_per_shard=10), overwrite=True)
+    merge(two, tmp_path / "both", rules=MergeRules(shard_size=10), overwrite=True)
     assert (tmp_path / "both" / "dataset.json").read_bytes() != before
 
 
@@ -539,6 +539,24 @@ def test_a_manifest_that_counts_other_rows_is_one_line(
     (folder / "dataset.json").write_text(json.dumps(manifest))
     with pytest.raises(DatasetError, match="are not those of its manifest"):
         reshard(folder, 20, tmp_path / "out")
+
+
+def test_neither_takes_rows_whose_labels_the_manifest_miscounts(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    manifest = json.loads((two[0] / "dataset.json").read_text())
+    manifest["labels"]["positive"] += 1
+    (two[0] / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match="are not those of its manifest"):
+        reshard(two[0], 20, tmp_path / "out")
+    with pytest.raises(DatasetError, match="are not those of its manifest"):
+        merge(two, tmp_path / "out", rules=MergeRules(mixed_classes=True))
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "..", "."])
+def test_a_name_is_no_place(two: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="not a name"):
+        merge(two, tmp_path / "out", name)
 
 
 def test_shard_tells_what_there_is_now(

@@ -37,7 +37,10 @@ def mvsent(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Build image+text sentiment datasets, and train and evaluate models on them."""
+    """Build image+text sentiment datasets, and train and evaluate models on them.
+
+    Folders of datasets, runs and exports may lie in object storage: s3://BUCKET/NAME, gs://BUCKET/NAME.
+    """
 
 
 # BadParameter < UsageError < ClickException: Typer carries its own click, and does not export the base.
@@ -74,6 +77,8 @@ def main() -> None:
     code = exit_code(lambda: app(standalone_mode=False, color=colours()), command)
     if code == BROKEN_PIPE:  # Python flushes once more when it ends, and would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == INTERRUPTED:  # one more Ctrl-C would tell of what Python does at its end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

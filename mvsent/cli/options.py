@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from mvsent.cli.complete import Complete
-from mvsent.storage import located
+from mvsent.errors import UsageError
+from mvsent.storage import is_remote, located
 
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
@@ -24,10 +25,16 @@ def flag(
 
 
 def _folder(text: str) -> Path:
-    """The path. An empty one, as of a shell variable that is not set, would be the current folder."""
+    """The path. An empty one, as of a shell variable that is not set, would be the current folder.
+
+    Raises: UsageError for a bucket as a whole, which others write into as well.
+    """
     if not text.strip():
         raise typer.BadParameter("is empty: name a folder")
-    return located(text)
+    path = located(text)
+    if is_remote(path) and not path.name:
+        raise UsageError(f"--out {path}: is a bucket", f"Name a place in it: --out {path}NAME")
+    return path
 
 
 def _engine(text: str) -> str:
@@ -54,7 +61,13 @@ def _placed(value: Any) -> Any:
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder to write.", show_default=False, parser=_folder, metavar="PATH"),
+    typer.Option(
+        "--out",
+        help="Folder to write, here or at s3://…, gs://….",
+        show_default=False,
+        parser=_folder,
+        metavar="PATH",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -76,7 +89,10 @@ Workers = Annotated[
     ),
 ]
 ShardSize = Annotated[
-    int | None, typer.Option("--shard-size", help="Rows in one shard. [default: 1000]", show_default=False)
+    int | None,
+    typer.Option(
+        "--shard-size", "--rows-per-shard", help="Rows in one shard. [default: 1000]", show_default=False
+    ),
 ]
 
 Engine = Annotated[

@@ -101,7 +101,7 @@ def merge(
             autocompletion=complete.one_of(complete.CONFLICT_RULES),
         ),
     ] = "first",
-    rows_per_shard: Annotated[int, typer.Option("--rows-per-shard", help="Rows in one shard.")] = 1000,
+    shard_size: options.ShardSize = None,
     mixed_classes: Annotated[
         bool, typer.Option("--mixed-classes", help="Take datasets that do not have the same classes.")
     ] = False,
@@ -122,12 +122,13 @@ def merge(
     """
     import json
 
-    from mvsent.pipelines.merge import MergeRules
+    from mvsent.pipelines.merge import SHARD_SIZE, MergeRules
     from mvsent.pipelines.merge import merge as run_merge
     from mvsent.report.datasets import render_merge
     from mvsent.report.funnel import funnel_document, render_funnel
 
-    rules = MergeRules(near_duplicates, distance, conflict, rows_per_shard, mixed_classes)
+    size = SHARD_SIZE if shard_size is None else shard_size
+    rules = MergeRules(near_duplicates, distance, conflict, size, mixed_classes)
     result = run_merge(
         folders,
         out or Path("data", name or "merged"),
@@ -147,7 +148,13 @@ def merge(
 def shard(
     folder: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
     rows_per_shard: Annotated[
-        int, typer.Option("--rows-per-shard", help="Rows in every shard but the last.", show_default=False)
+        int,
+        typer.Option(
+            "--rows-per-shard",
+            "--shard-size",
+            help="Rows in every shard but the last.",
+            show_default=False,
+        ),
     ],
     out: options.Out = None,
     overwrite: options.Overwrite = False,

@@ -37,7 +37,7 @@ from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
 from mvsent.storage import readable
 
 NEAR_DUPLICATES = ("drop", "keep")
-ROWS_PER_SHARD = 1000
+SHARD_SIZE = 1000
 
 _BATCH_ROWS = 256  # with pictures: a row group
 _KEY_ROWS = 8192
@@ -52,7 +52,7 @@ class MergeRules:
     distance: int = 4
     """Bits in which the perceptual hashes of one picture differ at most; for `near_duplicates` "drop"."""
     conflict: str = "first"
-    rows_per_shard: int = ROWS_PER_SHARD
+    shard_size: int = SHARD_SIZE
     mixed_classes: bool = False
 
     def check(self) -> None:
@@ -69,7 +69,7 @@ class MergeRules:
             raise UsageError(
                 f"--distance {self.distance}: not within 0 and {MAX_DISTANCE} bits", "Name one of these"
             )
-        check_rows_per_shard(self.rows_per_shard)
+        check_shard_size(self.shard_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,8 @@ def merge(
     """
     rules = rules or MergeRules()
     rules.check()
+    if "/" in name or name in (".", ".."):
+        raise UsageError(f"--name {name}: not a name", "Where the dataset goes is for --out")
     datasets = _opened(folders, out, rules)
     hidden = quiet or not sys.stderr.isatty()
     settings: dict[str, Any] = {
@@ -111,12 +113,12 @@ def merge(
         "near_duplicates": rules.near_duplicates,
         "distance": rules.distance if rules.near_duplicates == "drop" else None,
         "conflict": rules.conflict,
-        "rows_per_shard": rules.rows_per_shard,
+        "shard_size": rules.shard_size,
     }
     with (
         staged(out, overwrite=overwrite) as fresh,
         DatasetWriter(
-            fresh, name or absolute(out).name, settings=settings, shard_size=rules.rows_per_shard
+            fresh, name or absolute(out).name, settings=settings, shard_size=rules.shard_size
         ) as writer,
         tqdm(total=sum(map(len, datasets)), unit="row", disable=hidden) as progress,
     ):
@@ -171,18 +173,19 @@ def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Datas
 
 
 def check_counts(dataset: Dataset) -> None:
-    """Raises: DatasetError where there are no rows, or not as many as the manifest's funnel says."""
+    """Raises: DatasetError where there are no rows, or not as many of each label as the manifest says."""
     funnel = dataset.manifest.funnel
     if not len(dataset):
         raise DatasetError(f"{dataset.folder}: it has no rows", "Leave it out, or build one that has some")
     if not funnel.adds_up or funnel.kept != len(dataset):
         raise _altered(dataset)
+    dataset.classes  # noqa: B018 - raises where the rows have other labels than the manifest says
 
 
-def check_rows_per_shard(rows: int) -> None:
+def check_shard_size(rows: int) -> None:
     """Raises: UsageError for less than one row."""
     if rows < 1:
-        raise UsageError(f"--rows-per-shard {rows}: less than one", "Name a number of rows, such as 1000")
+        raise UsageError(f"--shard-size {rows}: less than one", "Name a number of rows, such as 1000")
 
 
 def _refuse_twice(datasets: Sequence[Dataset]) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from mvsent.pairs import PAIR_SCHEMA
-from mvsent.pipelines.merge import check_counts, check_rows_per_shard, rejected_rows
+from mvsent.pipelines.merge import check_counts, check_shard_size, rejected_rows
 from mvsent.pipelines.split import splits_folder
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import Manifest
@@ -47,7 +47,7 @@ def reshard(
 
     Raises: UsageError, OutputExistsError or DatasetError; then `out` is as it was.
     """
-    check_rows_per_shard(rows_per_shard)
+    check_shard_size(rows_per_shard)
     dataset = Dataset.open(folder)
     check_counts(dataset)
     out = out or dataset.folder.with_name(f"{dataset.folder.resolve().name}-{rows_per_shard}")
