@@ -6,6 +6,9 @@ other run alternately in one session, so that a busy machine slows both.
 
 import sys
 from importlib import import_module
+from typing import Annotated
+
+import typer
 
 from mvsent.report.tables import aligned
 
@@ -27,10 +30,17 @@ MODULES = (
 )
 
 
-def main() -> None:
-    """One table on stdout; what is running now on stderr."""
+def main(
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"{', '.join(MODULES)}. [default: all]", show_default=False)
+    ] = None,
+) -> None:
+    """Run benchmarks: one table on stdout, what is running now on stderr."""
+    for name in names or ():
+        if name not in MODULES:
+            raise typer.BadParameter(f"{name!r}: choose from {', '.join(MODULES)}")
     table = []
-    for name in sys.argv[1:] or MODULES:
+    for name in names or MODULES:
         print(f"bench_{name} …", file=sys.stderr)
         for figure, ours, other, ratio, goal in import_module(f"benchmarks.bench_{name}").rows():
             table.append([figure, f"{ours:.3g}", f"{other:.3g}", f"{ratio:.2f}", goal, verdict(ratio, goal)])
@@ -49,4 +59,4 @@ def verdict(ratio: float, goal: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
