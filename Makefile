@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY := passive
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/demo-installed $(ENGINE:%=.venv/%-installed) ## Set up, then build small datasets, train on them and evaluate, offline, in three minutes
+demo: .venv/$(or $(filter ray,$(ENGINE)),demo)-installed ## Set up, then build small datasets, train on them and evaluate, offline, in three minutes
 	$(BIN)/mvsent demo $(ENGINE:%=--engine %) $(ARGS)
 
 test: .venv/test-installed ## Set up, then run every check: style, types, import layers, the whole test suite
@@ -49,7 +49,6 @@ clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
 
 # What each job needs beyond the package itself; see [project.optional-dependencies] in pyproject.toml.
 .venv/demo-installed: EXTRAS := offline
-.venv/local-installed: EXTRAS := offline
 .venv/ray-installed: EXTRAS := offline,ray
 .venv/test-installed: EXTRAS := offline,transformers,dawid-skene,tensorboard,dev
 .venv/bench-installed: EXTRAS := offline,bench

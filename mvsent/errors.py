@@ -110,6 +110,10 @@ class StorageError(MvsentError):
     """A file cannot be read or written as things are; what it holds may be sound."""
 
 
+class SilentStorageError(StorageError):
+    """Object storage does not answer: what else it is asked for would be waited for in vain."""
+
+
 class EngineError(MvsentError):
     """The workers that rows were sent to are not to be had, or died over them."""
 

@@ -140,6 +140,7 @@ ANSWERS = {
     "throttle": _refusal("503 Slow Down", "SlowDown"),
     "deny": _refusal("403 Forbidden", "AccessDenied"),
     "expired": _refusal("400 Bad Request", "ExpiredToken"),
+    "taken": _refusal("412 Precondition Failed", "PreconditionFailed"),  # as MinIO says it
     "full": _refusal("507 Insufficient Storage", "QuotaExceeded"),
 }
 

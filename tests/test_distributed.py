@@ -9,8 +9,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from multiprocessing import active_children
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +32,11 @@ from mvsent.learn.loop import inverse_frequency
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import Standardize
 from mvsent.pipelines import devices, launch
+from mvsent.pipelines.interrupt import interruptible
 from mvsent.pipelines.run import RunFolder
 from mvsent.pipelines.train import train
+from mvsent.pipelines.workers import apart
+from tests.drawing import draw_pairs
 from tests.test_train import assert_same_run, without_seconds
 from tests.test_training import FOLD, made_up, records, trainer
 
@@ -266,6 +272,67 @@ def assert_same_folds(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ctrl_c_again_and_again_is_one_line_and_leaves_a_run_that_goes_on(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    process = start(small_dataset, tmp_path / "cut", *LONG["2"], "--epochs", "1000", "--patience", "1000")
+    at_epoch(process, 1)
+    children = descendants(process.pid, depth=1)
+    for _ in range(4):
+        process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    lines = [line for line in process.stderr.read().splitlines() if " epoch " not in line]
+    assert process.wait() == 130, lines
+    assert lines == [
+        "Finishing what is under way; Ctrl-C again stops at once",
+        f"mvsent: interrupted. It goes on where it was with: mvsent train --resume --out {tmp_path / 'cut'}",
+    ]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert not RunFolder.open(tmp_path / "cut").is_finished
+
+
+def reluctant(sender: Connection, pipe: Path) -> None:
+    """Work that ends neither by itself nor when it is asked to; it says when it has begun, and when asked."""
+    with interruptible(again=lambda *_: None, tell=False) as stop:
+        pipe.write_text("begun")
+        stop.wait()
+        pipe.write_text("asked")
+        threading.Event().wait()
+
+
+def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path) -> None:
+    pipes = [tmp_path / "one", tmp_path / "other"]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+
+    def interrupt() -> None:
+        for _ in range(2):
+            assert [pipe.read_text() for pipe in pipes]  # waits until they say so
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(apart(pipes, 2, reluctant))
+    assert not active_children()
+
+
+@pytest.mark.slow
+def test_ranks_whose_parent_is_killed_save_and_end_in_silence_and_leave_nothing(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    process = start(small_dataset, tmp_path / "cut", *LONG["2"])
+    at_epoch(process, 1)
+    process.kill()
+    assert process.stderr is not None
+    lines = process.stderr.read().splitlines()  # as long as a child has it open
+    assert [line for line in lines if " epoch " not in line] == []
+    assert not list((tmp_path / "tmp").glob("mvsent*"))
+    assert Checkpoint.load(tmp_path / "cut" / "fold-0" / "checkpoint.pt").history
+
+
+@pytest.mark.slow
 def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_as_if_nothing_had_happened(
     small_dataset: Path, tmp_path: Path, long_of: dict[str, Path]
 ) -> None:
@@ -359,6 +426,24 @@ def test_more_devices_than_gpus_are_refused_before_anything_starts(
         train(settings, out=tmp_path / "r", quiet=True)
     with pytest.raises(UsageError, match=r"--device cuda:1: is one device"):
         devices.check_devices(settings.model_copy(update={"devices": 2, "device": "cuda:1"}))
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("n", "told"),
+    [
+        (1000, r"--devices 1000: that is more than 4 processes a core here\. Give --devices 2"),
+        (8, "8 ranks are"),
+    ],
+)
+def test_more_processes_than_can_be_of_use_are_not_started(
+    n: int, told: str, make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("mvsent.pipelines.train.in_ranks", lambda *_: pytest.fail("they were started"))
+    settings = TrainSettings(dataset=str(make_dataset(draw_pairs(6))), devices=n, device="cpu")
+    with pytest.raises(UsageError, match=told):
+        train(settings, out=tmp_path / "r", quiet=True)
     assert not (tmp_path / "r").exists()
 
 

@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -21,6 +26,7 @@ from torch import nn
 from mvsent.config import BuildSettings, ReconcileSettings
 from mvsent.errors import EngineError, InputError, UsageError
 from mvsent.features.cache import cached_maps
+from mvsent.pipelines import build_assemble
 from mvsent.pipelines import engine as engines
 from mvsent.pipelines.build_assemble import is_enough, wanted_parts
 from mvsent.pipelines.build_fetch import part_path
@@ -306,6 +312,16 @@ def test_parts_beyond_a_missing_one_or_beyond_max_pairs_are_no_part_of_the_datas
     assert not is_enough(parts, settings.model_copy(update={"max_pairs": 17}))
 
 
+def test_keys_are_read_only_of_parts_that_may_hold_enough(
+    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"id": ["a", "b"]}), part_path(tmp_path, 0))
+    monkeypatch.setattr(build_assemble, "n_kept", lambda parts, settings: 2)
+    assert is_enough(tmp_path, settings.model_copy(update={"max_pairs": 2}))
+    monkeypatch.delattr(build_assemble, "n_kept")
+    assert not is_enough(tmp_path, settings.model_copy(update={"max_pairs": 3}))
+
+
 # Other stages
 
 
@@ -410,6 +426,33 @@ def test_a_head_that_nobody_is_at_is_one_line(small_dataset: Path, monkeypatch: 
     assert said.startswith("mvsent: the Ray cluster at 127.0.0.1:1 is unreachable (Connection refused). ")
 
 
+@pytest.mark.parametrize("found_by", ["RAY_ADDRESS", "Ray"])
+def test_auto_where_nobody_is_any_more_is_one_line(
+    found_by: str, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    if found_by == "Ray":
+        services = ray._private.services
+        monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda auto: "127.0.0.1:1")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    code, said = typed("validate", str(small_dataset), "--engine", "ray", "--ray-address", "auto")
+    assert (code, said.count("\n")) == (1, 0)
+    assert said.startswith("mvsent: the Ray cluster at 127.0.0.1:1 is unreachable (Connection refused). ")
+
+
+def test_auto_on_a_machine_of_no_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(auto: str) -> str:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray._private.services, "canonicalize_bootstrap_address", find)
+    with pytest.raises(EngineError, match=r"the Ray cluster of this machine is unreachable \(Could not find"):
+        RayEngine("auto").__enter__()
+
+
 def test_a_head_that_is_something_else_is_one_line(
     small_dataset: Path, replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,7 +483,68 @@ def test_another_mvsent_on_a_node_is_one_line(engine: RayEngine, monkeypatch: py
         engines._refuse_other_versions()
 
 
-@pytest.mark.parametrize("address", ["nonsense", "ray://head:10001", "head:", "head:port", "head:99999"])
+def test_another_mvsent_on_a_node_that_joined_late_is_one_line(
+    engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "__version__", "99.0")
+    with pytest.raises(UsageError, match=r"the Ray node [0-9.]+ has another mvsent \(.*, here 99\.0\)"):
+        list(engine.map(abs, [1]))
+
+
+def test_a_node_that_joins_late_gets_work(monkeypatch: pytest.MonkeyPatch, engine: RayEngine) -> None:
+    with engine:
+        tasks = engines._Tasks(abs)
+        before = tasks.at_once
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0})
+        assert (before, tasks.at_once) == (2 * engines.PER_WORKER, 6 * engines.PER_WORKER)
+
+
+def test_a_cluster_that_shrinks_goes_on(monkeypatch: pytest.MonkeyPatch, engine: RayEngine) -> None:
+    cores = chain([3.0], repeat(1.0))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": next(cores)})
+    assert sorted(engine.as_completed(abs, range(12), look=lambda: None)) == list(range(12))
+
+
+def sleep(n: int) -> None:
+    time.sleep(5)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_head_that_goes_away_ends_what_waits_for_it(
+    in_order: bool, monkeypatch: pytest.MonkeyPatch, engine: RayEngine
+) -> None:
+    monkeypatch.setattr(engines, "WATCH_S", 0.0)
+    monkeypatch.setattr(engines, "_lost", [])
+    engines._watch("127.0.0.1:1", threading.Event())
+    waiting = engine.map(sleep, [1]) if in_order else engine.as_completed(sleep, [1], look=lambda: None)
+    with pytest.raises(EngineError, match=r"at 127\.0\.0\.1:1 is unreachable \(Connection refused\)"):
+        list(waiting)
+
+
+def test_a_token_that_is_missing_or_wrong_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**given: Any) -> None:
+        os.write(2, b"W gcs_client.cc: Unauthenticated: InvalidAuthToken\n")
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(UsageError, match="wants its token"):
+        RayEngine("local").__enter__()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nonsense",
+        "ray://head:10001",
+        "head:",
+        "head:port",
+        "head:99999",
+        "head:²",
+        "a..b:6379",
+        "a" * 64 + ":6379",
+    ],
+)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="not the address of a Ray cluster's head"):
         choose("ray", address)
@@ -449,6 +553,18 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r'pip install "mvsent\[ray\]"'):
+        choose("ray")
+
+
+@pytest.mark.parametrize("cause", ["ImportError('no GLIBC_2.99')", "AttributeError('no bool8 in numpy')"])
+def test_a_package_that_is_broken_says_why(
+    cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray.py").write_text(f"raise {cause}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(EngineError, match=r"the installed Ray cannot be imported \(no [Gb]"):
         choose("ray")
 
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA
+from mvsent.shards import rejected
 from mvsent.shards.atomic import PartialFile, atomic_write
 from mvsent.shards.card import card
 from mvsent.shards.manifest import Funnel, Manifest
 from mvsent.shards.reader import Dataset, newest_dataset
+from mvsent.shards.rejected import RejectedFile
 from mvsent.shards.writer import DatasetWriter
 from tests.conftest import write_dataset
 from tests.drawing import draw_pairs, draw_rejected
@@ -120,6 +122,37 @@ def test_the_bytes_do_not_depend_on_how_rows_are_handed_over(
             writer.write(many_pairs.slice(start, stop - start))
         manifest = writer.finish(330)
     assert manifest.sha256 == Manifest.load(whole).sha256
+
+
+@settings(max_examples=20)
+@given(cuts=st.lists(st.integers(0, 10), max_size=4))
+def test_dropped_rows_are_written_as_they_come_and_their_bytes_do_not_depend_on_how(
+    cuts: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, rows = tmp_path_factory.mktemp("dropped"), draw_rejected(10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rejected, "_GROUP_ROWS", 4)
+        for name, places in (("whole", [0, 10]), ("pieces", [0, *sorted(cuts), 10])):
+            (folder / name).mkdir()
+            file = RejectedFile(folder / name)
+            for start, stop in pairwise(places):
+                file.append(rows.slice(start, stop - start))
+            assert file.n_pending == 2
+            file.close()
+    whole, pieces = ((folder / name / "rejected.parquet").read_bytes() for name in ("whole", "pieces"))
+    assert pieces == whole
+    assert pq.read_table(folder / "whole").equals(rows)
+    assert file.counts == {"label-conflict": 10}
+
+
+def test_nothing_is_left_of_dropped_rows_that_were_not_finished(tmp_path: Path) -> None:
+    file = RejectedFile(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rejected, "_GROUP_ROWS", 4)
+        file.append(draw_rejected(10))
+    assert list(tmp_path.iterdir()) != []
+    file.abandon()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_row_groups_are_small_wherever_there_are_pictures(tmp_path: Path, many_pairs: pa.Table) -> None:
@@ -335,6 +368,7 @@ def test_a_shard_overwritten_with_rubbish_is_named(
         pytest.param("[" * 100_000, "not readable as JSON", id="nested"),
         pytest.param('{"name": ' + "9" * 5000 + "}", "not readable as JSON", id="digits"),
         ("{}", "name: field required"),
+        ('{"name": "\\ud800"}', "not readable as JSON"),
         ('{"schema_version": 99}', "newer mvsent"),
     ],
 )
@@ -343,6 +377,16 @@ def test_a_folder_that_is_no_dataset_says_so(tmp_path: Path, content: str | None
         (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(DatasetError, match=message):
         Dataset.open(tmp_path)
+
+
+@pytest.mark.parametrize("elsewhere", ["../a.parquet", "data/../../a.parquet", "/a.parquet"])
+def test_a_shard_that_lies_elsewhere_is_refused(
+    make_dataset: Callable[..., Path], sixty_pairs: pa.Table, elsewhere: str
+) -> None:
+    path = make_dataset(sixty_pairs) / "dataset.json"
+    path.write_text(path.read_text().replace("data/shard-00000.parquet", elsewhere))
+    with pytest.raises(DatasetError, match=r"shards\.0\.path: value error, lies outside the dataset"):
+        Dataset.open(path.parent)
 
 
 def test_a_missing_folder_says_so(tmp_path: Path) -> None:

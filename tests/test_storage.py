@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,18 +14,30 @@ import pyarrow as pa
 import pytest
 
 import mvsent
-from mvsent.errors import DatasetError, MvsentError, OutputExistsError, StorageError, UsageError
+from mvsent import storage
+from mvsent.cli import options
+from mvsent.errors import (
+    DatasetError,
+    MvsentError,
+    OutputExistsError,
+    SilentStorageError,
+    StorageError,
+    UsageError,
+)
 from mvsent.pipelines.explain import explain_run
 from mvsent.pipelines.export import export
 from mvsent.pipelines.predict import predict_table
 from mvsent.pipelines.predictions import read_predictions
+from mvsent.pipelines.run import RunFolder
+from mvsent.shards import lease as leases
+from mvsent.shards import staging
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked, staged
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.drawn_mvsa import draw_dataset
 from mvsent.sources.replay import Replay
-from mvsent.storage import is_remote, located
+from mvsent.storage import is_remote, located, problem, remove, undoing
 from tests.building import Watched, build, files_of, flickr_settings, kill, small_world, start, still_time
 from tests.drawing import draw_pairs, draw_rejected
 from tests.object_storage import BadNetwork, environment, forget, run, use
@@ -51,6 +64,9 @@ def names(bucket: Path) -> list[str]:
         ("data/small", Path("data/small")),
         ("file:///srv/a%20b", Path("/srv/a b")),
         (Path("file:///srv/a"), Path("/srv/a")),
+        ("file://localhost/srv/a", Path("/srv/a")),
+        (Path("file://localhost/srv/a"), Path("/srv/a")),
+        ("file:///localhost/a", Path("/localhost/a")),
         ("C:data", Path("C:data")),
         ("s3", Path("s3")),
     ],
@@ -73,7 +89,7 @@ def test_other_schemes_are_refused(address: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["s3://", "s3:", "S3://pairs/x", "FILE:///x", "s3://a b/x", "s3://pairs/g*", "s3://pairs/x[1]", "s3://pairs/a?",
-     "s3://pairs/a\nb", "s3://pairs/../x", "s3://-/x"],
+     "s3://pairs/a\nb", "s3://pairs/../x", "s3://-/x", "s3:pairs/x", "gs:pairs", "file:o/rel", "file://host/a"],
 )  # fmt: skip
 def test_an_address_that_is_none_or_a_pattern_of_others_is_refused(address: str) -> None:
     with pytest.raises(UsageError):
@@ -161,6 +177,14 @@ def test_a_failure_leaves_nothing(bucket: Path, sixty_pairs: pa.Table) -> None:
     assert names(bucket) == []
 
 
+def test_what_arrives_after_an_interrupt_is_no_obstacle(bucket: Path, sixty_pairs: pa.Table) -> None:
+    with pytest.raises(KeyboardInterrupt), staged(bucket / "small"):
+        raise KeyboardInterrupt
+    (bucket / "small" / "data" / "shard-00000.parquet").write_bytes(b"under way when it was interrupted")
+    write(bucket / "small", sixty_pairs)
+    assert len(Dataset.open(bucket / "small")) == 60 and ".small.partial" not in names(bucket)
+
+
 def test_what_is_finished_is_replaced_only_when_asked(bucket: Path, sixty_pairs: pa.Table) -> None:
     out = write(bucket / "small", sixty_pairs)
     with pytest.raises(OutputExistsError, match=r"s3://pairs/small: already holds a finished dataset"):
@@ -185,6 +209,127 @@ def test_two_writers_are_told_apart_wherever_they_run(bucket: Path, sixty_pairs:
     with pytest.raises(UsageError, match=r"on another-machine holds .*if it died, delete that object"):
         write(out, sixty_pairs)
     assert names(bucket) == [".small.lock"] and lock_file(out).read_text() == elsewhere
+
+
+def test_a_lock_is_known_by_the_answer_of_every_server(
+    bucket: Path, s3_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_file(bucket / "small").write_text(json.dumps({"host": "another-machine", "pid": 1}))
+    with BadNetwork(
+        s3_address, lambda line: "taken" if line.startswith("PUT") else None
+    ).running() as address:
+        use(address, monkeypatch)
+        lock = lock_file(located("s3://pairs/small"))
+        with pytest.raises(UsageError, match="on another-machine holds"), locked(lock):
+            pass
+        forget()
+
+
+def test_a_dead_process_of_the_same_number_holds_nothing(bucket: Path) -> None:
+    lock = lock_file(bucket / "small")
+    lock.write_text(
+        json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "id": "of another container"})
+    )
+    with locked(lock), pytest.raises(UsageError, match="another mvsent process"), locked(lock):
+        pass
+    assert names(bucket) == []
+
+
+def test_what_another_process_took_over_meanwhile_stays_its(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, theirs = lock_file(bucket / "small"), json.dumps({"host": "another-machine", "pid": 1})
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1}))
+    bury = leases._bury
+
+    def too_late(path: Path) -> None:
+        lock.write_text(theirs)
+        bury(path)
+
+    monkeypatch.setattr(leases, "_bury", too_late)
+    with pytest.raises(UsageError, match="on another-machine holds"), locked(lock):
+        pass
+    assert names(bucket) == [".small.lock"] and lock.read_text() == theirs
+
+
+def test_a_lock_that_changed_hands_is_not_given_back(bucket: Path) -> None:
+    lock = lock_file(bucket / "small")
+    with locked(lock):
+        lock.write_text("another's")  # after a person had deleted this one
+    assert lock.read_text() == "another's"
+
+
+def test_a_lock_that_is_neither_there_nor_free_is_given_up(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "created", lambda path, data: False)
+    monkeypatch.setattr(leases.time, "sleep", lambda seconds: None)
+    with pytest.raises(StorageError, match="is said to be there"), locked(lock_file(bucket / "small")):
+        pass
+
+
+def test_the_first_error_is_shown_whatever_becomes_of_cleaning_up() -> None:
+    def fails(error: BaseException) -> None:
+        raise StorageError("cleaning up")
+
+    with pytest.raises(StorageError, match="writing"), undoing(fails):
+        raise StorageError("writing")
+
+
+def test_a_server_that_does_not_answer_is_not_asked_once_more(bucket: Path, sixty_pairs: pa.Table) -> None:
+    asked: list[BaseException] = []
+    with pytest.raises(SilentStorageError), undoing(asked.append):
+        raise SilentStorageError("nobody answers")
+    assert not asked
+    with pytest.raises(SilentStorageError), staged(bucket / "small") as folder:
+        (folder / "README.md").write_bytes(b"half")
+        raise SilentStorageError("nobody answers")
+    assert names(bucket) == [".small.lock", ".small.partial", "small/README.md"]
+    write(bucket / "small", sixty_pairs)  # in the same process, which holds that lock no more
+    assert not any(name.startswith(".small") for name in names(bucket))
+
+
+def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # it takes connections, and never says a word
+        use(f"http://127.0.0.1:{hung.getsockname()[1]}", monkeypatch)
+        with (
+            pytest.raises(SilentStorageError, match=r"a\.lock: nobody answers"),
+            locked(located("s3://pairs/a.lock")),
+        ):
+            pass
+        forget()
+
+
+def test_everything_under_a_name_is_removed_literally(bucket: Path) -> None:
+    for name in ("x/", "x/a[1]", "x/*", "x/a1", "x2/a", "y/a"):
+        bucket.fs.pipe_file(f"pairs/{name}", b"")
+    remove(bucket / "x")
+    assert names(bucket) == ["x2/a", "y/a"]
+
+
+def test_a_folder_that_a_console_made_is_an_empty_one(bucket: Path, sixty_pairs: pa.Table) -> None:
+    bucket.fs.pipe_file("pairs/small/", b"")
+    write(bucket / "small", sixty_pairs)
+    assert len(Dataset.open(bucket / "small")) == 60 and "small/" not in names(bucket)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("Forbidden: https://storage.googleapis.com/…\nno access"), "access denied"),
+        (
+            type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})("Over quota, 429"),
+            "Over quota, 429",
+        ),
+        (ValueError("Invalid endpoint: notaurl"), "AWS_ENDPOINT_URL is no address"),
+        (ValueError("something else"), None),
+        (OSError(28, "No space left on device"), None),
+    ],
+)
+def test_what_the_services_answer_is_told_from_other_errors(error: Exception, said: str | None) -> None:
+    known = problem(error, "gs://pairs/a")
+    assert (known is None) if said is None else (known is not None and said in str(known))
 
 
 KILLED = """
@@ -264,7 +409,7 @@ def test_storage_that_refuses_in_the_middle_is_one_line_and_leaves_no_dataset(
     ("words", "more", "said"),
     [
         (["stats", "s3://pairs/none"], {}, "s3://pairs/none: no such folder"),
-        (["stats", "s3://no-such-bucket/a"], {}, "s3://no-such-bucket/a: no such folder"),
+        (["stats", "s3://no-such-bucket/a"], {}, "s3://no-such-bucket/a: there is no such bucket"),
         (["reconcile-mvsa", "s3://pairs/MVSA.zip"], {}, "has to be on this machine"),
         (["stats", "s3://pairs/a"], {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "nobody answers there"),
         (["refresh", "s3://pairs/a"], {"FLICKR_API_KEY": "x"}, "has to be on this machine"),
@@ -276,6 +421,18 @@ def test_what_cannot_be_reached_is_one_line(
     ended = run(*words, **more)
     assert ended.returncode in (1, 2) and said in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_bucket_as_a_whole_is_nothing_to_write(bucket: Path, sixty_pairs: pa.Table) -> None:
+    with pytest.raises(UsageError, match="Name a place in it: --out s3://pairs/NAME"):
+        options._folder("s3://pairs")
+    with pytest.raises(UsageError, match="Name a folder in it: --out s3://pairs/NAME"):
+        write(bucket, sixty_pairs)
+
+
+def test_a_run_in_a_bucket_that_is_not_there_is_not_said_to_lack_a_file(bucket: Path) -> None:
+    with pytest.raises(StorageError, match="there is no such bucket"):
+        RunFolder.open(located("s3://no-such-bucket/a"))
 
 
 def test_a_bucket_that_is_not_there_is_not_made(bucket: Path, sixty_pairs: pa.Table) -> None:
@@ -308,6 +465,53 @@ def test_an_export_goes_between_there_and_here(
     assert "csv/export.json" in names(bucket) and len(names(bucket)) == 7 + 62
     with pytest.raises(UsageError, match="lies in it or around it"):
         export(there, "csv", there / "csv", quiet=True)
+
+
+def test_what_a_killed_export_left_is_no_obstacle_and_others_files_are(
+    bucket: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = bucket / "tars"
+    with monkeypatch.context() as patched, pytest.raises(SilentStorageError):
+        patched.setattr(staging, "put", silent)  # as a killed process, it removes nothing
+        export(small_dataset, "webdataset", out, shard_rows=30, quiet=True)
+    assert len(names(bucket)) == 4 and set(names(bucket)) > {".tars.lock", ".tars.partial"}
+    (out / "thesis.txt").write_bytes(b"years of work")
+    with pytest.raises(UsageError, match=r"holds thesis\.txt, which is not part of a dataset export"):
+        export(small_dataset, "webdataset", out, shard_rows=30, quiet=True)
+    (out / "thesis.txt").unlink()
+    export(small_dataset, "webdataset", out, shard_rows=30, quiet=True)
+    assert len(names(bucket)) == 3 and "tars/export.json" in names(bucket)
+
+
+def test_a_replaced_export_stays_until_the_new_one_is_sent(
+    bucket: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    export(small_dataset, "webdataset", bucket / "tars", quiet=True)
+    before = names(bucket)
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr("mvsent.pipelines.export._finish", fails)
+        export(small_dataset, "webdataset", bucket / "tars", overwrite=True, quiet=True)
+    assert names(bucket) == before
+    with monkeypatch.context() as patched, pytest.raises(SilentStorageError):
+        patched.setattr(staging, "remove", silent)
+        export(small_dataset, "webdataset", bucket / "tars", overwrite=True, quiet=True)
+    assert "tars/export.json" not in names(bucket)  # killed while the old one went
+    export(small_dataset, "webdataset", bucket / "tars", quiet=True)
+    assert names(bucket) == before
+
+
+def silent(*arguments: object) -> None:
+    raise SilentStorageError("nobody answers")
+
+
+def test_a_readme_alone_is_not_what_mvsent_left(bucket: Path, sixty_pairs: pa.Table) -> None:
+    (bucket / "small" / "README.md").write_bytes(b"my project")
+    with pytest.raises(UsageError, match=r"holds README\.md"):
+        write(bucket / "small", sixty_pairs)
+    assert names(bucket) == ["small/README.md"]
 
 
 def test_the_commands_take_addresses(bucket: Path, sixty_pairs: pa.Table, tmp_path: Path) -> None:

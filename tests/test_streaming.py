@@ -21,6 +21,7 @@ from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, UsageError
 from mvsent.features.anps import AnpDetectors
 from mvsent.features.backbones import load_backbone
+from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Rows, Source, cut
 from mvsent.learn.checkpoint import Checkpoint
 from mvsent.learn.distributed import Ranks
@@ -31,6 +32,7 @@ from mvsent.pipelines import train as training
 from mvsent.pipelines.history import read_history
 from mvsent.pipelines.predictor import predict_dataset
 from mvsent.pipelines.run import RunFolder
+from mvsent.pipelines.streaming import ReadyPair, StoredPair
 from mvsent.pipelines.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TRAIN, VALIDATION
@@ -528,3 +530,35 @@ def test_a_picture_that_cannot_be_decoded_is_named(models: Path, tmp_path: Path)
     source = source_of(settings(folder, models), tmp_path / "run")
     with pytest.raises(DatasetError, match="drawn:41: a picture cannot be decoded"):
         list(source.batches(cut(np.arange(60), 16)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["text", "image"])
+def test_a_row_without_its_text_or_picture_is_named(what: str, models: Path, tmp_path: Path) -> None:
+    pairs = draw_pairs(60)
+    values = pairs[what].to_pylist()
+    values[41] = None
+    at = pairs.schema.get_field_index(what)
+    folder = write_dataset(
+        tmp_path / "d", pairs.set_column(at, pairs.field(at), pa.array(values, pairs.field(at).type))
+    )
+    named = rf"drawn:41: has no {'text' if what == 'text' else 'picture'}"
+    material = training.prepare(settings(folder, models), device=torch.device("cpu"), quiet=True)
+    assert material.streamed is not None
+    if what == "text":
+        with pytest.raises(DatasetError, match=named):
+            list(material.streamed.texts(np.arange(60)))
+    others = np.delete(np.arange(60), 41)
+    assert len(list(material.streamed.texts(others))) == 59
+    with pytest.raises(DatasetError, match=named):
+        list(source_without_words(material, folder, models, tmp_path).batches(cut(np.arange(60), 16)))
+
+
+def source_without_words(
+    material: training.Material, folder: Path, models: Path, tmp_path: Path
+) -> Stream[StoredPair, ReadyPair]:
+    """The rows of `material`, whose vocabulary is empty: no text is read before a batch asks for it."""
+    chosen = settings(folder, models)
+    run = RunFolder.create(tmp_path / "run", chosen, training.resolve(chosen, material, 1), overwrite=False)
+    assert material.streamed is not None
+    return material.streamed.source(run, Vocabulary([]))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from mvsent.cli import app
 from mvsent.config import TrainSettings, read_toml
 from mvsent.errors import DatasetError, NonFiniteLossError, OutputExistsError, RunError, UsageError
 from mvsent.pipelines.predictor import predict_dataset
@@ -132,6 +135,59 @@ def test_a_finished_run_is_not_written_over(finished: Path, small_dataset: Path)
         OutputExistsError, match=r"already holds a run\. Continue it with --resume, or replace"
     ):
         train(settings(small_dataset), out=finished, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"epochs": 9},
+            r"--epochs: .*whole was begun with 3; --resume takes no 9\. Leave it out to continue",
+        ),
+        ({"options": {"hidden": "17"}}, "--option: "),
+        ({"batch_size": 1}, "--batch-size: "),
+    ],
+)
+def test_what_the_numbers_depend_on_is_not_changed_by_resuming(
+    changes: dict[str, object], told: str, finished: Path
+) -> None:
+    with pytest.raises(UsageError, match=told):
+        train(TrainSettings(), out=finished, resume=True, changes=changes, quiet=True)
+    how = {"epochs": 3, "device": "cpu", "workers": 1, "checkpoint_every": 1.0}
+    assert train(TrainSettings(), out=finished, resume=True, changes=how, quiet=True).run == finished
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--resume", "--epochs", "9"], "--epochs: "),
+        (["--resume", "--model", "fenet"], "--model: "),
+        (["--resume", "--option", "hidden=17"], "--option: "),
+        (["--resume", "--overwrite"], "--overwrite: not with --resume"),
+        (["--resume", "--config", "config.toml"], "--config: not with --resume"),
+        (["--shuffle-buffer", "9"], r"--shuffle-buffer: only --stream has one\. Add --stream"),
+    ],
+)
+def test_no_option_is_ignored(words: list[str], told: str, finished: Path, small_dataset: Path) -> None:
+    found = CliRunner().invoke(app, ["train", str(small_dataset), "--out", str(finished), *words])
+    assert isinstance(found.exception, UsageError)
+    assert re.match(told, str(found.exception))
+
+
+def test_the_same_command_with_resume_continues(finished: Path, small_dataset: Path) -> None:
+    words = command(small_dataset, finished, "--resume", "--json")[3:]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+
+
+def test_what_trains_is_said_once(
+    finished: Path, small_dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="mvsent")
+    train(TrainSettings(), out=finished, resume=True, changes={"device": "cpu"}, quiet=True)
+    threads = RunFolder.open(finished).resolved.threads
+    said = [line for line in caplog.messages if line.startswith("training ")]
+    assert said == [f"training on the CPU ({threads} thread{'s' * (threads > 1)})"]
 
 
 def test_somebody_elses_folder_is_never_replaced(small_dataset: Path, tmp_path: Path) -> None:

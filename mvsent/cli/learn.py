@@ -219,6 +219,9 @@ def train(
     from mvsent.pipelines.train import train as run_training
     from mvsent.shards.reader import newest_dataset
 
+    if resume and (config or overwrite):
+        both = f"{'--config' if config else '--overwrite'}: not with --resume"
+        raise UsageError(f"{both}, which continues a run as it is", "Leave one of them out")
     base = read_toml(config).get("train") if config else None
     if config and not isinstance(base, dict):
         raise UsageError(f"{config}: not a run's config.toml", "Give the config.toml of a run folder")
@@ -228,7 +231,9 @@ def train(
     speaks = not under_launcher() or os.environ["RANK"] == "0"
     if under_launcher() and devices:
         raise UsageError("--devices: torchrun has started the ranks already", "Leave it out")
-    changes = {name: getattr(settings, name) for name in _OF_THE_MACHINE if flags[name] is not None}
+    if shuffle_buffer and not (settings.stream or resume):
+        raise UsageError("--shuffle-buffer: only --stream has one", "Add --stream, or leave it out")
+    changes = {name: getattr(settings, name) for name, value in flags.items() if value is not None}
     begun: list[Path] = []
     chosen = choose(engine, ray_address)
     try:
@@ -273,8 +278,6 @@ def train(
     typer.echo(f"\n{result.run}\nNext: mvsent eval {result.run}")
 
 
-# What a run that is resumed may have otherwise than it was begun with.
-_OF_THE_MACHINE = ("device", "devices", "parallel", "checkpoint_every", "workers")
 _NOT_SETTINGS = {"engine", "ray_address", "config", "resume", "out", "overwrite", "as_json", "quiet"}
 _MAY_BE_PATHS = (
     "words",

@@ -7,6 +7,8 @@ torch.distributed is imported where there are several ranks, and only there.
 """
 
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -248,7 +250,8 @@ def joined() -> Iterator[Ranks]:
         yield ALONE
         return
     with _naming_lost_ranks():
-        talk = _connect()
+        with _ended_by_ctrl_c():
+            talk = _connect()
         yield Ranks(rank, world, local_rank, local_world, talk)
         _disconnect()
 
@@ -258,6 +261,19 @@ def _connect() -> Any:
 
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Within the block Ctrl-C ends the process: where torch waits for the others, it would not be heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _disconnect() -> None:

@@ -45,7 +45,7 @@ from mvsent.pipelines.build_workplace import PARTS, open_frontier, workplace
 from mvsent.pipelines.engine import LOCAL, Engine, RayEngine
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
-from mvsent.shards.staging import absolute, empty, swap_in
+from mvsent.shards.staging import absolute, filled, swap_in
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.crawl import FlickrSearch, GettySearch, Source, search
 from mvsent.sources.flickr import FlickrClient
@@ -147,10 +147,11 @@ def _build(
                 if stop.is_set():
                     raise Interrupted
                 if is_remote(target):
-                    empty(target, overwrite=overwrite)
+                    with filled(target, overwrite=overwrite):
+                        _assemble(name, frontier, work, target, settings, show)
                 else:
                     clear(work)
-                _assemble(name, frontier, work, target if is_remote(target) else work, settings, show)
+                    _assemble(name, frontier, work, work, settings, show)
         if is_remote(target):
             shutil.rmtree(work, ignore_errors=True)
             return BuildResult(out, Manifest.load(out))

@@ -34,7 +34,7 @@ def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
     """
     parts: list[Path] = []
     for part in _without_gap(folder):
-        if settings.max_pairs and n_kept(parts, settings) >= settings.max_pairs:
+        if settings.max_pairs and _hold_enough(parts, settings):
             break
         parts.append(part)
     return parts
@@ -42,7 +42,13 @@ def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
 
 def is_enough(folder: Path, settings: BuildSettings) -> bool:
     """Whether the parts before the first one that is missing hold `max_pairs`; never where that is 0."""
-    return settings.max_pairs > 0 and n_kept(_without_gap(folder), settings) >= settings.max_pairs
+    return settings.max_pairs > 0 and _hold_enough(_without_gap(folder), settings)
+
+
+def _hold_enough(parts: Sequence[Path], settings: BuildSettings) -> bool:
+    """Whether the parts hold `max_pairs`; their keys are read only where they have as many rows."""
+    n_rows = sum(pq.read_metadata(part).num_rows for part in parts)
+    return n_rows >= settings.max_pairs and n_kept(parts, settings) >= settings.max_pairs
 
 
 def _without_gap(folder: Path) -> list[Path]:

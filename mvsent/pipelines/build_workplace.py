@@ -15,6 +15,7 @@ from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.lexicons import Term, format_lexicon
 from mvsent.shards.croissant import CROISSANT_FILE
 from mvsent.shards.manifest import MANIFEST_FILE, creation_time
+from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.shards.staging import (
     lock_file,
     locked,
@@ -23,7 +24,6 @@ from mvsent.shards.staging import (
     refuse_irreplaceable,
     refuse_nowhere,
 )
-from mvsent.shards.writer import REJECTED_FILE
 from mvsent.sources.frontier import CRAWL_FILE, Beginning, Frontier
 from mvsent.storage import is_remote, reaching
 
@@ -54,6 +54,7 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
         work = _crawl_of(out) if is_remote(out) else out
         if is_remote(out):
             refuse_finished(out, overwrite=overwrite)
+            refuse_foreign_files(out)
         elif (out / MANIFEST_FILE).exists() and not (out / PARTS).exists():  # else only tidying up is left
             refuse_finished(out, overwrite=overwrite)
             refuse_irreplaceable(out)

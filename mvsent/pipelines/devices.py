@@ -9,10 +9,26 @@ from mvsent.errors import UsageError
 from mvsent.learn.distributed import Ranks
 from mvsent.pipelines.inputs import compute_device
 
+_PROCESSES_A_CORE = 4  # more would only take memory from each other
+
 
 def check_devices(settings: TrainSettings) -> None:
     """Raises: UsageError where this machine has not as many devices as asked for, or the asked one."""
-    _check(settings.device, settings.devices, f"--devices {settings.devices}")
+    who = f"--devices {settings.devices}"
+    _check(settings.device, settings.devices, who)
+    cores = os.cpu_count() or 1
+    if compute_device(settings.device).type == "cpu" and settings.devices > _PROCESSES_A_CORE * cores:
+        few = f"Give --devices {cores}, one process a core"
+        raise UsageError(f"{who}: that is more than {_PROCESSES_A_CORE} processes a core here", few)
+
+
+def check_ranks(n_ranks: int, n_rows: int) -> None:
+    """Raises: UsageError where a step of `n_rows` rows has fewer than there are ranks."""
+    if n_rows < n_ranks:
+        raise UsageError(
+            f"{n_ranks} ranks are more than the {n_rows} rows of a step",
+            "Give fewer --devices, or a larger --batch-size",
+        )
 
 
 def rank_device(name: str, ranks: Ranks) -> torch.device:
@@ -28,6 +44,23 @@ def rank_device(name: str, ranks: Ranks) -> torch.device:
         return device
     torch.cuda.set_device(ranks.local_rank)
     return torch.device("cuda", ranks.local_rank)
+
+
+def described(device: torch.device, ranks: Ranks, n_folds: int, threads: int) -> str:
+    """What computes, for the user; `n_folds` are trained at a time.
+
+    >>> described(torch.device("cpu"), Ranks(0, 2), 1, 4)
+    'training in 2 ranks over gloo, the first on the CPU (4 threads)'
+    """
+    if device.type == "cpu":
+        over, place = "gloo", f"the CPU ({threads} thread{'s' * (threads > 1)})"
+    else:
+        over, place = "nccl", f"cuda:{device.index or 0} ({torch.cuda.get_device_name(device)})"
+    if ranks.world > 1:
+        return f"training in {ranks.world} ranks over {over}, the first on {place}"
+    return (
+        f"training {n_folds} folds at a time, the first on {place}" if n_folds > 1 else f"training on {place}"
+    )
 
 
 def threads_each(settings: TrainSettings, n_processes: int) -> int:

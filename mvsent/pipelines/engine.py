@@ -8,15 +8,18 @@ Ray is imported by nothing here before it is asked for.
 import logging
 import os
 import pickle
+import re
 import socket
 import sys
 import tempfile
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, TypeVar
 
@@ -31,6 +34,7 @@ PER_WORKER = 2  # tasks under way or waiting, so that no worker is idle while a 
 RETRIES = 5  # of a task whose worker or node died
 LOOK_S = 0.2
 CONNECT_S = 5.0
+WATCH_S, LOST_AFTER = 1.0, 2  # looks; nobody starts a head anew in the time of two
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -123,17 +127,19 @@ class RayEngine:
     """The workers of a Ray cluster. It is connected within the context, or while something is mapped.
 
     Args:
-        address: HOST:PORT of the cluster's head, or `auto` for the cluster that this machine is in; empty:
-            what RAY_ADDRESS says, else a Ray of our own on this machine, which ends with us.
+        address: HOST:PORT of the cluster's head, or `auto` for the cluster that this machine is in; where
+            RAY_ADDRESS says which, that one. Empty: what RAY_ADDRESS says, else a Ray of our own on this
+            machine, which ends with us.
     """
 
     elsewhere = True
 
     def __init__(self, address: str = "") -> None:
-        self._address = _checked(address or os.environ.get("RAY_ADDRESS", ""))
+        said = os.environ.get("RAY_ADDRESS", "")
+        self._address = _checked(said or address if address in ("", "auto") else address)
         _installed_ray()
         self._depth = 0
-        self._connected_here = False
+        self._connection = ExitStack()  # what is to be done when it ends; nothing where it is somebody else's
 
     def __enter__(self) -> "RayEngine":
         if self._depth == 0:
@@ -145,9 +151,8 @@ class RayEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._depth -= 1
-        if self._depth == 0 and self._connected_here:
-            _installed_ray().shutdown()
-            self._connected_here = False
+        if self._depth == 0:
+            self._connection.close()
 
     def map(
         self,
@@ -183,15 +188,20 @@ class RayEngine:
             tasks = _Tasks(work)
             running: list[Any] = []
             waiting = iter(items)
+            at_once = tasks.at_once
             try:
                 while True:
-                    running += map(tasks.start, _chunks(islice(waiting, tasks.at_once - len(running)), 1))
+                    room = max(0, at_once - len(running))  # less than none where a node has died
+                    running += map(tasks.start, _chunks(islice(waiting, room), 1))
                     if not running:
                         return
                     done, running = ray.wait(running, timeout=LOOK_S)
+                    _refuse_lost()
                     look()
                     for task in done:
                         yield from tasks.results(task)
+                    if done:  # else the head may be gone, and to ask it the end of this process
+                        at_once = tasks.at_once
             finally:
                 tasks.cancel(running)
 
@@ -210,31 +220,35 @@ class RayEngine:
             try:
                 yield Shared(handle)
             finally:
-                with suppress(Exception):  # the cluster may be gone
-                    ray.kill(handle)
+                if not _lost:
+                    with suppress(Exception):
+                        ray.kill(handle)
 
     def _connect(self) -> None:
         ray = _installed_ray()
         if ray.is_initialized():  # by somebody who will also end it
             return
-        if self._address not in ("", "auto", "local"):
-            _reach(self._address)
+        address = _of_this_machine() if self._address == "auto" else self._address
+        if address not in ("", "local"):
+            _reach(address)
         with suppress(AttributeError):  # deaths of workers, which `log_to_driver` lets through, on stdout
             ray._private.worker.print_to_stdstream = lambda data, *_, **__: log.debug("Ray: %s", data)
-        with _plainly(self._address):
+        with _plainly(address):
             ray.init(
-                address=self._address or "local",
-                include_dashboard=False if self._address in ("", "local") else None,
+                address=address or "local",
+                include_dashboard=False if address in ("", "local") else None,
                 log_to_driver=False,
                 logging_level="CRITICAL",
             )
-        self._connected_here = True
-        try:
+        with ExitStack() as connection:
+            connection.callback(ray.shutdown)
+            if address not in ("", "local"):
+                _lost.clear()
+                ended = threading.Event()
+                connection.callback(ended.set)
+                threading.Thread(target=_watch, args=(address, ended), daemon=True).start()
             _refuse_other_versions()
-        except BaseException:
-            ray.shutdown()
-            self._connected_here = False
-            raise
+            self._connection = connection.pop_all()
 
 
 class Shared:
@@ -259,15 +273,23 @@ class _Tasks:
 
     def __init__(self, work: Callable[[Any], Any], *, gpus: bool = False) -> None:
         ray = _installed_ray()
-        there = ray.cluster_resources()
-        n_gpus = int(there.get("GPU", 0)) if gpus else 0
+        self._needs = "GPU" if gpus and ray.cluster_resources().get("GPU", 0) >= 1 else "CPU"
         name = getattr(getattr(work, "func", work), "__name__", type(work).__name__)
         self._token = uuid.uuid4().hex
-        self._boxed = [ray.put(ray.cloudpickle.dumps(work))]  # in a list: fetched by who has not got it yet
+        box = __version__, ray.cloudpickle.dumps(work)
+        self._boxed = [ray.put(box)]  # in a list: fetched by who has not got it yet
         self._remote = ray.remote(_do).options(
-            name=name, num_cpus=1, num_gpus=min(1, n_gpus), max_retries=RETRIES, retry_exceptions=False
+            name=name,
+            num_cpus=1,
+            num_gpus=int(self._needs == "GPU"),
+            max_retries=RETRIES,
+            retry_exceptions=False,
         )
-        self.at_once = PER_WORKER * (n_gpus or max(1, int(there.get("CPU", 0))))
+
+    @property
+    def at_once(self) -> int:
+        """Tasks to have under way, on the nodes that there are by now."""
+        return PER_WORKER * max(1, int(_installed_ray().cluster_resources().get(self._needs, 0)))
 
     def start(self, items: Sequence[Any]) -> Any:
         return self._remote.remote(self._token, self._boxed, items)
@@ -277,8 +299,8 @@ class _Tasks:
         return found
 
     def cancel(self, tasks: Iterable[Any]) -> None:
-        for task in tasks:
-            with suppress(Exception):  # it is done, or the cluster gone
+        for task in () if _lost else tasks:
+            with suppress(Exception):  # it is done
                 _installed_ray().cancel(task, force=True)
 
 
@@ -292,8 +314,11 @@ def _do(token: str, boxed: Sequence[Any], items: Sequence[Any]) -> list[Any]:
         ray = _installed_ray()
         if not ray.get_gpu_ids():
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those that it sees are for tasks that asked
+        version, work = ray.get(boxed[0])
+        if version != __version__:  # a node that joined after the driver had looked
+            raise _another_version(ray.util.get_node_ip_address(), __version__, version)
         _work.clear()
-        _work[token] = pickle.loads(ray.get(boxed[0]))  # noqa: S301 - what this driver sent
+        _work[token] = pickle.loads(work)  # noqa: S301 - what this driver sent
     try:
         return [_work[token](item) for item in items]
     except Exception as error:  # here, since on its way to the driver an error loses its cause
@@ -309,29 +334,48 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _installed_ray() -> Any:
-    """Ray. Raises: UsageError where it is not installed."""
+    """Ray. Raises: UsageError where it is not installed; EngineError where what is installed is broken."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to Ray's makers
     try:
+        if Path("~/.ray/auth_token").expanduser().is_file():  # then `ray start --head` asks for it
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         import ray
         import ray.util.scheduling_strategies
-    except ImportError:
+    except ModuleNotFoundError as error:
         raise UsageError(
-            "--engine ray: needs a package that is not installed", 'pip install "mvsent[ray]"'
+            f"--engine ray: needs a package that is not installed ({error.name})", 'pip install "mvsent[ray]"'
+        ) from None
+    except Exception as error:
+        raise EngineError(
+            f"--engine ray: the installed Ray cannot be imported ({_words(error)})",
+            'pip install --force-reinstall "mvsent[ray]"',
         ) from None
     return ray
+
+
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?):([0-9]{1,5})", re.ASCII)
 
 
 def _checked(address: str) -> str:
     """The address. Raises: UsageError for what is none of a cluster's head."""
     if address in ("", "auto", "local"):
         return address
-    host, _, port = address.rpartition(":")
-    if "/" in address or not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    parts = _HOST_PORT.fullmatch(address)
+    if not parts or not 0 < int(parts[2]) < 2**16:
         raise UsageError(
             f"--ray-address {address}: not the address of a Ray cluster's head",
             "On a machine of the cluster, give HOST:PORT as `ray start --head` prints it, or auto",
         )
     return address
+
+
+def _of_this_machine() -> str:
+    """The address of the cluster that this machine is in. Raises: EngineError where it is in none."""
+    try:
+        found: str = _installed_ray()._private.services.canonicalize_bootstrap_address("auto")
+    except Exception as error:
+        raise _unreachable("auto", _words(error)) from None
+    return _checked(found)
 
 
 def _reach(address: str) -> None:
@@ -352,13 +396,36 @@ _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """The frame that both sides of gRPC, which is HTTP/2, send first: no content, type 4."""
 
 
+_lost: list[EngineError] = []
+"""Why the head that this process is connected to is given up: Ray has one connection a process."""
+
+
+def _watch(address: str, ended: threading.Event) -> None:
+    """A head that is gone at some looks is given up: Ray would wait a minute, and for a new one forever."""
+    n_missed = 0
+    while not ended.wait(WATCH_S):
+        try:
+            _reach(address)
+            n_missed = 0
+        except EngineError as error:
+            n_missed += 1
+            if n_missed == LOST_AFTER:
+                _lost.append(error)
+                return
+
+
+def _refuse_lost() -> None:
+    if _lost:
+        raise _lost[0]
+
+
 def _unreachable(address: str, why: str) -> EngineError:
     if address in ("", "local"):
         return EngineError(f"Ray cannot be started here ({why})", "Mend that, or leave --engine ray out")
     place = "of this machine" if address == "auto" else f"at {address}"
     return EngineError(
         f"the Ray cluster {place} is unreachable ({why})",
-        "Start it with `ray start --head`, or mend --ray-address",
+        "Start it with `ray start --head`, or mend --ray-address or RAY_ADDRESS",
     )
 
 
@@ -369,19 +436,24 @@ def _plainly(address: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            said = " ".join(str(error).split())[:300] or type(error).__name__
+            said = _words(error)
             words.seek(0)
             if "mismatch" in said.lower():
                 raise UsageError(
                     f"the Ray cluster has other versions than this Python ({said})",
                     "Install the same versions of Python and Ray on every machine",
                 ) from None
-            if b"AuthToken" in words.read():
+            if b"AuthToken" in words.read() or "authentication token" in said:
                 raise UsageError(
-                    f"the Ray cluster at {address} wants a token",
-                    "Set RAY_AUTH_MODE=token, and copy ~/.ray/auth_token from its head",
+                    f"the Ray cluster at {address} wants its token",
+                    "Copy ~/.ray/auth_token from its head, and set RAY_AUTH_MODE=token",
                 ) from None
             raise _unreachable(address, said) from None
+
+
+def _words(error: Exception) -> str:
+    """What the error says, on one line of no more than 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager
@@ -417,13 +489,19 @@ def _refuse_other_versions() -> None:
     for node, answer in zip(nodes, asked, strict=True):
         try:
             found = ray.get(answer)
+        except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+            continue  # it is gone by now
         except Exception:  # unpickling `_version` failed: there is no mvsent, or one without engines
             found = "none that knows --engine"
         if found != __version__:
-            raise UsageError(
-                f"the Ray node {node['NodeManagerAddress']} has another mvsent ({found}, here {__version__})",
-                "Install the same version on every machine",
-            )
+            raise _another_version(node["NodeManagerAddress"], found, __version__)
+
+
+def _another_version(node: str, there: str, here: str) -> UsageError:
+    return UsageError(
+        f"the Ray node {node} has another mvsent ({there}, here {here})",
+        "Install the same version on every machine",
+    )
 
 
 def _version() -> str:
@@ -437,7 +515,10 @@ def _got(task: Any) -> Any:
     """
     ray = _installed_ray()
     try:
-        return ray.get(task)
+        while True:
+            with suppress(ray.exceptions.GetTimeoutError):
+                return ray.get(task, timeout=LOOK_S)
+            _refuse_lost()
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MvsentError | OSError):
             raise error.cause from None
@@ -448,8 +529,7 @@ def _got(task: Any) -> Any:
             ) from None
         raise
     except ray.exceptions.RayError as error:
-        said = " ".join(str(error).split())[:200]
         raise EngineError(
-            f"the Ray cluster gave up: {type(error).__name__} ({said})",
+            f"the Ray cluster gave up: {type(error).__name__} ({_words(error)})",
             "See its logs (/tmp/ray/session_latest/logs), then run the same command again",
         ) from None

@@ -35,7 +35,7 @@ from mvsent.report.cards import read_rows
 from mvsent.report.explain_page import render_explanations
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
-from mvsent.storage import make_folder
+from mvsent.storage import entries, make_folder
 
 log = logging.getLogger("mvsent")
 
@@ -158,7 +158,7 @@ def _free_folder(folder: Path) -> Path:
         return folder
     if not folder.is_dir():
         raise OutputExistsError(f"{folder}: is a file", "Name a folder: --out FOLDER")
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    names = {name for name in entries(folder) if not name.startswith(".")}
     if PAGE in names and not has_mark(folder / PAGE, PAGE_MARK):
         raise OutputExistsError(f"{folder / PAGE}: is no page of mvsent's", "Choose another --out")
     if foreign := sorted(names - _OURS):

@@ -19,6 +19,7 @@ from mvsent.shards.exports import croissant, csv_table, imagefolder, label_studi
 from mvsent.shards.exports.rows import ExportOptions, Row, plain_name, read_rows
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import Kind, refuse_inside, staged
+from mvsent.storage import entries, sizes
 
 EXPORT_FILE = "export.json"
 CROISSANT = "croissant"
@@ -125,10 +126,9 @@ def _counted(rows: Iterable[Row], progress: Any) -> Iterable[Row]:
 
 def _finish(partial: Path, out: Path, to: str, dataset: Dataset) -> ExportResult:
     """The export says what it is; by that file it is finished."""
-    sizes = [path.stat().st_size for path in partial.rglob("*") if path.is_file()]
-    entries = sorted(path.name for path in partial.iterdir())
+    n_bytes, names = sizes(partial), sorted(entries(partial))
     result = ExportResult(
-        out, to, dataset.name, dataset.sha256, len(dataset), entries, len(sizes), sum(sizes)
+        out, to, dataset.name, dataset.sha256, len(dataset), names, len(n_bytes), sum(n_bytes.values())
     )
     document = {"mvsent_version": __version__, **result.document()}
     del document["folder"]
@@ -137,15 +137,15 @@ def _finish(partial: Path, out: Path, to: str, dataset: Dataset) -> ExportResult
     return result
 
 
-def _foreign_files(out: Path) -> list[str]:
+def _foreign_files(out: Path, marker: Path) -> list[str]:
     """Names in `out` that no export wrote; for one file more in a subfolder, that it is there."""
-    names = {path.name for path in out.iterdir()}
+    names = entries(out)
     try:
-        document = json.loads((out / EXPORT_FILE).read_text(encoding="utf-8"))
+        document = json.loads(marker.read_text(encoding="utf-8"))
         strange = names - {EXPORT_FILE, *document["entries"]}
         if strange:
             return sorted(strange)
-        n_files = sum(path.is_file() for path in out.rglob("*")) - 1
+        n_files = len(sizes(out).keys() - {EXPORT_FILE})
         return ["an added file"] if n_files > document["files"] else []
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return sorted(names)

@@ -3,7 +3,7 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,19 +15,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interruptible(
-    signals: Sequence[signal.Signals] = SIGNALS, *, tell: bool = True
+    signals: Sequence[signal.Signals] = SIGNALS,
+    *,
+    tell: bool = True,
+    again: Callable[[int, FrameType | None], object] = signal.default_int_handler,
 ) -> Iterator[threading.Event]:
     """An event that Ctrl-C or SIGTERM sets within the block, instead of raising KeyboardInterrupt.
 
     Args:
         signals: which set it.
         tell: the user, that it takes a while.
+        again: what the same signal does from then on.
     """
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, again)
         if tell:
             log.warning("Finishing what is under way; Ctrl-C again stops at once")
 

@@ -11,6 +11,7 @@ others, and what the failed one had to say is raised here.
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -19,14 +20,15 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -35,6 +37,7 @@ from mvsent.errors import MvsentError, PrintableFormatter
 from mvsent.learn.distributed import LostRankError
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.pipelines.workers import Ended, end_with_parent, interrupts_ignored
+from mvsent.storage import located
 
 log = logging.getLogger("mvsent")
 
@@ -42,8 +45,8 @@ T = TypeVar("T")
 
 GOES_ON = "It goes on where it was saved with: mvsent train --resume"
 LAUNCHED = "MVSENT_LAUNCHED"  # in the environment of ranks that this module started
+KILL_RANKS = signal.SIGUSR1  # what the agent is told by a second Ctrl-C
 STEP_AT_MOST_S = 600  # that the ranks are given after Ctrl-C to end their step and save
-END_WITHIN_S = 5  # that a rank has for its own end, once it is decided
 BLAMED_WITHIN_S = 5  # a rank that only lost another lets that one be blamed: it waits to be ended
 
 
@@ -82,8 +85,11 @@ def in_ranks(call: Callable[..., T], n_ranks: int, ready: Callable[[Path], objec
 
     Raises: MvsentError as the rank that failed first; KeyboardInterrupt once the ranks have saved, on Ctrl-C.
     """
-    context = get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="mvsent-ranks-") as folder:
+    context, now = get_context("spawn"), threading.Event()
+    with (
+        tempfile.TemporaryDirectory(prefix="mvsent-ranks-") as folder,
+        interruptible(again=lambda *_: now.set()) as stop,  # and nothing is raised before all have ended
+    ):
         receiver, sender = context.Pipe(duplex=False)
         agent = context.Process(
             target=_agent, args=(sender, call, n_ranks, Path(folder), log.getEffectiveLevel())
@@ -91,61 +97,59 @@ def in_ranks(call: Callable[..., T], n_ranks: int, ready: Callable[[Path], objec
         with interrupts_ignored():
             agent.start()
         sender.close()
-        try:
-            answer = _answer(receiver, agent)
-        except BaseException:
-            agent.terminate()
-            raise
-        finally:
-            agent.join()
-            if (told := Path(folder) / _RUN).exists():
-                ready(Path(told.read_text()))
+        answer = _answer(receiver, agent, {signal.SIGINT: stop, KILL_RANKS: now})
+        if (told := Path(folder) / _RUN).exists():
+            ready(located(told.read_text()))
+    if now.is_set() and isinstance(answer, Failure):
+        raise KeyboardInterrupt
     if isinstance(answer, Failure):
         raise answer.raised()
     result: T = answer
     return result
 
 
-@contextmanager
-def asked_to_end() -> Iterator[threading.Event]:
-    """As `interruptible`; but in a rank that we started SIGTERM says that another failed: it ends at once."""
-    if os.environ.get(LAUNCHED):
-        with interruptible((signal.SIGINT,), tell=False) as stop:
-            yield stop
-    else:
-        with interruptible() as stop:
-            yield stop
+def asked_to_end() -> AbstractContextManager[threading.Event]:
+    """As `interruptible`; but a process that another of ours started hears of Ctrl-C from that one.
+
+    A rank gets SIGINT, for SIGTERM says that another rank failed: it ends at once. Others get SIGTERM.
+    """
+    if parent_process() is None:
+        return interruptible()
+    return interruptible((signal.SIGINT if os.environ.get(LAUNCHED) else signal.SIGTERM,), tell=False)
 
 
 _RUN = "run"
 _STARTED = "started"
 
 
-def _answer(receiver: Connection, agent: SpawnProcess) -> Any:
-    """What the agent says last; Ctrl-C is forwarded to it, once."""
-    started = forwarded = False
-    with interruptible() as stop:
-        while True:
-            if stop.is_set() and started and not forwarded:
-                os.kill(agent.pid or 0, signal.SIGINT)
-                forwarded = True
-            if not receiver.poll(0.1):
-                continue
-            try:
-                message = receiver.recv()
-            except EOFError:
-                agent.join()
-                return Failure(f"the launcher of the ranks {Ended(agent.exitcode)}", GOES_ON)
-            if message != _STARTED:
-                return message
-            started = True
+def _answer(receiver: Connection, agent: SpawnProcess, asked: dict[signal.Signals, threading.Event]) -> Any:
+    """What the agent says last, once it has ended; each signal is sent to it once it is asked for."""
+    started = False
+    while True:
+        for number in [each for each, event in asked.items() if started and event.is_set()]:
+            os.kill(agent.pid or 0, number)
+            del asked[number]
+        if not receiver.poll(0.1):
+            continue
+        try:
+            message = receiver.recv()
+        except EOFError:
+            agent.join()
+            return Failure(f"the launcher of the ranks {Ended(agent.exitcode)}", GOES_ON)
+        if message != _STARTED:
+            agent.join()
+            return message
+        started = True
 
 
 def _agent(sender: Connection, call: Callable[..., Any], n_ranks: int, folder: Path, level: int) -> None:
     """What the agent's process does: it has the ranks started and watched, and sends how they ended."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    end_with_parent()
+    signal.signal(KILL_RANKS, _kill_ranks)
+    end_with_parent(partial(os.kill, os.getpid(), signal.SIGINT))
+    # The ranks inherit it: an interruption waits until they can take it. Here that thread takes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ |= {LAUNCHED: "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STEP_AT_MOST_S)}
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if "lo" in (name for _, name in socket.if_nameindex()):
@@ -167,14 +171,23 @@ def _agent(sender: Connection, call: Callable[..., Any], n_ranks: int, folder: P
         monitor_interval=0.1,
         logs_specs=DefaultLogsSpecs(str(folder)),
     )
-    sender.send(_STARTED)
     try:
-        sender.send(elastic_launch(config, _rank)(call, folder, level)[0])
+        sender.send(_STARTED)
+        answer = elastic_launch(config, _rank)(call, folder, level)[0]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        sender.send(_failure(rank, failure.exitcode, folder))
+        answer = _failure(rank, failure.exitcode, folder)
     except (SignalException, KeyboardInterrupt):
-        sender.send(_saved_or_not(folder))
+        answer = _saved_or_not(folder)
+    try:
+        sender.send(answer)
+    except BrokenPipeError:  # we were killed, and nobody else removes the folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_ranks(number: int, frame: FrameType | None) -> None:
+    for rank in active_children():
+        rank.kill()
 
 
 def _failure(rank: int, exit_code: int, folder: Path) -> Failure:
@@ -201,6 +214,7 @@ def _rank(call: Callable[..., T], folder: Path, level: int) -> T:
     log.setLevel(level)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a rank that is ended would leave behind
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return call(ready=partial(_tell_run, folder) if rank == 0 else _nobody)
     except LostRankError as error:
         time.sleep(BLAMED_WITHIN_S)
@@ -211,14 +225,9 @@ def _rank(call: Callable[..., T], folder: Path, level: int) -> T:
         traceback.print_exc()
         failure = Failure.of(error, f"rank {rank}")
     (folder / f"rank-{rank}.json").write_text(json.dumps(asdict(failure)))
-    # torch may wait at its end for ranks that are no more.
-    threading.Thread(target=_end_within, args=(END_WITHIN_S, failure.exit_code), daemon=True).start()
-    sys.exit(failure.exit_code)
-
-
-def _end_within(seconds: float, exit_code: int) -> None:
-    time.sleep(seconds)
-    os._exit(exit_code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(failure.exit_code)  # torch's own end takes seconds, and may wait for ranks that are no more
 
 
 def _tell_run(folder: Path, run: Path) -> None:

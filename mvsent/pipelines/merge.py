@@ -32,8 +32,9 @@ from mvsent.errors import DatasetError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
 from mvsent.shards.manifest import SCHEMA_VERSION, Manifest
 from mvsent.shards.reader import Dataset
+from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.shards.staging import absolute, refuse_inside, staged
-from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
+from mvsent.shards.writer import DatasetWriter
 from mvsent.storage import readable
 
 NEAR_DUPLICATES = ("drop", "keep")

@@ -25,6 +25,7 @@ from mvsent.pipelines.build_fetch import rejected_table
 from mvsent.pipelines.interrupt import interruptible
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
+from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.shards.staging import (
     absolute,
     lock_file,
@@ -34,7 +35,7 @@ from mvsent.shards.staging import (
     refuse_irreplaceable,
     staged,
 )
-from mvsent.shards.writer import REJECTED_FILE, DatasetWriter
+from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.failures import RequestRefused
 from mvsent.sources.flickr import FlickrClient
 from mvsent.sources.frontier import readable

@@ -17,7 +17,7 @@ from mvsent.report.survey import survey
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
-from mvsent.storage import make_folder
+from mvsent.storage import make_folder, refuse_no_bucket
 
 GALLERY = 300
 MAX_GALLERY = 2000
@@ -118,6 +118,7 @@ def _is_dataset(path: Path) -> bool:
         return True
     if (path / CONFIG).is_file():
         return False
+    refuse_no_bucket(path)
     problem = "neither a dataset nor a run" if path.exists() else "no such folder"
     raise UsageError(
         f"{path}: {problem}",

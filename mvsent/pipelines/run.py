@@ -18,7 +18,7 @@ from mvsent.config import Settings, TrainSettings, read_toml
 from mvsent.errors import OutputExistsError, RunError, UsageError
 from mvsent.pairs import Label
 from mvsent.shards.atomic import atomic_write
-from mvsent.storage import is_remote, located, make_folder, reaching, remove
+from mvsent.storage import entries, is_remote, located, make_folder, reaching, refuse_no_bucket, remove
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -96,6 +96,7 @@ class RunFolder:
         with reaching(path):
             is_there = (path / CONFIG).is_file()
         if not is_there:
+            refuse_no_bucket(path)
             raise RunError(f"{path}: not a run folder, it has no {CONFIG}", "Make one with: mvsent train")
         document = read_toml(path / CONFIG)
         try:
@@ -162,7 +163,7 @@ def runs_by_age(runs: Path) -> list[Path]:
 
 def refuse_unless_free(path: Path, *, overwrite: bool) -> None:
     """Raises: OutputExistsError where `path` holds a run (unless `overwrite`), or what is not ours."""
-    names = [entry.name for entry in path.iterdir()] if path.exists() else []
+    names = entries(path)
     if foreign := sorted(name for name in names if not _OURS.fullmatch(name)):
         raise OutputExistsError(
             f"{path}: holds {foreign[0]}, which is not a run's file", "Choose another --out, or move it away"

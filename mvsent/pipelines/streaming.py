@@ -19,7 +19,7 @@ import torch
 
 from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, InputError, UsageError
-from mvsent.features.pixels import decode_pixels, no_pictures
+from mvsent.features.pixels import decode_pixels
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples, Rows
 from mvsent.learn.stream import Stream
@@ -31,6 +31,7 @@ from mvsent.pipelines.run import RunFolder
 from mvsent.shards.reader import Dataset, RowGroup
 
 _TEXTS_AT_ONCE = 4096
+_NO_TEXT = "has no text"
 _NO_ROWS: Rows = np.zeros(0, np.int64)
 
 
@@ -99,16 +100,17 @@ class Streamed:
     def texts(self, rows: Rows) -> Iterator[str]:
         """The texts of `rows`, in row order; a few thousand are in memory at a time.
 
-        Raises: DatasetError where one of them has no text.
+        Raises: DatasetError naming one of them that has no text.
         """
         wanted, first = np.zeros(len(self.dataset), np.bool_), 0
         wanted[rows] = True
-        for batch in self.dataset.batches(["text"], _TEXTS_AT_ONCE):
-            kept = batch["text"].filter(pa.array(wanted[first : first + len(batch)]))
+        for batch in self.dataset.batches(["id", "text"], _TEXTS_AT_ONCE):
+            kept = batch.filter(pa.array(wanted[first : first + len(batch)]))
             first += len(batch)
-            if kept.null_count:
-                raise no_texts(self.dataset)
-            yield from kept.to_pylist()
+            if kept["text"].null_count:
+                without = kept["id"].filter(kept["text"].is_null())[0].as_py()
+                raise unreadable(self.dataset, without, _NO_TEXT)
+            yield from kept["text"].to_pylist()
 
     def source(
         self, run: RunFolder, vocabulary: Vocabulary, *, missing: str = ""
@@ -184,18 +186,15 @@ class _Pairs:
         """The picture as squares. Raises: DatasetError naming a row that lacks something, or is damaged."""
         dataset = self.streamed.dataset
         if self.reads_texts and pair.text is None:
-            raise no_texts(dataset)
+            raise unreadable(dataset, pair.id, _NO_TEXT)
         if not self.reader.reads_pictures:
             return ReadyPair(pair.text or "", Picture({}))
         if pair.picture is None:
-            raise no_pictures(dataset)
+            raise unreadable(dataset, pair.id, "has no picture")
         try:
             squares = {side: decode_pixels(pair.picture, side) for side in self.reader.sides}
         except InputError as error:
-            raise DatasetError(
-                f"{dataset.folder}: {pair.id}: {error.what}",
-                f"See what else is wrong with `mvsent validate {dataset.folder}`, or build it again",
-            ) from None
+            raise unreadable(dataset, pair.id, error.what) from None
         return ReadyPair(pair.text or "", Picture(squares))
 
     def collate(self, rows: Rows, pairs: Sequence[ReadyPair]) -> Batch:
@@ -243,10 +242,11 @@ def refuse(settings: TrainSettings) -> None:
             )
 
 
-def no_texts(dataset: Dataset) -> DatasetError:
-    """The error for a dataset that was built without its texts."""
+def unreadable(dataset: Dataset, id: str, why: str) -> DatasetError:
+    """The error for a row that a run cannot read."""
     return DatasetError(
-        f"{dataset.folder}: has rows without a text", "Build it without --labels-only to train on it"
+        f"{dataset.folder}: {id}: {why}",
+        f"See what else is wrong with `mvsent validate {dataset.folder}`, or build it again",
     )
 
 

@@ -26,7 +26,7 @@ from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES, Label
 from mvsent.pipelines import inputs
-from mvsent.pipelines.devices import check_devices, rank_device, threads_each
+from mvsent.pipelines.devices import check_devices, check_ranks, described, rank_device, threads_each
 from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.pipelines.history import read_history, write_history
 from mvsent.pipelines.launch import Failure, asked_to_end, in_ranks
@@ -54,6 +54,16 @@ from mvsent.storage import located, make_folder, remove
 log = logging.getLogger("mvsent")
 
 CHECKPOINT = "checkpoint.pt"
+# What a run that is resumed may have otherwise than it was begun with; where the dataset lies is one of them.
+OF_THE_MACHINE = (
+    "dataset",
+    "device",
+    "devices",
+    "parallel",
+    "checkpoint_every",
+    "workers",
+    "tensorboard",
+)
 ROLE_NAMES = {VALIDATION: "validation", TEST: "test"}
 
 
@@ -106,8 +116,8 @@ def train(
     """Train every fold and return the finished run; what an earlier, killed call finished is kept.
 
     With `resume`, `settings` do not count: those of the run at `out`, or of the newest unfinished one, do,
-    but for `changes`, which say how it is computed. `ready` is told the run's folder once it is one that
-    `resume` can continue. Under torchrun this process is one of the ranks that train together.
+    but for `changes`, which may only say how it is computed. `ready` is told the run's folder once it is one
+    that `resume` can continue. Under torchrun this process is one of the ranks that train together.
 
     Raises: DatasetError, SplitError, WeightsError, UsageError, OutputExistsError before anything is written;
         NonFiniteLossError in the middle, with the finished folds kept; KeyboardInterrupt on Ctrl-C, with
@@ -116,9 +126,9 @@ def train(
     with joined() as ranks:
         begun = ranks.first_says(lambda: RunFolder.open(out or newest_unfinished(runs)) if resume else None)
         if begun:
+            begun = changed(begun, changes or {})
             ready(begun.path)
-            settings = begun.settings.model_copy(update=dict(changes or {}))
-            begun = replace(begun, settings=settings)
+            settings = begun.settings
         registry.options(settings.model, settings.options)
         if out and not begun and ranks.first:
             refuse_unless_free(out, overwrite=overwrite)
@@ -134,6 +144,27 @@ def train(
         return _train(settings, ranks, begun, out, runs, overwrite, engine, quiet, ready)
 
 
+def changed(run: RunFolder, changes: Mapping[str, Any]) -> RunFolder:
+    """The run with what is to be changed. Raises: UsageError for what its numbers would depend on."""
+    asked = run.settings.model_copy(update=dict(changes))
+    for name in changes:
+        before, now = (_meant(settings, name) for settings in (run.settings, asked))
+        if before != now and name not in OF_THE_MACHINE:
+            option = "--option" if name == "options" else f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option}: {run.path} was begun with {before!r}; --resume takes no {now!r}",
+                "Leave it out to continue that run, or leave --resume out to begin another",
+            )
+    return replace(run, settings=asked)
+
+
+def _meant(settings: TrainSettings, name: str) -> Any:
+    """A setting; the model's options with their defaults, and as numbers where they were given as text."""
+    if name == "options":
+        return registry.options(settings.model, settings.options)
+    return getattr(settings, name)
+
+
 def _shares_steps(settings: TrainSettings, ranks: Ranks) -> bool:
     """Whether ranks have to be started. Raises: UsageError where they cannot be, or are of no use."""
     solved = registry.is_solved(settings.model)
@@ -147,7 +178,10 @@ def _shares_steps(settings: TrainSettings, ranks: Ranks) -> bool:
     check_devices(settings)
     if settings.parallel == "ranks" and solved:
         log.warning("%s is solved at once and not in steps: one process trains it", settings.model)
-    return settings.parallel == "ranks" and not solved
+    shares = settings.parallel == "ranks" and not solved
+    if shares:  # as far as can be known before they start
+        check_ranks(settings.devices, min(settings.batch_size, len(Dataset.open(Path(settings.dataset)))))
+    return shares
 
 
 def _train(
@@ -163,7 +197,8 @@ def _train(
 ) -> TrainResult:
     """`train` in a process that trains itself, or has its folds trained."""
     by_folds = ranks.world == 1 and settings.devices > 1 and settings.parallel == "folds"
-    threads = threads_each(settings, settings.devices if by_folds else ranks.local_world)
+    n_apart = settings.devices if by_folds else 1
+    threads = threads_each(settings, n_apart * ranks.local_world)
     threads = begun.resolved.threads if begun else threads
     _compute_alike(threads)
     device = rank_device(settings.device, ranks)
@@ -181,6 +216,7 @@ def _train(
         create = partial(RunFolder.create, path, settings, resolved, overwrite=overwrite)
         run = begun or ranks.first_says(create)
         ready(path)
+        log.info(described(device, ranks, n_apart, threads))
         if by_folds:
             folds = train_apart(run, material, quiet=quiet)
         else:
@@ -250,12 +286,7 @@ def check_rows(settings: TrainSettings, material: Material) -> None:
     """Raises: UsageError where a step has fewer rows than there are ranks."""
     split, n_ranks = material.split, material.ranks.world
     folds = settings.folds or range(split.n_folds)
-    fewest = min(settings.batch_size, *(len(split.rows(fold, TRAIN)) for fold in folds))
-    if fewest < n_ranks:
-        raise UsageError(
-            f"{n_ranks} ranks are more than the {fewest} rows of a step",
-            "Give fewer --devices, or a larger --batch-size",
-        )
+    check_ranks(n_ranks, min(settings.batch_size, *(len(split.rows(fold, TRAIN)) for fold in folds)))
 
 
 def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolved:
@@ -341,6 +372,8 @@ def _train_fold(
     ranks, folder = material.ranks, run.fold(fold)
     if ranks.first:
         make_folder(folder)
+        for left in folder.glob(f".{CHECKPOINT}.*.tmp"):  # by a process that was killed while it saved
+            left.unlink()
     torch.manual_seed(run.settings.seed * 1000 + fold)
     trainer = make_trainer(run, fold, material)
     rows = Fold(fold, material.split.rows(fold, TRAIN), material.split.rows(fold, VALIDATION))

@@ -25,9 +25,9 @@ from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
 from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 from mvsent.shards.reader import Ids, open_shard, size_problem
+from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.shards.schema import PICTURELESS_ROW_GROUP_ROWS, ROW_GROUP_ROWS
 from mvsent.shards.staging import absolute
-from mvsent.shards.writer import REJECTED_FILE
 from mvsent.sources.archive import missing_elsewhere
 from mvsent.splits import read_split
 from mvsent.storage import located, readable

@@ -16,7 +16,7 @@ from mvsent.errors import DatasetError
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason
 from mvsent.report.histograms import Counts, added, word_counts
 from mvsent.shards.reader import Dataset
-from mvsent.shards.writer import REJECTED_FILE
+from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.storage import readable
 
 MAX_KINDS = 20_000

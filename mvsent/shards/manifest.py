@@ -4,15 +4,15 @@ import hashlib
 import json
 import os
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, ValidationError, field_validator
 
 from mvsent import __version__
 from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import LABEL_NAMES
-from mvsent.storage import reaching
+from mvsent.storage import reaching, refuse_no_bucket
 
 MANIFEST_FILE = "dataset.json"
 SCHEMA_VERSION = 1
@@ -50,6 +50,13 @@ class Shard(_Frozen):
     rows: NonNegativeInt
     bytes: NonNegativeInt
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _lies_in_the_dataset(cls, path: str) -> str:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ValueError("lies outside the dataset")
+        return path
 
 
 class Agreement(_Frozen):
@@ -122,6 +129,7 @@ class Manifest(_Frozen):
 
 def _read_json(folder: Path, path: Path) -> dict[str, Any]:
     if not folder.exists():
+        refuse_no_bucket(folder)
         raise DatasetError(f"{folder}: no such folder", "Name a dataset folder, such as data/mvsa-single")
     if not path.is_file():
         unfinished = (folder / "crawl.sqlite").exists()
@@ -133,6 +141,7 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # half a character, as \ud800, is no text
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number or a nesting without end
         raise DatasetError(f"{path}: not readable as JSON: {error}", "Build the dataset again") from None
     if not isinstance(content, dict):

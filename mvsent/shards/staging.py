@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +12,22 @@ from tempfile import TemporaryDirectory
 from mvsent.errors import OutputExistsError, UsageError
 from mvsent.shards.atomic import sync_folder
 from mvsent.shards.croissant import CROISSANT_FILE
+from mvsent.shards.lease import lease
 from mvsent.shards.manifest import MANIFEST_FILE
-from mvsent.storage import is_remote, lease, put, reaching, remove, sizes
+from mvsent.storage import (
+    entries,
+    is_remote,
+    put,
+    put_all,
+    put_bytes,
+    reaching,
+    remove,
+    sizes,
+    undoing,
+)
 
 # What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
 _DATASET_ENTRIES = {MANIFEST_FILE, "README.md", CROISSANT_FILE, "rejected.parquet", "data", "splits"}
-_WRITTEN = re.compile(
-    rf"data/shard-\d{{5,}}\.parquet|splits/[^/]+\.parquet|rejected\.parquet|README\.md|{re.escape(CROISSANT_FILE)}"
-)
 _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
 
 
@@ -30,17 +37,18 @@ class Kind:
 
     name: str
     marker: str  # the file that a finished one has
-    foreign_files: Callable[[Path], list[str]]  # what is in a folder that mvsent did not write
+    foreign_files: Callable[[Path, Path], list[str]]
+    """What is in a folder that mvsent did not write, by its marker or another file with the same content."""
 
 
-def _foreign_files(out: Path) -> list[str]:
+def _foreign_files(out: Path, marker: Path) -> list[str]:
     """Names in `out` that mvsent did not write: deleting them would lose somebody's work."""
-    names = [path.name for path in out.iterdir()]
-    if MANIFEST_FILE not in names:
+    names = entries(out)
+    if not marker.exists():
         return sorted(names)
-    strange = set(names) - _DATASET_ENTRIES - _CRAWL_ENTRIES
+    strange = names - _DATASET_ENTRIES - _CRAWL_ENTRIES
     for folder in ("data", "splits"):
-        strange |= {f"{folder}/{p.name}" for p in (out / folder).glob("*") if p.suffix != ".parquet"}
+        strange |= {f"{folder}/{name}" for name in entries(out / folder) if not name.endswith(".parquet")}
     return sorted(strange)
 
 
@@ -111,6 +119,7 @@ def staged(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> Itera
         UsageError: `out` cannot be replaced, holds files that mvsent did not write, or another process is
             writing it.
     """
+    refuse_nowhere(out, kind)
     if is_remote(out):
         with _sent(out, overwrite=overwrite, kind=kind) as folder:
             yield folder
@@ -136,41 +145,55 @@ def _sent(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
     anything else is made on this machine and sent. What marks it as finished comes last either way.
     """
     with locked(lock_file(out)):
-        empty(out, overwrite=overwrite, kind=kind)
-        try:
-            if kind is DATASET:
+        if kind is DATASET:
+            with filled(out, overwrite=overwrite):
                 yield out
-                return
-            with TemporaryDirectory(prefix="mvsent-") as name:
-                yield Path(name)
+            return
+        with reaching(out):
+            _refuse_unless_free(out, kind, overwrite=overwrite)  # before the work, and what was there stays
+        with TemporaryDirectory(prefix="mvsent-") as name:
+            yield Path(name)
+            marker = (Path(name) / kind.marker).read_bytes()
+            with filled(out, overwrite=overwrite, kind=kind, marker=marker):
                 _send(Path(name), out, kind)
-        except BaseException:
-            remove(out)
-            raise
 
 
-def empty(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> None:
-    """Nothing is left at the remote `out` of a finished one or of a killed attempt. Only under its lock.
+@contextmanager
+def filled(
+    out: Path, *, overwrite: bool = False, kind: Kind = DATASET, marker: bytes = b""
+) -> Iterator[None]:
+    """Within the block the remote `out`, empty at first, may be written; nothing is left where that fails.
+
+    Meanwhile the object `.NAME.partial` says what in it is mvsent's, as its marker does when it is finished:
+    so what a killed process leaves is known for what it is. Only under the lock of `out`.
 
     Raises: as `staged`.
     """
     with reaching(out):
-        if not _is_leftover(out, kind):
-            _refuse_unless_free(out, kind, overwrite=overwrite)
-        (out / kind.marker).unlink(missing_ok=True)  # before anything else of it goes
+        _refuse_unless_free(out, kind, overwrite=overwrite)
+        note = _siblings(out)[0]
+        finished = out / kind.marker
+        if finished.exists():
+            put_bytes(note, finished.read_bytes())
+            finished.unlink()  # before anything else of it goes
+        remove(out)
+        put_bytes(note, marker)
+    with undoing(lambda error: _forget(out, note, error)):
+        yield
+    with reaching(note):
+        note.unlink()
+
+
+def _forget(out: Path, note: Path, error: BaseException) -> None:
     remove(out)
-
-
-def _is_leftover(out: Path, kind: Kind) -> bool:
-    """Whether all that lies at the remote `out` is what a killed process wrote of a dataset."""
-    names = sizes(out)
-    return kind is DATASET and MANIFEST_FILE not in names and all(map(_WRITTEN.fullmatch, names))
+    if isinstance(error, Exception):  # after an interrupt, what was under way may still arrive
+        note.unlink(missing_ok=True)
 
 
 def _send(folder: Path, out: Path, kind: Kind) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / kind.marker]
-    for path in [*sorted(files), folder / kind.marker]:
-        put(path, out / str(path.relative_to(folder)))
+    files = {out / name: folder / name for name in sizes(folder) if name != kind.marker}
+    put_all(files)
+    put(folder / kind.marker, out / kind.marker)
 
 
 def absolute(out: Path) -> Path:
@@ -260,7 +283,9 @@ def _refuse_unless_free(out: Path, kind: Kind, *, overwrite: bool) -> None:
 
 def refuse_foreign_files(out: Path, kind: Kind = DATASET) -> None:
     """Raise UsageError if there is something in the folder `out` that mvsent did not write."""
-    strangers = kind.foreign_files(out)
+    marker, note = out / kind.marker, _siblings(out)[0]
+    is_begun = is_remote(out) and not marker.exists()  # here what is begun has another name
+    strangers = kind.foreign_files(out, note if is_begun else marker)
     if strangers:
         raise UsageError(
             f"{out}: holds {strangers[0]}, which is not part of a {kind.name}",

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
 from mvsent.shards.atomic import PartialFile, atomic_write, sync_folder
 from mvsent.shards.card import card
 from mvsent.shards.croissant import CROISSANT_FILE, croissant_text
 from mvsent.shards.manifest import MANIFEST_FILE, Funnel, Manifest, Shard, creation_time
+from mvsent.shards.rejected import RejectedFile
 from mvsent.shards.schema import (
     PICTURELESS_ROW_GROUP_ROWS,
     ROW_GROUP_ROWS,
@@ -29,7 +30,6 @@ from mvsent.shards.schema import (
 )
 from mvsent.storage import make_folder
 
-REJECTED_FILE = "rejected.parquet"
 _BUFFER_BYTES = 1 << 20
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -57,7 +57,7 @@ class DatasetWriter:
         self._shard_size = shard_size
         self._open: ShardFile | None = None
         self._shards: list[Shard] = []
-        self._rejected: list[pa.Table] = []
+        self._rejected = RejectedFile(folder)
         self._label_counts = np.zeros(len(LABEL_NAMES), dtype=np.int64)
         self._licenses: Counter[str] = Counter()
 
@@ -69,6 +69,7 @@ class DatasetWriter:
     ) -> None:
         if self._open is not None:
             self._open.abandon()
+        self._rejected.abandon()
 
     def write(self, table: pa.Table) -> None:
         """Append pairs: any number of rows with the columns of `PAIR_SCHEMA`.
@@ -91,8 +92,6 @@ class DatasetWriter:
 
     def reject(self, table: pa.Table) -> None:
         """Note dropped input rows, with the columns of `REJECTED_SCHEMA`."""
-        if not table.schema.equals(REJECTED_SCHEMA):
-            raise ValueError(f"not the columns of REJECTED_SCHEMA: {table.schema}")
         self._rejected.append(table)
 
     def finish(self, n_input: int, extra: Mapping[str, Any] | None = None) -> Manifest:
@@ -101,9 +100,8 @@ class DatasetWriter:
         Raises: AssertionError when rows were lost: `n_input` is not kept + dropped.
         """
         self._close_shard()
-        rejected = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *self._rejected])
         kept = sum(shard.rows for shard in self._shards)
-        funnel = Funnel(input=n_input, kept=kept, dropped=_count_reasons(rejected))
+        funnel = Funnel(input=n_input, kept=kept, dropped=self._rejected.counts)
         if not funnel.adds_up:
             raise AssertionError(f"rows were lost: {n_input} in, {kept} kept, dropped {funnel.dropped}")
         manifest = Manifest(
@@ -116,8 +114,7 @@ class DatasetWriter:
             **(extra or {}),
         )
         sync_folder(self.folder / "data")
-        with atomic_write(self.folder / REJECTED_FILE) as file:
-            pq.write_table(rejected, file, compression="zstd", use_dictionary=["reason", "detail"])
+        self._rejected.close()
         _write_text(self.folder / "README.md", card(manifest, self._licenses))
         _write_text(self.folder / CROISSANT_FILE, croissant_text(manifest, self._licenses))
         _write_text(self.folder / MANIFEST_FILE, manifest.to_json())
@@ -244,12 +241,6 @@ class _HashingSink(io.RawIOBase):
             self._hash.update(data)
             self.size += n_bytes
         return n_bytes
-
-
-def _count_reasons(rejected: pa.Table) -> dict[str, int]:
-    """Rows for each reason that occurs, in the order of `Reason`."""
-    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(rejected["reason"]).to_pylist()}
-    return {str(reason): counts[reason] for reason in Reason if reason in counts}
 
 
 def _write_text(path: Path, text: str) -> None:

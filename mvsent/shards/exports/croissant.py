@@ -14,7 +14,7 @@ from mvsent.shards.card import card
 from mvsent.shards.croissant import CROISSANT_FILE, croissant_text
 from mvsent.shards.manifest import Shard
 from mvsent.shards.reader import Dataset
-from mvsent.shards.writer import REJECTED_FILE
+from mvsent.shards.rejected import REJECTED_FILE
 
 _SHARD_PATH = re.compile(r"data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
 _CHUNK_BYTES = 1 << 20

@@ -1,0 +1,80 @@
+"""`rejected.parquet`: one row for every dropped input, written a row group at a time."""
+
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mvsent.pairs import REJECTED_SCHEMA, Reason
+from mvsent.shards.atomic import PartialFile, sync_folder
+
+REJECTED_FILE = "rejected.parquet"
+_GROUP_ROWS = 1 << 17  # some megabytes
+
+
+class RejectedFile:
+    """The dropped rows of the dataset in `folder`; the file has its name only once it is closed.
+
+    Its bytes depend on the rows alone, not on how they are spread over calls of `append`.
+
+    Attributes:
+        n_pending: rows that wait in memory for their group to be full.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / REJECTED_FILE
+        self._counts: Counter[str] = Counter()
+        self._pending: list[pa.Table] = []
+        self.n_pending = 0
+        self._open: tuple[PartialFile, pq.ParquetWriter] | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows for each reason that occurs, in the order of `Reason`."""
+        return {str(reason): self._counts[reason] for reason in Reason if reason in self._counts}
+
+    def append(self, table: pa.Table) -> None:
+        """Take any number of rows. Raises: ValueError for other columns than those of `REJECTED_SCHEMA`."""
+        if not table.schema.equals(REJECTED_SCHEMA):
+            raise ValueError(f"not the columns of REJECTED_SCHEMA: {table.schema}")
+        for entry in pc.value_counts(table["reason"]).to_pylist():
+            self._counts[entry["values"]] += entry["counts"]
+        self._pending.append(table)
+        self.n_pending += table.num_rows
+        if self.n_pending >= _GROUP_ROWS:
+            self._write(self.n_pending - self.n_pending % _GROUP_ROWS)
+
+    def close(self) -> None:
+        """The file is there, with all rows."""
+        partial, parquet = self._write(self.n_pending)
+        with partial.naming_path():
+            parquet.close()
+        partial.commit()
+        sync_folder(self._path.parent)
+
+    def abandon(self) -> None:
+        """Nothing is left of a file that was not closed."""
+        if self._open is not None:
+            partial, parquet = self._open
+            with suppress(OSError, ValueError):  # a footer is written, which a full disk refuses once more
+                parquet.close()
+            partial.discard()
+
+    def _write(self, n_rows: int) -> tuple[PartialFile, pq.ParquetWriter]:
+        """Write the first `n_rows` that wait; groups of contiguous columns, so that no earlier cut shows."""
+        partial, parquet = self._open = self._open or self._begin()
+        waiting = pa.concat_tables([REJECTED_SCHEMA.empty_table(), *self._pending])
+        with partial.naming_path():
+            for start in range(0, n_rows, _GROUP_ROWS):
+                group = waiting.slice(start, min(_GROUP_ROWS, n_rows - start))
+                parquet.write_table(group.combine_chunks())
+        self._pending, self.n_pending = [waiting.slice(n_rows)], self.n_pending - n_rows
+        return partial, parquet
+
+    def _begin(self) -> tuple[PartialFile, pq.ParquetWriter]:
+        partial = PartialFile(self._path)
+        options = {"compression": "zstd", "use_dictionary": ["reason", "detail"]}
+        return partial, pq.ParquetWriter(partial.file, REJECTED_SCHEMA, **options)
