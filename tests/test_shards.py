@@ -379,13 +379,15 @@ def test_a_folder_that_is_no_dataset_says_so(tmp_path: Path, content: str | None
         Dataset.open(tmp_path)
 
 
-@pytest.mark.parametrize("elsewhere", ["../a.parquet", "data/../../a.parquet", "/a.parquet"])
+@pytest.mark.parametrize(
+    "elsewhere", ["../a.parquet", "data/../../a.parquet", "/a.parquet", "", ".", "dataset.json"]
+)
 def test_a_shard_that_lies_elsewhere_is_refused(
     make_dataset: Callable[..., Path], sixty_pairs: pa.Table, elsewhere: str
 ) -> None:
     path = make_dataset(sixty_pairs) / "dataset.json"
     path.write_text(path.read_text().replace("data/shard-00000.parquet", elsewhere))
-    with pytest.raises(DatasetError, match=r"shards\.0\.path: value error, lies outside the dataset"):
+    with pytest.raises(DatasetError, match=r"shards\.0\.path: .*is no place for a shard"):
         Dataset.open(path.parent)
 
 

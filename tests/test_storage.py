@@ -252,6 +252,17 @@ def test_what_another_process_took_over_meanwhile_stays_its(
     assert names(bucket) == [".small.lock"] and lock.read_text() == theirs
 
 
+def test_a_lock_whose_answer_was_lost_is_ones_own(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(path: Path, data: bytes) -> bool:
+        path.write_bytes(data)
+        return False  # as it is when the libraries ask once more
+
+    monkeypatch.setattr(leases, "created", lost)
+    with locked(lock_file(bucket / "small")):
+        pass
+    assert names(bucket) == []
+
+
 def test_a_lock_that_changed_hands_is_not_given_back(bucket: Path) -> None:
     lock = lock_file(bucket / "small")
     with locked(lock):

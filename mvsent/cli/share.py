@@ -111,12 +111,12 @@ def merge(
 ) -> None:
     """Make one dataset out of several finished ones.
 
-    It goes to --out, else to data/NAME or data/merged. Every id and picture is there once, from the first
-    dataset that has it; the others are in rejected.parquet with their reason, after what the datasets had
-    dropped themselves. dataset.json says what each of them was. Splits are not carried over.
+    It goes to --out, else to data/NAME or data/merged. Every id is there once, and a picture only from the
+    first dataset that has it; the others are in rejected.parquet with their reason, after what the datasets
+    had dropped themselves. dataset.json says what each of them was. Splits are not carried over.
 
-    first: the first row stays, with its label. drop: rows that contradict each other all go. majority: a row
-    with the commonest label stays; none does if two labels are as common.
+    first: the rows of the first dataset stay. drop: rows that contradict each other all go. majority: the
+    rows with the commonest label stay, of the first dataset that has it; none if two labels are as common.
 
     Example: mvsent merge data/flickr data/getty --out data/web
     """

@@ -151,7 +151,9 @@ def newest_unfinished(runs: Path) -> Path:
                 return path
         except (RunError, UsageError):  # a damaged run does not stand in the way of the others
             continue
-    raise RunError(f"{runs}: holds no unfinished run", "Start one with: mvsent train")
+    raise RunError(
+        f"{runs}: holds no unfinished run", "Start one with: mvsent train; or name a run elsewhere with --out"
+    )
 
 
 def runs_by_age(runs: Path) -> list[Path]:

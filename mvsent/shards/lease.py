@@ -46,6 +46,8 @@ def _take(path: Path, own: dict[str, Any]) -> None:
         if created(path, json.dumps(own).encode()):
             return
         holder = _holder(path)
+        if holder == own:
+            return  # the answer was lost on its way, and the libraries asked once more
         if holder is None:
             time.sleep(0.05 * n_tried)  # it was given back just now
         elif _is_dead(holder):

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import re
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, ValidationError, field_validator
@@ -16,6 +17,7 @@ from mvsent.storage import reaching, refuse_no_bucket
 
 MANIFEST_FILE = "dataset.json"
 SCHEMA_VERSION = 1
+_SHARD_PATH = re.compile(r"data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
 
 
 class _Frozen(BaseModel):
@@ -53,9 +55,9 @@ class Shard(_Frozen):
 
     @field_validator("path")
     @classmethod
-    def _lies_in_the_dataset(cls, path: str) -> str:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise ValueError("lies outside the dataset")
+    def _is_a_place_for_a_shard(cls, path: str) -> str:
+        if not _SHARD_PATH.fullmatch(path):
+            raise ValueError(f"{path} is no place for a shard")
         return path
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from mvsent.storage import (
 
 # What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
 _DATASET_ENTRIES = {MANIFEST_FILE, "README.md", CROISSANT_FILE, "rejected.parquet", "data", "splits"}
+_PARQUET = {"data": re.compile(r"shard-\d{5,}\.parquet"), "splits": re.compile(r".+\.parquet")}
 _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
 
 
@@ -47,8 +49,8 @@ def _foreign_files(out: Path, marker: Path) -> list[str]:
     if not marker.exists():
         return sorted(names)
     strange = names - _DATASET_ENTRIES - _CRAWL_ENTRIES
-    for folder in ("data", "splits"):
-        strange |= {f"{folder}/{name}" for name in entries(out / folder) if not name.endswith(".parquet")}
+    for folder, ours in _PARQUET.items():
+        strange |= {f"{folder}/{name}" for name in entries(out / folder) if not ours.fullmatch(name)}
     return sorted(strange)
 
 
@@ -181,7 +183,7 @@ def filled(
     with undoing(lambda error: _forget(out, note, error)):
         yield
     with reaching(note):
-        note.unlink()
+        note.unlink(missing_ok=True)
 
 
 def _forget(out: Path, note: Path, error: BaseException) -> None:
