@@ -32,22 +32,29 @@ def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
 
     Several workers may have fetched some beyond those, or beyond one that is missing yet.
     """
-    parts: list[Path] = []
+    parts, n_rows = list[Path](), 0
     for part in _without_gap(folder):
-        if settings.max_pairs and _hold_enough(parts, settings):
+        if settings.max_pairs and _hold_enough(parts, n_rows, settings):
             break
         parts.append(part)
+        n_rows += _n_rows(part)
     return parts
 
 
 def is_enough(folder: Path, settings: BuildSettings) -> bool:
     """Whether the parts before the first one that is missing hold `max_pairs`; never where that is 0."""
-    return settings.max_pairs > 0 and _hold_enough(_without_gap(folder), settings)
+    if not settings.max_pairs:
+        return False
+    parts = _without_gap(folder)
+    return _hold_enough(parts, sum(map(_n_rows, parts)), settings)
 
 
-def _hold_enough(parts: Sequence[Path], settings: BuildSettings) -> bool:
-    """Whether the parts hold `max_pairs`; their keys are read only where they have as many rows."""
-    n_rows = sum(pq.read_metadata(part).num_rows for part in parts)
+def _n_rows(part: Path) -> int:
+    return int(pq.read_metadata(part).num_rows)
+
+
+def _hold_enough(parts: Sequence[Path], n_rows: int, settings: BuildSettings) -> bool:
+    """Whether the parts, of `n_rows`, hold `max_pairs`; their keys are read only where they have as many."""
     return n_rows >= settings.max_pairs and n_kept(parts, settings) >= settings.max_pairs
 
 

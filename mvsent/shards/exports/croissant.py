@@ -21,7 +21,7 @@ _CHUNK_BYTES = 1 << 20
 def write(dataset: Dataset, folder: Path, on_shard: Callable[[int], object]) -> None:
     """`folder` holds copies of the shards, each with the hash that its description says.
 
-    Raises: DatasetError for a shard that is altered, or that the manifest has outside `data`.
+    Raises: DatasetError for a shard that is altered.
     """
     (folder / "data").mkdir()
     for shard in dataset.manifest.shards:
