@@ -25,9 +25,9 @@ from PIL import Image
 from pydantic import SecretStr
 
 from benchmarks.memory import peak_megabytes
+from mvsent.build.search import build_flickr
 from mvsent.config import FlickrSettings
 from mvsent.limits import HOUR_S, TokenBucket
-from mvsent.pipelines.build import build_flickr
 from mvsent.sources.candidate import Candidate, SearchPage, Size
 from mvsent.sources.crawl import FLICKR_PAGING, GETTY_PAGING, Paging, search
 from mvsent.sources.frontier import Beginning, Frontier, Query, Window

@@ -20,7 +20,7 @@ from mvsent.learn.batches import Examples, Links, Text
 from mvsent.learn.loop import Fold, Trainer
 from mvsent.models import registry
 from mvsent.models.batch import Sizes, Solved
-from mvsent.pipelines.benchmark_plan import systems
+from mvsent.runs.benchmark_plan import systems
 
 N_ROWS, BATCH, N_WORDS, N_KNOWN, N_ANPS, ROUNDS = 512, 256, 40, 5000, 1200, 3
 N_LEXICON, TEXT_SIZE, CHANNELS, N_LINKS = 4, 384, 1280, 8

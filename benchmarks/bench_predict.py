@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from mvsent.config import TrainSettings
+from mvsent.inference import model as models
+from mvsent.inference.model import Model
+from mvsent.inference.pair_tables import open_table
+from mvsent.inference.predict import judge, write_answers
 from mvsent.models.batch import Batch
-from mvsent.pipelines import model as models
-from mvsent.pipelines.model import Model
-from mvsent.pipelines.pair_tables import open_table
-from mvsent.pipelines.predict import judge, write_answers
-from mvsent.pipelines.train import train
+from mvsent.runs.train import train
 from mvsent.shards.writer import DatasetWriter
 from tests.drawing import draw_pairs, draw_picture
 

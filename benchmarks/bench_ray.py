@@ -21,14 +21,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.bench_fetch import N_DISTINCT, draw_pictures, nginx
+from mvsent.build.parts import Partition, fetch_partition, finished_parts, part_path
+from mvsent.build.parts_on_ray import fetch_with_ray
 from mvsent.config import FlickrSettings
 from mvsent.fetch import FetchPolicy
 from mvsent.fetch.shared import LimitsOffice
-from mvsent.pipelines.build_fetch import Partition, fetch_partition, finished_parts, part_path
-from mvsent.pipelines.build_ray import fetch_with_ray
-from mvsent.pipelines.engine import RayEngine, Shared
 from mvsent.sources.candidate import Candidate, Size
 from mvsent.sources.frontier import Found, Query
+from mvsent.workers.engine import RayEngine, Shared
 
 N, RUNS = int(os.environ.get("BENCH_RAY_N", "4000")), int(os.environ.get("BENCH_RAY_RUNS", "3"))
 WORKERS, PARTITION = 2, 200

@@ -11,9 +11,9 @@ from statistics import median
 import numpy as np
 import pyarrow.csv
 
+from mvsent.build.reconcile import reconcile
 from mvsent.config import ReconcileSettings
 from mvsent.pairs import LABEL_NAMES
-from mvsent.pipelines.reconcile import reconcile
 
 N_ROWS, N_ANNOTATORS, RUNS = 1_000_000, 3, 9
 SETTINGS = ReconcileSettings(labels_only=True)

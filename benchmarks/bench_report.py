@@ -16,7 +16,7 @@ import pyarrow as pa
 from mvsent.lexicons import load_anps
 from mvsent.pairs import REJECTED_SCHEMA, Label, Reason, pair_table
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.drawings import draw_picture
+from mvsent.standin.drawings import draw_picture
 
 N_PAIRS, N_DROPPED, N_DISTINCT, RUNS = 20_000, 5_000, 60, 5
 MAX_MB, MAX_S = 20, 3

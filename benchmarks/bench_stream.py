@@ -24,8 +24,8 @@ from mvsent.config import TrainSettings
 from mvsent.learn.batches import Rows, cut
 from mvsent.learn.stream import STEPS_AHEAD, Stream
 from mvsent.models.batch import Batch
-from mvsent.pipelines import train as training
-from mvsent.pipelines.run import RunFolder
+from mvsent.runs import train as training
+from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.reader import Dataset
 
 Row = tuple[str, float, float, float, str]

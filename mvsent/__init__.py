@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-    from mvsent.pipelines.model import Model
+    from mvsent.inference.model import Model
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,6 @@ def load(run: "str | os.PathLike[str]", fold: int | None = None, device: str = "
         RunError: no run, no finished fold, or something pretrained is not what it was in training.
         UsageError: no such fold or device. WeightsError: something pretrained is not here.
     """
-    from mvsent.pipelines.model import load as load_model
+    from mvsent.inference.model import load as load_model
 
     return load_model(run, fold, device)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from mvsent.build.search import BuildResult, build_flickr, build_getty
 from mvsent.config import BuildSettings, FlickrSettings, GettySettings
-from mvsent.pipelines.build import BuildResult, build_flickr, build_getty
-from mvsent.pipelines.engine import LOCAL, Engine
 from mvsent.sources import patience
-from mvsent.sources.replay import KEY, SECRET, Replay
-from mvsent.sources.replay_world import World
+from mvsent.standin.replay import KEY, SECRET, Replay
+from mvsent.standin.world import World
+from mvsent.workers.engine import LOCAL, Engine
 
 SENTIMENTS = {
     "happy dog": 1.5,
@@ -118,7 +118,7 @@ def _child(call: Callable[[], object], before: Callable[[], object], environment
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["mvsent.pipelines.build", "mvsent.pipelines.refresh", "mvsent.cli", "tests.building"]
+    ["mvsent.build.search", "mvsent.build.refresh", "mvsent.cli", "tests.building"]
 )
 
 

@@ -15,8 +15,8 @@ import tomllib
 from pathlib import Path
 
 from mvsent.curate.images import Rejection, check_image
-from mvsent.sources.drawn_mvsa import draw_dataset
-from mvsent.sources.replay import KEY, SECRET, Replay
+from mvsent.standin.drawn_mvsa import draw_dataset
+from mvsent.standin.replay import KEY, SECRET, Replay
 from tests.tiny_models import write_bert, write_clip
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from mvsent.config import TrainSettings
 from mvsent.pairs import LABEL_NAMES
-from mvsent.pipelines.run import Resolved, RunFolder
+from mvsent.runs.run_folder import Resolved, RunFolder
 
 SHARES = np.array([0.3, 0.1, 0.6])  # those of MVSA-Single
 

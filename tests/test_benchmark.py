@@ -20,16 +20,16 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.config import TrainSettings
+from mvsent.datasets.split import split_dataset
 from mvsent.errors import Interrupted, UsageError
 from mvsent.learn.significance import corrected_t_test
 from mvsent.models import registry
-from mvsent.pipelines import benchmark as harness
-from mvsent.pipelines import evaluate as evaluation
-from mvsent.pipelines.benchmark_plan import Asked, plan, systems
-from mvsent.pipelines.benchmark_results import make_row
-from mvsent.pipelines.split import split_dataset
-from mvsent.pipelines.train import train
-from mvsent.report import benchmark as report
+from mvsent.report import benchmark_tables as report
+from mvsent.runs import benchmark as harness
+from mvsent.runs import evaluate as evaluation
+from mvsent.runs.benchmark_plan import Asked, plan, systems
+from mvsent.runs.benchmark_results import make_row
+from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, VALIDATION
 from tests.drawing import draw_pairs

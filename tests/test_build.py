@@ -16,23 +16,23 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from mvsent.build.refresh import refresh
+from mvsent.build.search import BuildResult, _Stage, build_flickr, build_getty
+from mvsent.build.spool import Spool
 from mvsent.cli import app
 from mvsent.config import FlickrSettings, GettySettings
 from mvsent.curate.images import ImageFacts
+from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
 from mvsent.fetch import Dropped, Fetched
 from mvsent.pairs import Reason
-from mvsent.pipelines.build import BuildResult, _Stage, build_flickr, build_getty
-from mvsent.pipelines.keys import api_key
-from mvsent.pipelines.refresh import refresh
-from mvsent.pipelines.spool import Spool
-from mvsent.pipelines.validate import validate
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked
 from mvsent.sources.failures import AccessRevoked, BadKey, DailyLimit
-from mvsent.sources.replay import KEY, Replay
-from mvsent.sources.replay_faults import Faults
+from mvsent.sources.keys import api_key
+from mvsent.standin.faults import Faults
+from mvsent.standin.replay import KEY, Replay
 from tests.building import (
     SENTIMENTS,
     Watched,
@@ -563,7 +563,7 @@ def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
 def test_a_stage_leaves_a_trace_where_nobody_sees_a_bar(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mvsent.pipelines.build.LOG_EVERY_S", 0.0)
+    monkeypatch.setattr("mvsent.build.search.LOG_EVERY_S", 0.0)
     caplog.set_level("INFO", "mvsent")
     with _Stage("fetch", 10, 0, "candidates", hidden=True) as stage:
         stage.to(4, "3 pictures")

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from mvsent.build.refresh import refresh
 from mvsent.config import BuildSettings
-from mvsent.pipelines.refresh import refresh
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
-from mvsent.sources.replay import KEY, Replay
+from mvsent.standin.replay import KEY, Replay
 from tests.building import (
     EPOCH,
     SETTINGS,

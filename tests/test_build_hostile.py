@@ -18,17 +18,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from mvsent.build import search as pipeline
+from mvsent.build.search import BuildResult
 from mvsent.cli import app, exit_code
 from mvsent.config import FlickrSettings
 from mvsent.errors import DatasetError, StorageError
 from mvsent.limits import HOUR_S, TokenBucket
-from mvsent.pipelines import build as pipeline
-from mvsent.pipelines.build import BuildResult
 from mvsent.shards.reader import Dataset
 from mvsent.sources import frontier
 from mvsent.sources.failures import AccessRevoked, BadAnswer
-from mvsent.sources.replay import Replay
-from mvsent.sources.replay_faults import Faults
+from mvsent.standin.faults import Faults
+from mvsent.standin.replay import Replay
 from tests.api_answers import flickr_answer, flickr_photo
 from tests.building import (
     EPOCH,

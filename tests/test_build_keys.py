@@ -14,8 +14,8 @@ import pytest
 
 from mvsent.cli import app, exit_code
 from mvsent.sources.failures import AccessRevoked
-from mvsent.sources.replay import KEY, SECRET, Replay
-from mvsent.sources.replay_faults import Faults
+from mvsent.standin.faults import Faults
+from mvsent.standin.replay import KEY, SECRET, Replay
 from tests.building import (
     SENTIMENTS,
     SETTINGS,

@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mvsent.pipelines.validate import validate
+from mvsent.datasets.validate import validate
 from mvsent.shards.reader import Dataset
-from mvsent.sources.replay import Replay
+from mvsent.standin.replay import Replay
 from tests.building import EPOCH, SETTINGS, build, small_world
 
 ROOT = Path(__file__).parents[1]

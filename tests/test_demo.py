@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from mvsent import demo
 from mvsent.cli import app
 from mvsent.errors import OutputExistsError
 from mvsent.pairs import Reason
-from mvsent.pipelines import demo
 
 run = CliRunner().invoke
 

@@ -31,11 +31,12 @@ from mvsent.learn.distributed import PLACE, Part, Ranks, Step, synced, under_lau
 from mvsent.learn.loop import inverse_frequency
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import Standardize
-from mvsent.pipelines import devices, launch
-from mvsent.pipelines.interrupt import interruptible
-from mvsent.pipelines.run import RunFolder
-from mvsent.pipelines.train import train
-from mvsent.pipelines.workers import apart
+from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.train import train
+from mvsent.workers import devices
+from mvsent.workers import ranks as launch
+from mvsent.workers.interrupt import interruptible
+from mvsent.workers.processes import apart
 from tests.drawing import draw_pairs
 from tests.test_train import assert_same_run, without_seconds
 from tests.test_training import FOLD, made_up, records, trainer
@@ -440,7 +441,7 @@ def test_more_processes_than_can_be_of_use_are_not_started(
     n: int, told: str, make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr("mvsent.pipelines.train.in_ranks", lambda *_: pytest.fail("they were started"))
+    monkeypatch.setattr("mvsent.runs.train.in_ranks", lambda *_: pytest.fail("they were started"))
     settings = TrainSettings(dataset=str(make_dataset(draw_pairs(6))), devices=n, device="cpu")
     with pytest.raises(UsageError, match=told):
         train(settings, out=tmp_path / "r", quiet=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mvsent.lexicons import load_anps, load_keywords
-from mvsent.sources.replay import Replay
-from mvsent.sources.replay_world import World
+from mvsent.standin.replay import Replay
+from mvsent.standin.world import World
 from tests import docs_workplace
 
 ROOT = Path(__file__).parents[1]

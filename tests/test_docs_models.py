@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.models import registry
-from mvsent.pipelines.benchmark_plan import systems
+from mvsent.runs.benchmark_plan import systems
 
 PAGE = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 FLAGS = (

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mvsent import doctor
 from mvsent.cli import app
-from mvsent.pipelines import doctor
 
 run = CliRunner().invoke
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mvsent.pairs import Label
-from mvsent.sources import tweets
-from mvsent.sources.drawings import draw_picture
-from mvsent.sources.drawn_mvsa import CASES, Damage, draw_dataset, plan
-from mvsent.sources.tweets import write_tweet
+from mvsent.standin import tweets
+from mvsent.standin.drawings import draw_picture
+from mvsent.standin.drawn_mvsa import CASES, Damage, draw_dataset, plan
+from mvsent.standin.tweets import write_tweet
 
 moods = st.sampled_from(list(Label))
 

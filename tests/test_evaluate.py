@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from mvsent import pipelines
 from mvsent.cli import app
 from mvsent.errors import DatasetError, RunError, UsageError
 from mvsent.learn.metrics import point_metrics
-from mvsent.pipelines import evaluate as evaluation
-from mvsent.pipelines.evaluate import PICTURES, evaluate
-from mvsent.pipelines.run import RunFolder, newest_run
+from mvsent.runs import evaluate as evaluation
+from mvsent.runs import predictor as predictor_module
+from mvsent.runs.evaluate import PICTURES, evaluate
+from mvsent.runs.run_folder import RunFolder, newest_run
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_pairs
 from tests.run_folder import answers, predictions, write_run
@@ -276,14 +276,14 @@ def test_without_runs_the_next_step_is_to_train(tmp_path):
 @pytest.fixture
 def predictor(monkeypatch):
     """The networks of every fold are sure of label 2, whatever is missing; the calls are recorded."""
-    pytest.importorskip("mvsent.pipelines.predictor")
+    pytest.importorskip("mvsent.runs.predictor")
     calls = []
 
     def predict_dataset(run_path, fold, dataset, *, missing, quiet):
         calls.append(fold)
         return np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(dataset), 1))
 
-    monkeypatch.setattr(pipelines.predictor, "predict_dataset", predict_dataset)
+    monkeypatch.setattr(predictor_module, "predict_dataset", predict_dataset)
     return calls
 
 

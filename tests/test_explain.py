@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from mvsent.cli import app, exit_code
 from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError
-from mvsent.pipelines.explain import MAX_PAIRS, explain_pair, explain_run, pick_rows, shown_picture
-from mvsent.pipelines.train import train
-from mvsent.report.attention import Explained, heat, paper_figure, shade
+from mvsent.pages.explain import MAX_PAIRS, explain_pair, explain_run, pick_rows, shown_picture
 from mvsent.report.explain_page import render_explanations, render_terminal
+from mvsent.report.overlays import Explained, heat, paper_figure, shade
+from mvsent.runs.train import train
 from tests.drawing import draw_pairs, draw_picture
 
 HOSTILE = '<script>alert("x")</script>'

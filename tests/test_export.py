@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mvsent.cli import app, exit_code
+from mvsent.datasets import export as pipeline
+from mvsent.datasets.export import FORMATS, export
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.pairs import PAIR_SCHEMA
-from mvsent.pipelines import export as pipeline
-from mvsent.pipelines.export import FORMATS, export
 from mvsent.shards.exports.rows import extension, file_stem, plain_name
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_pairs, draw_picture

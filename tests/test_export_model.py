@@ -14,11 +14,11 @@ import torch
 import mvsent
 from mvsent.config import TrainSettings
 from mvsent.errors import MvsentError, OutputExistsError, UsageError
+from mvsent.inference import export_model as exporting
+from mvsent.inference.export_model import TOLERANCE, Graph, UnpackedBiGRU, export_model
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import BiGRUEncoder
-from mvsent.pipelines import export_model as exporting
-from mvsent.pipelines.export_model import TOLERANCE, Graph, UnpackedBiGRU, export_model
-from mvsent.pipelines.train import train
+from mvsent.runs.train import train
 from mvsent.shards.staging import lock_file, locked
 from tests.test_models import ALL_MODELS, fresh, pairs
 

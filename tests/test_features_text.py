@@ -315,5 +315,5 @@ def test_sentistrength_without_its_jar_or_java_names_both(
 
 
 def test_mvsent_imports_no_transformers_until_it_needs_them() -> None:
-    code = "import sys, mvsent.pipelines.train; sys.exit('transformers' in sys.modules)"
+    code = "import sys, mvsent.runs.train; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

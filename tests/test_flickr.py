@@ -26,9 +26,9 @@ from mvsent.sources.failures import (
     SourceFailure,
 )
 from mvsent.sources.flickr import EXTRAS, FlickrClient, FlickrFailure, is_bad_key, is_retryable, parse_search
-from mvsent.sources.replay import KEY, Replay
-from mvsent.sources.replay_faults import Faults
-from mvsent.sources.replay_world import World
+from mvsent.standin.faults import Faults
+from mvsent.standin.replay import KEY, Replay
+from mvsent.standin.world import World
 from tests.api_answers import flickr_answer, flickr_photo, mutated
 from tests.fault_server import drip, serving, silence
 from tests.raw_server import http, raw_server

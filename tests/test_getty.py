@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 from mvsent.pairs import Reason
 from mvsent.sources import answers
-from mvsent.sources.answers import Answer
+from mvsent.sources.answers import HttpAnswer
 from mvsent.sources.candidate import SearchPage
 from mvsent.sources.failures import (
     AccessRevoked,
@@ -26,9 +26,9 @@ from mvsent.sources.failures import (
     SourceFailure,
 )
 from mvsent.sources.getty import GettyClient, parse_failure, parse_search, parse_token
-from mvsent.sources.replay import KEY, SECRET, Replay
-from mvsent.sources.replay_faults import Faults
-from mvsent.sources.replay_world import World
+from mvsent.standin.faults import Faults
+from mvsent.standin.replay import KEY, SECRET, Replay
+from mvsent.standin.world import World
 from tests.api_answers import GETTY_IMAGE, getty_answer, mutated
 from tests.raw_server import http, raw_server
 from tests.test_flickr import check_storable, everything_said
@@ -52,7 +52,7 @@ def failure_of(asker: GettyClient) -> SourceFailure:
 
 def refusal(status: int, detail: str = "", **headers: str) -> SourceFailure:
     body = json.dumps({"message": detail}).encode()
-    return parse_failure(Answer(status, headers, body), now=0.0)
+    return parse_failure(HttpAnswer(status, headers, body), now=0.0)
 
 
 # The parser

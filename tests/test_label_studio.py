@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from mvsent.build.reconcile_tasks import AnnotatedResult, reconcile_tasks
 from mvsent.cli import app, exit_code
 from mvsent.config import ReconcileTasksSettings
+from mvsent.datasets.export import export
+from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, InputError, MvsentError, OutputExistsError, UsageError
 from mvsent.pairs import PAIR_SCHEMA
-from mvsent.pipelines.export import export
-from mvsent.pipelines.reconcile_tasks import AnnotatedResult, reconcile_tasks
-from mvsent.pipelines.validate import validate
 from mvsent.shards.reader import Dataset
 from mvsent.sources.label_studio import parse_export
 from tests.drawing import draw_pairs
@@ -261,7 +261,7 @@ def test_nothing_to_keep_is_told_with_the_reasons(reconcile: Callable[..., Annot
 def test_one_task_with_countless_annotators_does_not_fill_the_memory(
     reconcile: Callable[..., AnnotatedResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mvsent.pipelines.reconcile_tasks.MAX_VOTES", 100)
+    monkeypatch.setattr("mvsent.build.reconcile_tasks.MAX_VOTES", 100)
     with pytest.raises(InputError, match="6 rows with 9 annotators are more votes than 100"):
         reconcile(task("drawn:0", *(annotation(POS, POS, by=n) for n in range(9))))
 
@@ -375,7 +375,7 @@ def test_a_dataset_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_rows_of_later_batches_get_their_own_labels_and_votes(
     reconcile: Callable[..., AnnotatedResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mvsent.pipelines.reconcile_tasks.BATCH_ROWS", 2)
+    monkeypatch.setattr("mvsent.build.reconcile_tasks.BATCH_ROWS", 2)
     result = reconcile(task("drawn:3", annotation(NEU, NEG)), task("drawn:4", annotation(POS, POS)))
     assert [(row["id"], row["label"], row["votes"]) for row in read(result.folder)] == [
         ("drawn:3", 0, [{"text": 1, "image": 0}]),

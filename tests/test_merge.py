@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app, complete, exit_code
 from mvsent.curate.merging import CONFLICT_RULES, KEPT, REASONS, Keys, merged, numbered
+from mvsent.datasets import merge as pipeline
+from mvsent.datasets.merge import NEAR_DUPLICATES, MergeRules, merge
+from mvsent.datasets.reshard import reshard
+from mvsent.datasets.split import split_dataset
+from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.pairs import REJECTED_SCHEMA, Reason
-from mvsent.pipelines import merge as pipeline
-from mvsent.pipelines.merge import NEAR_DUPLICATES, MergeRules, merge
-from mvsent.pipelines.shard import reshard
-from mvsent.pipelines.split import split_dataset
-from mvsent.pipelines.validate import validate
 from mvsent.shards.reader import Dataset
 from mvsent.splits import read_split
 from tests.conftest import write_dataset

@@ -18,12 +18,12 @@ from mvsent.learn.batches import Examples, Text, blanked
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models import registry
 from mvsent.models.batch import Batch
-from mvsent.pipelines import evaluate as evaluation
-from mvsent.pipelines import inputs
-from mvsent.pipelines.evaluate import evaluate, modalities
-from mvsent.pipelines.run import RunFolder, refuse_unless_free
-from mvsent.pipelines.train import train
-from mvsent.pipelines.trial import missing_trial, saved_trial
+from mvsent.runs import evaluate as evaluation
+from mvsent.runs import inputs
+from mvsent.runs.evaluate import evaluate, modalities
+from mvsent.runs.run_folder import RunFolder, refuse_unless_free
+from mvsent.runs.train import train
+from mvsent.runs.trial import missing_trial, saved_trial
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_pairs
 from tests.run_folder import write_run

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from mvsent.pipelines.review import review
-from mvsent.report.attention import Explained
+from mvsent.pages.review import review
 from mvsent.report.explain_page import render_explanations
+from mvsent.report.overlays import Explained
 from tests.browser import chromium, console, emulate, needs_chromium, requests, source_pages
 from tests.conftest import write_dataset
 from tests.drawing import draw_pairs, draw_picture

@@ -25,13 +25,13 @@ import mvsent
 from mvsent.cli import app, exit_code
 from mvsent.config import TrainSettings
 from mvsent.errors import InputError, MvsentError, OutputExistsError, RunError, UsageError
-from mvsent.pipelines import read_pairs
-from mvsent.pipelines.model import Answers, Model
-from mvsent.pipelines.pair_tables import ANSWER_COLUMNS, PairRow, PairTable, open_table
-from mvsent.pipelines.predict import judge, predict_pair, predict_table
-from mvsent.pipelines.predictions import read_predictions
-from mvsent.pipelines.run import RunFolder
-from mvsent.pipelines.train import train
+from mvsent.inference.model import Answers, Model
+from mvsent.inference.pair_tables import ANSWER_COLUMNS, PairRow, PairTable, open_table
+from mvsent.inference.predict import judge, predict_pair, predict_table
+from mvsent.runs import read_pairs
+from mvsent.runs.predictions import read_predictions
+from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked
 from tests.drawing import draw_pairs, draw_picture
@@ -416,7 +416,7 @@ def test_answers_have_one_writer_who_finds_what_another_left(
     def finish_elsewhere(*_: object) -> None:
         out.write_text("another's")
 
-    monkeypatch.setattr("mvsent.pipelines.predict._check_request", finish_elsewhere)
+    monkeypatch.setattr("mvsent.inference.predict._check_request", finish_elsewhere)
     with pytest.raises(OutputExistsError, match="is there already"):
         predict_table(run, table, out=out, fold=0, quiet=True)
     assert out.read_text() == "another's" and len(list(tmp_path.iterdir())) == 2

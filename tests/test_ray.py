@@ -23,20 +23,20 @@ import pytest
 import torch
 from torch import nn
 
+from mvsent.build import assemble as build_assemble
+from mvsent.build.assemble import is_enough, wanted_parts
+from mvsent.build.parts import part_path
+from mvsent.build.reconcile import reconcile
 from mvsent.config import BuildSettings, ReconcileSettings
+from mvsent.datasets.validate import validate
 from mvsent.errors import EngineError, InputError, UsageError
 from mvsent.features.cache import cached_maps
-from mvsent.pipelines import build_assemble
-from mvsent.pipelines import engine as engines
-from mvsent.pipelines.build_assemble import is_enough, wanted_parts
-from mvsent.pipelines.build_fetch import part_path
-from mvsent.pipelines.engine import LOCAL, RayEngine, choose
-from mvsent.pipelines.reconcile import reconcile
-from mvsent.pipelines.validate import validate
 from mvsent.shards.reader import Dataset
-from mvsent.sources.drawn_mvsa import draw_dataset
 from mvsent.sources.mvsa import open_mvsa
-from mvsent.sources.replay import Replay
+from mvsent.standin.drawn_mvsa import draw_dataset
+from mvsent.standin.replay import Replay
+from mvsent.workers import engine as engines
+from mvsent.workers.engine import LOCAL, RayEngine, choose
 from tests.building import (
     EPOCH,
     Watched,
@@ -574,6 +574,8 @@ def test_an_address_without_ray_and_an_unknown_engine_are_refused(small_dataset:
 
 
 def test_nothing_imports_ray_before_it_is_asked_for() -> None:
-    stages = "build, reconcile, validate, anps, train, demo"
-    code = f"from mvsent.pipelines import {stages}; import sys; assert 'ray' not in sys.modules"
+    stages = (
+        "build.search, mvsent.build.reconcile, mvsent.datasets.validate, mvsent.runs.train_anps, mvsent.demo"
+    )
+    code = f"import mvsent.{stages}; import sys; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

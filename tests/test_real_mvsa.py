@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
+from mvsent.build.reconcile import reconcile
 from mvsent.config import ReconcileSettings
 from mvsent.curate.table_one import PAPER_TABLE_I
-from mvsent.pipelines.reconcile import reconcile
 from mvsent.shards.reader import Dataset
 
 ROOT = os.environ.get("MVSENT_MVSA_ROOT", "")

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
+from mvsent.build import reconcile as pipeline
+from mvsent.build.reconcile import reconcile
 from mvsent.cli import app, exit_code
 from mvsent.config import ReconcileSettings
 from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, OutputExistsError, UsageError
 from mvsent.pairs import PAIR_SCHEMA, Label
-from mvsent.pipelines import reconcile as pipeline
-from mvsent.pipelines.engine import LOCAL, READ_AHEAD
-from mvsent.pipelines.reconcile import reconcile
 from mvsent.shards.reader import Dataset
+from mvsent.workers.engine import LOCAL, READ_AHEAD
 
 GOOD = "positive,positive"
 

@@ -18,10 +18,10 @@ from PIL import Image
 from mvsent.errors import UsageError
 from mvsent.pairs import Label
 from mvsent.sources.flickr import FlickrClient
-from mvsent.sources.replay import KEY, OTHER_LOOPBACK, Replay
-from mvsent.sources.replay_damage import bomb
-from mvsent.sources.replay_faults import NAMES, Chance, Faults
-from mvsent.sources.replay_world import LAST_UPLOAD, MAX_RESULTS, World, draw_jpeg
+from mvsent.standin.damage import bomb
+from mvsent.standin.faults import NAMES, Chance, Faults
+from mvsent.standin.replay import KEY, OTHER_LOOPBACK, Replay
+from mvsent.standin.world import LAST_UPLOAD, MAX_RESULTS, World, draw_jpeg
 
 TWO = {"happy dog": 1.0, "sad cat": -1.0}
 IMAGE = "/images/1/positive-1-64x48.jpg"

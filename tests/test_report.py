@@ -21,15 +21,15 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app, exit_code
 from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError
+from mvsent.pages.report import refuse_unless_ours, report
+from mvsent.pages.report_run import confident_mistakes
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason, pair_table
-from mvsent.pipelines import evaluate as evaluation
-from mvsent.pipelines.report import refuse_unless_ours, report
-from mvsent.pipelines.report_run import confident_mistakes
-from mvsent.pipelines.run import RunFolder
 from mvsent.report.charts import count_bars, funnel_bars, histogram
 from mvsent.report.gallery import MAX_TEXT, shown, stratified, web_link
 from mvsent.report.survey import kappa, survey
 from mvsent.report.thumbnails import SIDE, thumbnail
+from mvsent.runs import evaluate as evaluation
+from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.manifest import Funnel
 from mvsent.shards.reader import Dataset
 from mvsent.shards.writer import DatasetWriter
@@ -331,7 +331,7 @@ def test_the_same_dataset_and_seed_give_the_same_page(tmp_path: Path) -> None:
 
 
 def test_pictures_share_a_limit_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvsent.pipelines.report.MAX_PICTURE_BYTES", 30 * 3000)
+    monkeypatch.setattr("mvsent.pages.report.MAX_PICTURE_BYTES", 30 * 3000)
     noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "JPEG", quality=95)
@@ -354,7 +354,7 @@ def test_a_page_that_would_be_too_large_has_fewer_cards_and_says_so(
 ) -> None:
     pairs = with_columns(draw_pairs(200, images=False), text=[HOSTILE["length"]] * 200)
     folder = write(tmp_path / "d", pairs)
-    monkeypatch.setattr("mvsent.pipelines.report.MAX_BYTES", 300_000)
+    monkeypatch.setattr("mvsent.pages.report.MAX_BYTES", 300_000)
     result = report(folder, tmp_path / "r.html", gallery=200, quiet=True)
     assert result.size < 300_000
     assert 20 < result.counts["shown"] < 200

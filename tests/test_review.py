@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError
+from mvsent.pages.review import COLUMNS, review
+from mvsent.pages.review_rows import out_of_fold, vote_table
 from mvsent.pairs import LABEL_NAMES, VOTES, pair_table
-from mvsent.pipelines.review import COLUMNS, review
-from mvsent.pipelines.review_rows import out_of_fold, vote_table
-from mvsent.pipelines.run import RunFolder
-from mvsent.pipelines.trial import saved_trial
+from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.trial import saved_trial
 from mvsent.shards.reader import Dataset
 from mvsent.shards.writer import DatasetWriter
 from tests.drawing import draw_picture

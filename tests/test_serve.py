@@ -22,9 +22,9 @@ from PIL import Image
 
 from mvsent.config import TrainSettings
 from mvsent.errors import InputError, UsageError
-from mvsent.pipelines.explain import shown_picture
-from mvsent.pipelines.model import Model, load
-from mvsent.pipelines.train import train
+from mvsent.inference.model import Model, load
+from mvsent.pages.explain import shown_picture
+from mvsent.runs.train import train
 from mvsent.serve import server
 from mvsent.serve.application import application
 from mvsent.serve.gate import Limits

@@ -20,10 +20,12 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app, complete
 from mvsent.config import SECTIONS, resolve
+from mvsent.datasets import export
 from mvsent.errors import UsageError, did_you_mean
 from mvsent.features.backbones import BACKBONES
+from mvsent.inference import export_model
 from mvsent.models import registry
-from mvsent.pipelines import evaluate, export, export_model
+from mvsent.runs import evaluate
 from mvsent.serve import server
 from mvsent.splits import PROTOCOLS
 
@@ -326,7 +328,7 @@ def test_nothing_is_coloured_in_a_pipe() -> None:
 
 def test_the_sections_of_doctor_are_bold_on_a_terminal_that_wants_it() -> None:
     healthy = (
-        "from mvsent.pipelines import doctor\n"
+        "from mvsent import doctor\n"
         "doctor.examine = lambda: doctor.Examination({'versions': {'python': '3'}})\n"
     )
     assert f"{COLOUR}1mversions{COLOUR}0m" in on_a_terminal("doctor", before=healthy)[0]

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvsent.cli import app, exit_code
+from mvsent.datasets import split as split_pipeline
+from mvsent.datasets.split import ensure_split, split_dataset
 from mvsent.errors import SplitError, UsageError
-from mvsent.pipelines import split as split_pipeline
-from mvsent.pipelines.split import ensure_split, split_dataset
 from mvsent.shards.reader import Dataset
 from mvsent.splits import (
     ABSENT,

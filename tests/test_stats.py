@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvsent.cli import app, exit_code
+from mvsent.datasets.stats import dataset_folders, dataset_stats
 from mvsent.errors import DatasetError
 from mvsent.pairs import pair_table
-from mvsent.pipelines.stats import dataset_folders, dataset_stats
 from mvsent.report.histograms import PERCENTILES, percentiles
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_pairs

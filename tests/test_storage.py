@@ -16,6 +16,7 @@ import pytest
 import mvsent
 from mvsent import storage
 from mvsent.cli import options
+from mvsent.datasets.export import export
 from mvsent.errors import (
     DatasetError,
     MvsentError,
@@ -24,19 +25,18 @@ from mvsent.errors import (
     StorageError,
     UsageError,
 )
-from mvsent.pipelines.explain import explain_run
-from mvsent.pipelines.export import export
-from mvsent.pipelines.predict import predict_table
-from mvsent.pipelines.predictions import read_predictions
-from mvsent.pipelines.run import RunFolder
+from mvsent.inference.predict import predict_table
+from mvsent.pages.explain import explain_run
+from mvsent.runs.predictions import read_predictions
+from mvsent.runs.run_folder import RunFolder
 from mvsent.shards import lease as leases
 from mvsent.shards import staging
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked, staged
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.drawn_mvsa import draw_dataset
-from mvsent.sources.replay import Replay
+from mvsent.standin.drawn_mvsa import draw_dataset
+from mvsent.standin.replay import Replay
 from mvsent.storage import is_remote, located, problem, remove, undoing
 from tests.building import Watched, build, files_of, flickr_settings, kill, small_world, start, still_time
 from tests.drawing import draw_pairs, draw_rejected
@@ -503,7 +503,7 @@ def test_a_replaced_export_stays_until_the_new_one_is_sent(
     export(small_dataset, "webdataset", bucket / "tars", quiet=True)
     before = names(bucket)
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
-        patched.setattr("mvsent.pipelines.export._finish", fails)
+        patched.setattr("mvsent.datasets.export._finish", fails)
         export(small_dataset, "webdataset", bucket / "tars", overwrite=True, quiet=True)
     assert names(bucket) == before
     with monkeypatch.context() as patched, pytest.raises(SilentStorageError):

@@ -22,18 +22,18 @@ from mvsent.errors import DatasetError, UsageError
 from mvsent.features.anps import AnpDetectors
 from mvsent.features.backbones import load_backbone
 from mvsent.features.vocabulary import Vocabulary
-from mvsent.learn.batches import Rows, Source, cut
+from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Checkpoint
 from mvsent.learn.distributed import Ranks
 from mvsent.learn.loop import Fold
-from mvsent.learn.stream import GROUPS_AHEAD, STEPS_AHEAD, Plan, Stream, shuffled, through_buffer
+from mvsent.learn.stream import GROUPS_AHEAD, STEPS_AHEAD, ReadPlan, Stream, shuffled, through_buffer
 from mvsent.models.batch import Batch
-from mvsent.pipelines import train as training
-from mvsent.pipelines.history import read_history
-from mvsent.pipelines.predictor import predict_dataset
-from mvsent.pipelines.run import RunFolder
-from mvsent.pipelines.streaming import ReadyPair, StoredPair
-from mvsent.pipelines.train import train
+from mvsent.runs import train as training
+from mvsent.runs.history import read_history
+from mvsent.runs.predictor import predict_dataset
+from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.streaming import ReadyPair, StoredPair
+from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TRAIN, VALIDATION
 from tests.conftest import write_dataset
@@ -187,7 +187,7 @@ def test_no_steps_are_no_batches() -> None:
 
 
 def test_groups_are_read_in_the_order_in_which_they_are_first_needed() -> None:
-    plan = Plan.of([np.array([5, 1]), np.array([0, 4]), np.array([8])], np.array([0, 3, 6]))
+    plan = ReadPlan.of([np.array([5, 1]), np.array([0, 4]), np.array([8])], np.array([0, 3, 6]))
     assert plan.groups.tolist() == [1, 0, 2]
     assert [rows.tolist() for rows in plan.wanted] == [[4, 5], [0, 1], [8]]
     assert plan.needed == [2, 2, 3]
@@ -270,7 +270,7 @@ def settings(dataset: Path, models: Path, **changes: object) -> TrainSettings:
     )
 
 
-def source_of(chosen: TrainSettings, run: Path) -> Source:
+def source_of(chosen: TrainSettings, run: Path) -> BatchSource:
     """What the trainer of fold 0 reads."""
     material = training.prepare(chosen, device=torch.device("cpu"), quiet=True)
     folder = RunFolder.create(run, chosen, training.resolve(chosen, material, 1), overwrite=False)

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from mvsent.cli import app
 from mvsent.config import TrainSettings, read_toml
 from mvsent.errors import DatasetError, NonFiniteLossError, OutputExistsError, RunError, UsageError
-from mvsent.pipelines.predictor import predict_dataset
-from mvsent.pipelines.run import RunFolder
-from mvsent.pipelines.train import train
+from mvsent.runs.predictor import predict_dataset
+from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
 

@@ -23,13 +23,13 @@ from mvsent.learn.batches import Examples
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import Fold, Trainer, parameter_groups
 from mvsent.models.batch import Batch, Batches, Output
-from mvsent.pipelines import train as training
-from mvsent.pipelines.anps import train_anps
-from mvsent.pipelines.evaluate import evaluate
-from mvsent.pipelines.inputs import CAPTION_TOKENS
-from mvsent.pipelines.predictor import predict_dataset
-from mvsent.pipelines.run import RunFolder
-from mvsent.pipelines.train import train
+from mvsent.runs import train as training
+from mvsent.runs.evaluate import evaluate
+from mvsent.runs.inputs import CAPTION_TOKENS
+from mvsent.runs.predictor import predict_dataset
+from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.train import train
+from mvsent.runs.train_anps import train_anps
 from mvsent.shards.reader import Dataset
 from tests.conftest import write_dataset
 from tests.drawing import draw_pairs

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvsent.cli import app, exit_code
+from mvsent.datasets.split import split_dataset
+from mvsent.datasets.validate import MAX_LISTED, validate
 from mvsent.errors import DatasetError
 from mvsent.pairs import PAIR_SCHEMA
-from mvsent.pipelines.split import split_dataset
-from mvsent.pipelines.validate import MAX_LISTED, validate
 from mvsent.shards.schema import stored_schema
 from tests.drawing import draw_pairs, draw_picture
 

@@ -47,8 +47,8 @@ def demo(
 
     Example: mvsent demo --out /tmp/mvsent-demo
     """
-    from mvsent.pipelines.demo import demo as run_demo
-    from mvsent.pipelines.engine import choose
+    from mvsent.demo import demo as run_demo
+    from mvsent.workers.engine import choose
 
     chosen = choose(engine, ray_address)
     result = run_demo(out, n_rows=rows, epochs=epochs, seed=seed, engine=chosen, quiet=quiet)
@@ -108,9 +108,9 @@ def replay(
 
     from mvsent.errors import UsageError
     from mvsent.lexicons import load_anps, load_keywords
-    from mvsent.sources.replay import Replay
-    from mvsent.sources.replay_faults import Faults
-    from mvsent.sources.replay_world import World
+    from mvsent.standin.faults import Faults
+    from mvsent.standin.replay import Replay
+    from mvsent.standin.world import World
 
     sentiments = {term.query: term.sentiment for term in (*load_keywords(), *load_anps())}
     world = World(sentiments, seed=seed, photos=photos, side=side, quirks=quirks)

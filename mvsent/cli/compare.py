@@ -87,9 +87,9 @@ def benchmark(
     from json import dumps
 
     from mvsent.config import TrainSettings, resolve
-    from mvsent.pipelines.benchmark import benchmark as run_benchmark
-    from mvsent.pipelines.benchmark_plan import Asked, plan
-    from mvsent.report.benchmark import render_terminal
+    from mvsent.report.benchmark_tables import render_terminal
+    from mvsent.runs.benchmark import benchmark as run_benchmark
+    from mvsent.runs.benchmark_plan import Asked, plan
 
     flags: dict[str, Any] = {
         "folds": options.numbers(folds),
@@ -209,9 +209,9 @@ def train_anps(
 
     Example: mvsent train-anps data/flickr --out anps.safetensors
     """
-    from mvsent.pipelines.anps import train_anps as run_training
-    from mvsent.pipelines.engine import choose
+    from mvsent.runs.train_anps import train_anps as run_training
     from mvsent.shards.reader import newest_dataset
+    from mvsent.workers.engine import choose
 
     result = run_training(
         dataset or newest_dataset(),

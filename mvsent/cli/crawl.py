@@ -9,8 +9,8 @@ from mvsent.cli import options
 from mvsent.cli.options import flag
 
 if TYPE_CHECKING:
-    from mvsent.pipelines.build import BuildResult
-    from mvsent.pipelines.build_plan import Plan
+    from mvsent.build.dry_run import BuildPlan
+    from mvsent.build.search import BuildResult
 
 
 MaxPairs = Annotated[int | None, flag("--max-pairs", "Pairs at most; 0: all.", "0")]
@@ -98,18 +98,18 @@ def build_flickr(
     """
     flags = _settings_of(locals())
 
+    from mvsent.build import search as build
     from mvsent.config import FlickrSettings, resolve
-    from mvsent.pipelines import build
 
     settings = resolve("build-flickr", FlickrSettings, flags)
     if dry_run:
-        from mvsent.pipelines.build_plan import plan
+        from mvsent.build.dry_run import plan
         from mvsent.sources.crawl import FLICKR_PAGING
 
         _show_plan(plan("flickr", build.flickr_terms(settings), settings, FLICKR_PAGING), as_json)
         return
-    from mvsent.pipelines.engine import choose
-    from mvsent.pipelines.keys import api_key
+    from mvsent.sources.keys import api_key
+    from mvsent.workers.engine import choose
 
     key = api_key("FLICKR_API_KEY", key_file)
     given: Any = {"overwrite": overwrite, "workers": workers or 0, "quiet": quiet}
@@ -164,18 +164,18 @@ def build_getty(
     """
     flags = _settings_of(locals())
 
+    from mvsent.build import search as build
     from mvsent.config import GettySettings, resolve
-    from mvsent.pipelines import build
 
     settings = resolve("build-getty", GettySettings, flags)
     if dry_run:
-        from mvsent.pipelines.build_plan import plan
+        from mvsent.build.dry_run import plan
         from mvsent.sources.crawl import GETTY_PAGING
 
         _show_plan(plan("getty", build.getty_terms(settings), settings, GETTY_PAGING), as_json)
         return
-    from mvsent.pipelines.engine import choose
-    from mvsent.pipelines.keys import api_key, optional_key
+    from mvsent.sources.keys import api_key, optional_key
+    from mvsent.workers.engine import choose
 
     key, secret = api_key("GETTY_API_KEY", key_file), optional_key("GETTY_API_SECRET", key_file)
     given: Any = {"overwrite": overwrite, "workers": workers or 0, "quiet": quiet}
@@ -205,8 +205,8 @@ def refresh(
     """
     import json
 
-    from mvsent.pipelines.keys import api_key
-    from mvsent.pipelines.refresh import refresh as run_refresh
+    from mvsent.build.refresh import refresh as run_refresh
+    from mvsent.sources.keys import api_key
 
     result = run_refresh(
         folder or Path("data", "flickr"),
@@ -258,7 +258,7 @@ def _show_result(result: "BuildResult", as_json: bool) -> None:
         typer.echo(f"Next: mvsent train {result.folder}")
 
 
-def _show_plan(plan: "Plan", as_json: bool) -> None:
+def _show_plan(plan: "BuildPlan", as_json: bool) -> None:
     import json
 
     from mvsent.report.plan import render_plan

@@ -89,11 +89,11 @@ def reconcile_mvsa(
     """
     import json
 
+    from mvsent.build.reconcile import reconcile
     from mvsent.config import ReconcileSettings, resolve
-    from mvsent.pipelines.engine import choose
-    from mvsent.pipelines.reconcile import reconcile
     from mvsent.report.funnel import funnel_document, render_funnel
     from mvsent.sources.mvsa import find_root
+    from mvsent.workers.engine import choose
 
     flags = {
         "ties": ties,
@@ -151,8 +151,8 @@ def reconcile_tasks(
     """
     import json
 
+    from mvsent.build.reconcile_tasks import reconcile_tasks as reconcile
     from mvsent.config import ReconcileTasksSettings, resolve
-    from mvsent.pipelines.reconcile_tasks import reconcile_tasks as reconcile
     from mvsent.report.funnel import funnel_document, render_annotations, render_funnel
     from mvsent.shards.reader import newest_dataset
 
@@ -203,7 +203,7 @@ def split(
     """
     import json
 
-    from mvsent.pipelines.split import split_dataset
+    from mvsent.datasets.split import split_dataset
     from mvsent.report.datasets import render_split
     from mvsent.shards.reader import newest_dataset
 

@@ -215,9 +215,9 @@ def train(
     from mvsent.config import TrainSettings, read_toml, resolve
     from mvsent.errors import Interrupted, UsageError
     from mvsent.learn.distributed import under_launcher
-    from mvsent.pipelines.engine import choose
-    from mvsent.pipelines.train import train as run_training
+    from mvsent.runs.train import train as run_training
     from mvsent.shards.reader import newest_dataset
+    from mvsent.workers.engine import choose
 
     if resume and (config or overwrite):
         both = f"{'--config' if config else '--overwrite'}: not with --resume"
@@ -335,9 +335,9 @@ def evaluate(
 
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """
-    from mvsent.pipelines.evaluate import evaluate as run_evaluation
-    from mvsent.pipelines.evaluate import modalities
-    from mvsent.pipelines.run import newest_run
+    from mvsent.runs.evaluate import evaluate as run_evaluation
+    from mvsent.runs.evaluate import modalities
+    from mvsent.runs.run_folder import newest_run
 
     pictures = None if metrics is None else [name.strip() for name in metrics.split(",")]
     judged = run or newest_run()

@@ -28,7 +28,7 @@ def doctor(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     """
     import json
 
-    from mvsent.pipelines.doctor import examine
+    from mvsent.doctor import examine
 
     sections = examine().sections
     if as_json:
@@ -58,7 +58,7 @@ def stats(
     """
     import json
 
-    from mvsent.pipelines.stats import dataset_folders, dataset_stats
+    from mvsent.datasets.stats import dataset_folders, dataset_stats
     from mvsent.report.datasets import render_stats
 
     documents = [dataset_stats(folder).document() for folder in dataset_folders(folders or [])]
@@ -85,10 +85,10 @@ def validate(
     """
     import json
 
-    from mvsent.pipelines.engine import choose
-    from mvsent.pipelines.validate import validate as check
+    from mvsent.datasets.validate import validate as check
     from mvsent.report.datasets import render_validation
     from mvsent.shards.reader import newest_dataset
+    from mvsent.workers.engine import choose
 
     chosen = choose(engine, ray_address)
     report = check(folder or newest_dataset(), workers or 0, engine=chosen, quiet=quiet)
@@ -121,9 +121,9 @@ def report(
     """
     import json
 
-    from mvsent.pipelines.report import GALLERY
-    from mvsent.pipelines.report import report as write_report
-    from mvsent.pipelines.run import newest_run
+    from mvsent.pages.report import GALLERY
+    from mvsent.pages.report import report as write_report
+    from mvsent.runs.run_folder import newest_run
 
     result = write_report(
         path or newest_run(),
@@ -168,7 +168,7 @@ def review(
     """
     import json
 
-    from mvsent.pipelines.review import review as write_review
+    from mvsent.pages.review import review as write_review
     from mvsent.shards.reader import newest_dataset
 
     result = write_review(
@@ -207,9 +207,9 @@ def explain(
     import json
 
     from mvsent.errors import UsageError
-    from mvsent.pipelines.explain import explain_pair, explain_run
-    from mvsent.pipelines.run import newest_run
+    from mvsent.pages.explain import explain_pair, explain_run
     from mvsent.report.explain_page import render_terminal
+    from mvsent.runs.run_folder import newest_run
 
     chosen = run or newest_run()
     if image is None and text is None:

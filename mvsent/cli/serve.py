@@ -33,7 +33,7 @@ def serve(
 
     Example: mvsent serve runs/dmlanet-mvsa-single-paper-5x-s0
     """
-    from mvsent.pipelines.run import newest_run
+    from mvsent.runs.run_folder import newest_run
     from mvsent.serve.server import serve as answer
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as Ctrl-C does

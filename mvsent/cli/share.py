@@ -52,7 +52,7 @@ def export(
     """
     import json
 
-    from mvsent.pipelines.export import export as run_export
+    from mvsent.datasets.export import export as run_export
     from mvsent.report.datasets import render_export
     from mvsent.shards.reader import newest_dataset
 
@@ -122,8 +122,8 @@ def merge(
     """
     import json
 
-    from mvsent.pipelines.merge import SHARD_SIZE, MergeRules
-    from mvsent.pipelines.merge import merge as run_merge
+    from mvsent.datasets.merge import SHARD_SIZE, MergeRules
+    from mvsent.datasets.merge import merge as run_merge
     from mvsent.report.datasets import render_merge
     from mvsent.report.funnel import funnel_document, render_funnel
 
@@ -170,7 +170,7 @@ def shard(
     """
     import json
 
-    from mvsent.pipelines.shard import reshard
+    from mvsent.datasets.reshard import reshard
     from mvsent.report.datasets import render_shards
     from mvsent.report.funnel import funnel_document
 

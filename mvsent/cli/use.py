@@ -54,7 +54,7 @@ def predict(
     import json
 
     from mvsent.errors import UsageError
-    from mvsent.pipelines.predict import pair_words, predict_pair, predict_table
+    from mvsent.inference.predict import pair_words, predict_pair, predict_table
 
     if source is not None and (image is not None or text is not None):
         raise UsageError("--image and --text are a pair of their own", f"Leave them out, or {source}")
@@ -120,7 +120,7 @@ def export_model(
     """
     import json
 
-    from mvsent.pipelines.export_model import export_model as write_model
+    from mvsent.inference.export_model import export_model as write_model
 
     done = write_model(run, to, out, fold=fold, overwrite=overwrite)
     typer.echo(json.dumps(done.document(), indent=2) if as_json else done.words())

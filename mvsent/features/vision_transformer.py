@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsent.errors import WeightsError
-from mvsent.features.backbones import HALF, Backbone, Tap, state_sha256
+from mvsent.features.backbone import HALF, Backbone, Tap, state_sha256
 from mvsent.features.hugging_face import half_of, layers_of, load_model
 
 PREPROCESSOR = "preprocessor_config.json"

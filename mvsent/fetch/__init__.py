@@ -1,7 +1,7 @@
 """Pictures from hosts that nobody vouches for: fetched together, checked, in order, within limits."""
 
+from mvsent.fetch.downloads import fetch_images
 from mvsent.fetch.outage import fetch_all
 from mvsent.fetch.policy import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest
-from mvsent.fetch.stream import fetch_images
 
 __all__ = ["Dropped", "FetchPolicy", "Fetched", "HostLimits", "ImageRequest", "fetch_all", "fetch_images"]

@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import islice
 
 from mvsent.errors import Interrupted, Unreachable
+from mvsent.fetch.downloads import Outcome, fetch_images
 from mvsent.fetch.policy import Dropped, FetchPolicy, HostLimits, ImageRequest
-from mvsent.fetch.stream import Outcome, fetch_images
 
 _WITNESSES = 3  # addresses that are tried before the network is held to be down
 _WITNESS_S = 10.0

@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Rows that a network is trained on and asked about, wherever they lie.
 
     Attributes:
@@ -112,11 +112,11 @@ class Examples:
         return replace(self, has_image=none) if modality == "image" else replace(self, has_text=none)
 
     def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
-        """`rows` shuffled; see `Source`."""
+        """`rows` shuffled; see `BatchSource`."""
         return np.random.default_rng([seed, fold, epoch]).permutation(rows)
 
     def batches(self, steps: Sequence[Rows], *, pin: bool = False) -> Iterator[Batch]:
-        """The batch of each step's rows; see `Source`."""
+        """The batch of each step's rows; see `BatchSource`."""
         for rows in steps:
             batch = self.batch(rows)
             yield batch.map(torch.Tensor.pin_memory) if pin else batch

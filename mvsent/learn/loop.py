@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mvsent.config import TrainSettings
 from mvsent.errors import NonFiniteLossError, RunError
-from mvsent.learn.batches import Rows, Source, cut
+from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Begun, Checkpoint, EpochRecord, random_state, restore_random_state
 from mvsent.learn.distributed import ALONE, Part, Ranks, Step, synced
 from mvsent.learn.finetune import ThroughEncoders
@@ -79,7 +79,7 @@ class Trainer:
     """
 
     network: nn.Module
-    source: Source
+    source: BatchSource
     settings: TrainSettings
     device: torch.device
     class_weights: Tensor | None = None

@@ -34,13 +34,13 @@ Decoded = TypeVar("Decoded")
 
 @dataclass(frozen=True)
 class Stream(Generic[Raw, Decoded]):
-    """A `Source` of rows that lie in row groups and are read when their step comes near.
+    """A `BatchSource` of rows that lie in row groups and are read when their step comes near.
 
     In memory are `buffer` rows, those of `GROUPS_AHEAD` groups, both as they were read, and the batches of
     `STEPS_AHEAD` + 1 steps; more only for steps that `order` did not make.
 
     Attributes:
-        target: `[N]` int64; see `Source`.
+        target: `[N]` int64; see `BatchSource`.
         firsts: `[G]` int64, ascending from 0, the number of each group's first row.
         buffer: rows of the shuffle buffer, 1 at least; all rows or more: any order is as likely as another.
         read: the rows asked for of a group, by their numbers. Called by many threads.
@@ -58,15 +58,15 @@ class Stream(Generic[Raw, Decoded]):
     workers: int = 0
 
     def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
-        """`rows` shuffled as they can be read; see `Source`."""
+        """`rows` shuffled as they can be read; see `BatchSource`."""
         return shuffled(rows, self.firsts, self.buffer, np.random.default_rng([seed, fold, epoch]))
 
     def batches(self, steps: Sequence[Rows], *, pin: bool = False) -> Iterator[Batch]:
-        """The batch of each step's rows; see `Source`.
+        """The batch of each step's rows; see `BatchSource`.
 
         Raises: what `read`, `decode` and `collate` raise, when that step is asked for or one shortly before.
         """
-        plan = Plan.of(steps, self.firsts)
+        plan = ReadPlan.of(steps, self.firsts)
         readers = ThreadPoolExecutor(GROUPS_AHEAD, "read")
         decoders = ThreadPoolExecutor(self.workers or os.cpu_count() or 1, "decode")
         decoding: deque[tuple[Rows, list[Future[Decoded]]]] = deque()
@@ -81,7 +81,7 @@ class Stream(Generic[Raw, Decoded]):
             for pool in (readers, decoders):
                 pool.shutdown(cancel_futures=True)
 
-    def _raw(self, steps: Sequence[Rows], plan: "Plan", pool: ThreadPoolExecutor) -> Iterator[list[Raw]]:
+    def _raw(self, steps: Sequence[Rows], plan: "ReadPlan", pool: ThreadPoolExecutor) -> Iterator[list[Raw]]:
         """The rows of each step as they were read; each is kept until its last step."""
         arriving, held, n_read = self._groups(plan, pool), dict[int, Raw](), 0
         for rows, last, needed in zip(steps, plan.last, plan.needed, strict=True):
@@ -93,7 +93,7 @@ class Stream(Generic[Raw, Decoded]):
                 for row, gone in zip(rows.tolist(), last.tolist(), strict=True)
             ]
 
-    def _groups(self, plan: "Plan", pool: ThreadPoolExecutor) -> Iterator[Mapping[int, Raw]]:
+    def _groups(self, plan: "ReadPlan", pool: ThreadPoolExecutor) -> Iterator[Mapping[int, Raw]]:
         """What is wanted of each group, in the plan's order."""
         reading: deque[Future[Mapping[int, Raw]]] = deque()
         for group, rows in zip(plan.groups.tolist(), plan.wanted, strict=True):
@@ -109,7 +109,7 @@ class Stream(Generic[Raw, Decoded]):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """What has to be read for some steps, and when.
 
     Attributes:

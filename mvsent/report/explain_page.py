@@ -8,9 +8,9 @@ from typing import Any
 from PIL import Image
 
 from mvsent.errors import printable
-from mvsent.report.attention import Explained, fraction_bar, heat, ordered, shade
 from mvsent.report.document import render_document
 from mvsent.report.gallery import MAX_TEXT, shown
+from mvsent.report.overlays import Explained, fraction_bar, heat, ordered, shade
 from mvsent.report.tables import aligned
 
 SHADED = "the stronger the colour, the more weight; all half strong: evenly spread"

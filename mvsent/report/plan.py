@@ -7,7 +7,7 @@ from mvsent.report.tables import UNDEFINED, aligned
 
 
 def render_plan(plan: Mapping[str, Any]) -> str:
-    """The document of a `pipelines.build_plan.Plan`: queries, calls, time, disk."""
+    """The document of a `BuildPlan`: queries, calls, time, disk."""
     rows = [
         ("queries", f"{plan['n_queries']} ({plan['n_positive']} positive, {plan['n_negative']} negative)"),
         ("candidates of a query", str(plan["per_query"] or "all")),

@@ -6,15 +6,15 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from mvsent.errors import InputError, UsageError
-from mvsent.pipelines.explain import Pick, explain_pairs
-from mvsent.pipelines.model import NOTHING_THERE, Model, clean
+from mvsent.inference.model import NOTHING_THERE, Model, clean
+from mvsent.pages.explain import Pick, explain_pairs
 from mvsent.report.explain_page import pictures
 
 DataUri = Annotated[str, Field(description="data:image/webp;base64,…")]
 Weights = Annotated[list[float], Field(description="one a word, from 0 to 1")]
 
 
-class Answer(BaseModel):
+class PairAnswer(BaseModel):
     """The sentiment of a pair and, if it was asked for, what the network looked at."""
 
     label: str = Field(description="the likeliest sentiment")
@@ -29,7 +29,7 @@ class Answer(BaseModel):
     note: str = Field(default="", description="why nothing is shown, or of which fold it is")
 
 
-def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> Answer:
+def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> PairAnswer:
     """What `Model.predict` says; with `explain`, also what the network of its first fold looked at.
 
     Raises: InputError for a picture that cannot be used, or where there is neither picture nor text.
@@ -40,7 +40,7 @@ def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> An
     if answers.errors[0]:
         raise InputError(f"the picture cannot be used: {answers.errors[0]}")
     probabilities = answers.probabilities[0].tolist()
-    found = Answer(
+    found = PairAnswer(
         label=answers.labels[0],
         probabilities=dict(zip(answers.classes, probabilities, strict=True)),
         missing=answers.missing[0],
@@ -48,7 +48,7 @@ def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> An
     return _explained(model, image, clean(text), found) if explain else found
 
 
-def _explained(model: Model, image: bytes | None, text: str, found: Answer) -> Answer:
+def _explained(model: Model, image: bytes | None, text: str, found: PairAnswer) -> PairAnswer:
     try:
         (pair,) = explain_pairs(model, [Pick("pair", "given", image, text)])
     except UsageError as error:  # a model that has nothing to show

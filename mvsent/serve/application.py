@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException as HttpError
 
 from mvsent import __version__
 from mvsent.errors import InputError
-from mvsent.pipelines.model import Model
-from mvsent.serve.answer import Answer, answer
+from mvsent.inference.model import Model
+from mvsent.serve.answer import PairAnswer, answer
 from mvsent.serve.gate import FAILED, Limits
 
 _STATIC = {
@@ -81,7 +81,7 @@ def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> Fas
         text: Annotated[str, Form(description=f"at most {limits.text:,} characters")] = "",
         explain: Annotated[bool, Form(description="also say what the network looked at")] = False,
         content_type: Annotated[str, Header(include_in_schema=False)] = "",
-    ) -> Answer:
+    ) -> PairAnswer:
         """The sentiment of a picture, a text, or both."""
         if content_type.partition(";")[0].strip().lower() not in _FORMS:
             raise HTTPException(415, f"the request is no form: send {' or '.join(_FORMS)}")

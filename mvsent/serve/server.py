@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvsent.errors import UsageError
-from mvsent.pipelines.model import Model, load
+from mvsent.inference.model import Model, load
 from mvsent.serve.gate import Gate, Limits
 
 if TYPE_CHECKING:

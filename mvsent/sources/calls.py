@@ -10,7 +10,7 @@ import httpx
 from mvsent import __version__
 from mvsent.encoding import EncodingError, decoded
 from mvsent.sources import answers
-from mvsent.sources.answers import Answer
+from mvsent.sources.answers import HttpAnswer
 from mvsent.sources.failures import BadAnswer, RetryLater
 
 
@@ -31,7 +31,7 @@ class Caller:
         )
         self._sockets: list[socket.socket] = []
 
-    def call(self, method: str, url: str, *, name: str, **given: Any) -> Answer:
+    def call(self, method: str, url: str, *, name: str, **given: Any) -> HttpAnswer:
         """The answer, whatever its status; `name` is what messages call the other side.
 
         Raises: RetryLater where none came in time; BadAnswer where it is too long or cannot be decoded.
@@ -54,7 +54,7 @@ class Caller:
 
     def _send(
         self, method: str, url: str, name: str, stop_at: float, over: threading.Event, **given: Any
-    ) -> Answer:
+    ) -> HttpAnswer:
         """One request, in the thread that may be left behind."""
 
         def watch(event: str, info: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ class Caller:
                 headers = {key.lower(): value for key, value in response.headers.items()}
                 # Raw: httpx decodes what it reads without a bound, layer upon layer.
                 body = answers.read_capped(response.iter_raw(), stop_at, what=name)
-                return Answer(response.status_code, headers, _plain(body, headers, name))
+                return HttpAnswer(response.status_code, headers, _plain(body, headers, name))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             problem = type(error).__name__  # its text may hold the address, its request the key
         raise RetryLater(None, f"{name} cannot be reached ({problem})")

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.sources import answers
-from mvsent.sources.answers import Answer, as_count, as_id, as_text, as_url
+from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
 from mvsent.sources.calls import Caller
 from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.failures import (
@@ -286,7 +286,7 @@ class _Transport:
         return answer.body
 
 
-def _status_failure(answer: Answer, name: str, now: float) -> SourceFailure:
+def _status_failure(answer: HttpAnswer, name: str, now: float) -> SourceFailure:
     """The cause behind a status that is not 200."""
     if answer.status == 429 or answer.status >= 500:
         return RetryLater(retry_after(answer.headers, now), f"{name} answers with HTTP {answer.status}")

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.sources import answers
-from mvsent.sources.answers import Answer, as_count, as_id, as_text, as_url
+from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
 from mvsent.sources.calls import Caller
 from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.failures import (
@@ -155,7 +155,7 @@ def parse_token(payload: object) -> tuple[str, float]:
     return token, TOKEN_LIFE_S if life is None else float(life)
 
 
-def parse_failure(answer: Answer, now: float, secrets: Sequence[str] = ()) -> SourceFailure:
+def parse_failure(answer: HttpAnswer, now: float, secrets: Sequence[str] = ()) -> SourceFailure:
     """The cause behind a status that is not 200, in words without `secrets`; `now` is in seconds since 1970.
 
     403, X-Error-Detail: Account Over Queries Per Second Limit   → RetryLater
@@ -252,7 +252,7 @@ class GettyClient:
         )
         return parse_search(payload, page, page_size)
 
-    def _get(self, url: str, parameters: dict[str, str | int]) -> Answer:
+    def _get(self, url: str, parameters: dict[str, str | int]) -> HttpAnswer:
         """The answer to a search; an unknown token (401) is replaced once."""
         answer = self._ask("GET", url, params=parameters, headers=self._headers())
         if answer.status == 401 and self._secret:
@@ -286,7 +286,7 @@ class GettyClient:
         self._token = SecretStr(token)
         self._token_ends = self._clock() + max(life_s - TOKEN_MARGIN_S, life_s / 2)
 
-    def _ask(self, method: str, url: str, **given: Any) -> Answer:
+    def _ask(self, method: str, url: str, **given: Any) -> HttpAnswer:
         return self._caller.call(method, url, name=f"Getty ({answers.host_of(url)})", **given)
 
     def _secrets(self) -> list[str]:

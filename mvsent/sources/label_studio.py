@@ -43,7 +43,7 @@ class Vote:
 
 
 @dataclass
-class Answers:
+class Annotations:
     """The last vote of every annotator on every task, and what does not count."""
 
     votes: dict[str, dict[str, Vote]] = field(default_factory=dict)
@@ -53,13 +53,13 @@ class Answers:
     set_aside: Counter[SetAside] = field(default_factory=Counter)
 
 
-def parse_export(content: bytes, where: str) -> Answers:
+def parse_export(content: bytes, where: str) -> Annotations:
     """The answers in an export; `where` names it in messages.
 
     Raises: InputError where it is no such export, or one of a project that asked other questions.
     """
     tasks = _tasks(content, where)
-    answers, asked = Answers(n_tasks=len(tasks)), set[str]()
+    answers, asked = Annotations(n_tasks=len(tasks)), set[str]()
     dates: dict[tuple[str, str], str] = {}
     for number, task in enumerate(tasks):
         id = _member(task.get("data"), "id")
@@ -147,7 +147,7 @@ def _date(annotation: dict[str, Any]) -> str:
 
 
 def _keep_last(
-    answers: Answers, dates: dict[tuple[str, str], str], key: tuple[str, str], vote: Vote, date: str
+    answers: Annotations, dates: dict[tuple[str, str], str], key: tuple[str, str], vote: Vote, date: str
 ) -> None:
     """Of several votes of one person on one task the latest counts; without dates the last in the file."""
     id, person = key

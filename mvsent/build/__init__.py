@@ -1,0 +1,1 @@
+"""Search, fetch and assemble: from a source to a dataset."""

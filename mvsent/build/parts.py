@@ -1,0 +1,195 @@
+"""A partition of candidates → a Parquet file of pairs and one of rejections, however often it is tried."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mvsent.build.decide import Wanted, decide
+from mvsent.build.spool import Spool
+from mvsent.config import BuildSettings
+from mvsent.curate.images import Rejection
+from mvsent.fetch import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest, fetch_all
+from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, pair_table
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options
+from mvsent.sources.frontier import Found
+
+_EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+_BATCH_ROWS, _BATCH_BYTES = ROW_GROUP_ROWS, 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Candidates that are fetched together, and where the pairs made of them will lie."""
+
+    part: Path
+    found: Sequence[Found]
+
+
+def part_path(folder: Path, index: int) -> Path:
+    """Where the pairs of partition number `index` lie."""
+    return folder / f"part-{index:05d}.parquet"
+
+
+def finished_parts(folder: Path) -> list[Path]:
+    """The pairs of the partitions that are done, in order."""
+    parts = (path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
+    return sorted(parts, key=lambda path: (len(path.name), path.name))  # the numbers of many are longer
+
+
+def rejected_path(part: Path) -> Path:
+    """Where the rejections of a partition lie."""
+    return part.with_suffix(".rejected.parquet")
+
+
+def spool_path(part: Path) -> Path:
+    """Where the pictures of a partition that is not done lie."""
+    return part.with_suffix(".spool")
+
+
+def fetch_partition(
+    found: Sequence[Found],
+    part: Path,
+    settings: BuildSettings,
+    policy: FetchPolicy,
+    *,
+    limits: HostLimits | None = None,
+    stop: threading.Event | None = None,
+    known: Sequence[str] = (),
+    on_outcome: Callable[[int, int], object] = lambda n_done, n_pictures: None,
+) -> Path:
+    """`part` holds the pairs made of `found`, in order, and a file beside it every other one's reason.
+
+    Idempotent: what an interrupted call has fetched is in a spool beside `part`, and is not fetched again.
+
+    Args:
+        known: addresses of pictures that were fetched elsewhere.
+        on_outcome: called with numbers of candidates that are done and of the pictures they brought.
+
+    Raises: Interrupted when `stop` was set before all was fetched; Unreachable while nobody answers; OSError.
+    """
+    if part.exists():
+        on_outcome(len(found), pq.read_metadata(part).num_rows)
+        return part
+    decisions = [decide(one, settings) for one in found]
+    wanted = [one for one in decisions if isinstance(one, Wanted)]
+    on_outcome(len(decisions) - len(wanted), 0)
+    with Spool(spool_path(part)) as spool:
+        missing = [ImageRequest(one.found.id, one.url) for one in wanted if one.found.id not in spool]
+        on_outcome(len(wanted) - len(missing), spool.n_pictures)
+
+        def take(outcome: Fetched | Dropped) -> None:
+            spool.add(outcome)
+            on_outcome(1, isinstance(outcome, Fetched))
+
+        before = partial(_fetched_before, part, wanted, spool, known)
+        fetch_all(missing, policy, take, limits=limits, stop=stop, known=before)
+        _write_part(part, found, decisions, spool)
+        spool.remove()
+    return part
+
+
+def _fetched_before(
+    part: Path, wanted: Sequence[Wanted], spool: Spool, known: Sequence[str]
+) -> Iterator[str]:
+    """Addresses of pictures that were fetched, one of each host; those of this partition first."""
+    urls = [one.url for one in wanted if spool.is_picture(one.found.id)]
+    yield from _one_a_host([*urls, *_urls_of(finished_parts(part.parent)), *known])
+
+
+def fetched_urls(folder: Path) -> list[str]:
+    """Addresses of pictures in the last parts of `folder`, one of each host."""
+    return _one_a_host(_urls_of(finished_parts(folder)))
+
+
+def _urls_of(parts: Sequence[Path]) -> Iterator[str]:
+    for part in parts[-1:-4:-1]:
+        yield from pq.read_table(part, columns=["url"])["url"].to_pylist()
+
+
+def _one_a_host(urls: Iterable[str]) -> list[str]:
+    return list({urlsplit(url).hostname: url for url in urls}.values())
+
+
+def _write_part(
+    part: Path, found: Sequence[Found], decisions: Sequence[Wanted | Rejection], spool: Spool
+) -> None:
+    """Write both files of a partition, the one that marks it as done last."""
+    rejected: list[tuple[str, str, str]] = []
+
+    def pairs() -> Iterator[tuple[Wanted, Fetched]]:
+        for one, decision in zip(found, decisions, strict=True):
+            outcome = spool.get(one.id) if isinstance(decision, Wanted) else decision
+            if isinstance(outcome, Fetched) and isinstance(decision, Wanted):
+                yield decision, outcome
+            elif isinstance(outcome, Dropped | Rejection):
+                rejected.append((one.id, str(outcome.reason), outcome.detail))
+
+    with atomic_write(part) as file:
+        with pq.ParquetWriter(file, PAIR_SCHEMA, **parquet_options(with_images=True)) as writer:
+            for batch in _batches(pairs()):
+                writer.write_table(_table(batch), row_group_size=ROW_GROUP_ROWS)
+        with atomic_write(rejected_path(part)) as beside:
+            pq.write_table(rejected_table(rejected), beside, compression="zstd")
+
+
+def _batches(pairs: Iterator[tuple[Wanted, Fetched]]) -> Iterator[list[tuple[Wanted, Fetched]]]:
+    batch: list[tuple[Wanted, Fetched]] = []
+    n_bytes = 0
+    for pair in pairs:
+        batch.append(pair)
+        n_bytes += len(pair[1].data)
+        if len(batch) == _BATCH_ROWS or n_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, n_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """(id, reason, detail) as a table."""
+    columns = [[row[column] for row in rows] for column in range(len(REJECTED_SCHEMA))]
+    return pa.table(columns, schema=REJECTED_SCHEMA)
+
+
+def _table(pairs: Sequence[tuple[Wanted, Fetched]]) -> pa.Table:
+    """The pairs with every column that a search can fill."""
+    wanted, fetched = zip(*pairs, strict=True)
+    candidates = [one.candidate for one in wanted]
+    facts = [one.facts for one in fetched]
+    return pair_table(
+        {
+            "id": [one.found.id for one in wanted],
+            "image": [{"bytes": one.data, "path": image_name(one)} for one in fetched],
+            "text": [one.text for one in wanted],
+            "label": [int(one.label) for one in wanted],
+            "source": [one.found.id.partition(":")[0] for one in wanted],
+            "query": [one.query.text for one in wanted],
+            "query_sentiment": [one.query.sentiment for one in wanted],
+            "title": [one.title for one in candidates],
+            "description": [one.description for one in candidates],
+            "tags": [list(one.tags) for one in candidates],
+            "width": [one.width for one in facts],
+            "height": [one.height for one in facts],
+            "sha256": [one.sha256 for one in facts],
+            "phash": [one.phash for one in facts],
+            "url": [one.url for one in wanted],
+            "page_url": [one.page_url for one in candidates],
+            "license": [one.license for one in candidates],
+            "owner": [one.owner for one in candidates],
+            "posted_at": [one.posted_at for one in candidates],
+            "fetched_at": [one.found.found_at for one in wanted],
+        }
+    )
+
+
+def image_name(fetched: Fetched) -> str:
+    """`123.jpg` for `flickr:123`, by what the picture is and not by what its address says."""
+    kind = fetched.facts.format
+    return f"{fetched.id.partition(':')[2]}.{_EXTENSIONS.get(kind, kind.lower())}"

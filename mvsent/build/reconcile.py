@@ -1,0 +1,309 @@
+"""MVSA's annotations, tweets and pictures → a dataset of pairs with one label each (paper §4.1 A)."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from mvsent.config import LabelRules, ReconcileSettings
+from mvsent.curate.aggregate import decide_by_dawid_skene
+from mvsent.curate.agreement import krippendorff_alpha
+from mvsent.curate.images import ImageFacts, Rejection, check_image
+from mvsent.curate.labels import IMAGE, TEXT, Decisions, Labels, decide
+from mvsent.curate.text import clean_text, decode_text
+from mvsent.errors import InputError
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, pair_table
+from mvsent.shards.manifest import Manifest
+from mvsent.shards.staging import staged
+from mvsent.shards.writer import DatasetWriter
+from mvsent.sources.mvsa import MAX_TEXT_BYTES, Annotations, Mvsa, open_mvsa
+from mvsent.workers.engine import LOCAL, Engine
+
+BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
+"""Pairs go to the writer in batches of so many rows, or sooner with so many bytes of pictures."""
+
+SHARD_ROWS, PICTURELESS_SHARD_ROWS = 1000, 100_000
+
+TASK_ROWS = 32  # that a worker elsewhere checks at a time
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileResult:
+    """Where the dataset is, and what became of every row."""
+
+    folder: Path
+    manifest: Manifest
+    agreement: Mapping[str, float | None]
+    """Krippendorff's alpha of `text` and of `image`; None for a single annotator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A row's files, fit to keep."""
+
+    raw_text: str
+    text: str
+    image: bytes
+    path: str
+    facts: ImageFacts
+
+
+def reconcile(
+    root: Path,
+    out: Path | None,
+    settings: ReconcileSettings,
+    *,
+    name: str = "",
+    overwrite: bool = False,
+    workers: int = 0,
+    engine: Engine = LOCAL,
+    quiet: bool = False,
+) -> ReconcileResult:
+    """Folder `out` holds a finished dataset of the pairs in `root`, and of every other row its reason.
+
+    Args:
+        root: the MVSA folder, or its zip.
+        out: None for data/mvsa-single or data/mvsa-multiple.
+        name: of the dataset; empty for mvsa-single or mvsa-multiple, by the number of annotators.
+        workers: threads that read and check files in this process; 0 is one a core.
+        engine: what reads and checks the files; workers elsewhere have to find `root` under the same path.
+
+    Raises: UsageError, InputError or OutputExistsError; then `out` is as it was.
+    """
+    with open_mvsa(root) as mvsa:
+        annotations = replace(mvsa.annotations(), given_name=name)
+        out = out or Path("data", annotations.name)
+        with (
+            staged(out, overwrite=overwrite) as folder,
+            DatasetWriter(
+                folder, annotations.name, settings=settings.model_dump(), shard_size=_shard_rows(settings)
+            ) as writer,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            measured = beside.submit(agreement_of, annotations.votes)
+            decisions = decide_votes(annotations.votes, settings)
+            rejections: dict[int, Rejection] = {}
+            if settings.labels_only:
+                dropped = beside.submit(_rejected, annotations, decisions, rejections)
+                writer.write(_label_table(annotations, decisions))
+            else:
+                rejections = _write_pairs(
+                    writer, mvsa, annotations, decisions, settings, workers, engine, quiet
+                )
+                dropped = beside.submit(_rejected, annotations, decisions, rejections)
+            writer.reject(dropped.result())
+            _refuse_nothing(root, decisions, rejections)
+            agreement = measured.result()
+            known = any(alpha is not None for alpha in agreement.values())
+            manifest = writer.finish(len(annotations.ids), extra={"agreement": agreement} if known else {})
+    return ReconcileResult(out, manifest, agreement)
+
+
+def _shard_rows(settings: ReconcileSettings) -> int:
+    return settings.shard_size or (PICTURELESS_SHARD_ROWS if settings.labels_only else SHARD_ROWS)
+
+
+def decide_votes(votes: Labels, settings: LabelRules) -> Decisions:
+    """[N, K, 2] votes → one decision per row, as the settings have it."""
+    if settings.aggregate == "dawid-skene":
+        return decide_by_dawid_skene(votes)
+    return decide(votes, settings.ties)
+
+
+def agreement_of(votes: Labels) -> dict[str, float | None]:
+    """[N, K, 2] votes → Krippendorff's alpha of `text` and of `image`."""
+    return {
+        "text": krippendorff_alpha(votes[:, :, TEXT]),
+        "image": krippendorff_alpha(votes[:, :, IMAGE]),
+    }
+
+
+def _write_pairs(
+    writer: DatasetWriter,
+    mvsa: Mvsa,
+    annotations: Annotations,
+    decisions: Decisions,
+    settings: ReconcileSettings,
+    workers: int,
+    engine: Engine,
+    quiet: bool,
+) -> dict[int, Rejection]:
+    """Write every row that has a label and good files, in order; return what is wrong with the others."""
+    labelled = np.flatnonzero(decisions.kept).tolist()
+    ids = annotations.ids.take(pa.array(labelled, pa.int64())).to_pylist()
+    examined = engine.map(
+        partial(examine, mvsa, settings=settings),
+        ids,
+        threads=workers or os.cpu_count() or 1,
+        batch=TASK_ROWS,
+    )
+    hidden = quiet or not sys.stderr.isatty()
+    rejections: dict[int, Rejection] = {}
+
+    def good() -> Iterator[tuple[int, Pair]]:
+        for row, found in zip(
+            labelled, tqdm(examined, total=len(ids), unit="pair", disable=hidden), strict=True
+        ):
+            if isinstance(found, Pair):
+                yield row, found
+            else:
+                rejections[row] = found
+
+    for batch in _batches(good()):
+        writer.write(_pair_table(annotations, decisions, batch))
+    return rejections
+
+
+def _batches(pairs: Iterable[tuple[int, Pair]]) -> Iterator[dict[int, Pair]]:
+    """Runs of `pairs`, of BATCH_ROWS rows, or fewer once their pictures take BATCH_BYTES."""
+    batch: dict[int, Pair] = {}
+    n_bytes = 0
+    for row, pair in pairs:
+        batch[row] = pair
+        n_bytes += len(pair.image)
+        if len(batch) == BATCH_ROWS or n_bytes >= BATCH_BYTES:
+            yield batch
+            batch, n_bytes = {}, 0
+    if batch:
+        yield batch
+
+
+def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejection:
+    """The row's text and picture, or what is wrong: with the text first, then with the picture."""
+    raw_text = _read_text(mvsa, id)
+    if isinstance(raw_text, Rejection):
+        return raw_text
+    path = mvsa.image_name(id)
+    try:
+        image = mvsa.image(id, settings.max_bytes)
+    except InputError as error:
+        return Rejection(Reason.IMAGE_CORRUPT, error.what)
+    if image is None:
+        return Rejection(Reason.IMAGE_MISSING, f"no {path}")
+    facts = check_image(image, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
+    if isinstance(facts, Rejection):
+        return Rejection(facts.reason, f"{path}: {facts.detail}")
+    return Pair(raw_text, clean_text(raw_text), image, f"{id}.jpg", facts)
+
+
+def _read_text(mvsa: Mvsa, id: str) -> str | Rejection:
+    """The decoded text, with something visible in it, or why there is none."""
+    path = mvsa.text_name(id)
+    try:
+        data = mvsa.text(id)
+    except InputError as error:
+        return Rejection(Reason.TEXT_MISSING, error.what)
+    if data is None:
+        return Rejection(Reason.TEXT_MISSING, f"no {path}")
+    if len(data) > MAX_TEXT_BYTES:
+        return Rejection(Reason.TEXT_TOO_LONG, f"{path}: more than {MAX_TEXT_BYTES} bytes")
+    text = decode_text(data)
+    return text if clean_text(text) else Rejection(Reason.TEXT_MISSING, f"{path}: nothing in it")
+
+
+def _label_table(annotations: Annotations, decisions: Decisions) -> pa.Table:
+    """All rows that have a label, without files; put together in parallel."""
+    parts = np.array_split(np.flatnonzero(decisions.kept), os.cpu_count() or 1)
+    with ThreadPoolExecutor() as pool:
+        return pa.concat_tables(
+            pool.map(lambda rows: pair_table(_labelled(annotations, decisions, rows)), parts)
+        )
+
+
+def _pair_table(annotations: Annotations, decisions: Decisions, pairs: Mapping[int, Pair]) -> pa.Table:
+    """The rows (row number → files) with every column that MVSA can fill."""
+    found = list(pairs.values())
+    facts = [pair.facts for pair in found]
+    return pair_table(
+        _labelled(annotations, decisions, np.array(list(pairs), dtype=np.int64))
+        | {
+            "image": [{"bytes": pair.image, "path": pair.path} for pair in found],
+            "text": [pair.text for pair in found],
+            "description": [pair.raw_text for pair in found],
+            "width": [fact.width for fact in facts],
+            "height": [fact.height for fact in facts],
+            "sha256": [fact.sha256 for fact in facts],
+            "phash": [fact.phash for fact in facts],
+        }
+    )
+
+
+def _labelled(annotations: Annotations, decisions: Decisions, rows: Rows) -> dict[str, Any]:
+    """The columns that need no files: ids, labels, votes."""
+    return {
+        "id": _ids(annotations, rows),
+        "label": pa.array(decisions.label[rows]),
+        "text_label": pa.array(decisions.text_label[rows]),
+        "image_label": pa.array(decisions.image_label[rows]),
+        "votes": _votes(annotations.votes[rows]),
+        "source": pa.repeat(annotations.name, len(rows)),
+    }
+
+
+def _ids(annotations: Annotations, rows: Rows) -> pa.Array:
+    ids = annotations.ids.take(pa.array(rows))
+    return pc.binary_replace_slice(ids, 0, 0, f"{annotations.name}:")  # in front; quicker than a join
+
+
+def _votes(votes: Labels) -> pa.Array:
+    """[N, K, 2] votes as N lists of K structs."""
+    n_rows, n_annotators, _ = votes.shape
+    flat = [pa.array(votes[:, :, modality].reshape(-1)) for modality in (TEXT, IMAGE)]
+    offsets = np.arange(n_rows + 1, dtype=np.int32) * n_annotators
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.StructArray.from_arrays(flat, fields=list(VOTES.value_type))
+    )
+
+
+def _rejected(
+    annotations: Annotations, decisions: Decisions, rejections: Mapping[int, Rejection]
+) -> pa.Table:
+    """All dropped rows in the order of the label file: those without a label, and `rejections` (by row)."""
+    unlabelled = np.flatnonzero(~decisions.kept)
+    rows = np.concatenate([unlabelled, np.array(list(rejections), dtype=np.int64)])
+    found = rejections.values()
+    reasons = pa.array(decisions.reason[unlabelled].tolist() + [one.reason for one in found], pa.string())
+    details = pa.chunked_array(
+        [_in_words(annotations.votes[unlabelled]), pa.array([one.detail for one in found], pa.string())]
+    )
+    table = pa.table([_ids(annotations, rows), reasons, details], schema=REJECTED_SCHEMA)
+    return table.take(pa.array(np.argsort(rows))) if rejections else table
+
+
+def _in_words(votes: Labels) -> pa.Array:
+    """[N, K, 2] votes → N texts like `text neutral positive, image positive positive`."""
+
+    def names(modality: int) -> list[pa.Array]:
+        columns = (pa.array(votes[:, k, modality]) for k in range(votes.shape[1]))
+        return [pa.array(LABEL_NAMES).take(column) for column in columns]
+
+    text = pc.binary_join_element_wise("text", *names(TEXT), " ")
+    image = pc.binary_join_element_wise("image", *names(IMAGE), " ")
+    return pc.binary_join_element_wise(text, image, ", ")
+
+
+def _refuse_nothing(root: Path, decisions: Decisions, rejections: Mapping[int, Rejection]) -> None:
+    """Raise InputError if not one row is left: then the folder is not what the user thinks it is."""
+    if int(decisions.kept.sum()) > len(rejections):
+        return
+    reasons: Sequence[Reason] = [reason for reason in decisions.reason if reason] + [
+        one.reason for one in rejections.values()
+    ]
+    counted = ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+    raise InputError(
+        f"{root}: none of its {len(reasons)} rows can be kept: {counted}",
+        "Give the folder with data/ID.txt and data/ID.jpg, or take the labels alone with --labels-only",
+    )

@@ -1,0 +1,217 @@
+"""Label Studio's annotations of a dataset → a new one of the same pairs, labelled by the rules of MVSA."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mvsent.build.reconcile import SHARD_ROWS, ReconcileResult, agreement_of, decide_votes
+from mvsent.config import ReconcileTasksSettings
+from mvsent.curate.labels import IMAGE, MISSING, TEXT, Decisions, Labels
+from mvsent.errors import InputError, UsageError
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, VOTES, Reason
+from mvsent.shards.reader import Dataset
+from mvsent.shards.staging import staged
+from mvsent.shards.writer import DatasetWriter
+from mvsent.sources.label_studio import MAX_EXPORT_BYTES, Annotations, SetAside, Vote, parse_export
+
+BATCH_ROWS = 256
+MAX_VOTES = 2**30  # rows x annotators x 2, a byte each
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedResult(ReconcileResult):
+    """The same, and what became of every annotation."""
+
+    annotations: dict[str, int]
+
+
+def reconcile_tasks(
+    export: Path,
+    folder: Path,
+    out: Path | None,
+    settings: ReconcileTasksSettings,
+    *,
+    name: str = "",
+    overwrite: bool = False,
+) -> AnnotatedResult:
+    """`out` holds the pairs of the dataset in `folder` on which the annotators in `export` agree.
+
+    Its input are the rows of that dataset; one that nobody annotated is dropped as `not-annotated`.
+
+    Args:
+        out: None for data/NAME-annotated.
+        name: of the new dataset; empty for NAME-annotated.
+
+    Raises: InputError, DatasetError, UsageError or OutputExistsError; then `out` is as it was.
+    """
+    dataset = Dataset.open(folder)
+    content = _read(export)
+    answers = parse_export(content, str(export))
+    votes_of = _by_row(dataset, answers, export)
+    name = name or f"{dataset.name}-annotated"
+    out = out or Path("data", name)
+    described = settings.model_dump() | {
+        "dataset": dataset.name,
+        "dataset_sha256": dataset.sha256,
+        "label_studio_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    decisions = decide_votes(_for_decision(votes_of, settings), settings)
+    _refuse_nothing(export, decisions, votes_of)
+    agreement = agreement_of(_dense(votes_of))
+    counts = _counts(answers)
+    with (
+        staged(out, overwrite=overwrite) as partial,
+        DatasetWriter(
+            partial, name, settings=described, shard_size=settings.shard_size or SHARD_ROWS
+        ) as writer,
+    ):
+        _write_pairs(writer, dataset, decisions, votes_of)
+        writer.reject(_rejected(dataset.ids, decisions, votes_of))
+        known = any(alpha is not None for alpha in agreement.values())
+        extra = {"notes": {"annotations": counts}} | ({"agreement": agreement} if known else {})
+        manifest = writer.finish(len(dataset), extra=extra)
+    return AnnotatedResult(out, manifest, agreement, counts)
+
+
+def _read(export: Path) -> bytes:
+    try:
+        with export.open("rb") as file:
+            content = file.read(MAX_EXPORT_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{export}: no such file", "Give the JSON export of Label Studio") from None
+    except IsADirectoryError:
+        raise UsageError(f"{export}: is a folder", "Give the JSON export of Label Studio") from None
+    if len(content) > MAX_EXPORT_BYTES:
+        raise InputError(f"{export}: more than {MAX_EXPORT_BYTES >> 20} MiB", "Export the project in parts")
+    return content
+
+
+Rows = Sequence[dict[str, Vote]]
+"""The votes on every row of the dataset, by annotator."""
+
+
+def _by_row(dataset: Dataset, answers: Annotations, export: Path) -> Rows:
+    """Raises: InputError where not one vote is on a pair of the dataset."""
+    found = [answers.votes.pop(id, {}) for id in dataset.ids]
+    strangers = sum(map(len, answers.votes.values()))
+    if strangers:
+        answers.set_aside[SetAside.UNKNOWN_ID] += strangers
+    if not any(found):
+        counted = ", ".join(f"{n} {reason}" for reason, n in answers.set_aside.most_common())
+        raise InputError(
+            f"{export}: none of its {answers.n_tasks} tasks has an annotation of a pair in {dataset.folder}"
+            + (f": {counted}" if counted else ""),
+            "Give the export of the project that was made from this dataset",
+        )
+    return found
+
+
+def _counts(answers: Annotations) -> dict[str, int]:
+    """What became of every annotation: `counted`, and the others by why they do not count."""
+    set_aside = {str(reason): answers.set_aside[reason] for reason in SetAside if answers.set_aside[reason]}
+    return {"counted": answers.n_annotations - sum(set_aside.values()), **set_aside}
+
+
+def _dense(rows: Rows) -> Labels:
+    """[N, K, 2] with the votes of a row side by side; K is the most that any row has."""
+    votes = _no_votes(len(rows), max(map(len, rows), default=0))
+    for row, given in enumerate(rows):
+        for place, person in enumerate(sorted(given)):
+            votes[row, place] = given[person].text, given[person].image
+    return votes
+
+
+def _no_votes(n_rows: int, n_annotators: int) -> Labels:
+    """[N, K, 2] without a vote. Raises: InputError where that would fill the memory."""
+    if 2 * n_rows * n_annotators > MAX_VOTES:
+        raise InputError(
+            f"{n_rows} rows with {n_annotators} annotators are more votes than {MAX_VOTES}",
+            "Reconcile the export in parts, or with --aggregate majority",
+        )
+    return np.full((n_rows, n_annotators, 2), MISSING, dtype=np.int8)
+
+
+def _for_decision(rows: Rows, settings: ReconcileTasksSettings) -> Labels:
+    """[N, K, 2]; Dawid-Skene wants a column for each annotator, the majority does not care."""
+    if settings.aggregate == "majority":
+        return _dense(rows)
+    people = {person: k for k, person in enumerate(sorted({p for given in rows for p in given}))}
+    votes = _no_votes(len(rows), len(people))
+    for row, given in enumerate(rows):
+        for person, vote in given.items():
+            votes[row, people[person]] = vote.text, vote.image
+    return votes
+
+
+def _write_pairs(writer: DatasetWriter, dataset: Dataset, decisions: Decisions, rows: Rows) -> None:
+    """Every row that has a label, with the pictures and texts that it had."""
+    position = 0
+    for batch in dataset.batches(PAIR_SCHEMA.names, BATCH_ROWS):
+        at = slice(position, position + batch.num_rows)
+        position = at.stop
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | {
+            "label": pa.array(decisions.label[at]),
+            "text_label": pa.array(decisions.text_label[at]),
+            "image_label": pa.array(decisions.image_label[at]),
+            "votes": _votes(rows[at]),
+        }
+        table = pa.table([columns[name] for name in PAIR_SCHEMA.names], schema=PAIR_SCHEMA)
+        writer.write(table.filter(pa.array(decisions.kept[at])))
+
+
+def _votes(rows: Rows) -> pa.Array:
+    return pa.array(
+        [
+            [
+                {"text": _or_null(given[person].text), "image": _or_null(given[person].image)}
+                for person in sorted(given)
+            ]
+            for given in rows
+        ],
+        VOTES,
+    )
+
+
+def _or_null(label: int) -> int | None:
+    return None if label == MISSING else label
+
+
+def _rejected(ids: Sequence[str], decisions: Decisions, rows: Rows) -> pa.Table:
+    """All dropped rows in the order of the dataset."""
+    dropped = [
+        {"id": ids[row], "reason": str(_reason(decisions, rows, row)), "detail": _in_words(rows[row])}
+        for row in np.flatnonzero(~decisions.kept).tolist()
+    ]
+    return pa.Table.from_pylist(dropped, REJECTED_SCHEMA)
+
+
+def _reason(decisions: Decisions, rows: Rows, row: int) -> Reason:
+    reason: Reason = decisions.reason[row] if rows[row] else Reason.NOT_ANNOTATED
+    return reason
+
+
+def _in_words(given: dict[str, Vote]) -> str:
+    """`text neutral positive, image positive -`, a dash for a question left open; empty without votes."""
+    if not given:
+        return ""
+    votes = [(given[person].text, given[person].image) for person in sorted(given)]
+    names = (*LABEL_NAMES, "-")  # index -1
+    text, image = (" ".join(names[vote[modality]] for vote in votes) for modality in (TEXT, IMAGE))
+    return f"text {text}, image {image}"
+
+
+def _refuse_nothing(export: Path, decisions: Decisions, rows: Rows) -> None:
+    """Raise InputError if not one row is left."""
+    if decisions.kept.any():
+        return
+    counted = Counter(str(_reason(decisions, rows, row)) for row in range(len(rows)))
+    told = ", ".join(f"{n} {reason}" for reason, n in counted.most_common())
+    raise InputError(
+        f"{export}: none of the {len(rows)} rows can be kept: {told}",
+        "Annotate both the texts and the pictures",
+    )

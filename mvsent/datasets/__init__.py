@@ -1,0 +1,1 @@
+"""Work on finished datasets: split, merge, reshard, validate, stats, export."""

@@ -1,0 +1,120 @@
+"""What datasets hold, by their columns: labels beside the paper's Table I, lengths, sizes, duplicates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.curate.table_one import PAPER_TABLE_I
+from mvsent.datasets.split import dataset_groups
+from mvsent.errors import DatasetError
+from mvsent.report.histograms import PERCENTILES, Counts, added, percentiles, word_counts
+from mvsent.shards.manifest import MANIFEST_FILE
+from mvsent.shards.reader import Dataset
+
+_BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class DatasetStats:
+    """One dataset in figures; percentiles are those of `PERCENTILES`, empty where nothing was measured."""
+
+    folder: Path
+    name: str
+    labels: dict[str, int]
+    annotation: str
+    """strong: people labelled the pairs; weak: the query did; empty: neither is known."""
+    paper: dict[str, int] | None
+    """The paper's label counts for a dataset of this name."""
+    words: list[int]
+    widths: list[int]
+    heights: list[int]
+    n_images: int
+    n_duplicates: int | None
+    """Rows with the text or picture of another row; None for a dataset without either."""
+    n_contradicted: int | None
+    """Those of them whose group has more than one label."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.labels.values())
+
+    def document(self) -> dict[str, Any]:
+        """The figures as JSON."""
+        return {
+            "folder": str(self.folder),
+            "name": self.name,
+            "labels": self.labels,
+            "total": self.total,
+            "annotation": self.annotation,
+            "paper": self.paper,
+            "percentiles": list(PERCENTILES),
+            "text_words": self.words,
+            "image_width": self.widths,
+            "image_height": self.heights,
+            "images": self.n_images,
+            "duplicates": self.n_duplicates,
+            "contradicted": self.n_contradicted,
+        }
+
+
+def dataset_folders(folders: Sequence[Path], parent: Path = Path("data")) -> list[Path]:
+    """`folders`, or if there are none, every finished dataset in `parent`. Raises: DatasetError for none."""
+    found = list(folders) or sorted(path.parent for path in parent.glob(f"[!.]*/{MANIFEST_FILE}"))
+    if not found:
+        raise DatasetError(
+            f"{parent}: no dataset there",
+            "Build one (mvsent reconcile-mvsa, build-flickr, build-getty), or name its folder",
+        )
+    return found
+
+
+def dataset_stats(folder: Path) -> DatasetStats:
+    """The figures of the dataset in `folder`; its pictures are not read. Raises: DatasetError."""
+    dataset = Dataset.open(folder)
+    columns = ["text", "width", "height", "query_sentiment"]
+    words, widths, heights = (np.zeros(1, dtype=np.int64) for _ in range(3))
+    n_scored = 0
+    for batch in dataset.batches(columns, _BATCH_ROWS):
+        words = added(words, word_counts(batch["text"]))
+        widths = added(widths, batch["width"])
+        heights = added(heights, batch["height"])
+        n_scored += len(batch) - batch["query_sentiment"].null_count
+    groups = dataset_groups(dataset)
+    comparable = bool(words.any() or widths.any())
+    twins, contradicted = _duplicates(groups, dataset.labels) if comparable else (None, None)
+    paper = PAPER_TABLE_I.get(dataset.name)
+    return DatasetStats(
+        folder=folder,
+        name=dataset.name,
+        labels=dict(dataset.manifest.labels),
+        annotation=_annotation(dataset, n_scored),
+        paper=dict(paper) if paper else None,
+        words=percentiles(words),
+        widths=percentiles(widths),
+        heights=percentiles(heights),
+        n_images=int(widths.sum()),
+        n_duplicates=twins,
+        n_contradicted=contradicted,
+    )
+
+
+def _annotation(dataset: Dataset, n_scored: int) -> str:
+    if n_scored:
+        return "weak"
+    voted = any(batch["votes"].null_count < len(batch) for batch in dataset.batches(["votes"], _BATCH_ROWS))
+    return "strong" if voted else ""
+
+
+def _duplicates(groups: Counts, labels: npt.NDArray[np.int8]) -> tuple[int, int]:
+    """Rows in a group of two or more; rows in a group with two labels or more."""
+    if len(groups) == 0:
+        return 0, 0
+    size = np.bincount(groups)
+    seen = np.zeros(len(size), np.uint8)  # a bit for each label
+    np.bitwise_or.at(seen, groups, np.left_shift(1, labels).astype(np.uint8))
+    several = (seen & (seen - 1)) > 0
+    return int(size[size > 1].sum()), int(size[several].sum())

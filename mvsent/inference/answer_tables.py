@@ -1,0 +1,155 @@
+"""Answers beside what was asked, as CSV, JSONL or Parquet: one batch after the other."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mvsent.errors import InputError
+from mvsent.inference.model import Answers
+from mvsent.inference.pair_tables import ANSWER_COLUMNS, CSV, JSONL, PairRow, PairTable
+from mvsent.pairs import LABEL_NAMES
+from mvsent.shards.exports.csv_table import csv_line
+
+_ANSWER_FIELDS = [
+    pa.field(name, pa.float32() if name.startswith("p_") else pa.string()) for name in ANSWER_COLUMNS
+]
+
+
+class AnswerWriter(Protocol):
+    """Takes batches of rows with their answers, and is closed after the last one."""
+
+    def write(self, rows: Sequence[PairRow], answers: Answers) -> None:
+        """The rows stand in the file, for a pipe's reader to see."""
+
+    def close(self) -> None:
+        """Everything that was written stands in the file, which stays open."""
+
+
+def answer_writer(kind: str, file: IO[bytes], table: PairTable, first: PairRow) -> AnswerWriter:
+    """A writer of `kind` into `file`; where every row has columns of its own, those of `first` count."""
+    if kind == JSONL:
+        return _JsonLines(file)
+    columns = table.columns if table.columns is not None else list(first.values)
+    if kind == CSV:
+        return _Csv(file, columns, table.name)
+    fields = table.fields or [pa.field(name, pa.string()) for name in columns]
+    return _Parquet(file, fields, table.name)
+
+
+class _JsonLines:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, rows: Sequence[PairRow], answers: Answers) -> None:
+        for row, answer in zip(rows, records(answers), strict=True):
+            self._file.write(json.dumps(row.values | answer, default=_plain).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+class _Csv:
+    """Cells of the input come out as they came in, also those that a spreadsheet would take for a formula."""
+
+    def __init__(self, file: IO[bytes], columns: list[str], name: str) -> None:
+        self._text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
+        self._columns, self._name = columns, name
+        self._text.write(csv_line([*columns, *ANSWER_COLUMNS]))
+
+    def write(self, rows: Sequence[PairRow], answers: Answers) -> None:
+        for row, answer in zip(rows, records(answers), strict=True):
+            check_columns(row.values, self._columns, self._name)
+            values = [_cell(row.values.get(column)) for column in self._columns]
+            self._text.write(csv_line([*values, *(_cell(answer[column]) for column in ANSWER_COLUMNS)]))
+        self._text.flush()
+
+    def close(self) -> None:
+        self._text.flush()
+        self._text.detach()  # the file is its opener's to close
+
+
+class _Parquet:
+    def __init__(self, file: IO[bytes], fields: list[pa.Field], name: str) -> None:
+        self._kept, self._name = pa.schema(fields), name
+        self._schema = pa.schema([*fields, *_ANSWER_FIELDS])
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
+
+    def write(self, rows: Sequence[PairRow], answers: Answers) -> None:
+        for row in rows:
+            check_columns(row.values, self._kept.names, self._name)
+        kept = [
+            pa.array([_typed(row.values.get(field.name), field.type) for row in rows], field.type)
+            for field in self._kept
+        ]
+        given = [pa.array([record[f.name] for record in records(answers)], f.type) for f in _ANSWER_FIELDS]
+        self._waiting.append(pa.Table.from_arrays([*kept, *given], schema=self._schema))
+        if sum(map(len, self._waiting)) >= _GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting = []
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+
+_GROUP = 8192  # rows of a row group
+
+
+def records(answers: Answers) -> list[dict[str, Any]]:
+    """One dictionary a pair, with the columns `ANSWER_COLUMNS`; a sentiment that the run never saw has 0."""
+    found = []
+    for label, row, missing, error in zip(
+        answers.labels, answers.probabilities, answers.missing, answers.errors, strict=True
+    ):
+        known = dict(zip(answers.classes, row.tolist(), strict=True))
+        p = {f"p_{name}": None if error else round(float(known.get(name, 0.0)), 6) for name in LABEL_NAMES}
+        found.append({"label": label or None, **p, "missing": missing, "error": error})
+    return found
+
+
+def check_columns(values: Mapping[str, Any], columns: Sequence[str], name: str) -> None:
+    """Raises: InputError where a row has something that no column of the answers is for."""
+    more = values.keys() - set(columns)
+    if more:
+        raise InputError(
+            f"{name}: a row has {sorted(more)[0]!r}, which the first row has not",
+            "Give every row the same keys, or write JSONL: its rows may differ",
+        )
+
+
+def _cell(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _typed(value: Any, kind: pa.DataType) -> Any:
+    """The value; as text where the column is one of texts and the value is something else."""
+    if value is None or not pa.types.is_string(kind):
+        return value
+    return (
+        value.encode("utf-8", "backslashreplace").decode()
+        if isinstance(value, str)
+        else json.dumps(value, default=_plain)
+    )
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: bytes as base64, numpy's numbers as numbers, times in words."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,268 @@
+"""A trained run in memory: the networks of its finished folds, and everything that they read with."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from mvsent.curate.text import clean_text
+from mvsent.errors import InputError, RunError, UsageError
+from mvsent.features.vocabulary import Vocabulary
+from mvsent.learn.batches import Examples, Rows, cut
+from mvsent.models.batch import Batch, Output
+from mvsent.pairs import LABEL_NAMES
+from mvsent.runs import inputs
+from mvsent.runs.inputs import Inputs
+from mvsent.runs.network import load_network
+from mvsent.runs.predictor import check_inputs
+from mvsent.runs.read_pairs import MAX_PIXELS, NO_PICTURE, ImageLike, PairReader, Picture
+from mvsent.runs.run_folder import RunFolder
+from mvsent.storage import located
+from mvsent.workers.devices import compute_device
+
+BATCH_SIZE = 64
+NOTHING_THERE = "neither a picture nor a text"
+
+_NO_ROWS: Rows = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of `N` pairs, in their order.
+
+    Attributes:
+        classes: the names of the `n` sentiments that the run knows.
+        probabilities: float32 `[N, n]`, each row sums to one; NaN where there is an error.
+        missing: for each pair `""`, `"image"` or `"text"`, what it was judged without; or `"image,text"`.
+        errors: for each pair why there is no answer, or `""`.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    missing: list[str]
+    errors: list[str]
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest sentiment of each pair, `""` where there is an error."""
+        likeliest = np.nan_to_num(self.probabilities).argmax(axis=1).tolist()
+        return ["" if error else self.classes[i] for i, error in zip(likeliest, self.errors, strict=True)]
+
+
+@dataclass
+class Model:
+    """The networks of a run's folds with vocabularies, backbone and encoders; made by `mvsent.load`.
+
+    Attributes:
+        run: where it comes from.
+        device: where it computes.
+        folds: whose probabilities are averaged.
+        max_pixels: of a picture; a larger one is an error of its row.
+    """
+
+    run: RunFolder
+    device: torch.device
+    folds: list[int]
+    max_pixels: int = MAX_PIXELS
+    reader: PairReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reader = PairReader(self.run, self.device, self.max_pixels)
+        blank = self.reader.inputs([NO_PICTURE], [""])
+        check_inputs(self.run, blank)
+        self._loaded: dict[int, tuple[nn.Module, Vocabulary]] = {}
+        for fold in self.folds:
+            network, vocabulary = load_network(self.run, fold, blank)
+            self._loaded[fold] = network.to(self.device).eval().requires_grad_(False), vocabulary
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the sentiments that it knows, in the order of the probabilities' columns."""
+        return tuple(LABEL_NAMES[label] for label in self.run.resolved.classes)
+
+    def network(self, fold: int | None = None) -> nn.Module:
+        """The network of a fold (None: the first) in evaluation mode; it takes a `Batch`.
+
+        Raises: UsageError for a fold that was not loaded.
+        """
+        return self._of(fold)[0]
+
+    def vocabulary(self, fold: int | None = None) -> Vocabulary:
+        """The words that the network of a fold (None: the first) knows. Raises: as `network`."""
+        return self._of(fold)[1]
+
+    def predict(
+        self,
+        images: Sequence[ImageLike | None] | None = None,
+        texts: Sequence[str | None] | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        cleaned: bool = False,
+    ) -> Answers:
+        """The probabilities of every pair; with several folds, the mean of theirs.
+
+        Args:
+            images: paths, bytes or PIL pictures; None, one or all, where there is none.
+            texts: None, one or all, or a blank one where there is none.
+            cleaned: the texts are a dataset's own; others are first cleaned as those of every dataset were.
+
+        A picture that cannot be read is an error of its row; the others are answered all the same.
+
+        Raises: UsageError where the two differ in length, or both are None.
+        """
+        chosen_images, chosen_texts = paired(images, texts, cleaned=cleaned)
+        parts = []
+        with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
+            for start in range(0, len(chosen_texts), batch_size):
+                rows = slice(start, start + batch_size)
+                pictures = list(pool.map(self.reader.decode, chosen_images[rows]))
+                parts.append(self.answer(pictures, chosen_texts[rows]))
+        return joined(self.classes, parts)
+
+    def examples(
+        self,
+        images: Sequence[ImageLike | None] | None = None,
+        texts: Sequence[str | None] | None = None,
+        *,
+        fold: int | None = None,
+        cleaned: bool = False,
+    ) -> Examples:
+        """The pairs as a fold's network (None: the first) reads them: decoded, through backbone and encoder,
+        numbered by its vocabulary. All of it is in memory. Every target is 0. `cleaned` is as in `predict`.
+
+        Raises: InputError naming the first picture that cannot be read; UsageError as `predict`.
+        """
+        chosen_images, chosen_texts = paired(images, texts, cleaned=cleaned)
+        with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
+            pictures = list(pool.map(self.reader.decode, chosen_images))
+        for row, picture in enumerate(pictures):
+            if picture.error:
+                raise InputError(f"picture {row + 1}: {picture.error}", "Leave it out, or give another")
+        return self.numbered(self.reader.inputs(pictures, chosen_texts), fold)
+
+    def answer(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Answers:
+        """What `predict` says of one batch of decoded pictures; `texts` are empty where there are none."""
+        errors = [
+            picture.error or ("" if text or picture.pixels is not None else NOTHING_THERE)
+            for picture, text in zip(pictures, texts, strict=True)
+        ]
+        missing = [_missing(picture, text) for picture, text in zip(pictures, texts, strict=True)]
+        good = [row for row, error in enumerate(errors) if not error]
+        probabilities = np.full((len(errors), len(self.classes)), np.nan, np.float32)
+        if good:
+            found = self.reader.inputs([pictures[row] for row in good], [texts[row] for row in good])
+            probabilities[good] = np.mean([self._probabilities(found, fold) for fold in self.folds], axis=0)
+        return Answers(self.classes, probabilities, missing, errors)
+
+    def numbered(self, found: Inputs, fold: int | None = None) -> Examples:
+        """What the reader found, with words as numbers of a fold's vocabulary (None: the first)."""
+        vocabulary = self.vocabulary(fold)
+        no_vectors = np.zeros((len(vocabulary), self.run.resolved.word_size), np.float32)
+        return inputs.examples(found, vocabulary, no_vectors, self.run.resolved.max_words, _NO_ROWS)
+
+    def batches(self, examples: Examples, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
+        """The examples on the model's device, in order."""
+        rows = np.arange(len(examples.target))
+        return (batch.to(self.device) for batch in examples.batches(cut(rows, batch_size)))
+
+    @torch.inference_mode()
+    def _probabilities(self, found: Inputs, fold: int) -> npt.NDArray[np.float32]:
+        network, parts = self.network(fold), []
+        for batch in self.batches(self.numbered(found, fold)):
+            output: Output = network(batch)
+            parts.append(torch.softmax(output.logits.float(), dim=1).cpu().numpy())
+        return np.concatenate(parts)
+
+    def _of(self, fold: int | None) -> tuple[nn.Module, Vocabulary]:
+        chosen = self.folds[0] if fold is None else fold
+        if chosen not in self._loaded:
+            raise UsageError(f"fold {chosen} is not loaded", f"Loaded are: {', '.join(map(str, self.folds))}")
+        return self._loaded[chosen]
+
+
+def load(
+    path: str | os.PathLike[str],
+    fold: int | None = None,
+    device: str = "auto",
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Model:
+    """The model of the run folder at `path`, ready to answer.
+
+    Args:
+        fold: whose network; None: those of all finished folds, whose probabilities are averaged.
+        device: cpu, cuda, cuda:N, or auto.
+        max_pixels: of a picture; a larger one is an error of its row.
+
+    Raises:
+        RunError: no run, no finished fold, or something pretrained is not what it was in training.
+        UsageError: no such fold or device. WeightsError: something pretrained is not here.
+    """
+    run = RunFolder.open(located(str(path)))
+    finished = run.finished_folds
+    if not finished:
+        raise RunError(
+            f"{run.path}: no fold is finished", f"Finish it: mvsent train --resume --out {run.path}"
+        )
+    if fold is not None and fold not in finished:
+        raise UsageError(
+            f"--fold: fold {fold} of {run.path} is not finished",
+            f"Finished are: {', '.join(map(str, finished))}",
+        )
+    return Model(run, compute_device(device), finished if fold is None else [fold], max_pixels)
+
+
+def paired(
+    images: Sequence[ImageLike | None] | None, texts: Sequence[str | None] | None, *, cleaned: bool = False
+) -> tuple[Sequence[ImageLike | None], list[str]]:
+    """Both as lists of one length; texts are cleaned unless they are, one that is missing or blank is empty.
+
+    Raises: UsageError where both are None, or they differ in length.
+    """
+    for given in (images, texts):
+        if isinstance(given, str | bytes):
+            raise UsageError("images and texts are lists, one entry a pair", "Write [image] and [text]")
+    n = len(images if images is not None else texts if texts is not None else ())
+    if (images is None and texts is None) or (images is not None and texts is not None and len(texts) != n):
+        raise UsageError(
+            "images and texts have to be as many, and one of the two has to be there",
+            "Give None in the place of one that is missing",
+        )
+    whole = [None] * n if images is None else images
+    found = texts or [None] * n
+    return whole, [text or "" for text in found] if cleaned else [clean(text) for text in found]
+
+
+def clean(text: str | None) -> str:
+    r"""A text from outside as those that the networks learned from: `clean_text` made them, of any source.
+
+    It is empty where there is none, or nothing to see. Twice is not once: `&amp;lt;` is `&lt;` is `<`.
+
+    >>> clean(None), clean(" "), clean("Tom &amp; Ana,\n so \ud83d good")
+    ('', '', 'Tom & Ana, so good')
+    """
+    return clean_text(text) if text else ""
+
+
+def joined(classes: tuple[str, ...], parts: Sequence[Answers]) -> Answers:
+    """The answers of several batches, one after the other."""
+    probabilities = [part.probabilities for part in parts] or [np.zeros((0, len(classes)), np.float32)]
+    return Answers(
+        classes,
+        np.concatenate(probabilities),
+        [missing for part in parts for missing in part.missing],
+        [error for part in parts for error in part.errors],
+    )
+
+
+def _missing(picture: Picture, text: str) -> str:
+    lacks_image = picture.pixels is None and not picture.error
+    return ",".join(name for name, lacks in (("image", lacks_image), ("text", not text)) if lacks)

@@ -1,0 +1,340 @@
+"""Pairs that a user brings: a CSV, JSONL or Parquet table, a folder of pictures, a dataset, a pipe.
+
+    image,text,shop          {"image": "a.jpg", "text": "so good", "shop": 7}
+    a.jpg,so good,7          {"text": "never again", "shop": 8}
+    ,never again,8
+
+A table has a column `image`, a path relative to its own folder, or `text`, or both; a row may lack either.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mvsent.curate.text import clean_text, decode_text
+from mvsent.errors import InputError, UsageError
+from mvsent.pairs import LABEL_NAMES
+from mvsent.runs.read_pairs import ImageLike
+from mvsent.shards.manifest import MANIFEST_FILE
+from mvsent.shards.reader import Dataset
+from mvsent.storage import is_remote
+
+CSV, JSONL, PARQUET = KINDS = ("csv", "jsonl", "parquet")
+SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".parquet": PARQUET}
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE, TEXT = "image", "text"
+
+MAX_LINE = 16 * 2**20  # bytes, of a line of a table; more is no text of a pair
+MAX_TEXT = 2**20  # bytes, of a text file beside a picture
+_BATCH = 64
+_WANTED = "A table has a column image (paths), a column text, or both"
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
+
+ANSWER_COLUMNS = ("label", *(f"p_{name}" for name in LABEL_NAMES), "missing", "error")
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One row of the input.
+
+    Attributes:
+        values: what is passed through.
+        image: None where there is none.
+        text: cleaned as that of every dataset; None or empty where there is none.
+        error: why the row cannot be judged, found while reading it.
+    """
+
+    values: dict[str, Any]
+    image: ImageLike | None = None
+    text: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Rows in input order, each read when it is asked for.
+
+    Attributes:
+        name: for messages.
+        kind: csv, jsonl or parquet.
+        rows: raise InputError naming the line where the input breaks off.
+        columns: that are passed through; None where every row has its own.
+        fields: their Arrow types, where they are known.
+    """
+
+    name: str
+    kind: str
+    rows: Iterator[PairRow]
+    columns: list[str] | None = None
+    fields: list[pa.Field] | None = None
+
+
+def open_table(source: Path | BinaryIO, kind: str = CSV) -> PairTable:
+    """The pairs in a table, a folder of pictures or a dataset folder; of a pipe, in format `kind`.
+
+    Raises: InputError, DatasetError or UsageError for what is none of them.
+    """
+    if hasattr(source, "readline"):
+        return _of_lines(cast("BinaryIO", source), "stdin", kind, Path())
+    assert not isinstance(source, BinaryIO)
+    if source.is_dir():
+        return _of_dataset(source) if (source / MANIFEST_FILE).exists() else _of_folder(source)
+    found = SUFFIXES.get(source.suffix.lower())
+    if found is None:
+        raise UsageError(
+            f"{source}: no input of a known kind",
+            f"Give a folder, or a file that ends in {', '.join(SUFFIXES)}",
+        )
+    if not source.is_file():
+        if source.exists():
+            raise InputError(f"{source}: no ordinary file", "Give - and pipe it in")
+        raise InputError(f"{source}: no such file", "Give a table, a folder of pictures or a dataset")
+    if found == PARQUET:
+        return _of_parquet(source)
+    return _of_lines(source.open("rb"), str(source), found, source.parent)
+
+
+def kept_name(column: str) -> str:
+    """How a column of the input is called beside the answers.
+
+    >>> kept_name("shop"), kept_name("label")
+    ('shop', 'given_label')
+    """
+    return f"given_{column}" if column in ANSWER_COLUMNS else column
+
+
+def _of_lines(file: BinaryIO, name: str, kind: str, folder: Path) -> PairTable:
+    if kind == PARQUET:
+        raise UsageError(
+            f"{name}: Parquet cannot be read from a pipe", "Give --format csv or jsonl, or the file"
+        )
+    if kind == JSONL:
+        return PairTable(name, JSONL, _json_rows(_lines(file, name), name, folder))
+    return _of_csv(_lines(file, name), name, folder)
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of a UTF-8 file, without the mark that some programs put in front."""
+    number = 0
+    with file:
+        while data := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(data) > MAX_LINE:
+                _broken(name, number, f"longer than {MAX_LINE} bytes")
+            try:
+                yield data.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                _broken(
+                    name, number, f"not UTF-8 (byte {error.start + 1} of the line)", "Save the table as UTF-8"
+                )
+
+
+def _of_csv(lines: Iterator[str], name: str, folder: Path) -> PairTable:
+    reader = csv.reader(lines, strict=True)
+    header = next(_csv_records(reader, name), None)
+    if header is None:
+        raise InputError(f"{name}: is empty", _WANTED)
+    columns = _checked(header, name)
+    kept = [kept_name(column) for column in columns]
+    return PairTable(name, CSV, _csv_rows(reader, columns, name, folder), kept)
+
+
+def _csv_records(reader: Any, name: str) -> Iterator[list[str]]:
+    while True:
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            _broken(name, reader.line_num, f"not CSV ({error})")
+        if record is None:
+            return
+        if record:  # an empty line is no record
+            yield record
+
+
+def _csv_rows(reader: Any, columns: list[str], name: str, folder: Path) -> Iterator[PairRow]:
+    for record in _csv_records(reader, name):
+        if len(record) != len(columns):
+            _broken(name, reader.line_num, f"has {len(record)} cells, the header has {len(columns)}")
+        yield _row(dict(zip(columns, record, strict=True)), folder)
+
+
+def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRow]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(
+                line, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_each_once
+            )
+            json.dumps(found)  # what is nested too deeply to be written is refused here
+        except (ValueError, RecursionError) as error:
+            _broken(name, number, f"not JSON ({error})")
+        if not isinstance(found, dict):
+            _broken(name, number, "not a JSON object")
+        if not found.keys() & {IMAGE, TEXT}:
+            _broken(name, number, "has neither image nor text")
+        if twice := next((key for key in found if kept_name(key) != key and kept_name(key) in found), None):
+            _broken(name, number, f"has both {twice} and {kept_name(twice)}", "Rename one of them")
+        yield _row(found, folder)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _of_parquet(path: Path) -> PairTable:
+    try:
+        file = pq.ParquetFile(path.open("rb") if is_remote(path) else path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a Parquet file ({_first_line(error)})", _WANTED) from None
+    schema = file.schema_arrow
+    columns = _checked(schema.names, str(path))
+    # Pictures themselves are not copied into the answers, a path is.
+    kept = [name for name in columns if name != IMAGE or _is_string(schema.field(IMAGE).type)]
+    fields = [schema.field(name).with_name(kept_name(name)) for name in kept]
+    rows = _parquet_rows(file, path, kept)
+    return PairTable(str(path), PARQUET, rows, [field.name for field in fields], fields)
+
+
+def _parquet_rows(file: pq.ParquetFile, path: Path, kept: list[str]) -> Iterator[PairRow]:
+    with file:
+        batches = file.iter_batches(batch_size=_BATCH)
+        while True:
+            try:
+                batch = next(batches, None)
+                values = batch.to_pylist() if batch is not None else None
+            except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+                raise InputError(
+                    f"{path}: cannot be read to its end ({_first_line(error)})", "Write it again"
+                ) from None
+            if values is None:
+                return
+            for row in values:
+                found = _row(row, path.parent)
+                yield replace(found, values={kept_name(name): row[name] for name in kept})
+
+
+def _of_dataset(folder: Path) -> PairTable:
+    """A dataset's rows: their ids and labels are passed through."""
+    dataset = Dataset.open(folder)
+    fields = [pa.field("id", pa.string()), pa.field(kept_name("label"), pa.int8())]
+    return PairTable(str(folder), PARQUET, _dataset_rows(dataset), [field.name for field in fields], fields)
+
+
+def _dataset_rows(dataset: Dataset) -> Iterator[PairRow]:
+    for batch in dataset.batches(["id", "image", "text", "label"], _BATCH):
+        for row in batch.to_pylist():
+            image = row["image"] and row["image"]["bytes"]
+            yield PairRow({"id": row["id"], kept_name("label"): row["label"]}, image, row["text"])
+
+
+def _of_folder(folder: Path) -> PairTable:
+    """Every picture in a folder and the folders in it, by path; the text of `a.jpg` is that of `a.txt`."""
+    paths = sorted(_pictures_in(folder))
+    if not paths:
+        raise InputError(f"{folder}: holds no picture", f"Their names end in {', '.join(PICTURES)}")
+    rows = (_picture_row(path, folder) for path in paths)
+    return PairTable(
+        str(folder), CSV, rows, [IMAGE, TEXT], [pa.field(IMAGE, pa.string()), pa.field(TEXT, pa.string())]
+    )
+
+
+def _pictures_in(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(PICTURES) and not name.startswith("."):
+                yield Path(parent, name)
+
+
+def _picture_row(path: Path, folder: Path) -> PairRow:
+    name, beside = str(path.relative_to(folder)), path.with_suffix(".txt")
+    if not beside.is_file():
+        return PairRow({IMAGE: name, TEXT: ""}, path)
+    try:
+        with beside.open("rb") as file:
+            text = clean_text(decode_text(file.read(MAX_TEXT)))  # as of the files that MVSA comes in
+    except OSError as error:
+        return PairRow({IMAGE: name, TEXT: ""}, path, error=f"{beside.name}: {error.strerror}")
+    return PairRow({IMAGE: name, TEXT: text}, path, text)
+
+
+def _row(found: dict[str, Any], folder: Path) -> PairRow:
+    """The row whose cells were found; what its image and text are decides whether it can be judged."""
+    values = {kept_name(name): value for name, value in found.items()}
+    text = found.get(TEXT)
+    if text is not None and not isinstance(text, str):
+        return PairRow(values, error=f"text is no string but {type(text).__name__}")
+    text = text and clean_text(text)
+    try:
+        return PairRow(values, _image(found.get(IMAGE), folder), text)
+    except ValueError as error:
+        return PairRow(values, None, text, str(error))
+
+
+def _image(found: Any, folder: Path) -> ImageLike | None:
+    """A picture by its path, or by its bytes as Hugging Face has them. Raises: ValueError saying why not."""
+    if isinstance(found, dict) and found.keys() <= {"bytes", "path"}:
+        found = found.get("bytes") or found.get("path")
+    if isinstance(found, bytes):
+        return found
+    if found is not None and not isinstance(found, str):
+        raise ValueError(f"image is no path but {type(found).__name__}")
+    if not found or not found.strip():
+        return None
+    if _URL.match(found):
+        raise ValueError("image is an address: nothing is fetched, give a path")
+    return folder / found
+
+
+def _checked(columns: Iterable[str], name: str) -> list[str]:
+    """The columns of a table. Raises: InputError where they cannot be those of pairs."""
+    names = list(columns)
+    if not {IMAGE, TEXT} & set(names):
+        shown = ", ".join(names[:8]) or "none"
+        raise InputError(
+            f"{name}: has neither a column image nor a column text, only: {shown}"[:500], _WANTED
+        )
+    kept = [kept_name(each) for each in names]
+    twice = next((each for each in kept if kept.count(each) > 1), None)
+    if twice is not None:
+        given = " and ".join(dict.fromkeys(each for each in names if kept_name(each) == twice))
+        raise InputError(f"{name}: has two columns {given}", "Rename one of them")
+    return names
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _broken(name: str, line: int, problem: str, next_step: str = "Mend that line") -> NoReturn:
+    raise InputError(f"{name}, line {line}: {problem}", next_step)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""Pages written for people about a dataset or a run."""

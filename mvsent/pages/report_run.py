@@ -1,0 +1,100 @@
+"""The report of a run: its evaluation, and the rows that it was surest of and wrong about."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from mvsent.errors import DatasetError
+from mvsent.pages.page_file import silent
+from mvsent.report.cards import MAX_PICTURE_BYTES, error_card, read_rows
+from mvsent.report.gallery import Gallery, facets
+from mvsent.report.plots import svg_element
+from mvsent.report.run_page import render_run
+from mvsent.runs.evaluate import PICTURES, evaluate
+from mvsent.runs.predictions import read_predictions
+from mvsent.runs.run_folder import PREDICTIONS, RunFolder
+from mvsent.shards.reader import Dataset
+from mvsent.storage import located
+
+Document = dict[str, Any]
+
+
+class Mistake(NamedTuple):
+    """A test row that a fold's network got wrong."""
+
+    id: str
+    predicted: int
+    y_prob: list[float]
+    fold: int
+
+
+def run_report(path: Path, n_cards: int, *, quiet: bool) -> tuple[str, dict[str, int]]:
+    """The page of a run, and how many of its errors are shown.
+
+    A run that was not evaluated since its last fold is evaluated first. Raises: RunError.
+    """
+    run = RunFolder.open(path)
+    mistakes = confident_mistakes(run)
+    gallery = _error_gallery(run, mistakes, n_cards, quiet)
+    counts = {"errors": len(mistakes), "shown": len(gallery.cards)}
+    page = _of_saved_evaluation(run, gallery)
+    if page is None:
+        made = evaluate(run.path, quiet=quiet)
+        figures = {png.stem: svg_element(png.with_suffix(".svg")) for png in made.pictures}
+        page = render_run(made.document, figures, gallery)
+    return page, counts
+
+
+def _of_saved_evaluation(run: RunFolder, gallery: Gallery) -> str | None:
+    """The page of what `mvsent eval` left in the run's folder; None unless that is of all finished folds."""
+    try:
+        document = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+        figures = {name: svg_element(run.path / f"{name}.svg") for name in PICTURES}
+        if [fold["fold"] for fold in document["folds"]] != run.finished_folds:
+            return None
+        return render_run(document, figures, gallery)
+    except Exception:  # there is none, or somebody edited it: it is made again, whatever it lacks
+        return None
+
+
+def confident_mistakes(run: RunFolder) -> list[Mistake]:
+    """The test rows that a finished fold got wrong, each once, the surest first."""
+    surest: dict[str, Mistake] = {}
+    for fold in run.finished_folds:
+        answers = read_predictions(run.fold(fold) / PREDICTIONS, run.resolved.classes)["test"]
+        predicted = answers.y_prob.argmax(axis=1)
+        for row in np.flatnonzero(predicted != answers.y_true):
+            one = Mistake(answers.ids[row], int(predicted[row]), answers.y_prob[row].tolist(), fold)
+            if one.id not in surest or max(surest[one.id].y_prob) < max(one.y_prob):
+                surest[one.id] = one
+    return sorted(surest.values(), key=lambda mistake: -max(mistake.y_prob))
+
+
+def _error_gallery(run: RunFolder, mistakes: list[Mistake], n_cards: int, quiet: bool) -> Gallery:
+    """Cards of the surest mistakes, if the dataset that the run was trained on is still there."""
+    dataset = _own_dataset(run)
+    if dataset is None:
+        place = run.settings.dataset or "its dataset"
+        return Gallery([], [], f"{len(mistakes):,} test rows were judged wrongly. {place} is not at hand.")
+    chosen = {mistake.id: mistake for mistake in mistakes[:n_cards]}
+    rows = np.array([row for row, name in enumerate(dataset.ids) if name in chosen], dtype=np.int64)
+    budget = MAX_PICTURE_BYTES // max(len(rows), 1)
+    progress = tqdm(read_rows(dataset, rows), total=len(rows), unit="pictures", disable=silent(quiet))
+    made = {row["id"]: error_card(row, *chosen[row["id"]][1:], budget) for row in progress}
+    cards = [made[name] for name in chosen if name in made]
+    words = (
+        f"{len(cards):,} of {len(mistakes):,} test rows that were judged wrongly, the surest first. A row "
+        "that several folds tested stands here once, with the surest answer."
+    )
+    return Gallery(cards, facets(cards, {"label": "Labelled", "predicted": "Predicted"}), words)
+
+
+def _own_dataset(run: RunFolder) -> Dataset | None:
+    try:
+        dataset = Dataset.open(located(run.settings.dataset))
+    except (DatasetError, OSError):
+        return None
+    return dataset if dataset.sha256 == run.resolved.dataset_sha256 else None

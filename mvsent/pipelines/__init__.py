@@ -1,1 +1,0 @@
-"""One file per job a user asks for, each readable as a recipe."""

@@ -1,0 +1,1 @@
+"""Train and evaluate: a run folder from the first epoch to its metrics."""

@@ -1,0 +1,170 @@
+"""Run the systems of the paper's tables on the same rows and folds: the job behind `mvsent benchmark`."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from mvsent.errors import Interrupted, MvsentError, UsageError
+from mvsent.report.benchmark_tables import replace_block
+from mvsent.runs.benchmark_plan import METRICS, Asked, Cell, plan
+from mvsent.runs.benchmark_results import Document, collect, write_results
+from mvsent.runs.evaluate import evaluate
+from mvsent.runs.train import train
+from mvsent.shards.staging import locked
+from mvsent.workers.devices import compute_device
+from mvsent.workers.processes import Ended, apart, visible_gpus
+
+log = logging.getLogger("mvsent")
+
+Outcome = tuple[Cell, str]
+"""A cell that was run, and why it failed; empty when it did not."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark found; `document` is the content of `results.json`."""
+
+    document: Document
+    files: list[Path]
+    failures: dict[str, str]
+
+
+def benchmark(
+    asked: Asked,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    into: Path | None = None,
+    command: Sequence[str] = (),
+    quiet: bool = False,
+) -> Benchmark:
+    """Every cell is a finished run in `asked.out`, and the tables of all of them lie beside.
+
+    A finished cell is not repeated, a begun one is continued. A cell that fails stops no other.
+
+    Args:
+        asked: what to compare.
+        jobs: cells that run at once, each in a process of its own if there are several.
+        overwrite: replace cells that were made with other settings.
+        into: a Markdown file whose block of results is replaced.
+        command: what was typed, to stand above the tables.
+        quiet: no progress.
+
+    Raises:
+        UsageError: as `plan`; a cell that was made with other settings; `into` without the block's marks.
+        Interrupted: Ctrl-C; what is finished stays.
+    """
+    cells = plan(asked)
+    compute_device(asked.common.device)
+    refuse_other_settings(cells, overwrite=overwrite)
+    if into:
+        replace_block(read_text(into), "")
+    with locked(asked.out / ".lock"):
+        failures = run_cells(cells, jobs, quiet=quiet)
+        document = collect(asked, cells, failures, command)
+        files = write_results(document, asked.out, into)
+    tell_of_others(asked.out, cells)
+    return Benchmark(
+        document, files, {cell.name: failures[cell.path] for cell in cells if cell.path in failures}
+    )
+
+
+def refuse_other_settings(cells: Sequence[Cell], *, overwrite: bool) -> None:
+    """Raises: UsageError for a cell that is there already, made otherwise than it is now asked for."""
+    for cell in cells:
+        if not overwrite and (changed := cell.changes()):
+            raise UsageError(
+                f"{cell.path}: was made with other settings ({', '.join(changed)})",
+                "Give another --out, or replace it with --overwrite",
+            )
+
+
+def tell_of_others(out: Path, cells: Sequence[Cell]) -> None:
+    """One note names the finished cells in `out` that are not in the tables, since nobody asked for them."""
+    finished = {path.parent for path in out.glob(f"*/*/*/{METRICS}") if not path.parent.name.startswith(".")}
+    others = sorted(str(path.relative_to(out)) for path in finished - {cell.path for cell in cells})
+    if others:
+        log.warning(
+            "%s also holds %d finished cells that these tables, not being asked for them, do not show: %s. "
+            "Ask for them too, and they are there without training",
+            out,
+            len(others),
+            ", ".join(others),
+        )
+
+
+def read_text(path: Path) -> str:
+    """The text of `path`. Raises: UsageError where there is no such file, or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--into {path}: cannot be read ({error})", "Name a Markdown file") from None
+
+
+def run_cells(cells: Sequence[Cell], jobs: int, *, quiet: bool) -> dict[Path, str]:
+    """Every cell that is not finished is run; the reason of each that failed, by its folder.
+
+    Raises: Interrupted on Ctrl-C.
+    """
+    todo = [cell for cell in cells if cell.state != "finished"]
+    log.info("%d cells, %d of them to run", len(cells), len(todo))
+    outcomes = (
+        in_processes(todo, jobs) if jobs > 1 else ((cell, run_cell(cell, quiet=quiet)) for cell in todo)
+    )
+    failures, started = {}, time.monotonic()
+    try:
+        for done, (cell, failure) in enumerate(outcomes, 1):
+            if failure:
+                failures[cell.path] = failure
+            minutes = (time.monotonic() - started) / 60
+            told = f"FAILED: {failure}" if failure else "done"
+            log.info("[%d of %d, %.0f min] %s: %s", done, len(todo), minutes, cell.name, told)
+    except KeyboardInterrupt:
+        finished = sum(cell.state == "finished" for cell in cells)
+        raise Interrupted(f"interrupted: {finished} of {len(cells)} cells are finished") from None
+    return failures
+
+
+def run_cell(cell: Cell, *, quiet: bool) -> str:
+    """The cell is a finished, evaluated run; or why it is not, in one line."""
+    state = cell.state
+    resume, overwrite = state == "begun", state == "other settings"
+    try:
+        train(cell.settings, out=cell.path, resume=resume, overwrite=overwrite, quiet=quiet)
+        evaluate(cell.path, [], quiet=quiet)
+    except MvsentError as error:
+        return str(error)
+    except Exception as error:  # whatever is wrong with one model, the others go on
+        log.exception("%s", cell.name)
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
+    """Run `jobs` cells at once, each in a process of its own, on a GPU of its own if there are several.
+
+    Outcomes as they come. A process that is killed costs its cell only. Left early, the iterator ends those
+    that still run.
+    """
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    one_for_all = any(cell.settings.device not in ("auto", "cuda") for cell in cells)
+    gpus = () if one_for_all else visible_gpus()
+    for cell, answer in apart([_with_threads(cell, threads) for cell in cells], jobs, _child, gpus=gpus):
+        ended = isinstance(answer, Ended)
+        yield cell, f"its process {answer}; the same command continues it" if ended else answer
+
+
+def _with_threads(cell: Cell, threads: int) -> Cell:
+    if cell.settings.threads:
+        return cell
+    return replace(cell, settings=cell.settings.model_copy(update={"threads": threads}))
+
+
+def _child(sender: Connection, cell: Cell) -> None:
+    """What a process does: one cell, quietly."""
+    logging.basicConfig(format=f"{cell.name}: %(message)s", level=logging.WARNING)
+    sender.send(run_cell(cell, quiet=True))

@@ -1,0 +1,225 @@
+"""The cells of a benchmark: every system on every dataset by every protocol, each an ordinary run folder."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mvsent.config import TrainSettings
+from mvsent.errors import RunError, UsageError, did_you_mean
+from mvsent.models import registry
+from mvsent.models.registry import ModelCard, Published
+from mvsent.runs.run_folder import CONFIG, RunFolder
+from mvsent.shards.manifest import Manifest
+from mvsent.splits import N_FOLDS, PROTOCOLS
+
+TABLES = ("2", "3", "4", "all")
+METRICS = "metrics.json"
+
+# What decides how fast a run is, and not what comes out.
+_HOW = {"devices", "parallel", "checkpoint_every", "threads", "workers", "tensorboard"}
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of a table: a model, or what is left of it without one of its parts."""
+
+    card: ModelCard
+    ablation: str = ""
+
+    @property
+    def name(self) -> str:
+        """`dmlanet`, `dmlanet w/o SAtt`."""
+        return f"{self.card.name} {self.ablation}".rstrip()
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Those that take the part away."""
+        return self.card.ablations[self.ablation] if self.ablation else {}
+
+    @property
+    def published(self) -> dict[str, Published]:
+        """Dataset name → printed numbers."""
+        return registry.published(self.card.name, self.options)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a benchmark is asked to compare.
+
+    Attributes:
+        datasets: their folders.
+        tables: of `TABLES`.
+        models: the only ones to run, in whatever table they stand; empty: those of the tables.
+        protocols: how rows are split.
+        options: model → options, beyond an ablation's own.
+        common: the settings of every cell but dataset, model, options and protocol.
+        out: the folder of everything that comes out.
+        against: the model that the others are compared with.
+    """
+
+    datasets: Sequence[Path]
+    tables: Sequence[str]
+    models: Sequence[str]
+    protocols: Sequence[str]
+    options: Mapping[str, Mapping[str, str]]
+    common: TrainSettings
+    out: Path
+    against: str
+
+    def systems(self, table: str) -> list[System]:
+        """The rows of a table. Raises: UsageError for a model that nobody knows."""
+        return systems(table, self.models)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation, in the run folder `path`."""
+
+    dataset: Manifest
+    system: System
+    settings: TrainSettings
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`mvsa-single paper-5x dmlanet w/o SAtt`."""
+        return f"{self.dataset.name} {self.settings.protocol} {self.system.name}"
+
+    @property
+    def state(self) -> str:
+        """`to do`, `begun`, `finished`, or `other settings`: made otherwise than it is now asked for."""
+        if not (self.path / CONFIG).is_file():
+            return "to do"
+        if self.changes():
+            return "other settings"
+        run = RunFolder.open(self.path)
+        if not run.is_finished:
+            return "begun"
+        try:
+            judged = [fold["fold"] for fold in self.metrics["folds"]]
+        except (OSError, ValueError, KeyError, TypeError):  # not judged yet, or damaged: it is judged again
+            return "begun"
+        return "finished" if judged == run.wanted_folds else "begun"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        document: dict[str, Any] = json.loads((self.path / METRICS).read_text(encoding="utf-8"))
+        return document
+
+    def changes(self) -> list[str]:
+        """Which settings, or that the rows, of the run that is there already are not those asked for."""
+        if not (self.path / CONFIG).is_file():
+            return []
+        try:
+            run = RunFolder.open(self.path)
+        except (RunError, UsageError):
+            return ["its configuration cannot be read"]
+        asked, there = (s.model_dump(exclude=_HOW) for s in (self.settings, run.settings))
+        rows = [] if run.resolved.dataset_sha256 == self.dataset.sha256 else ["the dataset's rows"]
+        return [*(key for key in asked if asked[key] != there[key]), *rows]
+
+
+def plan(asked: Asked) -> list[Cell]:
+    """The cells of all tables, each once.
+
+    Raises:
+        UsageError: a table, model, option or protocol that does not exist, or datasets of the same name.
+        DatasetError: a folder without a dataset.
+    """
+    _check(asked)
+    manifests = {folder: Manifest.load(folder) for folder in asked.datasets}
+    if len({slug(manifest.name) for manifest in manifests.values()}) < len(asked.datasets):
+        raise UsageError(
+            "two datasets have the same name, or names that make the same folder",
+            "Benchmark them into different --out folders",
+        )
+    cells: dict[Path, Cell] = {}
+    for folder, manifest in manifests.items():
+        for protocol in asked.protocols:
+            for system in (system for table in asked.tables for system in asked.systems(table)):
+                cell = make_cell(asked, folder, manifest, protocol, system)
+                cells.setdefault(cell.path, cell)
+    return list(cells.values())
+
+
+def make_cell(asked: Asked, folder: Path, manifest: Manifest, protocol: str, system: System) -> Cell:
+    """The cell of one system. Raises: UsageError for an option that the model has not."""
+    card = system.card
+    options = {**asked.options.get(card.name, {}), **system.options}
+    registry.options(card.name, options)
+    of_cell = {"dataset": str(folder.resolve()), "model": card.name, "options": options}
+    settings = asked.common.model_copy(update={**of_cell, "protocol": protocol, "split_file": ""})
+    name = f"{slug(system.name)}-s{settings.seed}"
+    return Cell(manifest, system, settings, asked.out / slug(manifest.name) / protocol / name)
+
+
+def systems(table: str, models: Sequence[str] = ()) -> list[System]:
+    """The systems of a table: baselines, then the papers' models, then ours, each by name.
+
+    Tables 2 and 3 hold the models that the paper lists there, and what is no paper's; `all` holds every one.
+    Table 4 holds models with their ablations. With `models` it is those, whatever the paper lists.
+
+    >>> [system.name for system in systems("4")]
+    ['dmlanet', 'dmlanet w/o SA + CA', 'dmlanet w/o SMAtt', 'dmlanet w/o SAtt']
+    """
+    cards = [registry.card(name) for name in dict.fromkeys(models or registry.names())]
+    found = [card for card in cards if models or _belongs(card, table)]
+    kinds = ("baseline", "paper", "ours")
+    found.sort(key=lambda card: (kinds.index(card.kind), card.name))
+    return [system for card in found for system in _with_ablations(card, table, named=bool(models))]
+
+
+def _belongs(card: ModelCard, table: str) -> bool:
+    if table == "all":
+        return True
+    return int(table) in card.tables or (table != "4" and card.kind != "paper")
+
+
+def _with_ablations(card: ModelCard, table: str, *, named: bool) -> Iterable[System]:
+    yield System(card)
+    if table in ("4", "all") and (named or 4 in card.tables):
+        yield from (System(card, ablation) for ablation in card.ablations)
+
+
+def _check(asked: Asked) -> None:
+    if not asked.tables or not asked.protocols:
+        raise UsageError(
+            "--table, --protocol: at least one has to be named", "Leave them out for the defaults"
+        )
+    for protocol in asked.protocols:
+        n_folds = N_FOLDS.get(protocol, 0)
+        if n_folds and (strange_folds := [fold for fold in asked.common.folds if not 0 <= fold < n_folds]):
+            raise UsageError(
+                f"--folds: {protocol} has no fold {strange_folds[0]}", f"Choose from 0 to {n_folds - 1}"
+            )
+    for given, known, what in (
+        (asked.tables, TABLES, "--table"),
+        (asked.protocols, PROTOCOLS, "--protocol"),
+    ):
+        if strange := [name for name in given if name not in known]:
+            choice = f"Choose from {', '.join(known)}"
+            raise UsageError(f"{what}: unknown {strange[0]!r}", did_you_mean(strange[0], known) + choice)
+    registry.card(asked.against)
+    ran = {system.card.name for table in asked.tables for system in asked.systems(table)}
+    for model in asked.options:
+        registry.card(model)
+        if model not in ran:
+            raise UsageError(
+                f"--option {model}: is not in this benchmark",
+                f"{did_you_mean(model, ran)}It has: {', '.join(sorted(ran))}",
+            )
+
+
+def slug(name: str) -> str:
+    """`name` as part of a path: of it, at most 80 signs that every file system takes.
+
+    >>> slug("dmlanet w/o SA + CA"), slug("MVSA_single")
+    ('dmlanet-w-o-SA-CA', 'MVSA_single')
+    >>> slug("数据")
+    'unnamed'
+    """
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:80] or "unnamed"

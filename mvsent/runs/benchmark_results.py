@@ -1,0 +1,235 @@
+"""What the cells of a benchmark found, as one document and in files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvsent import __version__
+from mvsent.config import TrainSettings
+from mvsent.datasets.split import find_split
+from mvsent.errors import MvsentError, SplitError
+from mvsent.learn.significance import corrected_t_test
+from mvsent.report import benchmark_tables as report
+from mvsent.report import plots
+from mvsent.runs.benchmark_plan import Asked, Cell, slug
+from mvsent.runs.history import read_history
+from mvsent.runs.network import MODEL, trained_parameters
+from mvsent.runs.run_folder import HISTORY, RunFolder
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.reader import Dataset
+from mvsent.splits import GROUPED, TRAIN
+
+Document = dict[str, Any]
+Row = dict[str, Any]
+
+MEASURES = ("accuracy", "f1_weighted", "f1_macro")
+
+
+def collect(
+    asked: Asked, cells: Sequence[Cell], failures: Mapping[Path, str], command: Sequence[str] = ()
+) -> Document:
+    """The content of `results.json`: for each dataset and table a row a system and protocol.
+
+    Every accuracy and F1 is a share from 0 to 1, the papers' too; `leak` is the difference of two.
+    Nothing in it depends on when the cells were run or in which order, but the seconds.
+    """
+    rows = {cell.path: row_or_failure(cell, failures.get(cell.path, "")) for cell in cells}
+    compare(cells, rows, asked.against)
+    worth_of_leak(cells, rows)
+    tables = []
+    for name in dict.fromkeys(cell.dataset.name for cell in cells):
+        own = [cell for cell in cells if cell.dataset.name == name]
+        for table in asked.tables:
+            systems = [system.name for system in asked.systems(table)]
+            shown = [cell for cell in own if cell.system.name in systems]
+            found = [rows[cell.path] for cell in shown]
+            tables.append({"dataset": name, "table": table, "rows": [*majority_rows(shown, rows), *found]})
+    return {
+        "mvsent_version": __version__,
+        "command": list(command),
+        "against": asked.against,
+        "settings": changed_settings(asked.common),
+        "tables": tables,
+    }
+
+
+def changed_settings(settings: TrainSettings) -> dict[str, Any]:
+    """The common settings that are not the defaults and are not told elsewhere."""
+    told = {"dataset", "model", "options", "protocol", "split_file", "seed", "threads", "workers"}
+    told |= {"devices", "parallel", "checkpoint_every"}  # they say how it was computed
+    default = TrainSettings().model_dump()
+    return {k: v for k, v in settings.model_dump().items() if k not in told and v != default[k]}
+
+
+def row_or_failure(cell: Cell, failure: str) -> Row:
+    """The row; of a cell whose files are damaged, one that says so."""
+    try:
+        return make_row(cell, failure)
+    except (MvsentError, OSError, ValueError, KeyError) as error:
+        return make_row(cell, f"{error}; train it again with --overwrite")
+
+
+def make_row(cell: Cell, failure: str) -> Row:
+    """What a reader may know of a cell; a failed one has no numbers, and says why."""
+    card, system = cell.system.card, cell.system
+    published = system.published.get(cell.dataset.name)
+    given = {k: v for k, v in cell.settings.options.items() if k not in system.options}
+    row: Row = {
+        "dataset": cell.dataset.name,
+        "system": system.name + "".join(f", {key}={value}" for key, value in given.items()),
+        "model": card.name,
+        "ablation": system.ablation,
+        "kind": card.kind,
+        "fidelity": card.fidelity,
+        "options": dict(cell.settings.options),
+        "protocol": cell.settings.protocol,
+        "split_sha256": "",
+        "seed": cell.settings.seed,
+        "published_accuracy": _share(published.accuracy if published else None),
+        "published_f1": _share(published.f1 if published else None),
+        **dict.fromkeys((*MEASURES, "parameters", "seconds", "p", "leak")),
+        "folds": [],
+        "notes": [],
+        "run": str(cell.path),
+        "failure": failure,
+    }
+    return row if failure else row | measured(cell)
+
+
+def _share(percent: float | None) -> float | None:
+    """A number of a paper as all others here, from 0 to 1."""
+    return None if percent is None else round(percent / 100, 6)
+
+
+def measured(cell: Cell) -> Row:
+    """The numbers of a finished cell, from its own files."""
+    run = RunFolder.open(cell.path)
+    folders = [run.fold(k) for k in run.wanted_folds]
+    epochs = [record for folder in folders for record in read_history(folder / HISTORY)]
+    parameters = [n for folder in folders if (n := trained_parameters(folder / MODEL)) is not None]
+    return {
+        "split_sha256": run.resolved.split_sha256[:8],
+        **{name: cell.metrics["metrics"][name] for name in MEASURES},
+        # Trained word vectors are as many as the fold's training rows have words.
+        "parameters": round(float(np.mean(parameters))) if parameters else None,
+        "seconds": sum(record.seconds for record in epochs),
+        "folds": [
+            {"fold": fold["fold"], "n_test": fold["n_test"], "accuracy": fold["metrics"]["accuracy"]}
+            for fold in cell.metrics["folds"]
+        ],
+        "notes": cell.metrics["notes"],
+    }
+
+
+def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
+    """The class that most training rows have, for everyone: a row a protocol, from any finished cell."""
+    finished = [cell for cell in cells if not rows[cell.path]["failure"]]
+    of_protocol = {cell.settings.protocol: cell for cell in reversed(finished)}
+    found = []
+    for protocol in dict.fromkeys(cell.settings.protocol for cell in finished):
+        cell = of_protocol[protocol]
+        row = rows[cell.path] | {"system": "majority", "model": "majority", "ablation": "", "options": {}}
+        row |= {
+            "kind": "baseline",
+            "fidelity": "exact",
+            "run": "",
+            "folds": [],
+            "parameters": 0,
+            "seconds": 0.0,
+        }
+        row |= {"notes": [], **dict.fromkeys(("published_accuracy", "published_f1", "p", "leak"))}
+        found.append(row | {name: cell.metrics["majority"][name] for name in MEASURES})
+    _set_leaks({row["protocol"]: row for row in found})
+    return found
+
+
+def compare(cells: Sequence[Cell], rows: Mapping[Path, Row], against: str) -> None:
+    """Every row but the reference's own has its `p`, where both have the same three folds or more."""
+    references = {
+        (cell.dataset.name, cell.settings.protocol): cell for cell in cells if cell.system.name == against
+    }
+    shares: dict[tuple[str, str], float | None] = {}
+    for cell in cells:
+        key = (cell.dataset.name, cell.settings.protocol)
+        reference = references.get(key)
+        if reference is None or reference is cell:
+            continue
+        row, other = rows[cell.path], rows[reference.path]
+        differences = paired_differences(row, other)
+        if differences:
+            if key not in shares:
+                shares[key] = test_share(cell, [fold["n_test"] for fold in row["folds"]])
+            if (share := shares[key]) is not None:
+                row["p"] = corrected_t_test(differences, share)
+
+
+def paired_differences(row: Row, other: Row) -> list[float]:
+    """How much more accurate `row` is on each fold; empty where the two have not the same folds."""
+    ours, theirs = row["folds"], other["folds"]
+    same = [fold["fold"] for fold in ours] == [fold["fold"] for fold in theirs]
+    if not same or row["split_sha256"] != other["split_sha256"]:
+        return []
+    return [a["accuracy"] - b["accuracy"] for a, b in zip(ours, theirs, strict=True)]
+
+
+def test_share(cell: Cell, n_test: Sequence[int]) -> float | None:
+    """Test rows ÷ training rows of a fold on average; None where the split is no longer that of the run."""
+    dataset, run = Dataset.open(Path(cell.settings.dataset)), RunFolder.open(cell.path)
+    try:
+        split = find_split(dataset, cell.settings.protocol, cell.settings.seed, None)
+    except SplitError:
+        return None
+    if split.sha256 != run.resolved.split_sha256:
+        return None
+    n_train = [len(split.rows(fold, TRAIN)) for fold in run.wanted_folds]
+    return float(np.mean(n_test) / np.mean(n_train))
+
+
+def worth_of_leak(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> None:
+    """Every row by a protocol that has a grouped counterpart here, or is it, has its `leak`."""
+    systems: dict[tuple[str, str], dict[str, Row]] = {}
+    for cell in cells:
+        of_system = systems.setdefault((cell.dataset.name, cell.system.name), {})
+        of_system[cell.settings.protocol] = rows[cell.path]
+    for by_protocol in systems.values():
+        _set_leaks(by_protocol)
+
+
+def _set_leaks(by_protocol: Mapping[str, Row]) -> None:
+    """Accuracy by the plain protocol minus by the grouped one, both shares from 0 to 1."""
+    for protocol, plain in by_protocol.items():
+        grouped = by_protocol.get(GROUPED + protocol)
+        if grouped and plain["accuracy"] and grouped["accuracy"]:
+            plain["leak"] = grouped["leak"] = plain["accuracy"]["mean"] - grouped["accuracy"]["mean"]
+
+
+def write_results(document: Document, out: Path, into: Path | None = None) -> list[Path]:
+    """`results.json`, `.csv`, `.md`, `.tex` and the pictures are in `out`; the Markdown also in `into`."""
+    markdown = report.render_markdown(document)
+    texts = {
+        out / "results.json": json.dumps(document, indent=2, allow_nan=False) + "\n",
+        out / "results.csv": report.render_csv(document),
+        out / "results.md": markdown,
+        out / "results.tex": report.render_latex(document),
+    }
+    if into:
+        texts[into] = report.replace_block(into.read_text(encoding="utf-8"), markdown)
+    for path, text in texts.items():
+        with atomic_write(path) as file:
+            file.write(text.encode())
+    return [*texts, *draw(document, out)]
+
+
+def draw(document: Document, out: Path) -> list[Path]:
+    """A picture for every table in which a number stands: `results.png`, or one with its name if several."""
+    tables = document["tables"]
+    written: list[Path] = []
+    for table in tables:
+        accuracies, published = report.accuracies(table)
+        if accuracies:
+            stem = "results" if len(tables) == 1 else f"results-{slug(table['dataset'])}-{table['table']}"
+            written += plots.save_figure(plots.accuracy_bars(accuracies, published), out, stem)
+    return written

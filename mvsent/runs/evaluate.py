@@ -1,0 +1,231 @@
+"""Judge a run: every metric with its interval, the pictures that were asked for, and a page of both."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mvsent import __version__
+from mvsent.errors import UsageError, did_you_mean
+from mvsent.learn import curves
+from mvsent.learn.checkpoint import EpochRecord
+from mvsent.learn.loop import best_epoch
+from mvsent.learn.metrics import Metrics, confusion_counts, summarise
+from mvsent.models import registry
+from mvsent.pairs import LABEL_NAMES
+from mvsent.report import plots
+from mvsent.report.page import render_page
+from mvsent.runs.history import read_history
+from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.trial import Trial, fresh_trial, missing_trial, saved_trial
+from mvsent.shards.atomic import atomic_write
+from mvsent.shards.reader import Dataset
+from mvsent.storage import make_folder
+
+log = logging.getLogger("mvsent")
+
+RESAMPLES = 1000
+MODALITIES = ("image", "text")
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found, and where it lies.
+
+    Attributes:
+        folder: holds `metrics.json`, `report.html` and the pictures.
+        document: the content of `metrics.json`.
+        pictures: the PNG files; each has an SVG beside it.
+    """
+
+    folder: Path
+    document: Document
+    pictures: tuple[Path, ...]
+
+
+def evaluate(
+    run_path: Path,
+    pictures: Sequence[str] | None = None,
+    dataset: Path | None = None,
+    *,
+    missing: str = "",
+    seed: int = 0,
+    quiet: bool = False,
+) -> Evaluation:
+    """`metrics.json`, `report.html` and the pictures of a run lie in its folder.
+
+    With `dataset` the finished folds' networks judge that dataset's rows afresh, and everything goes to
+    `RUN/eval-DATASETNAME/`. With `missing` they judge the run's own test rows again, without one modality,
+    and it goes to `RUN/missing-MODALITY/`; with both, to `RUN/eval-DATASETNAME-missing-MODALITY/`. A picture
+    that an earlier evaluation left is redrawn even if it is not asked for: the folder never mixes two.
+
+    Args:
+        run_path: the run folder.
+        pictures: which of `PICTURES`; None: all.
+        dataset: another dataset's folder, instead of the run's own test rows.
+        missing: one of `MODALITIES`, which is taken away from every row.
+        seed: of the bootstrap.
+        quiet: no progress.
+
+    Raises:
+        UsageError: an unknown picture or modality, or a dataset that the run was trained on.
+        RunError: no fold is finished, or its predictions are not what they should be.
+    """
+    if unknown := [name for name in pictures or () if name not in PICTURES]:
+        known = f"Known are: {', '.join(PICTURES)}"
+        raise UsageError(f"--metrics: unknown {unknown[0]!r}", did_you_mean(unknown[0], PICTURES) + known)
+    if missing:
+        check_modality(missing)
+    if (missing or dataset is not None) and "curves" in (pictures or ()):
+        raise UsageError("--metrics curves: nothing was trained that way", "Leave curves out")
+    trial = choose_trial(RunFolder.open(run_path), dataset, missing, quiet=quiet)
+    document = make_document(trial, seed)
+    figures = draw(trial, document, pictures)
+    for note in document["notes"]:
+        log.warning("%s", note)
+    return write(trial.folder, document, figures)
+
+
+def modalities(given: str) -> list[str]:
+    """The modalities of a comma-separated list, each once. Raises: UsageError for one that does not exist.
+
+    >>> modalities("image, text")
+    ['image', 'text']
+    """
+    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    for name in names:
+        check_modality(name)
+    return names
+
+
+def check_modality(name: str) -> None:
+    """Raises: UsageError where `name` is none of `MODALITIES`."""
+    if name not in MODALITIES:
+        choice = f"Choose from {', '.join(MODALITIES)}"
+        raise UsageError(f"--missing: unknown {name!r}", did_you_mean(name, MODALITIES) + choice)
+
+
+def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: bool) -> Trial:
+    """The rows and answers to judge: the run's own as they were saved, those of `dataset`, or made anew."""
+    if dataset is not None:
+        return fresh_trial(run, Dataset.open(dataset), missing, quiet=quiet)
+    return missing_trial(run, missing, quiet=quiet) if missing else saved_trial(run)
+
+
+def make_document(trial: Trial, seed: int) -> Document:
+    """The content of `metrics.json`; nothing in it depends on the time or the machine."""
+    run, card = trial.run, registry.card(trial.run.settings.model)
+    per_fold, metrics = summarise(trial.folds, trial.classes, n=RESAMPLES, seed=seed)
+    _, majority = summarise(trial.baseline_folds, trial.classes, n=RESAMPLES, seed=seed)
+    printed = registry.published(card.name, run.settings.options)
+    published = None if trial.is_fresh or trial.missing else printed.get(trial.dataset_name)
+    folds = [
+        {
+            "fold": tested.fold,
+            "n_test": len(tested.answers.ids),
+            "metrics": values,
+            "confusion": confusion_counts(tested.answers.y_true, tested.answers.y_prob).tolist(),
+        }
+        for tested, values in zip(trial.tested, per_fold, strict=True)
+    ]
+    return {
+        "mvsent_version": __version__,
+        "run": run.path.resolve().name,
+        "model": card.name,
+        "options": run.settings.options,
+        "fidelity": card.fidelity,
+        "dataset": trial.dataset_name,
+        "dataset_sha256": trial.dataset_sha256,
+        **({"missing": trial.missing} if trial.missing else {}),
+        "trained_on": run.resolved.dataset_name,
+        "protocol": Path(run.settings.split_file).name or run.settings.protocol,
+        "split_sha256": run.resolved.split_sha256,
+        "seeds": [run.settings.seed],
+        "classes": [LABEL_NAMES[label] for label in trial.classes],
+        "n_folds": run.resolved.n_folds,
+        "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95},
+        "notes": [*trial.notes, *_undefined_notes(trial, per_fold)],
+        "published": asdict(published) if published else None,
+        "metrics": metrics,
+        "majority": majority,
+        "folds": folds,
+    }
+
+
+def _undefined_notes(trial: Trial, per_fold: Sequence[Metrics]) -> list[str]:
+    return [
+        f"fold {tested.fold} has no {LABEL_NAMES[label]} test row: its metrics of that class and its macro "
+        "averages are undefined, the means are over the other folds"
+        for tested, metrics in zip(trial.tested, per_fold, strict=True)
+        for label in trial.classes
+        if metrics[f"recall_{LABEL_NAMES[label]}"] is None
+    ]
+
+
+def draw(trial: Trial, document: Document, pictures: Sequence[str] | None) -> dict[str, Figure]:
+    """The figures that are asked for, and those that an earlier evaluation left in the folder."""
+    wanted = PICTURES if pictures is None else pictures
+    there = [name for name in PICTURES if (trial.folder / f"{name}.png").exists()]
+    drawn = {name: _DRAW[name](trial, document) for name in PICTURES if name in wanted or name in there}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def write(folder: Path, document: Document, figures: dict[str, Figure]) -> Evaluation:
+    """Pictures, page and, vouching for them, `metrics.json` are in `folder`."""
+    make_folder(folder)
+    saved = {name: plots.save_figure(figure, folder, name) for name, figure in figures.items()}
+    page = render_page(document, {name: plots.svg_element(svg) for name, (_, svg) in saved.items()})
+    with atomic_write(folder / "report.html") as file:
+        file.write(page.encode())
+    with atomic_write(folder / "metrics.json") as file:
+        file.write(json.dumps(document, indent=2, allow_nan=False).encode())
+    return Evaluation(folder, document, tuple(png for png, _ in saved.values()))
+
+
+def _draw_roc(trial: Trial, document: Document) -> Figure:
+    drawn = curves.roc_curves(trial.folds, trial.classes)
+    return plots.roc(drawn, curves.GRID, {of: document["metrics"][f"roc_auc_{of}"] for of in drawn})
+
+
+def _draw_prc(trial: Trial, document: Document) -> Figure:
+    drawn = curves.prc_curves(trial.folds, trial.classes)
+    scores = {of: document["metrics"][f"average_precision_{of}"] for of in drawn}
+    return plots.prc(drawn, curves.GRID, scores, curves.prevalence(trial.folds, trial.classes))
+
+
+def _draw_confusion(trial: Trial, document: Document) -> Figure:
+    counts = np.sum([fold["confusion"] for fold in document["folds"]], axis=0)
+    known = trial.run.resolved.classes
+    names = [LABEL_NAMES[label] for label in known]
+    return plots.confusion(counts[np.ix_(trial.classes, known)], document["classes"], names)
+
+
+def _draw_curves(trial: Trial, document: Document) -> Figure | None:
+    """None for another dataset, or without a modality: nothing was trained that way."""
+    if trial.is_fresh or trial.missing:
+        return None
+    histories = [read_history(trial.run.fold(tested.fold) / "history.csv") for tested in trial.tested]
+    columns = [
+        {
+            field.name: np.array([getattr(record, field.name) for record in history])
+            for field in fields(EpochRecord)
+        }
+        for history in histories
+    ]
+    return plots.training_curves(columns, [best_epoch(history) for history in histories])
+
+
+_DRAW: dict[str, Callable[[Trial, Document], Figure | None]] = {
+    "roc": _draw_roc,
+    "prc": _draw_prc,
+    "confusion": _draw_confusion,
+    "curves": _draw_curves,
+}
+PICTURES = tuple(_DRAW)

@@ -1,0 +1,116 @@
+"""The network of a run: built fresh for a fold, saved, and loaded again."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from mvsent.errors import RunError, UsageError
+from mvsent.features.vocabulary import Vocabulary
+from mvsent.learn.finetune import ThroughEncoders
+from mvsent.models import registry
+from mvsent.models.batch import Sizes, Solved
+from mvsent.runs.inputs import Inputs
+from mvsent.runs.run_folder import RunFolder
+from mvsent.shards.atomic import atomic_write
+
+MODEL = "model.safetensors"
+VOCABULARY = "vocabulary.txt"
+TRAINED_PARAMETERS = "trained_parameters"  # in the metadata of a saved network
+_MAX_HEADER = 100_000_000  # bytes, as the safetensors library has it
+
+
+def build_network(run: RunFolder, inputs: Inputs, vectors: torch.Tensor) -> nn.Module:
+    """A fresh network of the run's model, with the encoders in front of it that are trained too.
+
+    `vectors` `[V, D]` are those of the vocabulary, where there is one.
+    """
+    backbone, encoder, settings, resolved = inputs.backbone, inputs.encoder, run.settings, run.resolved
+    channels, grid = (backbone.channels, backbone.grid) if backbone else (1, (1, 1))
+    sizes = Sizes(
+        channels,
+        grid,
+        None if encoder else vectors,
+        n_classes=len(resolved.classes),
+        word_size=encoder.size if encoder else vectors.shape[1],
+        text_size=resolved.text_size,
+        n_lexicon=resolved.n_lexicon,
+        n_anps=resolved.n_anps,
+        scene_channels=resolved.scene_channels,
+        labels=tuple(resolved.classes),
+    )
+    model = registry.build(settings.model, sizes, settings.options)
+    trained: list[nn.Parameter] = []
+    # Every fold tunes copies of its own: shared ones would carry what earlier folds saw.
+    tuned_backbone = deepcopy(backbone) if inputs.given.pixels is not None else None
+    tuned_encoder = deepcopy(encoder) if inputs.given.tuned else None
+    if tuned_backbone is not None:
+        last = settings.fine_tune == "last"
+        trained += tuned_backbone.last_block_parameters() if last else tuned_backbone.parameters()
+    if tuned_encoder is not None:
+        last = settings.fine_tune_words == "last"
+        trained += tuned_encoder.last_block_parameters() if last else tuned_encoder.parameters()
+    if not trained:
+        return model
+    if isinstance(model, Solved):
+        raise UsageError(f"{settings.model} is solved, not trained in steps", "Leave --fine-tune out")
+    return ThroughEncoders(model, trained, backbone=tuned_backbone, transformer=tuned_encoder)
+
+
+def save_network(network: nn.Module, path: Path) -> None:
+    """Write every weight of `network` to a safetensors file, and how many of them were trained."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    n_trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    with atomic_write(path) as file:
+        file.write(save(state, {TRAINED_PARAMETERS: str(n_trained)}))
+
+
+def trained_parameters(path: Path) -> int | None:
+    """How many parameters of a saved network were trained; None where the file does not say.
+
+    Raises: RunError when it is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:  # its header alone is read: eight bytes of length, then JSON
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _MAX_HEADER)))
+        told = header.get("__metadata__", {}).get(TRAINED_PARAMETERS)
+        return None if told is None else int(told)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise RunError(f"{path}: not a saved network ({error})", "Train that fold again") from None
+
+
+def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, Vocabulary]:
+    """The trained network of a fold and the vocabulary it reads.
+
+    Raises: RunError where a file is missing or does not fit the run's configuration.
+    """
+    folder = run.fold(fold)
+    for needed in (folder / MODEL, folder / VOCABULARY):
+        if not needed.is_file():
+            raise RunError(
+                f"{needed}: missing", f"Train the fold again: mvsent train --resume --out {run.path}"
+            )
+    vocabulary = Vocabulary.load(folder / VOCABULARY)
+    network = build_network(run, inputs, torch.zeros(len(vocabulary), run.resolved.word_size))
+    try:
+        network.load_state_dict(_finite(load((folder / MODEL).read_bytes())))
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        first_line = str(error).splitlines()[0]
+        raise RunError(
+            f"{folder / MODEL}: does not fit the run's configuration ({first_line})",
+            f"Delete {folder} and train that fold again: mvsent train --resume --out {run.path}",
+        ) from None
+    return network, vocabulary
+
+
+def _finite(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights. Raises: ValueError naming one that is not finite."""
+    for name, values in state.items():
+        if not values.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+    return state

@@ -1,0 +1,58 @@
+"""What a user sees of a running fold: a bar on a terminal, a line an epoch anywhere else."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from mvsent.errors import UsageError
+from mvsent.learn.checkpoint import EpochRecord
+from mvsent.runs.run_folder import RunFolder
+from mvsent.storage import local_only
+
+
+class EpochProgress:
+    """Called with every finished epoch; shows loss, accuracy and the time that is left at most.
+
+    Raises: UsageError where `--tensorboard` is asked for and not installed.
+    """
+
+    def __init__(self, run: RunFolder, fold: int, *, quiet: bool) -> None:
+        place = run.wanted_folds.index(fold) + 1
+        self.name = f"fold {fold} ({place} of {len(run.wanted_folds)})"
+        self.lines = not quiet and not sys.stderr.isatty()
+        self.bar = tqdm(
+            total=run.settings.epochs, desc=self.name, unit="epoch", disable=quiet or self.lines, leave=True
+        )
+
+        self.events = _tensorboard(run.fold(fold)) if run.settings.tensorboard else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+        if self.events:
+            self.events.close()
+
+    def __call__(self, record: EpochRecord) -> None:
+        state = f"loss {record.train_loss:.3f} accuracy {record.validation_accuracy:.3f}"
+        self.bar.update(record.epoch + 1 - self.bar.n)
+        self.bar.set_postfix_str(state)
+        if self.events:
+            for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+                self.events.add_scalar(name.replace("_", "/"), getattr(record, name), record.epoch)
+        if self.lines:
+            tqdm.write(f"{self.name} epoch {record.epoch} {state} {record.seconds:.1f} s", file=sys.stderr)
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("--tensorboard: not installed", "Run: pip install 'mvsent[tensorboard]'") from None
+    return SummaryWriter(str(local_only(folder, "what --tensorboard writes")))

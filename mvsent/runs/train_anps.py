@@ -1,0 +1,118 @@
+"""Detectors of adjective-noun pairs, trained on pictures that such pairs found: `mvsent train-anps`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.datasets.split import ensure_split
+from mvsent.errors import DatasetError, OutputExistsError
+from mvsent.features.anps import AnpDetectors, train_detectors
+from mvsent.features.backbones import load_backbone
+from mvsent.features.cache import cached_maps, default_cache_dir
+from mvsent.runs.inputs import pooled_maps, spread
+from mvsent.shards.reader import Dataset
+from mvsent.splits import TEST, TRAIN
+from mvsent.workers.devices import compute_device
+from mvsent.workers.engine import LOCAL, Engine
+
+TOP = 5
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AnpResult:
+    """Detectors that were trained, and how often they are right on rows that they have not seen.
+
+    Attributes:
+        path: the file of the detectors.
+        n_anps: how many pairs they tell apart.
+        n_train, n_test: rows of either kind.
+        top_1, top_5: share (0..1) of the test rows whose pair is the likeliest, or among the five likeliest.
+    """
+
+    path: Path
+    n_anps: int
+    n_train: int
+    n_test: int
+    top_1: float
+    top_5: float
+
+
+def train_anps(
+    folder: Path,
+    out: Path,
+    *,
+    backbone: str = "efficientnet_lite0",
+    tap: str = "",
+    weights: str = "pretrained",
+    protocol: str = "paper-5x",
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 0,
+    engine: Engine = LOCAL,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> AnpResult:
+    """`out` holds a detector for each query of the training rows of the split's first fold.
+
+    Args:
+        engine: what computes the features.
+
+    Raises: OutputExistsError; DatasetError for a dataset without queries; WeightsError or UsageError for a
+        backbone that cannot be had.
+    """
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{out}: already exists", "Replace it with --overwrite")
+    dataset = Dataset.open(folder)
+    queries = read_queries(dataset)
+    split = ensure_split(dataset, protocol, seed)
+    train, test = (_with_query(split.rows(0, role), queries) for role in (TRAIN, TEST))
+    if len({queries[row] for row in train.tolist()}) < 2:
+        raise DatasetError(f"{folder}: its training rows have fewer than two queries", _NEEDED)
+    network = load_backbone(backbone, tap=tap, weights=weights)
+    maps = cached_maps(
+        dataset,
+        network,
+        cache_dir=default_cache_dir(),
+        device=compute_device(device),
+        workers=workers or None,
+        spread=spread(engine, device),
+        quiet=quiet,
+    )
+    features = pooled_maps(maps)
+    detectors = train_detectors(features, queries, train, network.weights_sha256)
+    detectors.save(out)
+    top_1, top_5 = (top_accuracy(detectors, features, queries, test, k) for k in (1, TOP))
+    return AnpResult(out, len(detectors.names), len(train), len(test), top_1, top_5)
+
+
+_NEEDED = "Take one that mvsent build-flickr made: its queries are adjective-noun pairs"
+
+
+def read_queries(dataset: Dataset) -> list[str]:
+    """The query that found each row, empty where there is none. Raises: DatasetError where none has one."""
+    queries = [query or "" for query in dataset.table(["query"])["query"].to_pylist()]
+    if not any(queries):
+        raise DatasetError(f"{dataset.folder}: no query found its rows", _NEEDED)
+    return queries
+
+
+def top_accuracy(
+    detectors: AnpDetectors, features: npt.NDArray[np.float32], queries: list[str], rows: Rows, k: int
+) -> float:
+    """The share of `rows` whose query is among the `k` likeliest; one that has no detector never is."""
+    if len(rows) == 0:
+        return float("nan")
+    likeliest = np.argsort(-detectors.scores(features[rows]), axis=1)[:, :k]
+    right = [
+        queries[row] in {detectors.names[i] for i in best}
+        for row, best in zip(rows.tolist(), likeliest.tolist(), strict=True)
+    ]
+    return float(np.mean(right))
+
+
+def _with_query(rows: Rows, queries: list[str]) -> Rows:
+    return np.array([row for row in rows.tolist() if queries[row]], dtype=np.int64)

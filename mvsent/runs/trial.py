@@ -1,0 +1,241 @@
+"""What is judged: a run's networks on test rows, its own or another dataset's."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.datasets.split import find_split
+from mvsent.errors import DatasetError, RunError, UsageError
+from mvsent.learn.metrics import Fold
+from mvsent.models import registry
+from mvsent.models.batch import ANP_SCORES
+from mvsent.runs.predictions import Predictions, prediction_table, read_predictions, write_predictions
+from mvsent.runs.run_folder import PREDICTIONS, RunFolder
+from mvsent.shards.manifest import Manifest
+from mvsent.shards.reader import Dataset
+from mvsent.splits import TRAIN, Split
+from mvsent.storage import located
+
+
+@dataclass(frozen=True)
+class JudgedFold:
+    """Test rows, with the answers of one fold's network.
+
+    Attributes:
+        fold: its number.
+        answers: what it said of the rows.
+        prior: the labels that the majority baseline learns from: those of the fold's validation rows, which
+            are saved with the run and have the same shares as its training rows.
+    """
+
+    fold: int
+    answers: Predictions
+    prior: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run's finished folds on the rows of one dataset.
+
+    Attributes:
+        run: the run.
+        folder: where the results go.
+        dataset_name, dataset_sha256: whose rows they are.
+        classes: the labels that count.
+        tested: one for each finished fold.
+        notes: what a reader must know before quoting a number.
+        missing: the modality that was taken away, or nothing.
+    """
+
+    run: RunFolder
+    folder: Path
+    dataset_name: str
+    dataset_sha256: str
+    classes: list[int]
+    tested: list[JudgedFold]
+    notes: list[str]
+    missing: str = ""
+
+    @property
+    def is_fresh(self) -> bool:
+        """True when the rows are not the run's own."""
+        return self.dataset_sha256 != self.run.resolved.dataset_sha256
+
+    @property
+    def folds(self) -> list[Fold]:
+        """`(y_true, y_prob)` of each fold."""
+        return [(tested.answers.y_true, tested.answers.y_prob) for tested in self.tested]
+
+    @property
+    def baseline_folds(self) -> list[Fold]:
+        """The same rows, answered by the majority baseline."""
+        from mvsent.learn.metrics import prior_prob
+
+        return [(t.answers.y_true, prior_prob(t.prior, len(t.answers.ids))) for t in self.tested]
+
+
+def saved_trial(run: RunFolder) -> Trial:
+    """The run's own test rows as its finished folds answered them; the dataset itself is not read.
+
+    Raises: RunError when no fold is finished, or a fold's predictions are not what they should be.
+    """
+    resolved, notes = run.resolved, [*_run_notes(run), *_dataset_notes(run)]
+    tested = [_saved_fold(run, fold) for fold in run.finished_folds]
+    return Trial(
+        run, run.path, resolved.dataset_name, resolved.dataset_sha256, resolved.classes, tested, notes
+    )
+
+
+def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: bool) -> Trial:
+    """Every row of `dataset` as the finished folds' networks answer it now; the answers are saved as well.
+
+    A modality that is `missing` is taken away from every row.
+
+    Raises:
+        UsageError: the run was trained on these rows.
+        DatasetError: there are none.
+        RunError: as `saved_trial`, or a label that the run never saw.
+    """
+    from mvsent.runs.predictor import predict_dataset
+
+    if dataset.sha256 == run.resolved.dataset_sha256:
+        asked = f" --missing {missing}" if missing else ""
+        raise UsageError(
+            f"{dataset.folder}: holds the rows that {run.path} was trained on",
+            f"Its test rows are judged by: mvsent eval {run.path}{asked}",
+        )
+    if len(dataset) == 0:
+        raise DatasetError(f"{dataset.folder}: has no rows", "Evaluate on a dataset that has some")
+    own = saved_trial(run)
+    without = f"-missing-{missing}" if missing else ""
+    folder = run.path / f"eval-{re.sub(r'[^A-Za-z0-9_.-]+', '-', dataset.name)}{without}"
+    tested = []
+    for fold in own.tested:
+        y_prob = predict_dataset(run.path, fold.fold, dataset, missing=missing, quiet=quiet)
+        path = folder / f"fold-{fold.fold}" / PREDICTIONS
+        write_predictions(prediction_table(dataset.ids, dataset.labels, y_prob, "test"), path)
+        answers = read_predictions(path, run.resolved.classes)["test"]
+        tested.append(JudgedFold(fold.fold, answers, fold.prior))
+    notes = [*_run_notes(run), *_overlap_notes(own, dataset)]
+    return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes, missing)
+
+
+def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
+    """The run's own test rows as its finished folds' networks answer them now, without one modality.
+
+    Raises:
+        RunError: the dataset or its split is not that of the run any more; or as `saved_trial`.
+    """
+    from mvsent.runs.predictor import predict_dataset
+
+    own, dataset = saved_trial(run), own_dataset(run)
+    split = own_split(run, dataset)
+    row_of = {row: i for i, row in enumerate(dataset.ids)}
+    folder = run.path / f"missing-{modality}"
+    tested = []
+    for fold in own.tested:
+        rows = np.array([row_of[row] for row in fold.answers.ids])
+        y_prob = predict_dataset(
+            run.path,
+            fold.fold,
+            dataset,
+            rows,
+            linked_to=split.rows(fold.fold, TRAIN),
+            missing=modality,
+            quiet=quiet,
+        )
+        path = folder / f"fold-{fold.fold}" / PREDICTIONS
+        write_predictions(prediction_table(fold.answers.ids, dataset.labels[rows], y_prob, "test"), path)
+        tested.append(replace(fold, answers=read_predictions(path, run.resolved.classes)["test"]))
+    return replace(own, folder=folder, tested=tested, missing=modality)
+
+
+def own_dataset(run: RunFolder) -> Dataset:
+    """The dataset that the run was trained on.
+
+    Raises: RunError where it has changed; DatasetError where it cannot be read.
+    """
+    dataset = Dataset.open(located(run.settings.dataset))
+    if dataset.sha256 != run.resolved.dataset_sha256:
+        raise RunError(
+            f"{dataset.folder}: the dataset has changed since {run.path} was trained on it",
+            "Restore its rows, or train again",
+        )
+    return dataset
+
+
+def own_split(run: RunFolder, dataset: Dataset) -> Split:
+    """The split of its own dataset that the run was trained by.
+
+    Raises: RunError where it has changed; SplitError where it cannot be read.
+    """
+    split_file = located(run.settings.split_file) if run.settings.split_file else None
+    split = find_split(dataset, run.settings.protocol, run.settings.seed, split_file)
+    if split.sha256 != run.resolved.split_sha256:
+        raise RunError(f"{run.path}: its split is another one now", "Restore the file, or train again")
+    return split
+
+
+def _saved_fold(run: RunFolder, fold: int) -> JudgedFold:
+    path = run.fold(fold) / PREDICTIONS
+    by_role = read_predictions(path, run.resolved.classes)
+    return JudgedFold(fold, by_role["test"], by_role.get("validation", by_role["test"]).y_true)
+
+
+def _run_notes(run: RunFolder) -> list[str]:
+    return [*_unfinished_notes(run), *_random_notes(run), *_substitute_notes(run)]
+
+
+def _random_notes(run: RunFolder) -> list[str]:
+    """What of the run was not pretrained, although it usually is."""
+    parts = {
+        "backbone's weights": run.settings.weights == "random" and run.resolved.backbone_sha256,
+        "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
+    }
+    return [f"the {part} are RANDOM, nothing was pretrained there" for part, used in parts.items() if used]
+
+
+def _substitute_notes(run: RunFolder) -> list[str]:
+    """What stood for an input that the run did not have."""
+    if ANP_SCORES in registry.card(run.settings.model).reads and not run.settings.anps:
+        return ["there were no detectors of adjective-noun pairs: the map's mean stands for their scores"]
+    return []
+
+
+def _unfinished_notes(run: RunFolder) -> list[str]:
+    finished, wanted = run.finished_folds, run.wanted_folds
+    resume = f"mvsent train --resume --out {run.path}"
+    if not finished:
+        raise RunError(f"{run.path}: no fold is finished", f"Finish it: {resume}")
+    missing = [str(fold) for fold in wanted if fold not in finished]
+    if not missing:
+        return []
+    return [
+        f"ONLY {len(finished)} OF {len(wanted)} FOLDS are finished, these are their numbers; "
+        f"missing: {', '.join(missing)}. Finish them: {resume}"
+    ]
+
+
+def _dataset_notes(run: RunFolder) -> list[str]:
+    folder = located(run.settings.dataset)
+    try:
+        same = Manifest.load(folder).sha256 == run.resolved.dataset_sha256
+    except DatasetError:
+        return [f"{folder}: the dataset is gone, the saved predictions are judged"]
+    if same:
+        return []
+    return [f"{folder}: the dataset has changed since, the saved predictions are judged"]
+
+
+def _overlap_notes(own: Trial, dataset: Dataset) -> list[str]:
+    known = {row for tested in own.tested for row in tested.answers.ids}
+    shared = known.intersection(dataset.ids)
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} rows of {dataset.name} have an id of {own.dataset_name}: the networks may have been "
+        "trained on them, so this is no fair test"
+    ]

@@ -1,0 +1,192 @@
+"""A drawn dataset in the layout of MVSA: every case of the label rules, and every kind of damage.
+
+The annotators are simulated: each sees the mood of a tweet and of its picture, and each sometimes errs.
+The labels that come out are therefore as noisy as people's, and no reader of the folder is told the moods.
+"""
+
+import random
+from collections.abc import Sequence
+from enum import Enum, auto
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+from mvsent.pairs import Label
+from mvsent.standin.drawings import draw_picture
+from mvsent.standin.tweets import write_tweet
+
+N_ANNOTATORS = 3
+ACCURACY = 0.86
+"""How often an annotator names the mood that is there; an error is mostly the neighbouring label."""
+
+AGREE, WITH_NEUTRAL = 0.72, 0.18
+"""Shares of the rows whose tweet and picture have one mood, or one mood and neutral; the rest conflict."""
+
+RETWEETS = 0.06
+"""The share of rows that repeat the tweet of an earlier row, as in the real dataset."""
+
+CHINESE_COMPUTERS = 0.2
+"""The share of texts stored in GB18030, as in the real dataset."""
+
+Vote = tuple[Label, Label]
+"""What one annotator saw: the label of the text, the label of the image."""
+
+
+class Damage(Enum):
+    """What is wrong with a row's files."""
+
+    NONE = auto()
+    PICTURE_MISSING = auto()
+    PICTURE_EMPTY = auto()
+    PICTURE_TRUNCATED = auto()
+    PICTURE_IS_HTML = auto()
+    TEXT_MISSING = auto()
+
+
+class Row(NamedTuple):
+    """One pair to draw. `tweet` and `picture` are the seeds of what is drawn."""
+
+    id: str
+    text_mood: Label
+    image_mood: Label
+    votes: tuple[Vote, ...]
+    tweet: int
+    picture: int
+    retweet: bool
+    encoding: str
+    damage: Damage
+
+
+def plan(n_rows: int, seed: int) -> list[Row]:
+    """`n_rows` rows with ids "1", "2", …; the first ones show every label case and every kind of damage.
+
+    >>> rows = plan(40, seed=0)
+    >>> rows == plan(40, seed=0), rows == plan(40, seed=1)
+    (True, False)
+    """
+    rng = random.Random(f"mvsa {seed}")
+    rows: list[Row] = []
+    for number in range(n_rows):
+        if number < len(CASES):
+            votes, damage = CASES[number]
+            text_mood, image_mood = votes[0]
+        else:
+            text_mood, image_mood = _moods(rng)
+            votes, damage = _votes(rng, text_mood, image_mood), Damage.NONE
+        twin = _earlier_tweet(rng, rows, text_mood) if rng.random() < RETWEETS else None
+        rows.append(
+            Row(
+                id=str(number + 1),
+                text_mood=text_mood,
+                image_mood=image_mood,
+                votes=votes,
+                tweet=number + 100_000 * seed if twin is None else twin,
+                picture=number + 100_000 * seed,
+                retweet=twin is not None,
+                encoding="gb18030" if rng.random() < CHINESE_COMPUTERS else "utf-8",
+                damage=damage,
+            )
+        )
+    return rows
+
+
+NEG, NEU, POS = Label
+AGREED: tuple[Vote, ...] = ((POS, POS),) * N_ANNOTATORS
+CASES: Sequence[tuple[tuple[Vote, ...], Damage]] = (
+    (AGREED, Damage.NONE),
+    (((NEG, NEG), (NEG, NEG), (NEU, NEG)), Damage.NONE),  # agree, by majority
+    (((NEU, NEU), (NEU, NEU), (NEU, NEU)), Damage.NONE),
+    (((NEU, POS), (NEU, POS), (NEU, POS)), Damage.NONE),  # polar + neutral → positive
+    (((NEG, NEU), (NEG, NEU), (NEG, NEU)), Damage.NONE),  # polar + neutral → negative
+    (((POS, NEG), (POS, NEG), (POS, NEG)), Damage.NONE),  # conflict
+    (((NEG, POS), (NEG, POS), (NEG, NEU)), Damage.NONE),  # conflict
+    (((POS, POS), (NEU, POS), (NEG, POS)), Damage.NONE),  # no majority for the text
+    (((NEG, NEG), (NEG, NEU), (NEG, POS)), Damage.NONE),  # no majority for the image
+    *((AGREED, damage) for damage in Damage if damage is not Damage.NONE),
+)
+"""The votes and files of the first rows: what the label rules and the checks must tell apart."""
+
+
+def draw_dataset(root: Path, *, n_rows: int, seed: int, n_annotators: int = N_ANNOTATORS) -> list[Row]:
+    """`root` holds labelResultAll.txt and data/ID.jpg, data/ID.txt as MVSA does.
+
+    Args:
+        n_annotators: 3 as in MVSA-Multiple, or 1 as in MVSA-Single.
+
+    Returns: what was drawn, row by row.
+
+    Raises: FileExistsError if `root` has a data folder already.
+    """
+    rows = plan(n_rows, seed)
+    data = root / "data"
+    data.mkdir(parents=True)
+    for row in rows:
+        picture = _picture_bytes(row)
+        if picture is not None:
+            (data / f"{row.id}.jpg").write_bytes(picture)
+        if row.damage is not Damage.TEXT_MISSING:
+            (data / f"{row.id}.txt").write_bytes(_text_bytes(row))
+    (root / "labelResultAll.txt").write_text(label_file(rows, n_annotators), encoding="utf-8", newline="")
+    return rows
+
+
+def label_file(rows: Sequence[Row], n_annotators: int = N_ANNOTATORS) -> str:
+    r"""The text of labelResultAll.txt, with CRLF as published.
+
+    >>> label_file(plan(1, seed=0), n_annotators=1)
+    'ID\ttext,image\r\n1\tpositive,positive\r\n'
+    """
+    lines = [["ID"] + ["text,image"] * n_annotators]
+    lines += [[row.id, *(f"{text},{image}" for text, image in row.votes[:n_annotators])] for row in rows]
+    return "".join("\t".join(line) + "\r\n" for line in lines)
+
+
+def _moods(rng: random.Random) -> tuple[Label, Label]:
+    mood = rng.choices((NEG, NEU, POS), weights=(3, 2, 4))[0]
+    kind = rng.random()
+    if kind < AGREE:
+        return mood, mood
+    polar = rng.choice((NEG, POS))
+    if kind < AGREE + WITH_NEUTRAL:
+        return (polar, NEU) if rng.random() < 0.5 else (NEU, polar)
+    return (NEG, POS) if polar is NEG else (POS, NEG)
+
+
+def _votes(rng: random.Random, text_mood: Label, image_mood: Label) -> tuple[Vote, ...]:
+    return tuple((_seen(rng, text_mood), _seen(rng, image_mood)) for _ in range(N_ANNOTATORS))
+
+
+def _seen(rng: random.Random, mood: Label) -> Label:
+    """What an annotator calls a mood: itself mostly, else a neighbour, rarely the opposite."""
+    if rng.random() < ACCURACY:
+        return mood
+    if mood is NEU:
+        return rng.choice((NEG, POS))
+    return NEU if rng.random() < 0.8 else Label(2 - mood)
+
+
+def _earlier_tweet(rng: random.Random, rows: Sequence[Row], mood: Label) -> int | None:
+    same = [row.tweet for row in rows if row.text_mood is mood]
+    return rng.choice(same) if same else None
+
+
+def _text_bytes(row: Row) -> bytes:
+    text = write_tweet(row.text_mood, row.tweet)
+    if row.retweet:
+        text = f"RT @friend{row.id}: {text}"
+    # Published tweets are often cut off; in GB18030 the ellipsis is A1 AD, which no UTF-8 reader accepts.
+    return (text + " …" if row.encoding == "gb18030" else text).encode(row.encoding) + b"\r\n"
+
+
+def _picture_bytes(row: Row) -> bytes | None:
+    """The JPEG of a row, whole or damaged; None where the file is missing."""
+    if row.damage is Damage.PICTURE_MISSING:
+        return None
+    if row.damage is Damage.PICTURE_EMPTY:
+        return b""
+    if row.damage is Damage.PICTURE_IS_HTML:
+        return b"<!DOCTYPE html><html><body><h1>404 Not Found</h1></body></html>"
+    stream = BytesIO()
+    draw_picture(row.image_mood, row.picture).save(stream, "JPEG", quality=85)
+    jpeg = stream.getvalue()
+    return jpeg[: len(jpeg) // 2] if row.damage is Damage.PICTURE_TRUNCATED else jpeg

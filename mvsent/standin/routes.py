@@ -1,0 +1,267 @@
+"""What the stand-in answers: one function for each route, pure but for its counters."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from email.utils import formatdate
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from mvsent.pairs import Label
+from mvsent.standin import damage as replay_damage
+from mvsent.standin.faults import Chance, Faults
+from mvsent.standin.world import FIRST_UPLOAD, LAST_UPLOAD, World, draw_jpeg, flickr_photo, getty_image
+
+UNAVAILABLE = "/images/photo_unavailable.png"
+
+
+class Request(NamedTuple):
+    """A request that arrived: the path with its parameters, but without any key; seconds since 1970."""
+
+    method: str
+    path: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to send. `length` is the Content-Length to claim; `pace_s` seconds pass between two bytes."""
+
+    status: int
+    body: bytes
+    kind: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    length: int | None = None
+    pace_s: float = 0.0
+    endless: bool = False
+
+
+@dataclass
+class Stage:
+    """All that the answers depend on."""
+
+    world: World
+    faults: Faults
+    key: str
+    secret: str
+    address: str = ""
+    elsewhere: str = ""
+    removed: set[str] = field(default_factory=set)
+    chance: Chance = field(default_factory=Chance)
+    calls: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, call: str) -> int:
+        """Which call of its kind this is, from 1."""
+        with self.lock:
+            self.calls[call] += 1
+            return self.calls[call]
+
+    def fault(self, request: str, *kinds: str) -> str:
+        """The fault that this attempt at `request` meets, or ""."""
+        return self.chance.fault(self.faults, request, *kinds)
+
+
+def answer(
+    stage: Stage, request: Request, path: str, given: Mapping[str, str], headers: Message
+) -> Reply | None:
+    """What a request gets; None for silence."""
+    if path == "/services/rest/":
+        return _flickr(stage, request, given, headers)
+    if path == "/oauth2/token":
+        return _token(stage, given)
+    if path.startswith("/v3/search/images/"):
+        return _getty(stage, request, path.rsplit("/", 1)[-1], given, headers)
+    if path.startswith("/images/"):
+        return _image(stage, request, path)
+    return Reply(404, b"not here", "text/plain")
+
+
+def _flickr(stage: Stage, request: Request, given: Mapping[str, str], headers: Message) -> Reply | None:
+    method = given.get("method", "")
+    n_calls = stage.count(method)
+    signed = f'oauth_consumer_key="{stage.key}"' in headers.get("Authorization", "")
+    if given.get("api_key") != stage.key and not signed:
+        return _fail(100, "Invalid API Key (Key has invalid format)")
+    fault = stage.fault(request.path, "api_", "fail_")
+    if fault.startswith("fail_"):
+        return _fail(
+            int(fault.removeprefix("fail_")), "Sorry, the Flickr API service is not currently available"
+        )
+    if _revoked(stage, n_calls):
+        return Reply(403, b"<html>Forbidden</html>", "text/html")
+    if method == "flickr.photos.search":
+        reply = _flickr_search(stage, given)
+    elif method == "flickr.photos.getInfo":
+        reply = _flickr_info(stage, given.get("photo_id", ""))
+    else:
+        reply = _fail(112, f'Method "{method}" not found')
+    return _damaged(stage, fault, request, reply)
+
+
+def _flickr_search(stage: Stage, given: Mapping[str, str]) -> Reply:
+    query = given.get("text", "")
+    if not query:
+        return _fail(
+            3, "Parameterless searches have been disabled. Please use flickr.photos.getRecent instead."
+        )
+    page, per_page = max(1, _number(given, "page", 1)), min(500, max(1, _number(given, "per_page", 100)))
+    since, until = (
+        _number(given, "min_upload_date", FIRST_UPLOAD),
+        _number(given, "max_upload_date", LAST_UPLOAD),
+    )
+    licenses = set(given["license"].split(",")) if given.get("license") else None
+    found = stage.world.search_flickr(query, since, until, page=page, per_page=per_page, licenses=licenses)
+    total = str(found.total) if (found.total + page) % 2 else found.total  # text as often as not
+    photos = {
+        "page": page,
+        "pages": found.pages,
+        "perpage": per_page,
+        "total": total,
+        "photo": [flickr_photo(photo, stage.address) for photo in found.photos],
+    }
+    return _json({"photos": photos, "stat": "ok"})
+
+
+def _flickr_info(stage: Stage, photo_id: str) -> Reply:
+    gone = photo_id in stage.removed or stage.fault(photo_id, "photo_gone")
+    if gone or not photo_id.isdigit():
+        return _fail(1, f'Photo "{photo_id}" not found (invalid ID)')
+    return _json({"photo": {"id": photo_id, "visibility": {"ispublic": 1}}, "stat": "ok"})
+
+
+def _token(stage: Stage, given: Mapping[str, str]) -> Reply:
+    n_calls = stage.count("getty.token")
+    if (given.get("client_id"), given.get("client_secret")) != (stage.key, stage.secret):
+        return _json({"error": "invalid_client"}, status=400)
+    life: int | str = 1800 if n_calls % 2 else "1800"
+    return _json({"access_token": f"token{n_calls}", "token_type": "Bearer", "expires_in": life})
+
+
+def _getty(
+    stage: Stage, request: Request, family: str, given: Mapping[str, str], headers: Message
+) -> Reply | None:
+    n_calls = stage.count("getty.search")
+    fault = stage.fault(request.path, "api_", "getty_")
+    refusal = _getty_refusal(stage, fault, n_calls, headers)
+    if refusal:
+        return refusal
+    page, page_size = _number(given, "page", 1), _number(given, "page_size", 30)
+    if page < 1 or not 1 <= page_size <= 100 or not given.get("phrase"):
+        return _json({"message": "Invalid Request. Possible required parameter missing."}, status=400)
+    found = stage.world.search_getty(given["phrase"], family, page=page, page_size=page_size)
+    images = [getty_image(photo, stage.address) for photo in found.photos]
+    return _damaged(stage, fault, request, _json({"result_count": found.total, "images": images}))
+
+
+def _getty_refusal(stage: Stage, fault: str, n_calls: int, headers: Message) -> Reply | None:
+    if headers.get("Api-Key") != stage.key:
+        return _json({"message": "Account Inactive"}, status=403)
+    if 0 < stage.faults.daily_limit < n_calls:
+        return _over("Account Over Rate Limit")
+    if _revoked(stage, n_calls):
+        return _json({"message": "Not Authorized"}, status=403)
+    if fault == "getty_per_second":
+        return _over("Account Over Queries Per Second Limit")
+    if fault == "getty_token" and "Authorization" in headers:
+        return _json({"message": "Invalid token"}, status=401)
+    return None
+
+
+def _over(detail: str) -> Reply:
+    return Reply(403, json.dumps({"message": detail}).encode(), headers={"X-Error-Detail": detail})
+
+
+def _revoked(stage: Stage, n_calls: int) -> bool:
+    return 0 < stage.faults.revoked_after < n_calls
+
+
+def _image(stage: Stage, request: Request, path: str) -> Reply | None:
+    stage.count("image")
+    if path == UNAVAILABLE:
+        return Reply(200, replay_damage.placeholder(), "image/png")
+    picture, _, hop = path.partition("/hop/")
+    try:
+        mood, seed, shape = picture.rsplit("/", 1)[-1].removesuffix(".jpg").split("-")
+        width, height = (int(side) for side in shape.split("x"))
+        data = draw_jpeg(Label.parse(mood), int(seed), width, height)
+    except (ValueError, KeyError):
+        return Reply(404, b"not here", "text/plain")
+    if hop:
+        left = int(hop) if hop.isdigit() else 0
+        return _redirect(f"{picture}/hop/{left - 1}") if left > 1 else Reply(200, data, "image/jpeg")
+    fault = stage.fault(path, "image_")
+    return _damaged(stage, fault, request, Reply(200, data, "image/jpeg"))
+
+
+def _damaged(stage: Stage, fault: str, request: Request, reply: Reply) -> Reply | None:
+    """The reply as `fault` leaves it; None for silence."""
+    kind = fault.partition("_")[2]
+    return DAMAGES[kind](stage, request, reply) if kind in DAMAGES else reply
+
+
+def _redirect(where: str) -> Reply:
+    return Reply(302, b"", "text/plain", headers={"Location": where})
+
+
+def _busy(retry_after: str | None) -> Reply:
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    return Reply(429, b"Too many requests", "text/plain", headers=headers)
+
+
+def _fail(code: int, message: str) -> Reply:
+    return _json({"stat": "fail", "code": code, "message": message})
+
+
+def _json(document: object, status: int = 200) -> Reply:
+    return Reply(status, json.dumps(document).encode())
+
+
+def _number(given: Mapping[str, str], name: str, default: int) -> int:
+    text = given.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() else default
+
+
+def _half(reply: Reply, length: int) -> Reply:
+    return Reply(200, reply.body[: len(reply.body) // 2], reply.kind, length=length)
+
+
+Damage = Callable[[Stage, Request, Reply], Reply | None]
+
+DAMAGES: dict[str, Damage] = {
+    "429": lambda stage, request, reply: _busy(None),
+    "429_seconds": lambda stage, request, reply: _busy(str(stage.faults.retry_after_s)),
+    "429_date": lambda stage, request, reply: _busy(
+        formatdate(time.time() + stage.faults.retry_after_s, usegmt=True)
+    ),
+    "500": lambda stage, request, reply: Reply(500, b"<html>Oops</html>", "text/html"),
+    "truncated": lambda stage, request, reply: _half(reply, len(reply.body)),
+    "drip": lambda stage, request, reply: Reply(
+        200, reply.body, reply.kind, length=len(reply.body), pace_s=stage.faults.drip_s
+    ),
+    "silent": lambda stage, request, reply: None,
+    "html": lambda stage, request, reply: Reply(200, b"<!DOCTYPE html><html>Hello</html>", reply.kind),
+    "jsonp": lambda stage, request, reply: Reply(200, b"jsonFlickrApi(" + reply.body + b")"),
+    "redirect": lambda stage, request, reply: _redirect(stage.elsewhere + "/services/rest/"),
+    "404": lambda stage, request, reply: Reply(404, b"gone", "text/plain"),
+    "svg": lambda stage, request, reply: Reply(200, replay_damage.SVG, "image/svg+xml"),
+    "corrupt": lambda stage, request, reply: Reply(200, reply.body[: len(reply.body) // 2], reply.kind),
+    "short_length": lambda stage, request, reply: Reply(
+        200, reply.body, reply.kind, length=len(reply.body) // 2
+    ),
+    "endless": lambda stage, request, reply: Reply(
+        200, reply.body, reply.kind, length=10 * 2**30, endless=True
+    ),
+    "bomb": lambda stage, request, reply: Reply(200, replay_damage.bomb(), "image/png"),
+    "noai": lambda stage, request, reply: Reply(
+        200, reply.body, reply.kind, headers={"X-Robots-Tag": "noai, noimageai"}
+    ),
+    "unavailable": lambda stage, request, reply: _redirect(UNAVAILABLE),
+    "chain": lambda stage, request, reply: _redirect(urlsplit(request.path).path + "/hop/3"),
+    "loop": lambda stage, request, reply: _redirect(request.path),
+    "private": lambda stage, request, reply: _redirect(f"{stage.elsewhere}{request.path}"),
+}

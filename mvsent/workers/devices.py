@@ -1,0 +1,92 @@
+"""Which device each of several processes computes on, and with how many threads."""
+
+import os
+
+import torch
+
+from mvsent.config import TrainSettings
+from mvsent.errors import UsageError
+from mvsent.learn.distributed import Ranks
+
+_PROCESSES_A_CORE = 4  # more would only take memory from each other
+
+
+def compute_device(name: str) -> torch.device:
+    """The device called `name`: cpu, cuda, cuda:N, or `auto`, the first CUDA device, else the CPU.
+
+    Raises: UsageError for one that is not here.
+    """
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = ["cuda"] * bool(n_cuda) + [f"cuda:{i}" for i in range(n_cuda)] + ["cpu"]
+    if name == "auto":
+        return torch.device(here[0])
+    if name not in here:
+        raise UsageError(f"--device: there is no {name!r} here", f"Choose from: auto, {', '.join(here)}")
+    return torch.device(name)
+
+
+def check_devices(settings: TrainSettings) -> None:
+    """Raises: UsageError where this machine has not as many devices as asked for, or the asked one."""
+    who = f"--devices {settings.devices}"
+    _check(settings.device, settings.devices, who)
+    cores = os.cpu_count() or 1
+    if compute_device(settings.device).type == "cpu" and settings.devices > _PROCESSES_A_CORE * cores:
+        few = f"Give --devices {cores}, one process a core"
+        raise UsageError(f"{who}: that is more than {_PROCESSES_A_CORE} processes a core here", few)
+
+
+def check_ranks(n_ranks: int, n_rows: int) -> None:
+    """Raises: UsageError where a step of `n_rows` rows has fewer than there are ranks."""
+    if n_rows < n_ranks:
+        raise UsageError(
+            f"{n_ranks} ranks are more than the {n_rows} rows of a step",
+            "Give fewer --devices, or a larger --batch-size",
+        )
+
+
+def rank_device(name: str, ranks: Ranks) -> torch.device:
+    """The device called `name`; of several ranks on CUDA, each has one of its own.
+
+    Raises: UsageError for one that is not here.
+    """
+    if ranks.world == 1:
+        return compute_device(name)
+    _check(name, ranks.local_world, f"{ranks.local_world} ranks on this machine")
+    device = compute_device(name)
+    if device.type == "cpu":
+        return device
+    torch.cuda.set_device(ranks.local_rank)
+    return torch.device("cuda", ranks.local_rank)
+
+
+def described(device: torch.device, ranks: Ranks, n_folds: int, threads: int) -> str:
+    """What computes, for the user; `n_folds` are trained at a time.
+
+    >>> described(torch.device("cpu"), Ranks(0, 2), 1, 4)
+    'training in 2 ranks over gloo, the first on the CPU (4 threads)'
+    """
+    if device.type == "cpu":
+        over, place = "gloo", f"the CPU ({threads} thread{'s' * (threads > 1)})"
+    else:
+        over, place = "nccl", f"cuda:{device.index or 0} ({torch.cuda.get_device_name(device)})"
+    if ranks.world > 1:
+        return f"training in {ranks.world} ranks over {over}, the first on {place}"
+    return (
+        f"training {n_folds} folds at a time, the first on {place}" if n_folds > 1 else f"training on {place}"
+    )
+
+
+def threads_each(settings: TrainSettings, n_processes: int) -> int:
+    """The threads of torch in each of `n_processes` on this machine."""
+    return settings.threads or max(1, (os.cpu_count() or 1) // n_processes)
+
+
+def _check(name: str, n: int, who: str) -> None:
+    device = compute_device(name)
+    if device.type == "cpu" or n == 1:
+        return
+    if ":" in name:
+        raise UsageError(f"--device {name}: is one device, for {who}", "Give --device cuda, or leave it out")
+    if (n_gpus := torch.cuda.device_count()) < n:
+        few = f"Give --devices {n_gpus}, or --device cpu"
+        raise UsageError(f"{who}: there {'is' if n_gpus == 1 else 'are'} {n_gpus} on CUDA here", few)
