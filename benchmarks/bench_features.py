@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mvsent.features.backbones import fused, load_backbone
+from mvsent.features.backbone import fused
+from mvsent.features.backbones import load_backbone
 from mvsent.features.cache import BATCH_SIZE, cached_maps
 from mvsent.features.pixels import pixel_batches
 from mvsent.pairs import pair_table

@@ -15,7 +15,7 @@ from mvsent.cli import PrintableFormatter, app, exit_code, options
 from mvsent.config import ReconcileSettings, TrainSettings, resolve
 from mvsent.errors import UsageError, WeightsError
 from mvsent.features.backbones import load_backbone
-from mvsent.runs.inputs import compute_device
+from mvsent.workers.devices import compute_device
 
 
 @pytest.fixture(autouse=True)

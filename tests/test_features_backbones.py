@@ -17,14 +17,8 @@ from torch import nn
 
 from mvsent.errors import UsageError, WeightsError
 from mvsent.features import backbones
-from mvsent.features.backbones import (
-    BACKBONES,
-    Backbone,
-    fused,
-    load_backbone,
-    load_scene_backbone,
-    weights_status,
-)
+from mvsent.features.backbone import Backbone, fused
+from mvsent.features.backbones import BACKBONES, load_backbone, load_scene_backbone, weights_status
 
 THREE_WAYS = r"mvsent\[offline\].*--backbone efficientnet_lite0.*--weights PATH.*--weights random"
 TAPS = [(name, tap) for name, spec in BACKBONES.items() for tap in spec.taps]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mvsent.errors import UsageError, WeightsError
-from mvsent.features.backbones import fused, load_backbone
+from mvsent.features.backbone import fused
+from mvsent.features.backbones import load_backbone
 from mvsent.features.cache import cached_maps
 from mvsent.shards.reader import Dataset
 from tests.tiny_models import write_bert, write_clip
