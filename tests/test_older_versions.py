@@ -11,9 +11,9 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from mvsent.build.refresh import refresh
 from mvsent.cli import app
 from mvsent.config import SECTIONS, resolve
-from mvsent.pipelines.refresh import refresh
 from mvsent.shards.reader import Dataset
 from mvsent.sources.flickr import FlickrClient
 from tests.conftest import write_dataset
