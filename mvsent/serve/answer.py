@@ -1,6 +1,5 @@
-"""What a model says of one pair, as the JSON endpoint has it."""
+"""The answer of the JSON endpoint for one pair."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -15,24 +14,24 @@ Weights = Annotated[list[float], Field(description="one a word, from 0 to 1")]
 
 
 class PairAnswer(BaseModel):
-    """The sentiment of a pair and, if it was asked for, what the network looked at."""
+    """The sentiment of a pair and, on request, the regions and words that the network attended to."""
 
     label: str = Field(description="the likeliest sentiment")
     probabilities: dict[str, float] = Field(description="of each sentiment; they sum to one")
-    missing: str = Field(description='what it was judged without: "", "image" or "text"')
+    missing: str = Field(description='the modality that was absent: "", "image" or "text"')
     words: list[str] = Field(default=[], description="the text as the network read it")
     shades: dict[str, Weights] = Field(
         default={}, description="weights of the words, by the attention's name"
     )
     picture: DataUri = Field(default="", description="the picture, small")
     maps: dict[str, DataUri] = Field(default={}, description="the picture under heat, by the map's name")
-    note: str = Field(default="", description="why nothing is shown, or of which fold it is")
+    note: str = Field(default="", description="why nothing is explained, or which fold is explained")
 
 
 def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> PairAnswer:
-    """What `Model.predict` says; with `explain`, also what the network of its first fold looked at.
+    """Answer one pair as `Model.predict` does; with `explain`, add the attention of its first fold's network.
 
-    Raises: InputError for a picture that cannot be used, or where there is neither picture nor text.
+    Raises: InputError if the picture cannot be used, or if both picture and text are absent.
     """
     if image is None and not clean(text):
         raise InputError(NOTHING_THERE)
@@ -40,32 +39,28 @@ def answer(model: Model, image: bytes | None, text: str, *, explain: bool) -> Pa
     if answers.errors[0]:
         raise InputError(f"the picture cannot be used: {answers.errors[0]}")
     probabilities = answers.probabilities[0].tolist()
-    found = PairAnswer(
+    bare = PairAnswer(
         label=answers.labels[0],
         probabilities=dict(zip(answers.classes, probabilities, strict=True)),
         missing=answers.missing[0],
     )
-    return _explained(model, image, clean(text), found) if explain else found
-
-
-def _explained(model: Model, image: bytes | None, text: str, found: PairAnswer) -> PairAnswer:
+    if not explain:
+        return bare
     try:
-        (pair,) = explain_pairs(model, [Pick("pair", "given", image, text)])
-    except UsageError as error:  # a model that has nothing to show
-        return found.model_copy(update={"note": error.what})
+        (pair,) = explain_pairs(model, [Pick("pair", "given", image, clean(text))])
+    except UsageError as error:  # a model without attention
+        return bare.model_copy(update={"note": error.what})
     layers = dict(pictures(pair))
-    return found.model_copy(
+    n_folds = len(model.folds)
+    return bare.model_copy(
         update={
             "words": pair.words,
             "shades": {name: [round(float(w), 4) for w in weights] for name, weights in pair.shades.items()},
             "picture": layers.pop("picture", ""),
             "maps": layers,
-            "note": _note(model.folds),
+            "note": f"The probabilities are the mean of {n_folds} folds; the attention is that of fold "
+            f"{model.folds[0]}."
+            if n_folds > 1
+            else "",
         }
     )
-
-
-def _note(folds: Sequence[int]) -> str:
-    if len(folds) == 1:
-        return ""
-    return f"The probabilities are the mean of {len(folds)} folds; what was looked at is fold {folds[0]}'s."

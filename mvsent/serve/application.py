@@ -1,8 +1,7 @@
-"""The routes: the page, its files, the JSON endpoint, its description, and a sign of life."""
+"""Routes of the server: the page, its files, the JSON endpoint with its description, and a health check."""
 
 import asyncio
 import functools
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Annotated, Any
@@ -29,7 +28,7 @@ _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class Problem(BaseModel):
-    """Every answer that is none."""
+    """The body of every error."""
 
     error: str
 
@@ -40,7 +39,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         400: "the request is broken, or its Host header names another server",
         408: "the request did not arrive in time",
         413: "the request is too large",
-        415: "the request is no form",
+        415: "the request is not a form",
         422: "the picture or the text cannot be used, or both are missing",
         503: "too many requests at once; Retry-After says when to try again",
         504: "no answer in time",
@@ -49,14 +48,14 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> FastAPI:
-    """The application; every computation is `worker`'s, which has one thread: networks are not shared.
+    """The application. `worker` has one thread and runs every computation, as networks are not thread-safe.
 
-    It reads bodies of any length and waits as long as it takes: put it behind a `Gate`.
+    It reads bodies of any length and has no time limit: put it behind a `Gate`.
     """
     name = model.run.path.resolve().name
     app = FastAPI(
         title=f"mvsent: {name}", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
-        description="How does a pair of picture and text feel?",
+        description="The sentiment of a pair of picture and text.",
     )  # fmt: skip
     shown = page(model, name, limits)
 
@@ -72,19 +71,19 @@ def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> Fas
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """Is the server there?"""
+        """Whether the server runs."""
         return {"status": "ok"}
 
     @app.post("/api/predict", responses=_PROBLEMS)
     async def predict(
         image: Annotated[UploadFile | None, File(description="a JPEG, PNG, GIF, WebP, BMP or TIFF")] = None,
         text: Annotated[str, Form(description=f"at most {limits.text:,} characters")] = "",
-        explain: Annotated[bool, Form(description="also say what the network looked at")] = False,
+        explain: Annotated[bool, Form(description="add the network's attention")] = False,
         content_type: Annotated[str, Header(include_in_schema=False)] = "",
     ) -> PairAnswer:
         """The sentiment of a picture, a text, or both."""
         if content_type.partition(";")[0].strip().lower() not in _FORMS:
-            raise HTTPException(415, f"the request is no form: send {' or '.join(_FORMS)}")
+            raise HTTPException(415, f"the request is not a form: send {' or '.join(_FORMS)}")
         if len(text) > limits.text:
             raise HTTPException(422, f"the text is longer than {limits.text:,} characters")
         picture = None if image is None or not (image.filename or image.size) else await image.read()
@@ -99,13 +98,14 @@ def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> Fas
 
 
 def page(model: Model, name: str, limits: Limits) -> str:
-    """The HTML of the page; its style and script are files of their own, as the policy wants."""
+    """The HTML of the page; style and script are separate files, as the content security policy requires."""
     environment = Environment(
         loader=PackageLoader("mvsent.serve"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("serve.html").render(
         title=name,
-        lead=f"{model.run.settings.model} of {model.run.resolved.dataset_name}, {_folds(model.folds)}",
+        lead=f"{model.run.settings.model} of {model.run.resolved.dataset_name}, "
+        + (f"fold {model.folds[0]}" if len(model.folds) == 1 else f"mean of {len(model.folds)} folds"),
         megabytes=limits.body // 2**20,
         text=limits.text,
         version=__version__,
@@ -117,10 +117,6 @@ def own_file(file: str) -> Response:
     """One of the page's own files."""
     package, folder, media_type = _STATIC[file]
     return Response((files(package) / folder / file).read_bytes(), media_type=media_type)
-
-
-def _folds(folds: Sequence[int]) -> str:
-    return f"fold {folds[0]}" if len(folds) == 1 else f"mean of {len(folds)} folds"
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
@@ -139,5 +135,5 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    said = "; ".join(f"{found['loc'][-1]}: {found['msg']}" for found in error.errors())
-    return JSONResponse({"error": said}, 422)
+    problems = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+    return JSONResponse({"error": problems}, 422)

@@ -1,4 +1,4 @@
-"""One client's connection: when it is closed for keeping us waiting, and which one makes room for another."""
+"""A client's connection, with time limits and a rule for closing one when there are too many."""
 
 import asyncio
 from typing import Any, cast
@@ -11,20 +11,21 @@ from mvsent.serve.gate import Gate
 
 
 class Connection(H11Protocol):
-    """Uvicorn's connection with one timer that always runs, so that none stays open without being used.
+    """Uvicorn's connection with a timer that always runs, so that no idle connection stays open.
 
-    Uvicorn counts only the seconds after an answer until the next byte: who never asks, sends a head byte by
-    byte, goes on sending after a refusal, or does not take the answer, stays for ever. And its
-    `limit_concurrency` refuses requests, not connections. Here the timer closes the connection unless the
-    whole head of a request comes in time, and then unless the whole answer was taken in time. One connection
-    too many closes the one whose client we have waited for longest, so idle and slow ones shut nobody out; it
-    is the new one itself where all others wait for us.
+    Uvicorn's own timeout covers only the time from an answer to the next byte. A client that never asks,
+    sends its head byte by byte, keeps sending after a refusal, or does not read the answer stays connected
+    for ever; and `limit_concurrency` refuses requests, not connections. Here the timer closes the connection
+    unless the whole head of a request arrives in time and the whole answer is read in time. When there are
+    too many connections, the one whose client has kept the server waiting longest is closed, so that idle and
+    slow clients shut nobody out; if the server owes every other client an answer, the new connection is
+    closed.
 
-    Its limits are those of the `Gate` that it leads to.
+    The limits are those of the `Gate` behind the connection.
     """
 
     timer: asyncio.TimerHandle | None = None
-    since: float  # when it was opened, or a request's head came, or an answer was complete
+    since: float  # time of opening, of the last head, or of the last complete answer
 
     def __init__(self, config: uvicorn.Config, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -32,39 +33,39 @@ class Connection(H11Protocol):
 
     @property
     def is_waited_for(self) -> bool:
-        """Is it the client's turn?"""
+        """Whether the server waits for the client."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The head has to come in time."""
+        """Start the timer for the head, and close a connection if there are too many."""
         super().connection_made(transport)
         self._close_in(self.limits.head_seconds)
         if len(self.connections) > self.limits.connections:
             everyone = cast("set[Connection]", self.connections)
             slowest = min(everyone, key=lambda each: (not each.is_waited_for, each.since))
-            everyone.discard(slowest)  # at once: more may come before it is lost
+            everyone.discard(slowest)  # now, as more connections may open before this one is reported lost
             slowest.transport.abort()
 
     def handle_events(self) -> None:
-        """Where a head has come, the answer has to be taken in time."""
+        """Start the timer for the answer when a head has arrived."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
             self._close_in(self.limits.longest_seconds)
 
     def on_response_complete(self) -> None:
-        """The next head has to come in time, or what is left of a body that was not wanted."""
+        """Start the timer for the next head, or for the rest of a body that was not read."""
         self._close_in(self.limits.head_seconds)
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for."""
+        """Stop the timer."""
         if self.timer:
             self.timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Only where no answer is under way: h11 does not write a second one."""
+        """Send a 400 only if no answer is under way: h11 refuses to write a second one."""
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             super().send_400_response(msg)
         else:

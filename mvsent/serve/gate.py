@@ -1,4 +1,4 @@
-"""What stands before the application: who may ask, how much, how many at once, and for how long."""
+"""Limits in front of the application: permitted callers, sizes, concurrency and time."""
 
 import asyncio
 import ipaddress
@@ -33,18 +33,19 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request, of one connection, and of how many there are together.
+    """Limits of one request, of one connection, and of all together.
 
     Attributes:
         body: bytes of a request, picture and text together.
-        text: characters.
-        pixels: of a picture; 100 million, which a few hundred kilobytes hold, take 4 GB and all of the time.
-        head_seconds: from the opening of a connection, or its last answer, until a request's head is there.
-        body_seconds: from then until the body is there.
-        seconds: from then until the answer is there.
-        under_way: requests that wait or are answered, their bodies being there; one more is refused.
-        bodies: bytes of all requests that are read, wait or are answered; who sends one more is refused.
-        connections: that are open; see `Connection`.
+        text: characters of a text.
+        pixels: pixels of a picture. A file of a few hundred kilobytes can hold 100 million, which take 4 GB
+            and more than `seconds` to decode.
+        head_seconds: time from the opening of a connection, or its last answer, to a complete request head.
+        body_seconds: time from then to a complete body.
+        seconds: time from then to the answer.
+        under_way: requests with complete bodies that wait or are being answered; more are refused.
+        bodies: bytes of all requests that are being read, wait or are being answered; more are refused.
+        connections: open connections; see `Connection`.
     """
 
     body: int = 16 * 2**20
@@ -59,12 +60,12 @@ class Limits:
 
     @property
     def longest_seconds(self) -> float:
-        """From a request's head until its answer is taken; the last part is for one who takes slowly."""
+        """Seconds from a request's head until its answer is read; `head_seconds` allow for a slow reader."""
         return self.body_seconds + self.seconds + self.head_seconds
 
 
 class Refused(Exception):
-    """A request that the application does not get to see."""
+    """A request refused before it reaches the application."""
 
     def __init__(self, status: int, error: str, **headers: str) -> None:
         super().__init__(error)
@@ -72,15 +73,15 @@ class Refused(Exception):
 
 
 def too_many() -> Refused:
-    """For one that may come back."""
+    """The refusal of a request that may be repeated later."""
     return Refused(503, "too many requests at once; try again", **{"Retry-After": str(RETRY_AFTER)})
 
 
 class Gate:
-    """The application `inner` behind its limits, with the headers of `_HEADERS` on every answer.
+    """The application `inner` behind its limits, with `_HEADERS` on every answer.
 
     Args:
-        names: hosts by which the server may be called; see `is_called_rightly`.
+        names: host names that requests may use; see `is_allowed_host`.
     """
 
     def __init__(self, inner: Application, names: Iterable[str], limits: Limits) -> None:
@@ -103,7 +104,7 @@ class Gate:
                 await self.inner(scope, receive, answer)
         except Refused as refusal:
             await answer.refuse(refusal)
-        except asyncio.CancelledError:  # the server has waited as long as it does when it ends
+        except asyncio.CancelledError:  # the server ends, and its time for open requests is over
             await answer.refuse(Refused(503, "the server is ending"))
             raise
         except Exception:
@@ -122,7 +123,7 @@ class Gate:
             self.held -= len(body)
 
     async def _read(self, headers: Headers, receive: Receive, body: bytearray) -> None:
-        """The request's body is in `body`, and counted. Raises: Refused as soon as it is too much."""
+        """Read the request's body into `body`. Raises: Refused as soon as it is too large."""
         too_large = Refused(413, f"the request is larger than {self.limits.body:,} bytes")
         said = _only(headers, b"content-length")
         if said.isascii() and said.isdigit() and int(said[:20]) > self.limits.body:
@@ -154,7 +155,7 @@ class Gate:
 
 
 class _Answer:
-    """Sends on what the application says, with our headers, and knows whether it has begun to."""
+    """Forwards the application's messages with our headers, and records whether an answer has begun."""
 
     def __init__(self, send: Send) -> None:
         self.send, self.begun = send, False
@@ -167,7 +168,7 @@ class _Answer:
         await self.send(message)
 
     async def refuse(self, refusal: Refused) -> None:
-        """Unless an answer is under way, which then just ends."""
+        """Send the refusal, unless an answer is under way, which then just ends."""
         if self.begun:
             return
         body = json.dumps({"error": refusal.error}).encode()
@@ -182,23 +183,23 @@ class _Answer:
 
 
 def check_caller(headers: Headers, names: frozenset[str]) -> None:
-    """Raises: Refused for a request under another's name, or sent by a page of another site."""
+    """Raises: Refused if the request names another host, or was sent by a page of another site."""
     host = _only(headers, b"host")
-    if not is_called_rightly(host, names):
+    if not is_allowed_host(host, names):
         raise Refused(400, "the Host header names another server")
     origins = [value.decode("latin-1") for key, value in headers if key == b"origin"]
     if origins and [origin.partition("://")[2].lower() for origin in origins] != [host.lower()]:
         raise Refused(403, "a page of another site may not ask")
 
 
-def is_called_rightly(host: str, names: frozenset[str]) -> bool:
-    """Is the Host header one of `names`, or, where `*` is among these, an address instead of a name?
+def is_allowed_host(host: str, names: frozenset[str]) -> bool:
+    """Whether the Host header is one of `names` or, if these contain `*`, an IP address.
 
-    A hostile page whose name was made to point here (DNS rebinding) calls us by that name, never by address.
+    In a DNS rebinding attack a hostile page reaches this server under its own name, never by address.
 
-    >>> [is_called_rightly(h, frozenset({"localhost"})) for h in ("localhost:80", "evil.example", "10.0.0.1")]
+    >>> [is_allowed_host(h, frozenset({"localhost"})) for h in ("localhost:80", "evil.example", "10.0.0.1")]
     [True, False, False]
-    >>> [is_called_rightly(h, frozenset({"*"})) for h in ("10.0.0.1:80", "[fe80::1]:80", "evil.example", "")]
+    >>> [is_allowed_host(h, frozenset({"*"})) for h in ("10.0.0.1:80", "[fe80::1]:80", "evil.example", "")]
     [True, True, False, False]
     """
     try:
@@ -212,7 +213,7 @@ def is_called_rightly(host: str, names: frozenset[str]) -> bool:
 
 
 async def in_time(awaited: Awaitable[T], seconds: float, late: Refused) -> T:
-    """What is awaited; it is cancelled, and `late` raised, after `seconds`."""
+    """Await `awaited`; after `seconds` cancel it and raise `late`."""
     try:
         async with asyncio.timeout(seconds):
             return await awaited
@@ -221,7 +222,7 @@ async def in_time(awaited: Awaitable[T], seconds: float, late: Refused) -> T:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body in one message; then whatever comes."""
+    """A `receive` that yields the body in one message, then the messages that follow."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
@@ -231,6 +232,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _only(headers: Headers, name: bytes) -> str:
-    """The header's value; empty where it is absent or there twice."""
-    found = [value for key, value in headers if key == name]
-    return found[0].decode("latin-1") if len(found) == 1 else ""
+    """The header's value; empty if it is absent or occurs twice."""
+    values = [value for key, value in headers if key == name]
+    return values[0].decode("latin-1") if len(values) == 1 else ""

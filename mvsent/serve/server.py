@@ -1,4 +1,4 @@
-"""Answer on a port until Ctrl-C: the job behind `mvsent serve`."""
+"""Serve a run's model on a port until Ctrl-C: the job behind `mvsent serve`."""
 
 import contextlib
 import errno
@@ -24,8 +24,8 @@ log = logging.getLogger("mvsent")
 
 HOST, PORT = "127.0.0.1", 8000
 _NEEDS = ("fastapi", "uvicorn", "python_multipart")
-_BACKLOG = 2048  # connections that the system holds until they are taken
-_FAREWELL = 5  # seconds that requests under way have left when the server is told to end
+_BACKLOG = 2048  # connections that the system queues until they are accepted
+_FAREWELL = 5  # seconds for requests under way when the server is told to end
 
 
 def serve(
@@ -37,19 +37,17 @@ def serve(
     device: str = "auto",
     ready: Callable[[str], object] = print,
 ) -> None:
-    """The run's model answers on `host` and `port` (0: a free one) until Ctrl-C.
+    """Serve the run's model on `host` and `port` (0: a free one) until Ctrl-C.
 
     Args:
-        ready: is told the page's address once it can be opened.
+        ready: called with the page's address once it can be opened.
 
-    Raises: UsageError for an address that cannot be had, or where the extra is not installed; as `load`.
+    Raises: UsageError for an unusable address or if the extra `serve` is not installed; also as `load`.
     """
     check_extra()
     with bound(host, port) as listening:
         if is_open(listening):
-            log.warning(
-                "WARNING: %s can be reached from other machines, and nobody is asked for a password", host
-            )
+            log.warning("WARNING: %s can be reached from other machines, and there is no password", host)
         limits = Limits()
         model = load(run, fold, device, max_pixels=limits.pixels)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
@@ -63,10 +61,10 @@ def answer_on(
     limits: Limits,
     ready: Callable[[], object],
 ) -> None:
-    """Requests to the open socket are answered until the process is told to end.
+    """Answer requests to the open socket until the process is told to end.
 
     Args:
-        called: see `Gate`.
+        called: host names that requests may use; see `Gate`.
     """
     import uvicorn
 
@@ -76,17 +74,17 @@ def answer_on(
     server = uvicorn.Server(configured(Gate(application(model, limits, worker), called, limits)))
     ready()
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in order, and passes it on
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down in order, then raises it again
             server.run(sockets=[listening])
     finally:
         worker.shutdown(wait=False, cancel_futures=True)
 
 
 def configured(gate: Gate) -> "uvicorn.Config":
-    """How the server under the gate is set up.
+    """The configuration of uvicorn.
 
-    What uvicorn and the form's parser would log is what clients did wrong, of which the answer tells them;
-    what we do wrong the gate logs.
+    Uvicorn and the form parser are silenced: they log faults of clients, which the answer reports to them.
+    The gate logs our own faults.
     """
     import uvicorn
 
@@ -101,36 +99,39 @@ def configured(gate: Gate) -> "uvicorn.Config":
 
 
 def check_extra() -> None:
-    """Raises: UsageError where a library of the extra `serve` is not installed."""
+    """Raises: UsageError if a library of the extra `serve` is not installed."""
     lacking = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if lacking:
         raise UsageError(f"serve: {lacking[0]} is not installed", 'pip install "mvsent[serve]"')
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens at the address; who connects waits for the model. Raises: UsageError for none."""
-    if not host.strip():  # as of a shell variable that is not set; to the system it would mean every address
+    """A socket listening at the address; clients that connect now wait for the model.
+
+    Raises: UsageError if the address is unusable or taken.
+    """
+    if not host.strip():  # an unset shell variable; the system would take it for every address
         raise UsageError("--host: is empty", f"Leave it out for {HOST}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
+        listening = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError):
         raise UsageError(f"--host {host}: no such address", f"Leave it out for {HOST}") from None
     try:
-        if os.name == "posix":  # a port that was used a moment ago is free
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(_BACKLOG)
+        if os.name == "posix":  # allows a port that was in use a moment ago
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
     except OSError as error:
-        found.close()
+        listening.close()
         if error.errno in {errno.EADDRINUSE, errno.EACCES}:
             raise UsageError(f"{host}:{port}: {error.strerror}", "Choose another --port, or 0") from None
         raise UsageError(f"--host {host}: {error.strerror}", f"Leave it out for {HOST}") from None
-    return found
+    return listening
 
 
 def names(host: str, listening: socket.socket) -> frozenset[str]:
-    """The hosts by which the server may be called: see `is_called_rightly`."""
+    """The host names that requests may use; see `is_allowed_host`."""
     own = {host.lower(), "localhost", str(listening.getsockname()[0])}
     if not is_open(listening):
         return frozenset(own | {"127.0.0.1", "::1"})
@@ -138,5 +139,5 @@ def names(host: str, listening: socket.socket) -> frozenset[str]:
 
 
 def is_open(listening: socket.socket) -> bool:
-    """Can other machines reach it?"""
+    """Whether other machines can reach the socket."""
     return not ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback

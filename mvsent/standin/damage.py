@@ -1,4 +1,4 @@
-"""Bodies that are not the picture one asked for."""
+"""Bodies of faulty answers: placeholder, SVG, decompression bomb."""
 
 import struct
 import zlib
@@ -27,14 +27,13 @@ def placeholder() -> bytes:
 
 @cache
 def bomb() -> bytes:
-    """A valid PNG of about 110 kB whose pixels fill the memory of whoever unpacks them."""
+    """A valid PNG of about 110 kB that unpacks to gigabytes of pixels."""
     header = struct.pack(">IIBBBBB", BOMB_SIDE, BOMB_SIDE, 1, 0, 0, 0, 0)
     pack = zlib.compressobj(9)
     row = bytes(1 + BOMB_SIDE // 8)
     pixels = b"".join(pack.compress(row * 1000) for _ in range(BOMB_SIDE // 1000)) + pack.flush()
     chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )

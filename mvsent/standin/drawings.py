@@ -1,7 +1,7 @@
-"""Pictures drawn here, so that a demonstration needs no network and nobody's photographs.
+"""Drawn pictures, so that the demo needs no network and nobody's photographs.
 
-A mood decides colours, weather, faces and things; the rest is chance, and chance comes from the seed:
-the same mood, seed and size give the same picture, always.
+The mood decides colours, weather, faces and objects; the seed decides the rest. The same mood, seed and size
+always give the same picture.
 """
 
 import math
@@ -14,16 +14,16 @@ from PIL import Image, ImageDraw, ImageOps
 from mvsent.pairs import Label
 
 OVERSAMPLING = 2
-"""Pictures are drawn this much larger and scaled down, which smooths their edges."""
+"""Pictures are drawn larger by this factor and scaled down, which smooths their edges."""
 
 BORROWED_COLOURS = 0.25
-"""The share of pictures whose colours come from any mood, so that colour alone does not tell the mood."""
+"""Share of pictures with the colours of any mood, so that colour alone does not give the mood away."""
 
 Colour = tuple[int, int, int]
 
 
 class Palette(NamedTuple):
-    """The colours of one picture, from the sky's top to the ground, and one that stands out."""
+    """The colours of one picture, from the top of the sky to the ground, and an accent."""
 
     sky: Colour
     horizon: Colour
@@ -51,7 +51,7 @@ PALETTES: dict[Label, Sequence[Palette]] = {
 
 
 def draw_picture(mood: Label, seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """An RGB picture of `size` (width, height) pixels that shows `mood`.
+    """Draw an RGB picture of `size` (width, height) pixels that expresses `mood`.
 
     >>> draw_picture(Label.POSITIVE, seed=1).tobytes() == draw_picture(Label.POSITIVE, seed=1).tobytes()
     True
@@ -66,7 +66,7 @@ def draw_picture(mood: Label, seed: int, size: tuple[int, int] = (320, 240)) -> 
 
 
 class Sketch:
-    """A picture being drawn: canvas, mood and chance. Coordinates are shares of width and height."""
+    """A picture being drawn. Coordinates are shares of width and height."""
 
     def __init__(self, rng: random.Random, palette: Palette, mood: Label, size: tuple[int, int]) -> None:
         self.rng, self.palette, self.mood = rng, palette, mood
@@ -80,33 +80,33 @@ class Sketch:
         return x * self.width, y * self.height
 
     def disc(self, x: float, y: float, radius: float, fill: Colour) -> None:
-        """A filled circle; `radius` is a share of the height."""
+        """Draw a filled circle; `radius` is a share of the height."""
         self.pen.ellipse(self._around(x, y, radius, radius), fill=fill)
 
     def oval(self, x: float, y: float, wide: float, high: float, fill: Colour) -> None:
-        """A filled ellipse with the two radii, shares of the height."""
+        """Draw a filled ellipse; its two radii are shares of the height."""
         self.pen.ellipse(self._around(x, y, wide, high), fill=fill)
 
     def arc(
         self, x: float, y: float, radius: float, *, angles: tuple[int, int], fill: Colour, width: float
     ) -> None:
-        """A part of a circle between two angles (degrees, clockwise from three o'clock)."""
+        """Draw an arc between two angles (degrees, clockwise from three o'clock)."""
         self.pen.arc(self._around(x, y, radius, radius), *angles, fill=fill, width=self.thickness(width))
 
     def line(self, *points: tuple[float, float], fill: Colour, width: float) -> None:
-        """Joined lines; `width` is a share of the height."""
+        """Draw joined lines; `width` is a share of the height."""
         self.pen.line([self.at(*point) for point in points], fill=fill, width=self.thickness(width))
 
     def shape(self, *points: tuple[float, float], fill: Colour) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         self.pen.polygon([self.at(*point) for point in points], fill=fill)
 
     def thickness(self, share: float) -> int:
-        """A line's width in pixels, at least one."""
+        """The width of a line in pixels, at least one."""
         return max(1, round(share * self.height))
 
     def near(self, colour: Colour, spread: int = 25) -> Colour:
-        """A colour by chance near `colour`."""
+        """A random colour near `colour`."""
         shift = self.rng.randint(-spread, spread)
         red, green, blue = (min(255, max(0, c + shift + self.rng.randint(-8, 8))) for c in colour)
         return red, green, blue

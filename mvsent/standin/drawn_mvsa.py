@@ -1,7 +1,7 @@
 """A drawn dataset in the layout of MVSA: every case of the label rules, and every kind of damage.
 
-The annotators are simulated: each sees the mood of a tweet and of its picture, and each sometimes errs.
-The labels that come out are therefore as noisy as people's, and no reader of the folder is told the moods.
+Simulated annotators see the mood of a tweet and of its picture, and sometimes err. So the labels are as noisy
+as people's; the true moods are not stored in the folder.
 """
 
 import random
@@ -17,23 +17,23 @@ from mvsent.standin.tweets import write_tweet
 
 N_ANNOTATORS = 3
 ACCURACY = 0.86
-"""How often an annotator names the mood that is there; an error is mostly the neighbouring label."""
+"""Share of an annotator's votes that name the true mood; most errors name a neighbouring label."""
 
 AGREE, WITH_NEUTRAL = 0.72, 0.18
 """Shares of the rows whose tweet and picture have one mood, or one mood and neutral; the rest conflict."""
 
 RETWEETS = 0.06
-"""The share of rows that repeat the tweet of an earlier row, as in the real dataset."""
+"""Share of rows that repeat the tweet of an earlier row, as in the real dataset."""
 
 CHINESE_COMPUTERS = 0.2
-"""The share of texts stored in GB18030, as in the real dataset."""
+"""Share of texts stored in GB18030, as in the real dataset."""
 
 Vote = tuple[Label, Label]
-"""What one annotator saw: the label of the text, the label of the image."""
+"""One annotator's labels: of the text, of the image."""
 
 
 class Damage(Enum):
-    """What is wrong with a row's files."""
+    """Damage to a row's files."""
 
     NONE = auto()
     PICTURE_MISSING = auto()
@@ -44,7 +44,7 @@ class Damage(Enum):
 
 
 class Row(NamedTuple):
-    """One pair to draw. `tweet` and `picture` are the seeds of what is drawn."""
+    """One pair to draw. `tweet` and `picture` are seeds."""
 
     id: str
     text_mood: Label
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 
 def plan(n_rows: int, seed: int) -> list[Row]:
-    """`n_rows` rows with ids "1", "2", …; the first ones show every label case and every kind of damage.
+    """Plan `n_rows` rows with ids "1", "2", …; the first ones cover every label case and kind of damage.
 
     >>> rows = plan(40, seed=0)
     >>> rows == plan(40, seed=0), rows == plan(40, seed=1)
@@ -104,18 +104,18 @@ CASES: Sequence[tuple[tuple[Vote, ...], Damage]] = (
     (((NEG, NEG), (NEG, NEU), (NEG, POS)), Damage.NONE),  # no majority for the image
     *((AGREED, damage) for damage in Damage if damage is not Damage.NONE),
 )
-"""The votes and files of the first rows: what the label rules and the checks must tell apart."""
+"""Votes and damage of the first rows: the cases that label rules and checks must distinguish."""
 
 
 def draw_dataset(root: Path, *, n_rows: int, seed: int, n_annotators: int = N_ANNOTATORS) -> list[Row]:
-    """`root` holds labelResultAll.txt and data/ID.jpg, data/ID.txt as MVSA does.
+    """Draw `n_rows` pairs into `root`: labelResultAll.txt and data/ID.jpg, data/ID.txt, as MVSA has them.
 
     Args:
         n_annotators: 3 as in MVSA-Multiple, or 1 as in MVSA-Single.
 
-    Returns: what was drawn, row by row.
+    Returns: the plan of every row.
 
-    Raises: FileExistsError if `root` has a data folder already.
+    Raises: FileExistsError if `root` already has a data folder.
     """
     rows = plan(n_rows, seed)
     data = root / "data"
@@ -131,7 +131,7 @@ def draw_dataset(root: Path, *, n_rows: int, seed: int, n_annotators: int = N_AN
 
 
 def label_file(rows: Sequence[Row], n_annotators: int = N_ANNOTATORS) -> str:
-    r"""The text of labelResultAll.txt, with CRLF as published.
+    r"""Format labelResultAll.txt, with CRLF as published.
 
     >>> label_file(plan(1, seed=0), n_annotators=1)
     'ID\ttext,image\r\n1\tpositive,positive\r\n'
@@ -157,7 +157,7 @@ def _votes(rng: random.Random, text_mood: Label, image_mood: Label) -> tuple[Vot
 
 
 def _seen(rng: random.Random, mood: Label) -> Label:
-    """What an annotator calls a mood: itself mostly, else a neighbour, rarely the opposite."""
+    """An annotator's label for a mood: mostly right, else a neighbour, rarely the opposite."""
     if rng.random() < ACCURACY:
         return mood
     if mood is NEU:
@@ -179,7 +179,7 @@ def _text_bytes(row: Row) -> bytes:
 
 
 def _picture_bytes(row: Row) -> bytes | None:
-    """The JPEG of a row, whole or damaged; None where the file is missing."""
+    """The JPEG of a row, intact or damaged; None if the file is missing."""
     if row.damage is Damage.PICTURE_MISSING:
         return None
     if row.damage is Damage.PICTURE_EMPTY:

@@ -1,7 +1,7 @@
-"""What goes wrong at the stand-in, on demand: each fault has a rate, and chance comes from the seed.
+"""Faults of the stand-in, each with a rate; which requests they hit follows from the seed.
 
-A passing fault depends on the request and on how often it was made, and spoils at most `repeats` attempts, so
-that asking again helps. A lasting one belongs to a picture: asking again gives the same.
+A passing fault depends on the request and on how often it was made. It spoils at most `repeats` attempts, so
+a retry succeeds. A lasting fault belongs to a picture: every retry meets it again.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Faults:
     api_500: float = _passing()
     api_truncated: float = _passing()  # Content-Length is larger than the body
     api_drip: float = _passing()  # a byte at a time
-    api_silent: float = _passing()  # accepts and says nothing
+    api_silent: float = _passing()  # accepts and never answers
     api_html: float = _passing()
     api_jsonp: float = _passing()
     api_redirect: float = _passing()
@@ -40,7 +40,7 @@ class Faults:
     fail_105: float = _passing()
     fail_201: float = _passing()
     getty_per_second: float = _passing()  # 403, Account Over Queries Per Second Limit
-    getty_token: float = _passing()  # 401: the token is not known any more
+    getty_token: float = _passing()  # 401: the token has expired
 
     image_429: float = _passing()
     image_429_seconds: float = _passing()
@@ -73,7 +73,9 @@ class Faults:
     revoked_after: int = 0  # searches before HTTP 403 without a reason; 0: never
 
     def with_rates(self, given: Iterable[str]) -> "Faults":
-        """These faults with some changed as `NAME=NUMBER` says. Raises: UsageError naming what is known.
+        """Return these faults with the changes that `given` names as `NAME=NUMBER`.
+
+        Raises: UsageError for an unknown name or an unusable number.
 
         >>> Faults().with_rates(["image-404=0.1", "daily-limit=5"]).image_404
         0.1
@@ -97,18 +99,18 @@ class Faults:
 
 
 NAMES = {entry.name: entry.metadata["lasts"] for entry in fields(Faults) if "lasts" in entry.metadata}
-"""The faults, and whether each lasts."""
+"""Fault → whether it is lasting."""
 
 
 class Chance:
-    """Decides for each request which fault it meets, if any, counting how often it was made before."""
+    """Chooses the fault of each request, counting how often that request was made before."""
 
     def __init__(self) -> None:
         self._attempts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def fault(self, faults: Faults, request: str, *kinds: str) -> str:
-        """The fault, of those whose names start with one of `kinds`, that this attempt meets; "" for none."""
+        """The fault that this attempt meets, of those whose names start with one of `kinds`; "" if none."""
         with self._lock:
             attempt = self._attempts[request]
             self._attempts[request] += 1
@@ -116,12 +118,9 @@ class Chance:
             rate = getattr(faults, name)
             if not rate or not name.startswith(kinds) or (not lasts and attempt >= faults.repeats):
                 continue
-            if _share(faults.seed, request, name, 0 if lasts else attempt) < rate:
+            # A hash instead of a random generator: the order in which requests arrive must not matter.
+            drawn = repr((faults.seed, request, name, 0 if lasts else attempt))
+            digest = hashlib.blake2b(drawn.encode(), digest_size=4).digest()
+            if int.from_bytes(digest) / 2**32 < rate:
                 return name
         return ""
-
-
-def _share(*what: object) -> float:
-    """A number from 0 to 1 that these alone decide."""
-    digest = hashlib.blake2b(repr(what).encode(), digest_size=4).digest()
-    return int.from_bytes(digest) / 2**32

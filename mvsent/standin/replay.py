@@ -5,7 +5,7 @@
     GET  /v3/search/images/FAMILY      creative, editorial
     GET  /images/NUMBER/MOOD-SEED-WxH.jpg
 
-It is deterministic: what it shows is `replay_world.World`, what goes wrong is `replay_faults.Faults`.
+It is deterministic: `world.World` decides which photos exist, `faults.Faults` which requests fail.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ from mvsent.standin.world import World
 KEY = "mvsent-replay-key"
 SECRET = "mvsent-replay-secret"  # noqa: S105
 OTHER_LOOPBACK = "127.0.0.2"
-"""Where nobody may be led by a redirect: the second loopback address, which stays on this machine."""
+"""A second loopback address. Faults redirect here, and a client that follows is recorded in `trespasses`."""
 
 KEY_PARAMETERS = ("api_key", "client_id", "client_secret", "oauth_consumer_key")
 
 
 class Replay:
-    """A running stand-in; as a context manager it is stopped at the end.
+    """The stand-in's servers; a context manager that starts and stops them.
 
     Args:
-        world: what it shows.
-        faults: what goes wrong.
-        port: to listen on at 127.0.0.1; 0 takes a free one.
-        key, secret: the only ones it accepts, for Flickr and Getty alike.
+        world: the photos that searches return.
+        faults: the faults of its answers.
+        port: port to listen on at 127.0.0.1; 0 takes a free one.
+        key, secret: the only key and secret it accepts, for Flickr and Getty alike.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Replay:
 
     @property
     def world(self) -> World:
-        """What it shows."""
+        """The photos that searches return."""
         return self._stage.world
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong; may be replaced while it runs."""
+        """The faults of its answers; may be replaced while it runs."""
         return self._stage.faults
 
     @faults.setter
@@ -74,12 +74,12 @@ class Replay:
 
     @property
     def calls(self) -> Counter[str]:
-        """How often each was called: `flickr.photos.search`, `getty.search`, `getty.token`, `image`, …"""
+        """Number of calls by name: `flickr.photos.search`, `getty.search`, `getty.token`, `image`, …"""
         return self._stage.calls
 
     @property
     def removed(self) -> set[str]:
-        """Numbers of photos that `photos.getInfo` shall not find."""
+        """Numbers of the photos that `photos.getInfo` reports as not found."""
         return self._stage.removed
 
     @property
@@ -89,17 +89,17 @@ class Replay:
 
     @property
     def flickr_endpoint(self) -> str:
-        """What `--endpoint` of `build-flickr` takes."""
+        """The `--endpoint` for `build-flickr`."""
         return f"{self.address}/services/rest/"
 
     @property
     def getty_endpoint(self) -> str:
-        """What `--endpoint` of `build-getty` takes."""
+        """The `--endpoint` for `build-getty`."""
         return f"{self.address}/v3"
 
     @property
     def getty_token_url(self) -> str:
-        """Where Getty's tokens come from here."""
+        """The address that issues Getty's tokens."""
         return f"{self.address}/oauth2/token"
 
     def environment(self) -> dict[str, str]:
@@ -114,13 +114,13 @@ class Replay:
         }
 
     def start(self) -> "Replay":
-        """Listen in threads of its own."""
+        """Start listening in background threads."""
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def stop(self) -> None:
-        """Stop listening, and hang up where a fault kept someone waiting."""
+        """Stop listening, and close the connections that a fault kept open."""
         self.stopped.set()
         for server in self._servers:
             server.shutdown()
@@ -143,7 +143,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are nothing to print."""
+        """Print nothing: clients that hang up are expected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("POST", self.rfile.read(length).decode("utf-8", "replace"))
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are kept in `Replay.requests`, not printed."""
+        """Print nothing: requests are kept in `Replay.requests`."""
 
     def _answer(self, method: str, body: str) -> None:
         replay, parts = self.server.replay, urlsplit(self.path)
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(answer(replay._stage, request, parts.path, given, self.headers))
 
     def _send(self, reply: Reply | None) -> None:
-        """Send what was decided; None is silence, until the stand-in stops or its patience ends."""
+        """Send `reply`; for None send nothing until the stand-in stops or `silent_s` has passed."""
         replay = self.server.replay
         if reply is None:
             replay.stopped.wait(replay.faults.silent_s)
@@ -191,10 +191,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        self._send_body(reply)
-
-    def _send_body(self, reply: Reply) -> None:
-        replay = self.server.replay
         if reply.pace_s:
             for byte in reply.body:
                 self.wfile.write(bytes([byte]))

@@ -1,4 +1,4 @@
-"""What the stand-in answers: one function for each route, pure but for its counters."""
+"""Routes of the stand-in: one function each, pure except for its counters."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from mvsent.pairs import Label
-from mvsent.standin import damage as replay_damage
+from mvsent.standin import damage
 from mvsent.standin.faults import Chance, Faults
 from mvsent.standin.world import FIRST_UPLOAD, LAST_UPLOAD, World, draw_jpeg, flickr_photo, getty_image
 
@@ -20,7 +20,7 @@ UNAVAILABLE = "/images/photo_unavailable.png"
 
 
 class Request(NamedTuple):
-    """A request that arrived: the path with its parameters, but without any key; seconds since 1970."""
+    """A request that arrived: its path with parameters but without keys; its time in seconds since 1970."""
 
     method: str
     path: str
@@ -29,7 +29,13 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to send. `length` is the Content-Length to claim; `pace_s` seconds pass between two bytes."""
+    """An answer to send.
+
+    Attributes:
+        length: the Content-Length to claim; None: the true one.
+        pace_s: seconds between two bytes.
+        endless: send zeros after the body until the client or the stand-in ends.
+    """
 
     status: int
     body: bytes
@@ -42,7 +48,7 @@ class Reply:
 
 @dataclass
 class Stage:
-    """All that the answers depend on."""
+    """The state that answers depend on."""
 
     world: World
     faults: Faults
@@ -56,20 +62,20 @@ class Stage:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, call: str) -> int:
-        """Which call of its kind this is, from 1."""
+        """Count a call; return its number among calls of that name, from 1."""
         with self.lock:
             self.calls[call] += 1
             return self.calls[call]
 
     def fault(self, request: str, *kinds: str) -> str:
-        """The fault that this attempt at `request` meets, or ""."""
+        """The fault that this attempt at `request` meets; "" if none."""
         return self.chance.fault(self.faults, request, *kinds)
 
 
 def answer(
     stage: Stage, request: Request, path: str, given: Mapping[str, str], headers: Message
 ) -> Reply | None:
-    """What a request gets; None for silence."""
+    """The answer to a request; None if the server stays silent."""
     if path == "/services/rest/":
         return _flickr(stage, request, given, headers)
     if path == "/oauth2/token":
@@ -115,14 +121,14 @@ def _flickr_search(stage: Stage, given: Mapping[str, str]) -> Reply:
         _number(given, "max_upload_date", LAST_UPLOAD),
     )
     licenses = set(given["license"].split(",")) if given.get("license") else None
-    found = stage.world.search_flickr(query, since, until, page=page, per_page=per_page, licenses=licenses)
-    total = str(found.total) if (found.total + page) % 2 else found.total  # text as often as not
+    results = stage.world.search_flickr(query, since, until, page=page, per_page=per_page, licenses=licenses)
     photos = {
         "page": page,
-        "pages": found.pages,
+        "pages": results.pages,
         "perpage": per_page,
-        "total": total,
-        "photo": [flickr_photo(photo, stage.address) for photo in found.photos],
+        # Flickr gives the total now as a number, now as text.
+        "total": str(results.total) if (results.total + page) % 2 else results.total,
+        "photo": [flickr_photo(photo, stage.address) for photo in results.photos],
     }
     return _json({"photos": photos, "stat": "ok"})
 
@@ -153,9 +159,9 @@ def _getty(
     page, page_size = _number(given, "page", 1), _number(given, "page_size", 30)
     if page < 1 or not 1 <= page_size <= 100 or not given.get("phrase"):
         return _json({"message": "Invalid Request. Possible required parameter missing."}, status=400)
-    found = stage.world.search_getty(given["phrase"], family, page=page, page_size=page_size)
-    images = [getty_image(photo, stage.address) for photo in found.photos]
-    return _damaged(stage, fault, request, _json({"result_count": found.total, "images": images}))
+    results = stage.world.search_getty(given["phrase"], family, page=page, page_size=page_size)
+    images = [getty_image(photo, stage.address) for photo in results.photos]
+    return _damaged(stage, fault, request, _json({"result_count": results.total, "images": images}))
 
 
 def _getty_refusal(stage: Stage, fault: str, n_calls: int, headers: Message) -> Reply | None:
@@ -183,7 +189,7 @@ def _revoked(stage: Stage, n_calls: int) -> bool:
 def _image(stage: Stage, request: Request, path: str) -> Reply | None:
     stage.count("image")
     if path == UNAVAILABLE:
-        return Reply(200, replay_damage.placeholder(), "image/png")
+        return Reply(200, damage.placeholder(), "image/png")
     picture, _, hop = path.partition("/hop/")
     try:
         mood, seed, shape = picture.rsplit("/", 1)[-1].removesuffix(".jpg").split("-")
@@ -199,7 +205,7 @@ def _image(stage: Stage, request: Request, path: str) -> Reply | None:
 
 
 def _damaged(stage: Stage, fault: str, request: Request, reply: Reply) -> Reply | None:
-    """The reply as `fault` leaves it; None for silence."""
+    """The reply after `fault`; None if the server stays silent."""
     kind = fault.partition("_")[2]
     return DAMAGES[kind](stage, request, reply) if kind in DAMAGES else reply
 
@@ -248,7 +254,7 @@ DAMAGES: dict[str, Damage] = {
     "jsonp": lambda stage, request, reply: Reply(200, b"jsonFlickrApi(" + reply.body + b")"),
     "redirect": lambda stage, request, reply: _redirect(stage.elsewhere + "/services/rest/"),
     "404": lambda stage, request, reply: Reply(404, b"gone", "text/plain"),
-    "svg": lambda stage, request, reply: Reply(200, replay_damage.SVG, "image/svg+xml"),
+    "svg": lambda stage, request, reply: Reply(200, damage.SVG, "image/svg+xml"),
     "corrupt": lambda stage, request, reply: Reply(200, reply.body[: len(reply.body) // 2], reply.kind),
     "short_length": lambda stage, request, reply: Reply(
         200, reply.body, reply.kind, length=len(reply.body) // 2
@@ -256,7 +262,7 @@ DAMAGES: dict[str, Damage] = {
     "endless": lambda stage, request, reply: Reply(
         200, reply.body, reply.kind, length=10 * 2**30, endless=True
     ),
-    "bomb": lambda stage, request, reply: Reply(200, replay_damage.bomb(), "image/png"),
+    "bomb": lambda stage, request, reply: Reply(200, damage.bomb(), "image/png"),
     "noai": lambda stage, request, reply: Reply(
         200, reply.body, reply.kind, headers={"X-Robots-Tag": "noai, noimageai"}
     ),

@@ -1,6 +1,6 @@
-"""Tweets made up here from lists of words, so that a demonstration needs nobody's tweets.
+"""Tweets generated from lists of words, so that the demo needs nobody's tweets.
 
-The same mood and seed give the same tweet, always.
+The same mood and seed always give the same tweet.
 """
 
 import random
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mvsent.pairs import Label
 
 CONTRARY_WORDS = 0.1
-"""The share of tweets that also carry a word of another mood."""
+"""Share of tweets that also contain a word of another mood."""
 
 MOOD_WORDS: dict[Label, Sequence[str]] = {
     Label.POSITIVE: (
@@ -54,7 +54,7 @@ EMOJI = {Label.POSITIVE: "😀❤🎉☀", Label.NEUTRAL: "📷🕘📍", Label.
 
 
 def write_tweet(mood: Label, seed: int) -> str:
-    """A tweet in English whose words show `mood`, with the tags, links, names and entities that tweets have.
+    """Write an English tweet whose words express `mood`, with the tags, links, names and entities of tweets.
 
     >>> write_tweet(Label.NEGATIVE, seed=3) == write_tweet(Label.NEGATIVE, seed=3)
     True

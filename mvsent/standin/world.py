@@ -1,7 +1,7 @@
-"""What the stand-in shows: a made-up Flickr and Getty, in which everything follows from a seed.
+"""Photos of a made-up Flickr and Getty; everything follows from a seed.
 
-Every search finds photos of its own and some of another search's, uploaded over ten years, in every shape
-that real answers come in: counts as text, sizes missing, HTML in descriptions, null captions, photos twice.
+Every search returns photos of its own and some of another search's, uploaded over ten years, with the
+irregularities of real answers: counts as text, missing sizes, HTML in descriptions, null captions, repeats.
 """
 
 import random
@@ -19,22 +19,22 @@ from mvsent.standin.drawings import draw_picture
 from mvsent.standin.tweets import write_tweet
 
 FIRST_UPLOAD, LAST_UPLOAD = 1_262_304_000, 1_577_836_799
-"""2010 to 2019, in seconds."""
+"""2010 to 2019, in seconds since 1970."""
 
 MAX_RESULTS = 4000
-"""Past so many results Flickr repeats a search's last page."""
+"""Beyond this many results Flickr repeats the last page of a search."""
 
 SHARED = 0.08
-"""The share of a search's photos that another search finds, too."""
+"""Share of a search's photos that another search returns, too."""
 
 TWICE, SAME_SECOND = 0.01, 0.03
-"""The shares of results that are listed twice in a row, or uploaded in the same second as the one before."""
+"""Shares of results that are listed twice in a row, or uploaded in the same second as the one before."""
 
 ODD = {
     "no-sizes": 0.01, "few-sizes": 0.1, "html": 0.3, "no-text": 0.04, "short": 0.06, "long": 0.03,
     "foreign": 0.06, "tiny": 0.02, "copy": 0.02, "no-id": 0.002, "odd-characters": 0.02, "contrary": 0.1,
 }  # fmt: skip
-"""How often a photo has each oddity; a contrary one has the opposite mood of the words that find it."""
+"""Oddity → share of photos that have it. A contrary photo has the opposite mood of its query."""
 
 SIZES = {"m": 500, "n": 320, "z": 640, "c": 800, "l": 1024}
 SHAPES = ((4, 3), (3, 4), (1, 1), (3, 2))
@@ -47,7 +47,7 @@ FOREIGN = (
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo of the made-up world. `odd` names its oddities; `picture` is the seed of what is drawn."""
+    """A photo of the made-up world. `odd` names its oddities; `picture` is the seed of its drawing."""
 
     number: int
     mood: Label
@@ -65,7 +65,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of results: those shown, and how many the whole search has."""
+    """A page of results, with the totals of the whole search."""
 
     photos: tuple[Photo, ...]
     total: int
@@ -74,14 +74,14 @@ class Page:
 
 @dataclass
 class World:
-    """Photos by search, all made when they are asked for.
+    """Photos by search, generated on demand.
 
     Args:
-        sentiments: of the searches that are known; the sign of any other one is that of a checksum.
-        seed: of everything.
-        photos: how many photos of its own or shared each search finds; or a number for each search.
-        side: longest side in pixels of the largest picture.
-        quirks: scales how often anything is odd; 0 is a world without surprises.
+        sentiments: query → sentiment; the sign of any other query is that of a checksum.
+        seed: seed of everything random.
+        photos: number of photos that each search returns; or query → number.
+        side: longest side of the largest picture, in pixels.
+        quirks: factor on the rates of all oddities; 0: none.
     """
 
     sentiments: Mapping[str, float] = field(default_factory=dict)
@@ -104,24 +104,24 @@ class World:
         per_page: int,
         licenses: Set[str] | None = None,
     ) -> Page:
-        """A page of the photos uploaded from `since` to `until`, inclusive; past the last one, that again."""
-        found = [
+        """A page of the photos uploaded from `since` to `until`, inclusive; the last page again beyond it."""
+        photos = [
             photo
             for photo in self.results("flickr", query)
             if since <= photo.uploaded <= until and (licenses is None or photo.license in licenses)
         ]
-        pages = -(-len(found) // per_page)
+        pages = -(-len(photos) // per_page)
         shown = max(1, min(page, pages, -(-MAX_RESULTS // per_page)))
-        return Page(tuple(found[(shown - 1) * per_page : shown * per_page]), len(found), pages)
+        return Page(tuple(photos[(shown - 1) * per_page : shown * per_page]), len(photos), pages)
 
     def search_getty(self, phrase: str, family: str, *, page: int, page_size: int) -> Page:
-        """A page of the images of a family; after the last one, nothing."""
-        found = self.results(f"getty {family}", phrase)
+        """A page of the images of a family; an empty one beyond the last."""
+        images = self.results(f"getty {family}", phrase)
         start = (page - 1) * page_size
-        return Page(tuple(found[start : start + page_size]), len(found), -(-len(found) // page_size))
+        return Page(tuple(images[start : start + page_size]), len(images), -(-len(images) // page_size))
 
     def results(self, source: str, query: str) -> list[Photo]:
-        """All that a search finds, oldest first; some photos are there twice."""
+        """All results of a search, oldest first; some photos occur twice."""
         with self._lock:
             if (source, query) not in self._results:
                 self._results[source, query] = sorted(
@@ -130,7 +130,7 @@ class World:
             return self._results[source, query]
 
     def sentiment(self, query: str) -> float:
-        """The sentiment of a search, never 0."""
+        """The sentiment of a query, never 0."""
         known = self.sentiments.get(query, 0.0)
         return known or (1.0 if zlib.crc32(query.encode()) % 2 else -1.0)
 
@@ -152,7 +152,7 @@ class World:
         return random.Random(" ".join(map(str, (self.seed, *what))))
 
     def _photo(self, source: str, query: str, index: int) -> Photo:
-        """The photo number `index` of a search's own."""
+        """Photo number `index` of a query."""
         rng = self._chance(source, query, index)
         odd = frozenset(name for name, share in ODD.items() if rng.random() < share * self.quirks)
         same_second = rng.random() < SAME_SECOND * self.quirks
@@ -168,7 +168,9 @@ class World:
             title=write_tweet(mood, number).split(",")[0][:60],
             text=_describe(mood, query, number, odd, rng),
             tags=tuple(query.split()),
-            uploaded=self._uploaded(source, query, index - 1 if same_second and index else index),
+            uploaded=self._chance(
+                source, query, index - 1 if same_second and index else index, "uploaded"
+            ).randint(FIRST_UPLOAD, LAST_UPLOAD),
             owner=f"{1000 + rng.randrange(9000)}@N00",
             license=str(rng.randrange(11)),
             width=longest * width // max(width, height),
@@ -176,9 +178,6 @@ class World:
             picture=picture,
             odd=odd,
         )
-
-    def _uploaded(self, source: str, query: str, index: int) -> int:
-        return self._chance(source, query, index, "uploaded").randint(FIRST_UPLOAD, LAST_UPLOAD)
 
 
 def _describe(mood: Label, query: str, number: int, odd: frozenset[str], rng: random.Random) -> str:
@@ -198,7 +197,7 @@ def _describe(mood: Label, query: str, number: int, odd: frozenset[str], rng: ra
 
 
 def flickr_photo(photo: Photo, images: str) -> dict[str, Any]:
-    """The photo as `photos.search` lists it, numbers sometimes as text; `images` is the pictures' host."""
+    """The photo as Flickr's search lists it; numbers are sometimes text. `images` is the picture host."""
     text = photo.number % 3 == 0
     listed: dict[str, Any] = {
         "owner": photo.owner,
@@ -220,7 +219,7 @@ def flickr_photo(photo: Photo, images: str) -> dict[str, Any]:
 
 
 def getty_image(photo: Photo, images: str) -> dict[str, Any]:
-    """The photo as Getty's search lists it, its caption null where it has none."""
+    """The photo as Getty's search lists it; the caption is null if absent."""
     sizes = [("comp", 612), ("preview", 412), ("thumb", 170)]
     return {
         "id": str(photo.number),
@@ -258,17 +257,17 @@ def _fit(photo: Photo, side: int) -> tuple[int, int]:
 
 
 def picture_url(photo: Photo, images: str, width: int, height: int) -> str:
-    """Where the stand-in shows a photo: its path says all that is needed to draw it."""
+    """The address of a photo's picture; its path holds everything needed to draw it."""
     return f"{images}/images/{photo.number}/{photo.mood}-{photo.picture}-{width}x{height}.jpg"
 
 
 DRAWN_SIDE = 320
-"""Pixels; larger pictures are drawn in this size and scaled up, which costs a fraction."""
+"""Pixels; larger pictures are drawn at this size and scaled up, which is much faster."""
 
 
 @lru_cache(maxsize=1024)
 def draw_jpeg(mood: Label, picture: int, width: int, height: int) -> bytes:
-    """A JPEG of width × height pixels, the same bytes every time; all sizes show the same scene."""
+    """Draw a JPEG of width × height pixels, the same bytes every time; all sizes show the same scene."""
     share = min(1.0, DRAWN_SIDE / max(width, height))
     shape = (max(1, round(width * share)), max(1, round(height * share)))
     drawn = draw_picture(mood, picture, shape)
