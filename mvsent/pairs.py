@@ -1,6 +1,7 @@
-"""The words everyone else uses: Label, Reason, and the columns of a Pair."""
+"""The words everyone else uses: Label, Reason, Rejection, and the columns of a Pair."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -78,6 +79,14 @@ class Reason(StrEnum):
     OVER_MAX_PAIRS = "over-max-pairs", "was not needed: `--max-pairs` were kept already"
     TAKEN_DOWN = "taken-down", "was removed or made private since, as `mvsent refresh` found"
     NOT_ANNOTATED = "not-annotated", "was annotated by nobody in Label Studio (`mvsent reconcile-tasks`)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a row is dropped, with the detail that lets a person check it."""
+
+    reason: Reason
+    detail: str
 
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

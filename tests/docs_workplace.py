@@ -14,7 +14,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-from mvsent.curate.images import Rejection, check_image
+from mvsent.curate.images import check_image
+from mvsent.pairs import Rejection
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import KEY, SECRET, Replay
 from tests.tiny_models import write_bert, write_clip

@@ -279,7 +279,7 @@ def test_a_damaged_zip_member_costs_its_row_only(mvsa, tmp_path, out):
 def test_the_number_of_workers_and_batches_does_not_matter(mvsa, tmp_path, monkeypatch):
     varied(mvsa)
     first = run(mvsa, tmp_path / "first", workers=1).manifest
-    monkeypatch.setattr(pipeline, "BATCH_BYTES", 1)
+    monkeypatch.setattr("mvsent.build.parts.BATCH_BYTES", 1)
     second = run(mvsa, tmp_path / "second", workers=5).manifest
     assert first.sha256 == second.sha256
 

@@ -1,18 +1,18 @@
-"""The parts of a build → shards: the same picture once, no more pairs than wanted, and every reason kept."""
+"""Assemble the parts of a build into shards: each picture once, and at most `max_pairs` pairs."""
 
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mvsent.build.filters import picture_keys
 from mvsent.build.parts import finished_parts, part_path, rejected_path, rejected_table
 from mvsent.config import BuildSettings
-from mvsent.curate.duplicates import NO_KEY, Keys, look_keys, string_keys
+from mvsent.curate.duplicates import NO_KEY, Keys
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Reason
 from mvsent.shards.writer import DatasetWriter
 
@@ -21,16 +21,14 @@ _BATCH_ROWS = 256
 
 
 def n_kept(parts: Sequence[Path], settings: BuildSettings) -> int:
-    """Pairs of the parts that are no duplicates."""
-    if not parts:
-        return 0
+    """Count the pairs of the parts that are no duplicates."""
     return int((_first_like(parts, settings) == -1).sum())
 
 
 def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
-    """The parts, in order, that the dataset is made of: with `max_pairs`, no more than hold so many pairs.
+    """The parts, in order, that make the dataset: with `max_pairs`, only as many as hold that many pairs.
 
-    Several workers may have fetched some beyond those, or beyond one that is missing yet.
+    Workers may have fetched parts beyond those, or beyond one that is still missing.
     """
     parts, n_rows = list[Path](), 0
     for part in _without_gap(folder):
@@ -42,7 +40,7 @@ def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
 
 
 def is_enough(folder: Path, settings: BuildSettings) -> bool:
-    """Whether the parts before the first one that is missing hold `max_pairs`; never where that is 0."""
+    """Whether the parts before the first missing one hold `max_pairs`; False if that is 0."""
     if not settings.max_pairs:
         return False
     parts = _without_gap(folder)
@@ -54,7 +52,7 @@ def _n_rows(part: Path) -> int:
 
 
 def _hold_enough(parts: Sequence[Path], n_rows: int, settings: BuildSettings) -> bool:
-    """Whether the parts, of `n_rows`, hold `max_pairs`; their keys are read only where they have as many."""
+    # Reading the keys takes long, so it comes second.
     return n_rows >= settings.max_pairs and n_kept(parts, settings) >= settings.max_pairs
 
 
@@ -69,39 +67,45 @@ def assemble(
     *,
     on_part: Callable[[int], object] = lambda n_done: None,
 ) -> None:
-    """Everything in the parts has gone to `writer`, as a pair or with its reason."""
+    """Write every row of the parts to `writer`, as a pair or with the reason why it is dropped."""
     ids = pa.chunked_array([], pa.string())
     if parts:
         ids = pa.chunked_array(
             [c for part in parts for c in pq.read_table(part, columns=["id"])["id"].chunks]
         )
     first = _first_like(parts, settings)
-    room = np.cumsum(first == -1) <= (settings.max_pairs or len(first))
-    position = 0
+    is_first = first == -1
+    is_kept = is_first & (np.cumsum(is_first) <= (settings.max_pairs or len(first)))
+    start = 0
     for n_done, part in enumerate(parts, start=1):
+        writer.reject(pq.read_table(rejected_path(part), schema=REJECTED_SCHEMA))
+        dropped: list[tuple[str, str, str]] = []
+        stop = start + _n_rows(part)
+        for row in np.flatnonzero(~is_kept[start:stop]) + start:
+            id = ids[int(row)].as_py()
+            if is_first[row]:
+                dropped.append((id, str(Reason.OVER_MAX_PAIRS), ""))
+            else:
+                other = ids[int(first[row])].as_py()
+                dropped.append((id, str(Reason.DUPLICATE_IMAGE), f"the picture of {other}"))
+        writer.reject(rejected_table(dropped))
         with pq.ParquetFile(part) as file:
-            rows = slice(position, position + file.metadata.num_rows)
-            position = rows.stop
-            writer.reject(pq.read_table(rejected_path(part), schema=REJECTED_SCHEMA))
-            writer.reject(_dropped(ids, rows, first, room))
-            _copy(file, writer, (first[rows] == -1) & room[rows])
+            for batch in file.iter_batches(_BATCH_ROWS):
+                kept = pa.array(is_kept[start : start + batch.num_rows])
+                start += batch.num_rows
+                writer.write(pa.Table.from_batches([batch]).filter(kept).cast(PAIR_SCHEMA))
         on_part(n_done)
 
 
 def _first_like(parts: Sequence[Path], settings: BuildSettings) -> Rows:
-    """Of each row, the first row with the same picture; -1 where it is the first itself."""
-    first = _first_equal(_keys(parts, "sha256", string_keys))
-    if settings.near_duplicates == "drop":
-        looks = _first_equal(_keys(parts, "phash", look_keys))
-        first = np.where(first == -1, looks, first)
+    """[N]: for each row, the first row with the same picture; -1 for that first row itself."""
+    first = np.full(sum(map(_n_rows, parts)), -1, np.int64)
+    for column, keys_of in picture_keys(settings).items():
+        # Eight bytes a row instead of its cell, so that a crawl of any length fits in memory.
+        keys = [keys_of(pq.read_table(part, columns=[column])[column].to_pylist()) for part in parts]
+        equal = _first_equal(np.concatenate([np.zeros(0, np.uint64), *keys]))
+        first = np.where(first == -1, equal, first)
     return first
-
-
-def _keys(parts: Sequence[Path], column: str, keys: Callable[[list[Any]], Keys]) -> Keys:
-    """[N]: eight bytes a row instead of its cell, so that as many rows as a crawl may have fit in memory."""
-    none = np.zeros(0, np.uint64)
-    found = (keys(pq.read_table(part, columns=[column])[column].to_pylist()) for part in parts)
-    return np.concatenate([none, *found])
 
 
 def _first_equal(keys: Keys) -> Rows:
@@ -114,28 +118,8 @@ def _first_equal(keys: Keys) -> Rows:
     return first
 
 
-def _dropped(ids: pa.ChunkedArray, rows: slice, first: Rows, room: npt.NDArray[np.bool_]) -> pa.Table:
-    found = []
-    for row in range(rows.start, rows.stop):
-        if first[row] != -1:
-            other = ids[int(first[row])].as_py()
-            found.append((ids[row].as_py(), str(Reason.DUPLICATE_IMAGE), f"the picture of {other}"))
-        elif not room[row]:
-            found.append((ids[row].as_py(), str(Reason.OVER_MAX_PAIRS), ""))
-    return rejected_table(found)
-
-
-def _copy(file: Any, writer: DatasetWriter, kept: npt.NDArray[np.bool_]) -> None:
-    position = 0
-    for batch in file.iter_batches(_BATCH_ROWS):
-        mask = pa.array(kept[position : position + batch.num_rows])
-        position += batch.num_rows
-        table = pa.Table.from_batches([batch]).filter(mask)
-        writer.write(table.cast(PAIR_SCHEMA))
-
-
 def clear(folder: Path) -> None:
-    """Nothing is left of an assembly that did not finish."""
+    """Remove what an assembly that did not finish has left."""
     shutil.rmtree(folder / "data", ignore_errors=True)
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)

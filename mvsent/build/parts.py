@@ -1,27 +1,29 @@
 """A partition of candidates → a Parquet file of pairs and one of rejections, however often it is tried."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.build.decide import Wanted, decide
+from mvsent.build.filters import Draft, apply_filters
 from mvsent.build.spool import Spool
 from mvsent.config import BuildSettings
-from mvsent.curate.images import Rejection
 from mvsent.fetch import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest, fetch_all
-from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, pair_table
+from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Rejection, pair_table
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options
 from mvsent.sources.frontier import Found
 
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
-_BATCH_ROWS, _BATCH_BYTES = ROW_GROUP_ROWS, 32 * 2**20
+BATCH_BYTES = 32 * 2**20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,9 @@ def fetch_partition(
     if part.exists():
         on_outcome(len(found), pq.read_metadata(part).num_rows)
         return part
-    decisions = [decide(one, settings) for one in found]
-    wanted = [one for one in decisions if isinstance(one, Wanted)]
-    on_outcome(len(decisions) - len(wanted), 0)
+    drafts = {one.id: apply_filters(one, settings) for one in found}
+    wanted = [draft for draft in drafts.values() if isinstance(draft, Draft)]
+    on_outcome(len(drafts) - len(wanted), 0)
     with Spool(spool_path(part)) as spool:
         missing = [ImageRequest(one.found.id, one.url) for one in wanted if one.found.id not in spool]
         on_outcome(len(wanted) - len(missing), spool.n_pictures)
@@ -88,19 +90,14 @@ def fetch_partition(
             spool.add(outcome)
             on_outcome(1, isinstance(outcome, Fetched))
 
-        before = partial(_fetched_before, part, wanted, spool, known)
-        fetch_all(missing, policy, take, limits=limits, stop=stop, known=before)
-        _write_part(part, found, decisions, spool)
+        def fetched_before() -> list[str]:
+            of_this_part = (one.url for one in wanted if spool.is_picture(one.found.id))
+            return _one_a_host(chain(of_this_part, _urls_of(finished_parts(part.parent)), known))
+
+        fetch_all(missing, policy, take, limits=limits, stop=stop, known=fetched_before)
+        _write_part(part, drafts, spool)
         spool.remove()
     return part
-
-
-def _fetched_before(
-    part: Path, wanted: Sequence[Wanted], spool: Spool, known: Sequence[str]
-) -> Iterator[str]:
-    """Addresses of pictures that were fetched, one of each host; those of this partition first."""
-    urls = [one.url for one in wanted if spool.is_picture(one.found.id)]
-    yield from _one_a_host([*urls, *_urls_of(finished_parts(part.parent)), *known])
 
 
 def fetched_urls(folder: Path) -> list[str]:
@@ -117,37 +114,40 @@ def _one_a_host(urls: Iterable[str]) -> list[str]:
     return list({urlsplit(url).hostname: url for url in urls}.values())
 
 
-def _write_part(
-    part: Path, found: Sequence[Found], decisions: Sequence[Wanted | Rejection], spool: Spool
-) -> None:
+def _write_part(part: Path, drafts: Mapping[str, Draft | Rejection], spool: Spool) -> None:
     """Write both files of a partition, the one that marks it as done last."""
     rejected: list[tuple[str, str, str]] = []
 
-    def pairs() -> Iterator[tuple[Wanted, Fetched]]:
-        for one, decision in zip(found, decisions, strict=True):
-            outcome = spool.get(one.id) if isinstance(decision, Wanted) else decision
-            if isinstance(outcome, Fetched) and isinstance(decision, Wanted):
-                yield decision, outcome
-            elif isinstance(outcome, Dropped | Rejection):
-                rejected.append((one.id, str(outcome.reason), outcome.detail))
+    def pairs() -> Iterator[tuple[Draft, Fetched]]:
+        for id, draft in drafts.items():
+            outcome = draft if isinstance(draft, Rejection) else spool.get(id)
+            if isinstance(draft, Draft) and isinstance(outcome, Fetched):
+                yield draft, outcome
+            elif not isinstance(outcome, Fetched):
+                rejected.append((id, str(outcome.reason), outcome.detail))
 
     with atomic_write(part) as file:
         with pq.ParquetWriter(file, PAIR_SCHEMA, **parquet_options(with_images=True)) as writer:
-            for batch in _batches(pairs()):
+            for batch in batches(pairs(), lambda pair: len(pair[1].data)):
                 writer.write_table(_table(batch), row_group_size=ROW_GROUP_ROWS)
         with atomic_write(rejected_path(part)) as beside:
             pq.write_table(rejected_table(rejected), beside, compression="zstd")
 
 
-def _batches(pairs: Iterator[tuple[Wanted, Fetched]]) -> Iterator[list[tuple[Wanted, Fetched]]]:
-    batch: list[tuple[Wanted, Fetched]] = []
-    n_bytes = 0
-    for pair in pairs:
-        batch.append(pair)
-        n_bytes += len(pair[1].data)
-        if len(batch) == _BATCH_ROWS or n_bytes >= _BATCH_BYTES:
+def batches(items: Iterable[T], n_bytes: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group `items` into runs of one row group, or fewer once their pictures take BATCH_BYTES.
+
+    Args:
+        n_bytes: the size of an item's picture.
+    """
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += n_bytes(item)
+        if len(batch) == ROW_GROUP_ROWS or total >= BATCH_BYTES:
             yield batch
-            batch, n_bytes = [], 0
+            batch, total = [], 0
     if batch:
         yield batch
 
@@ -158,20 +158,20 @@ def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
     return pa.table(columns, schema=REJECTED_SCHEMA)
 
 
-def _table(pairs: Sequence[tuple[Wanted, Fetched]]) -> pa.Table:
+def _table(pairs: Sequence[tuple[Draft, Fetched]]) -> pa.Table:
     """The pairs with every column that a search can fill."""
-    wanted, fetched = zip(*pairs, strict=True)
-    candidates = [one.candidate for one in wanted]
+    drafts, fetched = zip(*pairs, strict=True)
+    candidates = [one.candidate for one in drafts]
     facts = [one.facts for one in fetched]
     return pair_table(
         {
-            "id": [one.found.id for one in wanted],
+            "id": [one.found.id for one in drafts],
             "image": [{"bytes": one.data, "path": image_name(one)} for one in fetched],
-            "text": [one.text for one in wanted],
-            "label": [int(one.label) for one in wanted],
-            "source": [one.found.id.partition(":")[0] for one in wanted],
-            "query": [one.query.text for one in wanted],
-            "query_sentiment": [one.query.sentiment for one in wanted],
+            "text": [one.text for one in drafts],
+            "label": [one.label for one in drafts],
+            "source": [one.found.id.partition(":")[0] for one in drafts],
+            "query": [one.query.text for one in drafts],
+            "query_sentiment": [one.query.sentiment for one in drafts],
             "title": [one.title for one in candidates],
             "description": [one.description for one in candidates],
             "tags": [list(one.tags) for one in candidates],
@@ -179,12 +179,12 @@ def _table(pairs: Sequence[tuple[Wanted, Fetched]]) -> pa.Table:
             "height": [one.height for one in facts],
             "sha256": [one.sha256 for one in facts],
             "phash": [one.phash for one in facts],
-            "url": [one.url for one in wanted],
+            "url": [one.url for one in drafts],
             "page_url": [one.page_url for one in candidates],
             "license": [one.license for one in candidates],
             "owner": [one.owner for one in candidates],
             "posted_at": [one.posted_at for one in candidates],
-            "fetched_at": [one.found.found_at for one in wanted],
+            "fetched_at": [one.found.found_at for one in drafts],
         }
     )
 

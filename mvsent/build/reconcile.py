@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,22 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from mvsent.build.parts import batches
 from mvsent.config import LabelRules, ReconcileSettings
 from mvsent.curate.aggregate import decide_by_dawid_skene
 from mvsent.curate.agreement import krippendorff_alpha
-from mvsent.curate.images import ImageFacts, Rejection, check_image
+from mvsent.curate.images import ImageFacts, check_image
 from mvsent.curate.labels import IMAGE, TEXT, Decisions, Labels, decide
 from mvsent.curate.text import clean_text, decode_text
 from mvsent.errors import InputError
-from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, pair_table
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, Rejection, pair_table
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.mvsa import MAX_TEXT_BYTES, Annotations, Mvsa, open_mvsa
 from mvsent.workers.engine import LOCAL, Engine
-
-BATCH_ROWS, BATCH_BYTES = 256, 32 * 2**20
-"""Pairs go to the writer in batches of so many rows, or sooner with so many bytes of pictures."""
 
 SHARD_ROWS, PICTURELESS_SHARD_ROWS = 1000, 100_000
 
@@ -162,23 +160,9 @@ def _write_pairs(
             else:
                 rejections[row] = found
 
-    for batch in _batches(good()):
-        writer.write(_pair_table(annotations, decisions, batch))
+    for batch in batches(good(), lambda row: len(row[1].image)):
+        writer.write(_pair_table(annotations, decisions, dict(batch)))
     return rejections
-
-
-def _batches(pairs: Iterable[tuple[int, Pair]]) -> Iterator[dict[int, Pair]]:
-    """Runs of `pairs`, of BATCH_ROWS rows, or fewer once their pictures take BATCH_BYTES."""
-    batch: dict[int, Pair] = {}
-    n_bytes = 0
-    for row, pair in pairs:
-        batch[row] = pair
-        n_bytes += len(pair.image)
-        if len(batch) == BATCH_ROWS or n_bytes >= BATCH_BYTES:
-            yield batch
-            batch, n_bytes = {}, 0
-    if batch:
-        yield batch
 
 
 def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejection:

@@ -14,7 +14,7 @@ import scipy.fft
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mvsent.errors import InputError
-from mvsent.pairs import Reason
+from mvsent.pairs import Reason, Rejection
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """What may be opened, by content: raster formats that Pillow decodes itself (for EPS it starts a program)."""
@@ -40,14 +40,6 @@ class ImageFacts:
     format: str  # Pillow's name: JPEG, PNG, …
     sha256: str  # of the bytes, in hexadecimal
     phash: int | None  # see `phash`; None for a flat picture, whose hash would be rounding noise
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a row is dropped, with what a person needs to see it."""
-
-    reason: Reason
-    detail: str
 
 
 def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int = 0) -> ImageFacts | Rejection:

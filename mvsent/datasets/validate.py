@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from mvsent.curate.duplicates import NO_KEY, Keys, string_keys
-from mvsent.curate.images import Rejection, check_image
+from mvsent.curate.images import check_image
 from mvsent.errors import DatasetError, SplitError
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason, Rejection
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 from mvsent.shards.reader import Ids, open_shard, size_problem
 from mvsent.shards.rejected import REJECTED_FILE

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from mvsent.curate.images import Rejection, check_image
+from mvsent.curate.images import check_image
 from mvsent.fetch.client import Body, ImageClient, Stopped
 from mvsent.fetch.policy import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest
 from mvsent.fetch.responses import Failure, plain
+from mvsent.pairs import Rejection
 
 AHEAD = 4  # pictures begun but not given out yet, for each request that may be in flight
 AHEAD_BYTES = 64 * 2**20  # of pictures that wait to be given out; with more, none is begun

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mvsent import __version__
-from mvsent.curate.images import Rejection, opened_image, to_rgb
+from mvsent.curate.images import opened_image, to_rgb
 from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError
 from mvsent.features.vocabulary import tokenize
 from mvsent.inference.model import Model, clean, load
@@ -23,7 +23,7 @@ from mvsent.learn.attribution import faithfulness, grad_cam, shuffled, without_r
 from mvsent.learn.batches import Examples
 from mvsent.models.batch import Batch, Output
 from mvsent.pages.page_file import PAGE_MARK, has_mark
-from mvsent.pairs import LABEL_NAMES, Label, Reason
+from mvsent.pairs import LABEL_NAMES, Label, Reason, Rejection
 from mvsent.report import plots
 from mvsent.report.cards import read_rows
 from mvsent.report.explain_page import render_explanations

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from mvsent.curate.images import Rejection, opened_image, turn_of
+from mvsent.curate.images import opened_image, turn_of
 from mvsent.errors import InputError, RunError, WeightsError
 from mvsent.features.anps import AnpDetectors
 from mvsent.features.backbone import Backbone, fused
@@ -33,7 +33,7 @@ from mvsent.models.batch import (
     TAG_LINKS,
     WORDS,
 )
-from mvsent.pairs import Reason
+from mvsent.pairs import Reason, Rejection
 from mvsent.runs.inputs import TWEET_TOKENS, Floats, Inputs, mean_words, pooled_maps
 from mvsent.runs.run_folder import RunFolder
 
