@@ -127,20 +127,22 @@ def test_scores_of_a_file_are_in_the_order_of_the_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"id": ["a"], "anp_scores": [[1.0]]}, "has no row for b and 0 more"),
+        ({"id": ["a"], "anp_scores": [[1.0]]}, "has no row for 1 of 2 pairs, such as b"),
         ({"id": ["a", "b"]}, "not readable .*anp_scores"),
         ({"id": ["a", "b"], "anp_scores": [[1.0], [1.0, 2.0]]}, "differ in length"),
-        ({"id": ["a", "b"], "anp_scores": [[1.0], None]}, "differ in length, or hold no numbers"),
-        ({"id": ["a", "b"], "anp_scores": [["x"], ["y"]]}, "hold no numbers"),
-        ({"id": ["a", "b"], "anp_scores": [1.0, 2.0]}, "something else than lists"),
-        ({"id": ["a", "b"], "anp_scores": [[1.0], [float("nan")]]}, "something else than lists of finite"),
+        ({"id": ["a", "b"], "anp_scores": [[1.0], None]}, "differ in length, or do not hold numbers"),
+        ({"id": ["a", "b"], "anp_scores": [["x"], ["y"]]}, "do not hold numbers"),
+        ({"id": ["a", "b"], "anp_scores": [1.0, 2.0]}, "must be lists"),
+        ({"id": ["a", "b"], "anp_scores": [[1.0], [float("nan")]]}, "must be lists of finite"),
     ],
 )
 def test_a_file_of_scores_that_is_amiss_says_what_is_wanted(
     tmp_path: Path, columns: dict[str, list], said: str
 ) -> None:
     pq.write_table(pa.table(columns), tmp_path / "scores.parquet")
-    with pytest.raises(InputError, match=rf"scores\.parquet: .*{said}.*columns id and anp_scores"):
+    with pytest.raises(
+        InputError, match=rf"scores\.parquet: .*{said}.*(columns id and anp_scores|file of --anps)"
+    ):
         read_scores(tmp_path / "scores.parquet", ["a", "b"])
 
 
@@ -174,7 +176,7 @@ def test_captions_are_found_by_id_and_empty_where_there_is_none(
     [
         ("c.csv", b"id,text\ndrawn:0,a dog\n", "has no column 'caption'"),
         ("c.tsv", b"id,caption\ndrawn:0,a dog\n", "has no column 'id'"),
-        ("c.csv", b"id,caption\nflickr:1,a dog\n", "has a caption for no row"),
+        ("c.csv", b"id,caption\nflickr:1,a dog\n", "has no caption for any row"),
         ("c.csv", b"id,caption\ndrawn:0,\xff\xfe\n", "not readable"),
         ("c.parquet", b"id,caption\ndrawn:0,a dog\n", "not readable"),
         ("c.csv", None, "not readable"),
@@ -191,7 +193,7 @@ def test_a_file_of_captions_that_is_amiss_is_one_error(
 
 def test_captions_of_other_ids_are_told_what_ids_look_like(tmp_path: Path, small_dataset: Path) -> None:
     (tmp_path / "c.csv").write_text("id,caption\nimages/7.jpg,a dog\n")
-    with pytest.raises(InputError, match=r"ids are like 'drawn:0', those of the file like 'images/7\.jpg'"):
+    with pytest.raises(InputError, match=r"ids look like 'drawn:0', those of the file like 'images/7\.jpg'"):
         read_captions(tmp_path / "c.csv", Dataset.open(small_dataset))
 
 
@@ -202,8 +204,7 @@ def test_detectors_of_rare_pairs_are_one_clear_line_and_no_library_s_warning(
     queries = [f"happy {i % 10}" for i in range(12)]
     train_detectors(features, queries, np.arange(12), "hash")
     assert [record.getMessage() for record in caplog.records] == [
-        "10 adjective-noun pairs found 12 training pictures, fewer than two each: do not expect much of their "
-        "detectors"
+        "10 adjective-noun pairs have 12 training pictures, fewer than two each: expect poor detectors"
     ]
     assert not recwarn.list
 
@@ -214,5 +215,5 @@ def test_detectors_that_did_not_settle_say_so_in_one_line(
     monkeypatch.setattr(anps, "MAX_STEPS", 1)
     features = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
     train_detectors(features, [f"happy {i % 3}" for i in range(40)], np.arange(40), "hash")
-    assert ["still improving after 1 steps" in record.getMessage() for record in caplog.records] == [True]
+    assert ["had not converged after 1 steps" in record.getMessage() for record in caplog.records] == [True]
     assert not recwarn.list

@@ -289,10 +289,10 @@ def test_sentistrengths_two_strengths_are_read_line_by_line(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("print(1, -1)", r"answered 1 of 2 texts and said 'nothing'"),
-        ("for line in lines: print('good', 'bad')", r"not two numbers a line"),
-        ("for line in lines: print(3)", r"not two numbers a line"),
-        ("sys.exit('no EmotionLookupTable.txt')", r"said 'no EmotionLookupTable\.txt'"),
+        ("print(1, -1)", r"scored 1 of 2 texts and printed 'nothing'"),
+        ("for line in lines: print('good', 'bad')", r"did not print two numbers a line"),
+        ("for line in lines: print(3)", r"did not print two numbers a line"),
+        ("sys.exit('no EmotionLookupTable.txt')", r"printed 'no EmotionLookupTable\.txt'"),
     ],
 )
 def test_sentistrength_that_answers_amiss_is_one_error(
@@ -307,7 +307,7 @@ def test_sentistrength_without_its_jar_or_java_names_both(
     jar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"needs Java and its jar.*or take vader"):
+    with pytest.raises(WeightsError, match=r"needs Java and its jar.*or use --lexicon vader"):
         lexicon_scores(["good"], str(jar))
     fake_java(tmp_path, monkeypatch, "")
     with pytest.raises(WeightsError, match=r"none\.jar: SentiStrength needs"):

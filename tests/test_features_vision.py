@@ -105,7 +105,7 @@ def test_a_folder_has_its_own_weights_and_one_map(clip: Path) -> None:
 
 
 def test_a_folder_without_a_picture_half_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="bert: holds no vision transformer"):
+    with pytest.raises(WeightsError, match="bert: not a vision transformer"):
         load_backbone(str(write_bert(tmp_path / "bert")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match=r"empty: not the folder of a transformer.*config\.json"):
@@ -115,11 +115,11 @@ def test_a_folder_without_a_picture_half_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[1, 2]", "is no JSON object"),
-        ("{", "is no JSON object"),
-        (json.dumps({"size": 24}), "holds no vision transformer"),
-        (json.dumps({"image_mean": ["grey"]}), "holds no vision transformer"),
-        (json.dumps({"image_mean": [0.5]}), "holds no vision transformer"),
+        ("[1, 2]", "not a JSON object"),
+        ("{", "not a JSON object"),
+        (json.dumps({"size": 24}), "not a vision transformer"),
+        (json.dumps({"image_mean": ["grey"]}), "not a vision transformer"),
+        (json.dumps({"image_mean": [0.5]}), "not a vision transformer"),
     ],
 )
 def test_a_preprocessor_that_does_not_fit_is_refused(tmp_path: Path, content: str, said: str) -> None:

@@ -358,8 +358,8 @@ def test_captions_of_another_dataset_go_to_the_run_s_file(
     chosen = settings(small_dataset, models, model="hsan", captions=str(path), epochs=1)
     run = train(chosen, out=tmp_path / "run", quiet=True).run
     other = write_dataset(tmp_path / "other", draw_pairs(12, prefix="other"))
-    asked = r"captions\.csv: has a caption for no row of .*other\. Add its rows to the file of --captions: "
-    with pytest.raises(InputError, match=asked + "it may hold those of several datasets"):
+    asked = r"captions\.csv: has no caption for any row of .*other\. Add its rows to the file of --captions, "
+    with pytest.raises(InputError, match=asked + "which may hold"):
         evaluate(run, [], other, quiet=True)
     path.write_text(path.read_text() + "other:1,a sad street\n")
     assert evaluate(run, [], other, quiet=True).document["folds"][0]["n_test"] == 12
@@ -379,8 +379,10 @@ def test_anp_scores_of_another_dataset_go_to_the_run_s_file(
     chosen = settings(small_dataset, models, model="sentibank", options={}, anps=str(path), lexicon="vader")
     run = train(chosen, out=tmp_path / "run", quiet=True).run
     folder = write_dataset(tmp_path / "other", other)
-    asked = r"anps\.parquet: has no row for other:0 and 11 more\. Add them to its columns id and anp_scores \(--anps\): "
-    with pytest.raises(InputError, match=asked + "it may hold those of several datasets"):
+    asked = (
+        r"anps\.parquet: has no row for 12 of 12 pairs, such as other:0\. Add them to the file of --anps, "
+    )
+    with pytest.raises(InputError, match=asked + "which may hold"):
         evaluate(run, [], folder, quiet=True)
     write_scores([*known, *other["id"].to_pylist()])
     assert evaluate(run, [], folder, quiet=True).document["folds"][0]["n_test"] == 12

@@ -19,7 +19,7 @@ from mvsent.shards.atomic import atomic_write
 log = logging.getLogger("mvsent")
 
 MAX_STEPS = 200
-"""Of the optimiser of the detectors."""
+"""Steps of the optimiser that fits the detectors."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,9 +29,9 @@ class AnpDetectors:
     """One linear detector for each adjective-noun pair.
 
     Attributes:
-        names: `A` ANPs.
-        weight, bias: `[A, C]`, `[A]`, of features that were standardised with `mean` and `std`, `[C]`.
-        backbone_sha256: of the weights whose features they read.
+        names: the `A` adjective-noun pairs.
+        weight, bias: `[A, C]`, `[A]`, for features standardised by `mean` and `std`, both `[C]`.
+        backbone_sha256: hash of the backbone weights that compute the features.
     """
 
     names: list[str]
@@ -42,7 +42,7 @@ class AnpDetectors:
     backbone_sha256: str
 
     def scores(self, features: Floats) -> Floats:
-        """`[N, C]` pooled features → `[N, A]`: how likely each ANP is the one that finds the picture."""
+        """Probabilities `[N, A]` that each pair is the query of a picture, from pooled features `[N, C]`."""
         logits = (features - self.mean) / self.std @ self.weight.T + self.bias
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores: Floats = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -51,7 +51,7 @@ class AnpDetectors:
     def save(self, path: Path) -> None:
         """Write the detectors to a safetensors file."""
         arrays = {"weight": self.weight, "bias": self.bias, "mean": self.mean, "std": self.std}
-        # safetensors writes the bytes as they lie, and scikit-learn's weights lie column by column.
+        # safetensors writes memory as it is, and scikit-learn's weights are stored column by column.
         tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         metadata = {"names": "\n".join(self.names), "backbone_sha256": self.backbone_sha256}
         with atomic_write(path) as file:
@@ -59,7 +59,7 @@ class AnpDetectors:
 
     @classmethod
     def load(cls, path: Path) -> "AnpDetectors":
-        """The detectors in `path`. Raises: WeightsError for what is no file of `save`."""
+        """Load the detectors that `save` wrote. Raises: WeightsError for any other file."""
         again = "Train detectors on a Flickr dataset: mvsent train-anps data/flickr"
         try:
             with safe_open(path, framework="numpy") as file:
@@ -75,14 +75,14 @@ class AnpDetectors:
 def train_detectors(
     features: Floats, queries: Sequence[str], train: npt.NDArray[np.int64], backbone_sha256: str
 ) -> AnpDetectors:
-    """Detectors of every query among the training rows: a multinomial regression on `features` `[N, C]`."""
+    """Fit detectors of the training rows' queries by multinomial regression on `features` `[N, C]`."""
     names = sorted({queries[row] for row in train.tolist()})
     number = {name: i for i, name in enumerate(names)}
     target = np.array([number[queries[row]] for row in train.tolist()])
     mean = features[train].mean(axis=0)
     std = features[train].std(axis=0) + 1e-6
     weight, bias = _fit((features[train] - mean) / std, target)
-    if len(names) == 2:  # scikit-learn keeps one row for two classes
+    if len(names) == 2:  # scikit-learn fits a single row for two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return AnpDetectors(
         names,
@@ -97,29 +97,28 @@ def train_detectors(
 def _fit(
     features: Floats, target: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights and biases of a multinomial regression; the log says where little is to be expected of them."""
+    """Fit weights and biases of a multinomial regression; warn if they are likely to be poor."""
     from sklearn.linear_model import LogisticRegression
 
     n_pairs = int(target.max()) + 1
     if len(target) < 2 * n_pairs:
         log.warning(
-            "%d adjective-noun pairs found %d training pictures, fewer than two each: do not expect much of "
-            "their detectors",
+            "%d adjective-noun pairs have %d training pictures, fewer than two each: expect poor detectors",
             n_pairs,
             len(target),
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the same two things, in scikit-learn's words
+        warnings.simplefilter("ignore", UserWarning)  # scikit-learn's own words for the two warnings here
         fitted = LogisticRegression(C=0.01, max_iter=MAX_STEPS).fit(features, target)
     if fitted.n_iter_.max() >= MAX_STEPS:
-        log.warning("the ANP detectors were still improving after %d steps, where they were left", MAX_STEPS)
+        log.warning("the ANP detectors had not converged after %d steps", MAX_STEPS)
     return fitted.coef_, fitted.intercept_
 
 
 def read_scores(path: Path, ids: Sequence[str]) -> Floats:
-    """`[N, A]` from a Parquet file with the columns `id` and `anp_scores`, a list as long in each row.
+    """Read scores `[N, A]` from a Parquet file with columns `id` and `anp_scores` (lists of equal length).
 
-    Raises: InputError for another file, or one that lacks a row.
+    Raises: InputError for another kind of file, or one that lacks a row.
     """
     wanted = "Give a Parquet file with the columns id and anp_scores (a list of numbers), a row for each pair"
     try:
@@ -130,13 +129,13 @@ def read_scores(path: Path, ids: Sequence[str]) -> Floats:
     missing = [id for id in ids if id not in lists]
     if missing:
         raise InputError(
-            f"{path}: has no row for {missing[0]} and {len(missing) - 1} more",
-            "Add them to its columns id and anp_scores (--anps): it may hold those of several datasets",
+            f"{path}: has no row for {len(missing)} of {len(ids)} pairs, such as {missing[0]}",
+            "Add them to the file of --anps, which may hold the rows of several datasets",
         )
     try:
         scores = np.array([lists[id] for id in ids], dtype=np.float32)
     except (ValueError, TypeError):
-        raise InputError(f"{path}: its lists differ in length, or hold no numbers", wanted) from None
+        raise InputError(f"{path}: its lists differ in length, or do not hold numbers", wanted) from None
     if scores.ndim != 2 or not np.isfinite(scores).all():
-        raise InputError(f"{path}: holds something else than lists of finite numbers", wanted)
+        raise InputError(f"{path}: anp_scores must be lists of finite numbers", wanted)
     return scores

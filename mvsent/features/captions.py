@@ -2,7 +2,6 @@
 
 import csv
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,27 +14,24 @@ log = logging.getLogger("mvsent")
 
 
 def read_captions(path: Path, dataset: Dataset) -> list[str]:
-    """A caption for every row of `dataset`, empty where the file has none.
+    """Read a caption for every row of `dataset`; empty if the file has none.
 
     Args:
         path: a Parquet, CSV or TSV file with the columns id and caption.
 
-    Raises: InputError for another file, or one with no id of the dataset.
+    Raises: InputError for another kind of file, or for one without an id of the dataset.
     """
-    found = _read(path)
-    n_known = sum(id in found for id in dataset.ids)
+    captions = _read(path)
+    n_known = sum(id in captions for id in dataset.ids)
     if not n_known:
+        ours, theirs = (next(iter(ids), "") for ids in (dataset.ids, captions))
         raise InputError(
-            f"{path}: has a caption for no row of {dataset.folder}",
-            "Add its rows to the file of --captions: it may hold those of several datasets. "
-            f"The dataset's ids are like {_first(dataset.ids)}, those of the file like {_first(found)}",
+            f"{path}: has no caption for any row of {dataset.folder}",
+            "Add its rows to the file of --captions, which may hold those of several datasets. "
+            f"The dataset's ids look like {ours!r}, those of the file like {theirs!r}",
         )
     log.info("captions: %d of %d rows", n_known, len(dataset))
-    return [found.get(id, "") for id in dataset.ids]
-
-
-def _first(ids: Iterable[str]) -> str:
-    return repr(next(iter(ids), ""))
+    return [captions.get(id, "") for id in dataset.ids]
 
 
 def _read(path: Path) -> dict[str, str]:

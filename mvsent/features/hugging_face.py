@@ -1,4 +1,4 @@
-"""Models in Hugging Face's folder layout, read from the disk; nothing is fetched, unpickled or run."""
+"""Models in Hugging Face's folder layout, read from disk; nothing is downloaded, unpickled or executed."""
 
 import os
 from collections.abc import Iterator
@@ -14,42 +14,42 @@ _LAYOUT = "It should hold config.json, model.safetensors and, for texts, the tok
 
 
 def load_model(folder: Path) -> nn.Module:
-    """The model in `folder`, in single precision and without the layer that pools its last states.
+    """Load the model in `folder` in single precision.
 
-    Raises: WeightsError where transformers is missing, or the folder does not hold all of a model.
+    Raises: WeightsError if transformers is missing, or the folder does not hold a complete model.
     """
     transformers = _transformers(folder)
     with _refusal(folder):
-        model, found = transformers.AutoModel.from_pretrained(
+        model, report = transformers.AutoModel.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
-    if missing:  # transformers would make them up
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    if missing:  # transformers initialises them at random
         raise WeightsError(f"{folder}: its weights lack {missing[0]} and {len(missing) - 1} more", _LAYOUT)
     loaded: nn.Module = model.float()
     return loaded
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`. Raises: WeightsError where there is none."""
+    """Load the tokenizer in `folder`. Raises: WeightsError if there is none."""
     transformers = _transformers(folder)
     with _refusal(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up that knows no word
-        raise WeightsError(f"{folder}: has no tokenizer's files", _LAYOUT)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers invents one without any word
+        raise WeightsError(f"{folder}: has no tokenizer files", _LAYOUT)
     return tokenizer
 
 
 def half_of(model: nn.Module, name: str) -> nn.Module:
-    """The half of a CLIP-style model that is called `name`, else the model; without its pooling layer.
+    """The half of a CLIP-style model called `name`, or the model itself; without its pooling layer.
 
-    Only states are read, and not every file holds that layer: a made-up one would change the weights' hash.
+    Not every file contains that layer, which is not used: a randomly initialised one would change the hash.
     """
     half: nn.Module = getattr(model, name, model)
     if hasattr(half, "pooler"):
@@ -58,7 +58,7 @@ def half_of(model: nn.Module, name: str) -> nn.Module:
 
 
 def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The stack of layers of a transformer, and its name within `model`."""
+    """The name, within `model`, and the stack of a transformer's layers."""
     return next((name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList))
 
 
@@ -68,7 +68,7 @@ def _transformers(folder: Path) -> Any:
         import transformers
     except ImportError:
         raise WeightsError(
-            f"{folder}: to read it takes the package transformers", 'pip install "mvsent[transformers]"'
+            f"{folder}: reading it needs the package transformers", 'pip install "mvsent[transformers]"'
         ) from None
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -77,9 +77,9 @@ def _transformers(folder: Path) -> Any:
 
 @contextmanager
 def _refusal(folder: Path) -> Iterator[None]:
-    """What goes wrong in the block is a WeightsError that names the folder."""
+    """Turn any exception of the block into a WeightsError that names the folder."""
     try:
         yield
-    except Exception as error:  # each kind of file has its own way of being wrong
+    except Exception as error:  # every kind of broken file raises its own exception
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(f"{folder}: not the folder of a transformer ({first})", _LAYOUT) from None

@@ -1,4 +1,4 @@
-"""Sentiment strengths of a text by a lexicon: VADER's, or SentiStrength's for those who have its jar."""
+"""Sentiment strengths of texts by a lexicon: VADER's, or SentiStrength's if its jar is given."""
 
 import shutil
 import subprocess
@@ -17,12 +17,13 @@ Scores = npt.NDArray[np.float32]
 
 
 def lexicon_scores(texts: Sequence[str], lexicon: str = VADER) -> Scores:
-    """`[N, L]`: VADER's negative, neutral and positive shares and compound; or SentiStrength's two strengths.
+    """Score texts `[N, L]`: VADER's negative, neutral, positive and compound; or SentiStrength's two
+    strengths.
 
     Args:
-        lexicon: `vader`, or the path of SentiStrengthCom.jar, whose data lies beside it.
+        lexicon: `vader`, or the path of SentiStrengthCom.jar with its data beside it.
 
-    Raises: WeightsError where the package, Java or the jar is missing; InputError where the jar fails.
+    Raises: WeightsError if the package, Java or the jar is missing; InputError if the jar fails.
     """
     return _vader(texts) if lexicon == VADER else _sentistrength(texts, Path(lexicon))
 
@@ -35,17 +36,20 @@ def _vader(texts: Sequence[str]) -> Scores:
             "lexicon scores need the package vaderSentiment", 'pip install "mvsent[transformers]"'
         ) from None
     score = SentimentIntensityAnalyzer().polarity_scores
-    rows = [[found[name] for name in VADER_SCORES] for found in map(score, texts)]
+    rows = [[scores[name] for name in VADER_SCORES] for scores in map(score, texts)]
     return np.array(rows, dtype=np.float32).reshape(len(texts), len(VADER_SCORES))
 
 
 def _sentistrength(texts: Sequence[str], jar: Path) -> Scores:
-    """Positive strength (1 … 5) and negative strength (-1 … -5) of each text. Thelwall et al. 2010."""
+    """Positive strength (1 … 5) and negative strength (-1 … -5) of each text.
+
+    Reference: Thelwall et al. 2010.
+    """
     java = shutil.which("java")
     if java is None or not jar.is_file():
         raise WeightsError(
             f"{jar}: SentiStrength needs Java and its jar",
-            "Give the path of SentiStrengthCom.jar, or take vader",
+            "Give the path of SentiStrengthCom.jar, or use --lexicon vader",
         )
     data = f"{jar.parent.resolve()}/"
     lines = "".join(" ".join(text.split()).replace("\0", "") + "\n" for text in texts)
@@ -59,7 +63,7 @@ def _sentistrength(texts: Sequence[str], jar: Path) -> Scores:
     if ran.returncode or len(answers) != len(texts):
         said = (ran.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
         raise InputError(
-            f"{jar}: answered {len(answers)} of {len(texts)} texts and said {said[:200]!r}",
+            f"{jar}: scored {len(answers)} of {len(texts)} texts and printed {said[:200]!r}",
             "Try it by hand: java -jar SentiStrengthCom.jar stdin sentidata FOLDER/",
         )
     try:
@@ -67,5 +71,5 @@ def _sentistrength(texts: Sequence[str], jar: Path) -> Scores:
         return np.array(rows, dtype=np.float32).reshape(len(texts), 2)
     except ValueError:
         raise InputError(
-            f"{jar}: answers are not two numbers a line", "Is it SentiStrengthCom.jar?"
+            f"{jar}: did not print two numbers a line", "Give the path of SentiStrengthCom.jar"
         ) from None

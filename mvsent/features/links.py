@@ -1,4 +1,4 @@
-"""Which rows are linked: by the same owner, or by tags that few share."""
+"""Links between rows: by owner, or by tags that few rows share."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,16 +8,16 @@ import numpy.typing as npt
 
 NO_ROW = -1
 MOST_COMMON = 200
-"""A key that more training rows share says little and would cost much: it links nothing."""
+"""A key that more training rows than this share is ignored: it says little and costs much."""
 
 Ints = npt.NDArray[np.int64]
 
 
 def linked_rows(keys: Sequence[Iterable[str]], train: Ints, n_links: int) -> Ints:
-    """`[N, n_links]`: for each row the training rows that share most keys with it, `NO_ROW` after the last.
+    """For each row the training rows that share most keys with it: `[N, n_links]`, filled up with `NO_ROW`.
 
-    Only training rows are linked to, so that a row's answer depends on no other test row. A row is not linked
-    to itself. Ties go to the earlier row.
+    Only training rows are linked to, so that an answer depends on no other test row. A row is not linked to
+    itself. Ties go to the earlier row.
 
     >>> linked_rows([["a"], ["a", "b"], ["b"], []], np.array([0, 1]), n_links=2).tolist()
     [[1, -1], [0, -1], [1, -1], [-1, -1]]

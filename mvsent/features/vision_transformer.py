@@ -1,4 +1,4 @@
-"""A folder with a CLIP-style or plain vision transformer as a backbone: its patches are the regions."""
+"""A vision transformer in a folder, CLIP-style or plain, as a backbone: its patches are the regions."""
 
 import json
 from pathlib import Path
@@ -23,20 +23,20 @@ class Patches(nn.Module):
         self.transformer, self.side = transformer, side
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """`[B, 3, size, size]`, normalised → `[B, hidden, side, side]`, row by row as the picture is."""
+        """Normalised `[B, 3, size, size]` → `[B, hidden, side, side]`, in the picture's order."""
         states: Tensor = self.transformer(pixel_values=pixels).last_hidden_state
-        # Class and register tokens come before the patches.
+        # Class and register tokens precede the patches.
         patches = states[:, states.shape[1] - self.side**2 :]
         return patches.transpose(1, 2).reshape(len(pixels), -1, self.side, self.side)
 
 
 def load_vision_transformer(folder: Path) -> Backbone:
-    """The image half of the model in `folder`, in eval mode on the CPU.
+    """Load the image half of the model in `folder`, in eval mode on the CPU.
 
-    Size, mean and standard deviation are those of `preprocessor_config.json`; without it, the model's own
-    size and one half. Pictures are squashed to the square, as for every backbone, and not cropped.
+    Size, mean and standard deviation come from `preprocessor_config.json`; without it they are the model's
+    size and one half. Pictures are squashed to a square, as for every backbone, not cropped.
 
-    Raises: WeightsError where transformers is missing, or the folder holds no such model.
+    Raises: WeightsError if transformers is missing, or the folder holds no such model.
     """
     settings = _preprocessor(folder)
     transformer = half_of(load_model(folder), "vision_model")
@@ -48,34 +48,36 @@ def load_vision_transformer(folder: Path) -> Backbone:
         name, layers = layers_of(trunk)
         with torch.inference_mode():
             _, channels, *grid = trunk(torch.zeros(1, 3, size, size)).shape
-    except Exception as error:  # a model of another kind fails wherever it is unlike
+    except Exception as error:  # a model of another kind fails at any of these steps
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(
-            f"{folder}: holds no vision transformer ({first})",
-            "Give the folder of a ViT, or of a CLIP-style model with a vision half",
+            f"{folder}: not a vision transformer ({first})",
+            "Give the folder of a ViT, or of a CLIP-style model",
         ) from None
     tap = Tap(name, channels, (grid[0], grid[1]), (f"{name}.{len(layers) - 1}",))
-    found = Backbone(folder.resolve().name, "", trunk, "pretrained", tap, size=size, mean=mean, std=std)
-    # Unlike a known backbone's, the normalisation is a file's too, and may change under the same weights.
-    found.weights_sha256 = state_sha256(trunk.state_dict() | {"mean": found.mean, "scale": found.scale})
-    return found
+    backbone = Backbone(folder.resolve().name, "", trunk, "pretrained", tap, size=size, mean=mean, std=std)
+    # Unlike that of a registered backbone, the normalisation is read from a file and may change as well.
+    backbone.weights_sha256 = state_sha256(
+        trunk.state_dict() | {"mean": backbone.mean, "scale": backbone.scale}
+    )
+    return backbone
 
 
 def _preprocessor(folder: Path) -> dict[str, Any]:
     path = folder / PREPROCESSOR
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path}: is no JSON object", "Restore it, or leave it out")
-    return found
+        settings = None
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{path}: not a JSON object", "Restore it, or remove it")
+    return settings
 
 
 def _size(settings: dict[str, Any]) -> int | None:
-    """The side of the square that the model was trained on.
+    """The side of the square pictures that the model was trained on, in pixels.
 
     >>> _size({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}})
     224
@@ -92,5 +94,5 @@ def _normalisation(settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[f
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = (settings.get(name) or HALF for name in ("image_mean", "image_std"))
     if len(mean) != 3 or len(std) != 3:
-        raise ValueError(f"{PREPROCESSOR} has no mean and deviation of three colours")
+        raise ValueError(f"image_mean and image_std of {PREPROCESSOR} must have three numbers")
     return tuple(map(float, mean)), tuple(map(float, std))

@@ -1,7 +1,7 @@
-"""Texts to word numbers: the tokenizer, and a vocabulary with room for what it does not know.
+"""Texts to word numbers: the tokenizer, and a vocabulary with a number for unknown words.
 
-The tokenizer follows the one that GloVe's vectors were made with (the Penn Treebank's contractions), with
-what tweets add:
+The tokenizer follows the one that GloVe's vectors were made with (contractions as in the Penn Treebank), and
+adds rules for tweets:
 
 | in the text | becomes |
 |---|---|
@@ -60,7 +60,7 @@ _PLAIN = str.maketrans("’‘ʼ＇`！？‐", "'''''!?-")
 
 
 def tokenize(text: str) -> list[str]:
-    """The words of `text` in lower case, none with white space; the module's table says what becomes of what.
+    """Split `text` into lower-case words without white space, by the rules in the module's table.
 
     >>> tokenize("RT @bob: I don't know… #ThrowBack http://t.co/x1")
     ['rt', '<user>', ':', 'i', 'do', "n't", 'know', '...', 'throw', 'back', '<url>']
@@ -73,27 +73,25 @@ def tokenize(text: str) -> list[str]:
     return tokens
 
 
-def _tokens_of(kind: str, found: str) -> list[str]:
+def _tokens_of(kind: str, matched: str) -> list[str]:
     if kind == "word":
-        return _split_contraction(found.lower())
+        word = matched.lower()
+        ending = _CONTRACTION.search(word)
+        return [word[: ending.start()], ending.group()] if ending else [word]
     if kind == "tag":
-        return [word.lower() for word in _WITHIN_TAG.split(found[1:]) if word]
+        return [word.lower() for word in _WITHIN_TAG.split(matched[1:]) if word]
     if kind == "emoji":
-        return [re.sub(_EMOJI_MARKS, "", found) or found]
+        return [re.sub(_EMOJI_MARKS, "", matched) or matched]
     if kind in ("url", "user", "dots"):
         return [{"url": URL, "user": USER, "dots": "..."}[kind]]
-    return [found[0] if found[0] in "!?" else found if kind == "face" else found.lower()]
-
-
-def _split_contraction(word: str) -> list[str]:
-    found = _CONTRACTION.search(word)
-    return [word[: found.start()], found.group()] if found else [word]
+    return [matched[0] if matched[0] in "!?" else matched if kind == "face" else matched.lower()]
 
 
 def sentence_numbers(texts: Sequence[str], max_words: int) -> npt.NDArray[np.int64]:
-    """[N, max_words]: which sentence of its text each word is in, from 0; 0 after the last word.
+    """The number of the sentence that each word is in, from 0: [N, max_words], 0 after the last word.
 
-    A sentence ends with `.`, `!`, `?` or `...`, and so do not abbreviations, which are one word.
+    A sentence ends with the word `.`, `!`, `?` or `...`. Abbreviations such as `u.s.` are one word and end
+    none.
 
     >>> sentence_numbers(["so good ! u.s. rocks", ""], 6).tolist()
     [[0, 0, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]]
@@ -123,37 +121,35 @@ class Vocabulary:
 
     @classmethod
     def build(cls, texts: Iterable[str], min_count: int = 1) -> "Vocabulary":
-        """The words that occur `min_count` times or more, the most frequent first, ties by alphabet."""
+        """Words that occur at least `min_count` times, the most frequent first, ties by alphabet."""
         counts = Counter(word for text in texts for word in tokenize(text))
         kept = [word for word, n in counts.items() if n >= min_count and word not in (PAD_WORD, UNK_WORD)]
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))
 
     def encode(self, texts: Sequence[str], max_words: int) -> npt.NDArray[np.int64]:
-        """Word numbers [N, S]: each text's first `max_words` words, then zeros.
+        """Word numbers [N, S]: the first `max_words` words of each text, then zeros.
 
-        S is the longest text's length, at most `max_words`. A text without any word is one unknown word, so
-        every row starts with a number above zero.
+        S is the length of the longest text, at most `max_words`. A text without words becomes one unknown
+        word, so that every row starts with a number above zero.
         """
-        rows = [self._encode_one(text, max_words) for text in texts]
+        numbers = self._numbers
+        rows = [[numbers.get(word, UNK) for word in tokenize(text)[:max_words]] or [UNK] for text in texts]
         encoded = np.zeros((len(rows), max(map(len, rows), default=1)), dtype=np.int64)
         for i, row in enumerate(rows):
             encoded[i, : len(row)] = row
         return encoded
 
-    def _encode_one(self, text: str, max_words: int) -> list[int]:
-        return [self._numbers.get(word, UNK) for word in tokenize(text)[:max_words]] or [UNK]
-
     def save(self, path: Path) -> None:
-        """Write one word a line, in UTF-8: line n, counted from zero, holds word number n."""
+        """Write one word a line, in UTF-8; line n, counted from zero, holds word number n."""
         path.write_bytes(("\n".join(self.words) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """The vocabulary that `save` wrote. Raises: RunError when the file is not one."""
+        """Load the vocabulary that `save` wrote. Raises: RunError if the file is not a vocabulary."""
         try:
             words = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
         except (FileNotFoundError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: no readable vocabulary ({error})", "Train the fold again") from None
+            raise RunError(f"{path}: not a readable vocabulary ({error})", "Train the fold again") from None
         if words[:2] != [PAD_WORD, UNK_WORD]:
             raise RunError(
                 f"{path}: not a vocabulary: it does not start with {PAD_WORD} and {UNK_WORD}",
