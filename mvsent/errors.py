@@ -130,5 +130,9 @@ class RunError(MvsentError):
     """A run folder is missing, unfinished or not one."""
 
 
+class DeviceMemoryError(MvsentError):
+    """The memory of a GPU is full."""
+
+
 class NonFiniteLossError(MvsentError):
     """The training loss became infinite or not a number."""

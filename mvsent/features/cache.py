@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from mvsent.errors import DatasetError, MvsentError
 from mvsent.features.backbone import Backbone, fused
+from mvsent.features.device import single_precision
 from mvsent.features.pixels import TRANSFORM_VERSION, pixel_batches
 from mvsent.features.transformer import TextEncoder, Tokens, encode_batch
 from mvsent.shards.atomic import atomic_write
@@ -91,7 +92,7 @@ def cached_maps(
             return
         network = fused(backbone).to(device)
         for pixels in pixel_batches(dataset, backbone.size, batch_size, workers, slice(start, None)):
-            yield _maps(network, pixels, device)
+            yield compute_maps(network, pixels)
 
     entry = _Entry(
         cache_dir or default_cache_dir(),
@@ -139,9 +140,8 @@ class MapsElsewhere:
         return fused(self.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, rows: slice) -> Array:
-        device = self.network.mean.device
         pixels = pixel_batches(self.dataset, self.backbone.size, self.batch_size, 1, rows)
-        return np.concatenate([_maps(self.network, batch, device) for batch in pixels])
+        return np.concatenate([compute_maps(self.network, batch) for batch in pixels])
 
 
 def cached_pixels(
@@ -202,9 +202,10 @@ def cached_words(
 
 
 @torch.inference_mode()
-def _maps(network: Backbone, pixels: torch.Tensor, device: torch.device | str) -> Array:
-    # In single precision on every device, so that the maps do not depend on where they were computed.
-    values: Array = network(pixels.to(device)).half().contiguous().cpu().numpy()
+@single_precision()  # so that the maps do not depend on where they were computed
+def compute_maps(network: Backbone, pixels: torch.Tensor) -> Array:
+    """Compute the maps `[B, C, H, W]`, float16, of `pixels` `[B, 3, size, size]` on the network's device."""
+    values: Array = network(pixels.to(network.mean.device)).half().contiguous().cpu().numpy()
     return values
 
 

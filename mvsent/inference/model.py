@@ -12,6 +12,7 @@ from torch import nn
 
 from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, RunError, UsageError
+from mvsent.features.device import single_precision
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples, Rows, cut
 from mvsent.models.batch import Batch, Output
@@ -174,6 +175,7 @@ class Model:
         return (batch.to(self.device) for batch in examples.batches(cut(rows, batch_size)))
 
     @torch.inference_mode()
+    @single_precision()
     def _probabilities(self, found: Inputs, fold: int) -> npt.NDArray[np.float32]:
         network, parts = self.network(fold), []
         for batch in self.batches(self.numbered(found, fold)):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mvsent.config import TrainSettings
 from mvsent.errors import NonFiniteLossError, RunError
+from mvsent.features.device import device_memory_named, single_precision
 from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Begun, Checkpoint, EpochRecord, random_state, restore_random_state
 from mvsent.learn.distributed import ALONE, Part, Ranks, Step, synced
@@ -41,7 +42,7 @@ class Objective(nn.Module):
     """What is minimised: the cross-entropy of a network's logits, and the penalty that it adds itself.
 
     Attributes:
-        lower: the type of half precision on CUDA; None: none.
+        lower: the type of half precision; None: none.
     """
 
     def __init__(self, network: nn.Module, class_weights: Tensor | None, lower: torch.dtype | None) -> None:
@@ -52,20 +53,14 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, part: Part | None = None) -> tuple[Tensor, Tensor]:
         """The loss of the batch, or of it as `part` of a larger one, and its logits `[B, n_classes]`."""
         assert batch.target is not None
-        output = self.ask(batch)
+        with torch.autocast(batch.target.device.type, dtype=self.lower, enabled=self.lower is not None):
+            output: Output = self.network(batch)
         loss: Tensor = self.cross_entropy(output.logits.float(), batch.target)
         if part is not None:
             loss = loss * part.loss
         if output.penalty is not None:
             loss = loss + (output.penalty if part is None else output.penalty * part.penalty)
         return loss, output.logits
-
-    def ask(self, batch: Batch) -> Output:
-        """What the network says of the batch."""
-        # Half precision never on CPU: bf16 is ten times slower on machines without the instructions for it.
-        with torch.autocast("cuda", dtype=self.lower, enabled=self.lower is not None):
-            output: Output = self.network(batch)
-        return output
 
 
 @dataclass
@@ -86,18 +81,22 @@ class Trainer:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        cuda = self.device.type == "cuda"
         self.step = Step()
         self.network = synced(self.network, self.ranks, self.step).to(self.device)
         if not isinstance(self.network, Solved):
             groups = parameter_groups(self.network, self.settings)
             self.optimizer = torch.optim.Adam(groups, weight_decay=self.settings.weight_decay)
-        half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported(False) else torch.float16
-        amp = cuda and self.settings.amp
+        # Half precision never on a CPU: bf16 is ten times slower on machines without the instructions for it.
+        lower = None
+        if self.device.type == "cuda" and self.settings.amp:
+            has_bf16 = torch.cuda.get_device_capability(self.device) >= (8, 0)
+            lower = torch.bfloat16 if has_bf16 else torch.float16
         weights = None if self.class_weights is None else self.class_weights.to(self.device)
-        self.objective = Objective(self.network, weights, half if amp else None)
-        self.scaler = torch.amp.GradScaler(enabled=amp and half == torch.float16)
+        self.objective = Objective(self.network, weights, lower)
+        self.scaler = torch.amp.GradScaler(enabled=lower == torch.float16)
 
+    @device_memory_named()
+    @single_precision()  # of what AMP leaves in it
     def fit(
         self,
         fold: Fold,
@@ -114,6 +113,7 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: naming fold, epoch and step.
+            DeviceMemoryError: a step does not fit the device.
             KeyboardInterrupt: `stop` said so in one of the ranks; the checkpoint is of the step just done.
         """
         if isinstance(self.network, Solved):
@@ -178,13 +178,18 @@ class Trainer:
             batch.to(self.device) for batch in self.source.batches(cut(rows, self.settings.batch_size))
         )
 
+    @device_memory_named()
+    @single_precision()
     def predict_proba(self, rows: Rows) -> Probabilities:
-        """`[n, n_classes]` probabilities of `rows`, at least one, in their order; ranks share them."""
+        """`[n, n_classes]` probabilities of `rows`, at least one, in their order; ranks share them.
+
+        In single precision also where training is not: so `mvsent predict` gives the same answers.
+        """
         self.network.eval()
         parts: list[Probabilities] = []
         with torch.inference_mode():
             for batch in self.source.batches(cut(self.ranks.share(rows), self.settings.batch_size)):
-                logits = self.objective.ask(batch.to(self.device)).logits.float()
+                logits = self.network(batch.to(self.device)).logits
                 parts.append(torch.softmax(logits, dim=1).cpu().numpy())
         return np.concatenate([part for of_rank in self.ranks.gather(parts) for part in of_rank])
 
@@ -194,7 +199,7 @@ class Trainer:
         alive: Tensor | None = None
         with torch.inference_mode():
             for batch in self.source.batches(cut(rows, self.settings.batch_size)):
-                gates = self.objective.ask(batch.to(self.device)).attention.get("channel")
+                gates = self.network(batch.to(self.device)).attention.get("channel")
                 if gates is None:
                     return None
                 open_now = (gates > 0).any(dim=0)
@@ -227,7 +232,8 @@ class Trainer:
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(
                     f"fold {fold.number}, epoch {epoch}, step {begun.step}: the loss is {loss.item()}",
-                    "Lower --learning-rate, or look for infinite values in --words or --weights",
+                    "Lower --learning-rate, train with --no-amp, or look for infinite values in --words "
+                    "or --weights",
                 )
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
@@ -275,7 +281,8 @@ class Trainer:
         try:
             self.network.load_state_dict(state.network)
             self.optimizer.load_state_dict(state.optimizer["adam"])
-            self.scaler.load_state_dict(state.optimizer["scaler"])
+            if state.optimizer["scaler"]:  # empty where the run was begun in another precision, as on a CPU
+                self.scaler.load_state_dict(state.optimizer["scaler"])
             if self.ranks.rank <= len(others):
                 restore_random_state([state.random, *others][self.ranks.rank], self.device)
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError):

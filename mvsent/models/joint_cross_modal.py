@@ -82,7 +82,9 @@ class JointCrossModal(nn.Module):
     def _penalty(self, text: Tensor, regions: Tensor) -> Tensor | None:
         if not self.training:
             return None
-        return self.options.alignment * discrepancy(text.float(), regions.mean(dim=1).float())
+        # Distances are differences of products: half precision leaves nothing of those of near vectors.
+        with torch.autocast(text.device.type, enabled=False):
+            return self.options.alignment * discrepancy(text.float(), regions.float().mean(dim=1))
 
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ def apply_rule(rule: Tensor, of_text: Tensor, of_image: Tensor) -> Tensor:
 
     `[3, 3, n_classes]`, logits `[B, 3]` and `[B, 3]` → `[B, n_classes]`.
     """
-    pairs = of_text.softmax(dim=1).unsqueeze(2) * of_image.softmax(dim=1).unsqueeze(1)  # [B, 3, 3]
-    likely = torch.einsum("bti,tic->bc", pairs, rule) + _TINY
-    return (likely / likely.sum(dim=1, keepdim=True)).log()
+    # In half precision the gradient of the logarithm overflows where a class is unlikely.
+    with torch.autocast(rule.device.type, enabled=False):
+        text, image = of_text.float().softmax(dim=1), of_image.float().softmax(dim=1)
+        pairs = text.unsqueeze(2) * image.unsqueeze(1)  # [B, 3, 3]
+        likely = torch.einsum("bti,tic->bc", pairs, rule) + _TINY
+        return (likely / likely.sum(dim=1, keepdim=True)).log()

@@ -18,6 +18,7 @@ from mvsent.errors import InputError, RunError, WeightsError
 from mvsent.features.anps import AnpDetectors
 from mvsent.features.backbone import Backbone, fused
 from mvsent.features.backbones import load_backbone, load_scene_backbone
+from mvsent.features.cache import compute_maps
 from mvsent.features.lexicon import lexicon_scores
 from mvsent.features.pixels import Pixels, decode_pixels, squashed
 from mvsent.features.transformer import MINILM, TextEncoder, encode_batch, is_encoder, load_text_encoder
@@ -184,8 +185,7 @@ class PairReader:
         for start in range(0, len(there), _ROWS):
             rows = there[start : start + _ROWS]
             pixels = torch.from_numpy(_stacked([pictures[row] for row in rows], backbone.size))
-            with torch.inference_mode():
-                maps[rows] = network(pixels.to(self.device)).half().cpu().numpy()
+            maps[rows] = compute_maps(network, pixels)
         return maps
 
     @cached_property

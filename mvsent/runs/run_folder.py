@@ -86,7 +86,7 @@ class RunFolder:
         with atomic_write(path / CONFIG) as file:
             file.write(tomli_w.dumps(document).encode())
         with atomic_write(path / ENVIRONMENT) as file:
-            file.write(json.dumps(environment(), indent=2).encode())
+            file.write(json.dumps(environment(settings.device), indent=2).encode())
         return run
 
     @classmethod
@@ -183,16 +183,17 @@ def former(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device and command line, for the reader of a number."""
+def environment(device: str) -> dict[str, Any]:
+    """Versions, the device called `device`, and the command line, for the reader of a number."""
     import pyarrow as pa
     import sklearn
     import torch
     import torchvision
 
     from mvsent.learn.distributed import under_launcher
+    from mvsent.workers.devices import compute_device
 
-    cuda = torch.cuda.is_available()
+    used = compute_device(device)
     return {
         "command": ["mvsent", *sys.argv[1:]],
         "mvsent": __version__,
@@ -204,5 +205,7 @@ def environment() -> dict[str, Any]:
         "pyarrow": pa.__version__,
         "scikit-learn": sklearn.__version__,
         **({"ranks": int(os.environ["WORLD_SIZE"])} if under_launcher() else {}),
-        "device": torch.cuda.get_device_name(0) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(used)
+        if used.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
     }

@@ -136,7 +136,7 @@ class Streamed:
         """What `run` reads pictures and texts with, loaded once."""
         if self._reader is None or self._reader.run != run:
             # What a fold's network begins with must not depend on whether the reader was there before.
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=[]):  # nothing is drawn on a GPU
                 self._reader = PairReader(run, self.device)
         return self._reader
 

@@ -1,6 +1,7 @@
 """Train a model on every fold of a protocol: the job behind `mvsent train`."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -236,6 +237,7 @@ def _train(
 def _compute_alike(threads: int) -> None:
     """The same settings give the same numbers from here on."""
     torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add up in any order
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 

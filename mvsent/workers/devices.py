@@ -55,8 +55,9 @@ def rank_device(name: str, ranks: Ranks) -> torch.device:
     device = compute_device(name)
     if device.type == "cpu":
         return device
-    torch.cuda.set_device(ranks.local_rank)
-    return torch.device("cuda", ranks.local_rank)
+    own = torch.device("cuda", ranks.local_rank if device.index is None else device.index)
+    torch.cuda.set_device(own)
+    return own
 
 
 def described(device: torch.device, ranks: Ranks, n_folds: int, threads: int) -> str:
