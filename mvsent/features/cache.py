@@ -205,7 +205,7 @@ def cached_words(
 @single_precision()  # so that the maps do not depend on where they were computed
 def compute_maps(network: Backbone, pixels: torch.Tensor) -> Array:
     """Compute the maps `[B, C, H, W]`, float16, of `pixels` `[B, 3, size, size]` on the network's device."""
-    values: Array = network(pixels.to(network.mean.device)).half().contiguous().cpu().numpy()
+    values: Array = network(pixels.to(next(network.parameters()).device)).half().contiguous().cpu().numpy()
     return values
 
 
