@@ -210,7 +210,7 @@ def test_a_scene_backbone_without_weights_names_what_works_offline(monkeypatch: 
         raise URLError("unreachable")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    ways = r"--scene-backbone resnet50=PATH.*--scene-backbone efficientnet_lite0.*leave the option out"
+    ways = r"--scene-backbone resnet50=PATH.*--scene-backbone efficientnet_lite0.*leave out the option"
     with pytest.raises(WeightsError, match=ways) as caught:
         load_scene_backbone("resnet50")
     assert "--weights" not in str(caught.value) and "unreachable" in str(caught.value)
@@ -276,5 +276,5 @@ def test_status_says_where_weights_come_from_without_fetching(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert any(word in weights_status(name) for word in ("fetched on first use from https", "installed"))
+    assert any(word in weights_status(name) for word in ("downloaded on first use from https", "installed"))
     assert not list(tmp_path.iterdir())

