@@ -15,12 +15,12 @@ import torch
 from mvsent.config import TrainSettings
 from mvsent.features.backbones import load_backbone
 from mvsent.learn.batches import Examples, Text
-from mvsent.learn.distributed import joined
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import Fold, Trainer
 from mvsent.models import registry
 from mvsent.models.batch import Sizes
-from mvsent.workers.ranks import in_ranks
+from mvsent.workers.launcher import in_ranks
+from mvsent.workers.ranks import joined
 
 N_ROWS, BATCH, SIDE, N_WORDS, N_KNOWN, EPOCHS, ROUNDS = 258, 64, 96, 40, 5000, 3, 3
 FOLD = Fold(0, train=np.arange(N_ROWS - 2), validation=np.arange(N_ROWS - 2, N_ROWS))

@@ -9,12 +9,12 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,13 +22,13 @@ from urllib.parse import urlsplit
 
 from benchmarks.bench_fetch import N_DISTINCT, draw_pictures, nginx
 from mvsent.build.parts import Partition, fetch_partition, finished_parts, part_path
-from mvsent.build.parts_on_ray import fetch_with_ray
 from mvsent.config import FlickrSettings
 from mvsent.fetch import FetchPolicy
-from mvsent.fetch.shared import LimitsOffice
+from mvsent.fetch.shared import LeasedLimits, LimitsOffice
 from mvsent.sources.candidate import Candidate, Size
 from mvsent.sources.frontier import Found, Query
-from mvsent.workers.engine import RayEngine, Shared
+from mvsent.workers.engine import LOCAL, Engine
+from mvsent.workers.ray_engine import RayEngine
 
 N, RUNS = int(os.environ.get("BENCH_RAY_N", "4000")), int(os.environ.get("BENCH_RAY_RUNS", "3"))
 WORKERS, PARTITION = 2, 200
@@ -60,7 +60,7 @@ def rows() -> list[Row]:
             ):
                 place = urlsplit(base)
                 policy = FetchPolicy(workers=1, allowed=frozenset({(place.hostname or "", place.port or 80)}))
-                ways = [partial(by_ray, engine, office, policy), partial(by_processes, pool, policy)]
+                ways = [partial(fetch, engine, office, policy), partial(by_processes, pool, policy)]
                 seconds = measured(ways, base, root)
         finally:
             ray.shutdown()
@@ -103,22 +103,23 @@ def partitions(base: str, folder: Path, n: int) -> Iterator[Partition]:
             text = "a happy dog runs along the beach in the evening"
             candidate = Candidate(f"flickr:{i}", "", text, (), (size,), base, "", "somebody", when)
             found.append(Found(candidate.id, when, candidate, (query,)))
-        yield Partition(part_path(folder, index), found)
+        yield Partition(part_path(folder, index).name, found)
 
 
-def by_ray(
-    engine: RayEngine, office: Shared, policy: FetchPolicy, folder: Path, todo: Sequence[Partition]
+def fetch(
+    engine: Engine, office: LimitsOffice, policy: FetchPolicy, folder: Path, todo: Sequence[Partition]
 ) -> None:
-    given: dict[str, Any] = {"stop": threading.Event(), "on_outcome": lambda n_done, n_pictures: None}
-    fetch_with_ray(engine, office, folder, iter(todo), SETTINGS, policy, **given)
+    work = partial(fetch_partition, SETTINGS, policy, LeasedLimits(office, None), [])
+    for _ in engine.as_completed(work, todo, folder=folder, files=attrgetter("files"), on_wait=lambda: None):
+        pass
 
 
 def by_processes(pool: Any, policy: FetchPolicy, folder: Path, todo: Sequence[Partition]) -> None:
-    pool.map(partial(_fetch, policy), todo, chunksize=1)
+    pool.map(partial(fetch_one, policy, folder), todo, chunksize=1)
 
 
-def _fetch(policy: FetchPolicy, one: Partition) -> Path:
-    return fetch_partition(one.found, one.part, SETTINGS, policy)
+def fetch_one(policy: FetchPolicy, folder: Path, one: Partition) -> None:
+    fetch(LOCAL, LimitsOffice(None), policy, folder, [one])
 
 
 if __name__ == "__main__":

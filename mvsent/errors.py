@@ -115,7 +115,11 @@ class SilentStorageError(StorageError):
 
 
 class EngineError(MvsentError):
-    """The workers that rows were sent to are not to be had, or died over them."""
+    """The workers of a cluster cannot be reached, or died while they worked."""
+
+
+class LostRankError(MvsentError):
+    """Another rank has ended, and this one cannot continue alone."""
 
 
 class SplitError(MvsentError):

@@ -8,6 +8,7 @@ profile, instance); an endpoint from AWS_ENDPOINT_URL.
 
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
-from mvsent.errors import MvsentError, SilentStorageError, StorageError, UsageError
+from mvsent.errors import InputError, MvsentError, SilentStorageError, StorageError, UsageError
 
 REMOTE = ("s3", "gs")
 """The schemes, each also the name of the extra that it takes."""
@@ -84,6 +85,14 @@ def local_only(path: Path, what: str) -> Path:
     if is_remote(path):
         raise UsageError(f"{path}: {what} has to be on this machine", "Copy it here, or name a folder")
     return path
+
+
+def unlike_driver(place: Path | str, difference: str) -> InputError:
+    """The error of a worker for which `place` is not what it is for the driver."""
+    return InputError(
+        f"{place}: {difference} on {socket.gethostname()}",
+        "With --engine ray every machine has to see it under this path",
+    )
 
 
 def make_folder(path: Path) -> None:

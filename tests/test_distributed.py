@@ -27,7 +27,7 @@ from mvsent.config import TrainSettings
 from mvsent.errors import UsageError
 from mvsent.learn.batches import Examples, Rows
 from mvsent.learn.checkpoint import Checkpoint
-from mvsent.learn.distributed import PLACE, Part, Ranks, Step, synced, under_launcher
+from mvsent.learn.distributed import Part, Step, synced
 from mvsent.learn.loop import inverse_frequency
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import Standardize
@@ -37,6 +37,7 @@ from mvsent.workers import devices
 from mvsent.workers import ranks as launch
 from mvsent.workers.interrupt import interruptible
 from mvsent.workers.processes import apart
+from mvsent.workers.ranks import PLACE, Ranks, under_launcher
 from tests.drawing import draw_pairs
 from tests.test_train import assert_same_run, without_seconds
 from tests.test_training import FOLD, made_up, records, trainer

@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 import zlib
+from collections import Counter
 
 import pytest
 
@@ -230,7 +231,8 @@ def fetched(requests, limits, **given):
     """What was taken, by id, and whether the end was that nobody answers."""
     taken = []
     try:
-        fetch_all(requests, limits, taken.append, **given)
+        yielded = list(fetch_all(requests, limits, taken.append, **given))
+        assert Counter(one.id for one in yielded) == Counter(one.id for one in taken)
     except Unreachable as end:
         assert end.exit_code == 3
         return {one.id: one for one in taken}, True
@@ -291,10 +293,10 @@ def test_a_picture_that_an_earlier_process_fetched_tells_a_dead_host_from_a_dead
     both = policy(server, allowed=frozenset({server.place, dead.place}))
     assert fetched(requests, both) == ({}, True)
     known = [server.url("/known", answer(body=PICTURE))]
-    taken, is_out = fetched(requests, both, known=lambda: known)
+    taken, is_out = fetched(requests, both, known=known)
     assert (list(taken), is_out) == (["a"], False)
     server.url("/known", nothing)
-    assert fetched(requests, both, known=lambda: known) == ({}, True)
+    assert fetched(requests, both, known=known) == ({}, True)
 
 
 def test_a_picture_that_comes_too_slowly_is_no_outage(server):
@@ -309,7 +311,7 @@ def test_an_end_that_the_user_wants_comes_before_the_question_who_answers(server
 
     requests = [ImageRequest("a", server.url("/a", lambda _: stop.set()))]
     with pytest.raises(Interrupted):
-        fetch_all(requests, policy(server, retries=0), lambda _: None, stop=stop)
+        list(fetch_all(requests, policy(server, retries=0), lambda _: None, stop=stop))
     assert set(server.requests) == {"/a"}
 
 
@@ -500,7 +502,7 @@ def n_done_before_the_second_is_read(server, **changes):
 
 
 def test_little_is_fetched_ahead_of_a_caller_who_takes_his_time(server):
-    assert n_done_before_the_second_is_read(server, concurrency=2) <= 2 * fetch.stream.AHEAD + 1
+    assert n_done_before_the_second_is_read(server, concurrency=2) <= 2 * fetch.downloads.AHEAD + 1
 
 
 def test_large_pictures_are_not_piled_up(server, monkeypatch):

@@ -26,7 +26,7 @@ def clock() -> Clock:
 
 def workers(clock: Clock, rate: float | None, n: int = 2) -> list[LeasedLimits]:
     office = LimitsOffice(rate, clock)
-    return [LeasedLimits(office, rate, threading.Event(), clock) for _ in range(n)]
+    return [LeasedLimits(office, rate, clock=clock) for _ in range(n)]
 
 
 def test_turns_of_two_workers_are_spaced_as_those_of_one(clock: Clock) -> None:
@@ -47,14 +47,14 @@ def test_a_worker_asks_the_office_once_for_the_turns_of_a_while(clock: Clock) ->
         return lease(host, n)
 
     office.lease = counted  # type: ignore[method-assign]
-    worker = LeasedLimits(office, 50.0, threading.Event(), clock)
+    worker = LeasedLimits(office, 50.0, clock=clock)
     for _ in range(100):
         worker.reserve(HOST)
     assert n_leases == 100 / (50 * LEASE_S)
 
 
 def test_a_worker_without_a_limit_asks_nobody_before_a_picture(clock: Clock) -> None:
-    worker = LeasedLimits(None, None, threading.Event(), clock)  # type: ignore[arg-type]
+    worker = LeasedLimits(None, None, clock=clock)  # type: ignore[arg-type]
     assert [worker.reserve(HOST) for _ in range(1000)] == [0.0] * 1000
 
 
@@ -93,9 +93,16 @@ def test_every_worker_knows_who_answered_another(clock: Clock) -> None:
 
 def test_every_worker_that_listens_ends_when_the_office_says_so(clock: Clock) -> None:
     office, stop = LimitsOffice(None, clock), threading.Event()
-    office.stop()
     with LeasedLimits(office, None, stop, clock):
+        office.stop()
         assert stop.wait(10)
+
+
+def test_limits_in_another_process_stop_there_only(clock: Clock) -> None:
+    office, stop = LimitsOffice(None, clock), threading.Event()
+    copy = pickle.loads(pickle.dumps(LeasedLimits(office, None, stop)))
+    copy.stop.set()
+    assert not stop.is_set()
 
 
 @pytest.mark.parametrize(

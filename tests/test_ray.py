@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -35,8 +35,9 @@ from mvsent.shards.reader import Dataset
 from mvsent.sources.mvsa import open_mvsa
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import Replay
-from mvsent.workers import engine as engines
-from mvsent.workers.engine import LOCAL, RayEngine, choose
+from mvsent.workers import ray_cluster, ray_engine
+from mvsent.workers.engine import LOCAL, LocalEngine, choose
+from mvsent.workers.ray_engine import RayEngine
 from tests.building import (
     EPOCH,
     Watched,
@@ -154,14 +155,14 @@ def triple(folder: Path, n: int) -> int:
 
 
 def test_results_come_in_order_and_a_killed_workers_are_made_again(engine: RayEngine, tmp_path: Path) -> None:
-    found = list(engine.map(partial(triple, tmp_path), range(20), batch=2))
+    found = list(engine.map(partial(map, partial(triple, tmp_path)), range(20), chunk=2))
     assert found == [3 * n for n in range(20)]
     assert len(list(tmp_path.glob("3-*"))) == 2
 
 
 def test_an_error_of_ours_is_raised_as_it_is_and_not_tried_again(engine: RayEngine, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^50 is too much\. Take less$"):
-        list(engine.map(partial(triple, tmp_path), [50]))
+        list(engine.map(partial(map, partial(triple, tmp_path)), [50]))
     assert len(list(tmp_path.glob("50-*"))) == 1
 
 
@@ -173,7 +174,7 @@ def test_a_package_that_a_worker_lacks_is_one_line(engine: RayEngine) -> None:
     with pytest.raises(
         EngineError, match=r"a worker of the Ray cluster lacks a package \(No module named 'ein"
     ):
-        list(engine.map(unpack, [1]))
+        list(engine.map(partial(map, unpack), [1]))
 
 
 def die(n: int) -> None:
@@ -181,22 +182,58 @@ def die(n: int) -> None:
 
 
 def test_what_kills_every_worker_is_one_line(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "RETRIES", 0)
+    monkeypatch.setattr(ray_engine, "RETRIES", 0)
     with pytest.raises(EngineError, match="the Ray cluster gave up: WorkerCrashedError"):
-        list(engine.map(die, [1]))
+        list(engine.map(partial(map, die), [1]))
+
+
+class Counted(Sequence[int]):
+    """Numbers that count how many of them were taken."""
+
+    n_taken = 0
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, rows: Any) -> Any:
+        self.n_taken += 1
+        return range(100)[rows]
 
 
 def test_few_items_are_under_way_at_once(engine: RayEngine) -> None:
-    n_taken = 0
+    items = Counted()
+    for n, _ in enumerate(engine.map(partial(map, abs), items)):
+        assert items.n_taken <= n + 2 + 2 * ray_engine.PER_WORKER
 
-    def items() -> Iterator[int]:
-        nonlocal n_taken
-        for n in range(100):
-            n_taken += 1
-            yield n
 
-    for n, _ in enumerate(engine.map(abs, items())):
-        assert n_taken <= n + 2 + 2 * engines.PER_WORKER
+def count_up(folder: Path, name: str) -> list[int]:
+    """Add a line to the item's log, and to its done file after the third."""
+    with (folder / f"{name}.log").open("a") as log:
+        log.write("x\n")
+    n_lines = len((folder / f"{name}.log").read_text().splitlines())
+    if n_lines == 3:
+        (folder / f"{name}.log").rename(folder / f"{name}.done")
+    return [n_lines]
+
+
+def names_of(name: str) -> tuple[str, str]:
+    return f"{name}.log", f"{name}.done"
+
+
+def completed(engine: Any, folder: Path, names: str) -> list[int]:
+    """Results of `count_up` on each of the names."""
+    return sorted(engine.as_completed(count_up, names, folder=folder, files=names_of, on_wait=lambda: None))
+
+
+@pytest.mark.parametrize("others", ["local", "ray"])
+def test_files_go_to_the_worker_and_come_back(others: str, engine: RayEngine, tmp_path: Path) -> None:
+    use = {"ray": engine, "local": LOCAL}
+    assert completed(engine, tmp_path, "ab") == [1, 1]
+    assert completed(use[others], tmp_path, "ab") == [2, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.log", "b.log"}
+    assert completed(engine, tmp_path, "a") == [3]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.done", "b.log"}
+    assert (tmp_path / "a.done").read_text() == "x\nx\nx\n"
 
 
 # Builds
@@ -209,7 +246,7 @@ def test_a_build_whose_worker_is_killed_in_the_middle_is_the_local_engines(
 
     def kill_one(n: int) -> None:
         if n in (10, 40):
-            victims = workers_at("fetch_elsewhere")[:1]
+            victims = workers_at("fetch_partition")[:1]
             killed.extend(victims)
             for victim in victims:
                 os.kill(victim, signal.SIGKILL)
@@ -350,10 +387,10 @@ def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path, drawn: Pa
     with open_mvsa(root) as mvsa:
         sent = pickle.dumps(mvsa)
     (root / "labelResultAll.txt").unlink()
-    with pytest.raises(InputError, match="not to be found by a worker on"):
+    with pytest.raises(InputError, match=r"MVSA.*: not found on "):
         pickle.loads(sent)
     shutil.rmtree(root)
-    with pytest.raises(InputError, match="not to be found by a worker on"):
+    with pytest.raises(InputError, match=r"MVSA.*: not found on "):
         pickle.loads(sent)
 
 
@@ -373,20 +410,19 @@ def test_what_is_found_wrong_is_what_the_local_engine_finds(
     assert validate(here, engine=engine, quiet=True).document() == local.document()
 
 
-class Journey:
+class Journey(LocalEngine):
     """An engine whose workers are this process, but everything is pickled on its way to them."""
 
-    elsewhere = True
-
     def map(self, work: Any, items: Any, **given: Any) -> Iterator[Any]:
-        work = pickle.loads(pickle.dumps(work))
-        return (pickle.loads(pickle.dumps(work(item))) for item in items)
+        work, items = pickle.loads(pickle.dumps((work, items)))
+        return (pickle.loads(pickle.dumps(result)) for result in work(items))
 
 
 def test_a_remote_dataset_is_opened_by_the_worker_itself(bucket: Path, sixty_pairs: Any) -> None:
     folder = write_dataset(bucket / "drawn", sixty_pairs)
-    here: Any = Journey()
-    assert validate(folder, engine=here, quiet=True).document() == validate(folder, quiet=True).document()
+    assert (
+        validate(folder, engine=Journey(), quiet=True).document() == validate(folder, quiet=True).document()
+    )
 
 
 class TinyBackbone(nn.Module):
@@ -408,10 +444,10 @@ def test_features_are_the_local_engines(small_dataset: Path, engine: RayEngine, 
     local = cached_maps(dataset, backbone, cache_dir=tmp_path / "local", quiet=True)  # type: ignore[arg-type]
     spread = cached_maps(
         dataset,
-        backbone,
+        backbone,  # type: ignore[arg-type]
         cache_dir=tmp_path / "ray",
-        spread=engine.map,
-        quiet=True,  # type: ignore[arg-type]
+        engine=engine,
+        quiet=True,
     )
     assert np.array_equal(spread, local)
 
@@ -460,7 +496,7 @@ def test_a_head_that_is_something_else_is_one_line(
     address = replay.address.removeprefix("http://")
     code, said = typed("validate", str(small_dataset), "--engine", "ray", "--ray-address", address)
     assert (code, said.count("\n")) == (1, 0)
-    assert "what listens there is no Ray head" in said
+    assert "the server there is not a Ray head" in said
 
 
 def test_another_version_on_the_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,45 +514,49 @@ def test_another_version_on_the_cluster_is_one_line(monkeypatch: pytest.MonkeyPa
 
 
 def test_another_mvsent_on_a_node_is_one_line(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "__version__", "99.0")
+    monkeypatch.setattr(ray_cluster, "__version__", "99.0")
     with pytest.raises(UsageError, match=r"has another mvsent \(.*, here 99\.0\)"), engine:
-        engines._refuse_other_versions()
+        ray_cluster._refuse_other_versions()
 
 
 def test_another_mvsent_on_a_node_that_joined_late_is_one_line(
     engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "__version__", "99.0")
+    monkeypatch.setattr(ray_engine, "__version__", "99.0")
     with pytest.raises(UsageError, match=r"the Ray node [0-9.]+ has another mvsent \(.*, here 99\.0\)"):
-        list(engine.map(abs, [1]))
+        list(engine.map(partial(map, abs), [1]))
 
 
 def test_a_node_that_joins_late_gets_work(monkeypatch: pytest.MonkeyPatch, engine: RayEngine) -> None:
     with engine:
-        tasks = engines._Tasks(abs)
+        tasks = ray_engine._Tasks(abs, "abs")
         before = tasks.at_once
         monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0})
-        assert (before, tasks.at_once) == (2 * engines.PER_WORKER, 6 * engines.PER_WORKER)
+        assert (before, tasks.at_once) == (2 * ray_engine.PER_WORKER, 6 * ray_engine.PER_WORKER)
 
 
-def test_a_cluster_that_shrinks_goes_on(monkeypatch: pytest.MonkeyPatch, engine: RayEngine) -> None:
+def test_a_cluster_that_shrinks_goes_on(
+    monkeypatch: pytest.MonkeyPatch, engine: RayEngine, tmp_path: Path
+) -> None:
     cores = chain([3.0], repeat(1.0))
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": next(cores)})
-    assert sorted(engine.as_completed(abs, range(12), look=lambda: None)) == list(range(12))
+    assert completed(engine, tmp_path, "abcdefghijkl") == [1] * 12
 
 
-def sleep(n: int) -> None:
+def sleep(*_: Any) -> list[int]:
     time.sleep(5)
+    return []
 
 
 @pytest.mark.parametrize("in_order", [True, False])
 def test_a_head_that_goes_away_ends_what_waits_for_it(
-    in_order: bool, monkeypatch: pytest.MonkeyPatch, engine: RayEngine
+    in_order: bool, monkeypatch: pytest.MonkeyPatch, engine: RayEngine, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(engines, "WATCH_S", 0.0)
-    monkeypatch.setattr(engines, "_lost", [])
-    engines._watch("127.0.0.1:1", threading.Event())
-    waiting = engine.map(sleep, [1]) if in_order else engine.as_completed(sleep, [1], look=lambda: None)
+    monkeypatch.setattr(ray_cluster, "WATCH_S", 0.0)
+    monkeypatch.setattr(ray_cluster, "_lost", [])
+    ray_cluster._watch("127.0.0.1:1", threading.Event())
+    unordered = partial(engine.as_completed, folder=tmp_path, files=names_of, on_wait=lambda: None)
+    waiting = engine.map(sleep, [1]) if in_order else unordered(sleep, ["a"])
     with pytest.raises(EngineError, match=r"at 127\.0\.0\.1:1 is unreachable \(Connection refused\)"):
         list(waiting)
 
@@ -528,7 +568,7 @@ def test_a_token_that_is_missing_or_wrong_is_one_line(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(UsageError, match="wants its token"):
+    with pytest.raises(UsageError, match="requires its token"):
         RayEngine("local").__enter__()
 
 

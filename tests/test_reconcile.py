@@ -25,7 +25,7 @@ from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, OutputExistsError, UsageError
 from mvsent.pairs import PAIR_SCHEMA, Label
 from mvsent.shards.reader import Dataset
-from mvsent.workers.engine import LOCAL, READ_AHEAD
+from mvsent.workers.engine import READ_AHEAD, map_in_threads
 
 GOOD = "positive,positive"
 
@@ -286,7 +286,7 @@ def test_the_number_of_workers_and_batches_does_not_matter(mvsa, tmp_path, monke
 
 def test_work_is_never_far_ahead_of_its_results():
     started = []
-    results = LOCAL.map(lambda item: started.append(item) or item, range(1000), threads=2)
+    results = map_in_threads(lambda item: started.append(item) or item, 2, range(1000))
     for result in results:
         assert len(started) <= result + 2 + 2 * READ_AHEAD
 
@@ -300,7 +300,7 @@ def test_an_error_in_a_worker_ends_the_others():
         return item
 
     with pytest.raises(OSError, match="disk on fire"):
-        list(LOCAL.map(work, range(10_000), threads=3))
+        list(map_in_threads(work, 3, range(10_000)))
     assert threading.active_count() == running
 
 

@@ -24,7 +24,6 @@ from mvsent.features.backbones import load_backbone
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Checkpoint
-from mvsent.learn.distributed import Ranks
 from mvsent.learn.loop import Fold
 from mvsent.learn.stream import GROUPS_AHEAD, STEPS_AHEAD, ReadPlan, Stream, shuffled, through_buffer
 from mvsent.models.batch import Batch
@@ -36,6 +35,7 @@ from mvsent.runs.streaming import ReadyPair, StoredPair
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TRAIN, VALIDATION
+from mvsent.workers.ranks import Ranks
 from tests.conftest import write_dataset
 from tests.drawing import draw_pairs
 from tests.tiny_models import write_bert, write_clip

@@ -1,9 +1,7 @@
 """A partition of candidates → a Parquet file of pairs and one of rejections, however often it is tried."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -14,7 +12,9 @@ import pyarrow.parquet as pq
 from mvsent.build.filters import Draft, apply_filters
 from mvsent.build.spool import Spool
 from mvsent.config import BuildSettings
-from mvsent.fetch import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest, fetch_all
+from mvsent.errors import Interrupted, Unreachable
+from mvsent.fetch import Dropped, Fetched, FetchPolicy, ImageRequest, fetch_all
+from mvsent.fetch.shared import LeasedLimits
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Rejection, pair_table
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options
@@ -28,89 +28,96 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Candidates that are fetched together, and where the pairs made of them will lie."""
+    """Candidates that are fetched together, and the name of the file of the pairs made of them."""
 
-    part: Path
+    name: str
     found: Sequence[Found]
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """Names of the spool of an unfinished partition, the rejections and the pairs."""
+        part = Path(self.name)
+        return part.with_suffix(".spool").name, rejected_path(part).name, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Candidates that are done, and pictures among them, since the last progress.
+
+    Attributes:
+        is_last: whether the partition's part is written, or why not is in `error`.
+    """
+
+    n_done: int = 0
+    n_pictures: int = 0
+    is_last: bool = False
+    error: Interrupted | Unreachable | None = None
 
 
 def part_path(folder: Path, index: int) -> Path:
-    """Where the pairs of partition number `index` lie."""
+    """Path of the pairs of partition number `index`."""
     return folder / f"part-{index:05d}.parquet"
 
 
 def finished_parts(folder: Path) -> list[Path]:
-    """The pairs of the partitions that are done, in order."""
+    """Paths of the pairs of finished partitions, in order."""
     parts = (path for path in folder.glob("part-*.parquet") if ".rejected." not in path.name)
-    return sorted(parts, key=lambda path: (len(path.name), path.name))  # the numbers of many are longer
+    return sorted(parts, key=lambda path: (len(path.name), path.name))  # from 100000 on, numbers are longer
 
 
 def rejected_path(part: Path) -> Path:
-    """Where the rejections of a partition lie."""
+    """Path of the rejections of a partition."""
     return part.with_suffix(".rejected.parquet")
 
 
-def spool_path(part: Path) -> Path:
-    """Where the pictures of a partition that is not done lie."""
-    return part.with_suffix(".spool")
-
-
 def fetch_partition(
-    found: Sequence[Found],
-    part: Path,
     settings: BuildSettings,
     policy: FetchPolicy,
-    *,
-    limits: HostLimits | None = None,
-    stop: threading.Event | None = None,
-    known: Sequence[str] = (),
-    on_outcome: Callable[[int, int], object] = lambda n_done, n_pictures: None,
-) -> Path:
-    """`part` holds the pairs made of `found`, in order, and a file beside it every other one's reason.
+    limits: LeasedLimits,
+    known: Sequence[str],
+    folder: Path,
+    partition: Partition,
+) -> Iterator[Progress]:
+    """Write the part of `partition` in `folder`: its pairs, in order, and why other candidates have none.
 
-    Idempotent: what an interrupted call has fetched is in a spool beside `part`, and is not fetched again.
+    An interrupted call leaves a spool in `folder`; the next one continues with it.
 
     Args:
-        known: addresses of pictures that were fetched elsewhere.
-        on_outcome: called with numbers of candidates that are done and of the pictures they brought.
-
-    Raises: Interrupted when `stop` was set before all was fetched; Unreachable while nobody answers; OSError.
+        known: addresses of pictures that earlier processes fetched, as from `fetched_urls`.
     """
-    if part.exists():
-        on_outcome(len(found), pq.read_metadata(part).num_rows)
-        return part
-    drafts = {one.id: apply_filters(one, settings) for one in found}
+    spool_name, _, part_name = partition.files
+    drafts = {one.id: apply_filters(one, settings) for one in partition.found}
     wanted = [draft for draft in drafts.values() if isinstance(draft, Draft)]
-    on_outcome(len(drafts) - len(wanted), 0)
-    with Spool(spool_path(part)) as spool:
-        missing = [ImageRequest(one.found.id, one.url) for one in wanted if one.found.id not in spool]
-        on_outcome(len(wanted) - len(missing), spool.n_pictures)
-
-        def take(outcome: Fetched | Dropped) -> None:
-            spool.add(outcome)
-            on_outcome(1, isinstance(outcome, Fetched))
-
-        def fetched_before() -> list[str]:
-            of_this_part = (one.url for one in wanted if spool.is_picture(one.found.id))
-            return _one_a_host(chain(of_this_part, _urls_of(finished_parts(part.parent)), known))
-
-        fetch_all(missing, policy, take, limits=limits, stop=stop, known=fetched_before)
-        _write_part(part, drafts, spool)
-        spool.remove()
-    return part
+    yield Progress(len(drafts) - len(wanted))
+    try:
+        with limits, Spool(folder / spool_name) as spool:
+            missing = [ImageRequest(one.found.id, one.url) for one in wanted if one.found.id not in spool]
+            yield Progress(len(wanted) - len(missing), spool.n_pictures)
+            spooled = _one_per_host(one.url for one in wanted if spool.is_picture(one.found.id))
+            for outcome in fetch_all(
+                missing, policy, spool.add, limits=limits, stop=limits.stop, known=[*spooled, *known]
+            ):
+                yield Progress(1, isinstance(outcome, Fetched))
+            _write_part(folder / part_name, drafts, spool)
+            spool.remove()
+    except (Interrupted, Unreachable) as error:
+        # A value, since other workers are still to end; given after `limits` no longer listen, because
+        # the reader may stop all workers now, and a listener of this process would set the user's `stop`.
+        yield Progress(is_last=True, error=error)
+    else:
+        yield Progress(is_last=True)
 
 
 def fetched_urls(folder: Path) -> list[str]:
-    """Addresses of pictures in the last parts of `folder`, one of each host."""
-    return _one_a_host(_urls_of(finished_parts(folder)))
+    """Addresses of pictures in the last three parts of `folder`, one per host."""
+    return _one_per_host(
+        url
+        for part in finished_parts(folder)[-1:-4:-1]
+        for url in pq.read_table(part, columns=["url"])["url"].to_pylist()
+    )
 
 
-def _urls_of(parts: Sequence[Path]) -> Iterator[str]:
-    for part in parts[-1:-4:-1]:
-        yield from pq.read_table(part, columns=["url"])["url"].to_pylist()
-
-
-def _one_a_host(urls: Iterable[str]) -> list[str]:
+def _one_per_host(urls: Iterable[str]) -> list[str]:
     return list({urlsplit(url).hostname: url for url in urls}.values())
 
 

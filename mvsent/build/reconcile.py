@@ -29,11 +29,11 @@ from mvsent.shards.manifest import Manifest
 from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.mvsa import MAX_TEXT_BYTES, Annotations, Mvsa, open_mvsa
-from mvsent.workers.engine import LOCAL, Engine
+from mvsent.workers.engine import LOCAL, Engine, map_in_threads
 
 SHARD_ROWS, PICTURELESS_SHARD_ROWS = 1000, 100_000
 
-TASK_ROWS = 32  # that a worker elsewhere checks at a time
+TASK_ROWS = 32  # per call in a cluster
 
 Rows = npt.NDArray[np.int64]
 
@@ -77,7 +77,7 @@ def reconcile(
         out: None for data/mvsa-single or data/mvsa-multiple.
         name: of the dataset; empty for mvsa-single or mvsa-multiple, by the number of annotators.
         workers: threads that read and check files in this process; 0 is one a core.
-        engine: what reads and checks the files; workers elsewhere have to find `root` under the same path.
+        engine: what reads and checks the files; workers of a cluster must find `root` under the same path.
 
     Raises: UsageError, InputError or OutputExistsError; then `out` is as it was.
     """
@@ -142,12 +142,8 @@ def _write_pairs(
     """Write every row that has a label and good files, in order; return what is wrong with the others."""
     labelled = np.flatnonzero(decisions.kept).tolist()
     ids = annotations.ids.take(pa.array(labelled, pa.int64())).to_pylist()
-    examined = engine.map(
-        partial(examine, mvsa, settings=settings),
-        ids,
-        threads=workers or os.cpu_count() or 1,
-        batch=TASK_ROWS,
-    )
+    examine_one = partial(examine, mvsa, settings=settings)
+    examined = engine.map(partial(map_in_threads, examine_one, engine.threads(workers)), ids, chunk=TASK_ROWS)
     hidden = quiet or not sys.stderr.isatty()
     rejections: dict[int, Rejection] = {}
 

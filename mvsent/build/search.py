@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,20 +25,13 @@ import pyarrow.parquet as pq
 from pydantic import SecretStr
 from tqdm import tqdm
 
-from mvsent.build.assemble import assemble, clear, is_enough, n_kept, wanted_parts
+from mvsent.build.assemble import assemble, clear, n_kept, wanted_parts
 from mvsent.build.crawl_folder import PARTS, open_frontier, workplace
-from mvsent.build.parts import (
-    Partition,
-    fetch_partition,
-    part_path,
-    rejected_path,
-    rejected_table,
-)
-from mvsent.build.parts_on_ray import fetch_with_ray
+from mvsent.build.fetch import fetch_parts, partitions
+from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.config import BuildSettings, FlickrSettings, GettySettings
-from mvsent.errors import InputError, Interrupted, UsageError
-from mvsent.fetch import FetchPolicy, HostLimits
-from mvsent.fetch.shared import LimitsOffice
+from mvsent.errors import InputError, UsageError
+from mvsent.fetch import FetchPolicy
 from mvsent.lexicons import Term, load_anps, load_keywords, select
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
@@ -51,7 +44,7 @@ from mvsent.sources.frontier import Frontier
 from mvsent.sources.getty import GettyClient
 from mvsent.sources.patience import Asker
 from mvsent.storage import is_remote
-from mvsent.workers.engine import LOCAL, Engine, RayEngine
+from mvsent.workers.engine import LOCAL, Engine
 from mvsent.workers.interrupt import interruptible
 
 log = logging.getLogger("mvsent")
@@ -143,9 +136,20 @@ def _build(
             with open_frontier(work, terms, settings, overwrite=overwrite) as frontier:
                 show = _Shown(quiet)
                 _search(frontier, source, settings, stop, show)
-                _fetch(frontier, work, settings, _policy(settings, place, workers), engine, stop, show)
-                if stop.is_set():
-                    raise Interrupted
+                folder = work / PARTS
+                folder.mkdir(exist_ok=True)
+                policy = _policy(settings, place, engine.threads(workers))
+                with show.stage("fetch", frontier.n_candidates, 0, "candidates") as stage:
+                    n_done = n_pictures = 0
+
+                    def on_progress(n_more: int, n_more_pictures: int) -> None:
+                        nonlocal n_done, n_pictures
+                        n_done, n_pictures = n_done + n_more, n_pictures + n_more_pictures
+                        stage.to(n_done, f"{n_pictures} pictures")
+
+                    fetch_parts(
+                        frontier, folder, settings, policy, engine, stop=stop, on_progress=on_progress
+                    )
                 if is_remote(target):
                     with filled(target, overwrite=overwrite):
                         _assemble(name, frontier, work, target, settings, show)
@@ -260,61 +264,6 @@ def _search(
             found_at=lambda: int(creation_time().timestamp()),
             on_page=on_page,
         )
-
-
-def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
-    """The candidates' numbers, cut into partitions, in the order of fetching.
-
-    With `max_pairs` the queries take turns, or else the first ones alone would fill the dataset.
-    """
-    size = min(settings.shard_size, settings.max_pairs or settings.shard_size)
-    numbers = frontier.numbers(by_turns=settings.max_pairs > 0)
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
-
-
-def _fetch(
-    frontier: Frontier,
-    work: Path,
-    settings: BuildSettings,
-    policy: FetchPolicy,
-    engine: Engine,
-    stop: threading.Event,
-    show: _Shown,
-) -> None:
-    """Every partition has its part, until there are enough pairs."""
-    folder = work / PARTS
-    folder.mkdir(exist_ok=True)
-    with show.stage("fetch", frontier.n_candidates, 0, "candidates") as stage:
-        n_done = n_pictures = 0
-
-        def on_outcome(n_more: int, n_more_pictures: int) -> None:
-            nonlocal n_done, n_pictures
-            n_done, n_pictures = n_done + n_more, n_pictures + n_more_pictures
-            stage.to(n_done, f"{n_pictures} pictures")
-
-        def missing() -> Iterator[Partition]:
-            for index, numbers in enumerate(partitions(frontier, settings)):
-                if stop.is_set():
-                    raise Interrupted
-                if is_enough(folder, settings):
-                    return
-                part = part_path(folder, index)
-                if part.exists():
-                    on_outcome(len(numbers), pq.read_metadata(part).num_rows)
-                else:
-                    yield Partition(part, [frontier.found(number) for number in numbers])
-
-        if isinstance(engine, RayEngine):
-            with engine.shared(LimitsOffice, policy.per_host_per_s) as office:
-                fetch_with_ray(
-                    engine, office, folder, missing(), settings, policy, stop=stop, on_outcome=on_outcome
-                )
-            return
-        limits = HostLimits(policy.per_host_per_s)
-        for one in missing():
-            fetch_partition(
-                one.found, one.part, settings, policy, limits=limits, stop=stop, on_outcome=on_outcome
-            )
 
 
 def _assemble(

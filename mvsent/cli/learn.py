@@ -214,10 +214,10 @@ def train(
 
     from mvsent.config import TrainSettings, read_toml, resolve
     from mvsent.errors import Interrupted, UsageError
-    from mvsent.learn.distributed import under_launcher
     from mvsent.runs.train import train as run_training
     from mvsent.shards.reader import newest_dataset
     from mvsent.workers.engine import choose
+    from mvsent.workers.ranks import under_launcher
 
     if resume and (config or overwrite):
         both = f"{'--config' if config else '--overwrite'}: not with --resume"

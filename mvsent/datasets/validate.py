@@ -1,10 +1,9 @@
 """Is a dataset what its manifest says? Everything is recomputed, and every picture decoded."""
 
 import hashlib
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,9 +26,8 @@ from mvsent.shards.reader import Ids, open_shard, size_problem
 from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.shards.schema import PICTURELESS_ROW_GROUP_ROWS, ROW_GROUP_ROWS
 from mvsent.shards.staging import absolute
-from mvsent.sources.archive import missing_elsewhere
 from mvsent.splits import read_split
-from mvsent.storage import located, readable
+from mvsent.storage import located, readable, unlike_driver
 from mvsent.workers.engine import LOCAL, Engine
 
 MAX_LISTED = 100
@@ -46,7 +44,7 @@ class ValidationReport:
     """What was looked at, and every problem found, one line each."""
 
     folder: Path
-    name: str
+    name: str = ""
     n_shards: int = 0
     n_rows: int = 0
     n_images: int = 0
@@ -86,7 +84,7 @@ def validate(
 
     Args:
         workers: threads that decode pictures in this process; 0 is one a core.
-        engine: what reads the shards; workers elsewhere have to find `folder` under the same path.
+        engine: what reads the shards; workers of a cluster must find `folder` under the same path.
 
     Raises: DatasetError when `folder` is no finished dataset.
     """
@@ -94,17 +92,12 @@ def validate(
     report = ValidationReport(folder, manifest.name)
     rows = _Rows()
     hidden = quiet or not sys.stderr.isatty()
+    check = partial(_check_shards, str(absolute(folder)), str(folder), engine.threads(workers))
     with tqdm(total=manifest.funnel.kept, unit="pair", disable=hidden) as progress:
-        if engine.elsewhere:
-            check = partial(_check_elsewhere, str(absolute(folder)), str(folder), manifest.name)
-            for found, found_rows in engine.map(check, manifest.shards):
-                report.merge(found)
-                rows.merge(found_rows)
-                progress.update(found.n_rows)
-        else:
-            with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-                for shard in manifest.shards:
-                    _check_shard(report, shard, rows, pool, progress.update)
+        for part, part_rows in engine.map(check, manifest.shards):
+            report.merge(part)
+            rows.merge(part_rows)
+            progress.update(part.n_rows)
     _check_rows(report, manifest, rows)
     _check_funnel(report, manifest)
     _check_folder(report, manifest)
@@ -125,42 +118,44 @@ class _Rows:
         self.labels.update(other.labels)
 
 
-def _check_elsewhere(place: str, name: str, dataset: str, shard: Shard) -> tuple[ValidationReport, _Rows]:
-    """What a worker finds in one shard of the dataset at `place`, which its report calls `name`."""
-    report, rows = ValidationReport(located(place), dataset), _Rows()
-    if not (report.folder / MANIFEST_FILE).exists():
-        raise missing_elsewhere(place)
-    with ThreadPoolExecutor(1) as pool:
-        _check_shard(report, shard, rows, pool, lambda n_rows: None)
-    report.problems = [problem.replace(place, name, 1) for problem in report.problems]
-    return report, rows
+def _check_shards(
+    place: str, name: str, threads: int, shards: Sequence[Shard]
+) -> Iterator[tuple[ValidationReport, _Rows]]:
+    """Yield reports on each row group and file of the dataset at `place`, called `name` in them."""
+    folder = located(place)
+    if not (folder / MANIFEST_FILE).exists():
+        raise unlike_driver(place, "not found")
+    with ThreadPoolExecutor(threads) as pool:
+        for shard in shards:
+            for report, rows in _check_shard(folder, shard, pool):
+                report.problems = [problem.replace(place, name, 1) for problem in report.problems]
+                yield report, rows
 
 
 def _check_shard(
-    report: ValidationReport,
-    shard: Shard,
-    rows: _Rows,
-    pool: ThreadPoolExecutor,
-    on_rows: Callable[[int], object],
-) -> None:
-    path = report.folder / shard.path
-    report.n_shards += 1
-    if problem := size_problem(report.folder, shard):
+    folder: Path, shard: Shard, pool: ThreadPoolExecutor
+) -> Iterator[tuple[ValidationReport, _Rows]]:
+    path = folder / shard.path
+    report = ValidationReport(folder, n_shards=1)
+    if problem := size_problem(folder, shard):
         report.add(problem)
     if not path.is_file():
+        yield report, _Rows()
         return
     digest = pool.submit(_file_sha256, path)
     try:
         with readable(path) as source, pq.ParquetFile(source) as file:
             if _has_layout(report, path, shard, file):
                 for group in range(file.metadata.num_row_groups):
-                    table = file.read_row_group(group, _CHECKED)
-                    _check_group(report, path, table, rows, pool)
-                    on_rows(table.num_rows)
+                    rows = _Rows()
+                    _check_group(report, path, file.read_row_group(group, _CHECKED), rows, pool)
+                    yield report, rows
+                    report = ValidationReport(folder)
     except (OSError, pa.ArrowException) as error:
         report.add(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})")
     if digest.result() != shard.sha256:
         report.add(f"{path}: altered: sha256 is {digest.result()}, the manifest says {shard.sha256}")
+    yield report, _Rows()
 
 
 def _file_sha256(path: Path) -> str:

@@ -16,9 +16,8 @@ import logging
 import math
 import os
 import shutil
-import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ import platformdirs
 import torch
 from tqdm import tqdm
 
-from mvsent.errors import DatasetError, MvsentError
+from mvsent.errors import MvsentError
 from mvsent.features.backbone import Backbone, fused
 from mvsent.features.device import single_precision
 from mvsent.features.pixels import TRANSFORM_VERSION, pixel_batches
@@ -40,21 +39,19 @@ from mvsent.features.transformer import TextEncoder, Tokens, encode_batch
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import absolute
-from mvsent.storage import located
+from mvsent.storage import located, unlike_driver
+from mvsent.workers.engine import LOCAL, Engine
 
 log = logging.getLogger("mvsent")
 
 VALUES, ROWS, FINISHED = "values.npy", "rows.txt", "finished.json"
-TASK_ROWS = 256  # that a worker elsewhere computes at a time
+TASK_ROWS = 256  # per call in a cluster
 BATCH_SIZE = 64  # pictures computed together; a kill -9 loses two such batches at most
 
 Array = npt.NDArray[Any]
 Mapped = np.memmap[Any, np.dtype[Any]]
 Produce = Callable[[int], Iterator[Array]]
 """From a row number to the values of that row and all after it, a batch at a time."""
-
-Spread = Callable[[Callable[[slice], Array], Iterable[slice]], Iterator[Array]]
-"""A function and what to call it with to the results, in order: `map`, wherever it is done."""
 
 
 def default_cache_dir() -> Path:
@@ -68,9 +65,10 @@ def cached_maps(
     *,
     cache_dir: Path | None = None,
     device: torch.device | str = "cpu",
-    workers: int | None = None,
+    workers: int = 0,
     batch_size: int = BATCH_SIZE,
-    spread: Spread | None = None,
+    engine: Engine = LOCAL,
+    gpus: bool = False,
     quiet: bool = False,
 ) -> Mapped:
     """The backbone's maps of every picture, float16 [N, C, H, W], computed now where they are not cached.
@@ -78,7 +76,10 @@ def cached_maps(
     An interrupted computation goes on where it stopped; of two processes at once, one computes and one waits.
 
     Args:
-        spread: computes the maps of ranges of rows elsewhere; this process then only writes them.
+        device: where this process computes.
+        workers: threads of this process that decode pictures; 0 is one per core.
+        engine: what computes maps; this process writes them.
+        gpus: whether workers of a cluster compute on GPUs, if it has any.
 
     Raises:
         DatasetError: a picture is missing or cannot be decoded.
@@ -86,13 +87,8 @@ def cached_maps(
     """
 
     def produce(start: int) -> Iterator[Array]:
-        if spread is not None:
-            rows = [slice(first, first + TASK_ROWS) for first in range(start, len(dataset), TASK_ROWS)]
-            yield from spread(MapsElsewhere(dataset, backbone, batch_size), rows)
-            return
-        network = fused(backbone).to(device)
-        for pixels in pixel_batches(dataset, backbone.size, batch_size, workers, slice(start, None)):
-            yield compute_maps(network, pixels)
+        maps_of = MapsOf(dataset, backbone, device, batch_size, engine.threads(workers))
+        return engine.map(maps_of, range(start, len(dataset)), chunk=TASK_ROWS, gpus=gpus)
 
     entry = _Entry(
         cache_dir or default_cache_dir(),
@@ -112,15 +108,18 @@ def cached_maps(
 
 
 @dataclass
-class MapsElsewhere:
-    """The maps of a range of rows, by a worker that finds the dataset under the same path.
+class MapsOf:
+    """Computes the maps of consecutive rows, a batch at a time.
 
-    It computes on its GPU, if it was given one.
+    Pickled, it names the dataset, which a worker has to find under the same path, and computes on the
+    worker's GPU if it was given one.
     """
 
     dataset: Dataset
     backbone: Backbone
+    device: torch.device | str
     batch_size: int
+    threads: int
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"dataset": (str(absolute(self.dataset.folder)), self.dataset.sha256)}
@@ -129,19 +128,17 @@ class MapsElsewhere:
         place, sha256 = state["dataset"]
         dataset = Dataset.open(located(place))
         if dataset.sha256 != sha256:
-            raise DatasetError(
-                f"{place}: another dataset on {socket.gethostname()} than here",
-                "With --engine ray every machine has to see it under this path",
-            )
-        vars(self).update(state, dataset=dataset)
+            raise unlike_driver(place, "another dataset")
+        vars(self).update(state, dataset=dataset, device="cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
     def network(self) -> Backbone:
-        return fused(self.backbone).to("cuda" if torch.cuda.is_available() else "cpu")
+        return fused(self.backbone).to(self.device)
 
-    def __call__(self, rows: slice) -> Array:
-        pixels = pixel_batches(self.dataset, self.backbone.size, self.batch_size, 1, rows)
-        return np.concatenate([compute_maps(self.network, batch) for batch in pixels])
+    def __call__(self, rows: Sequence[int]) -> Iterator[Array]:
+        where = slice(rows[0], rows[-1] + 1)
+        for pixels in pixel_batches(self.dataset, self.backbone.size, self.batch_size, self.threads, where):
+            yield compute_maps(self.network, pixels)
 
 
 def cached_pixels(

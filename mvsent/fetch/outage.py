@@ -1,7 +1,7 @@
-"""Every picture's outcome, or an end while nobody answers: that a network is down is no picture's fault."""
+"""Fetch every picture, or stop while the network is down: an outage must not drop pictures."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -9,7 +9,7 @@ from mvsent.errors import Interrupted, Unreachable
 from mvsent.fetch.downloads import Outcome, fetch_images
 from mvsent.fetch.policy import Dropped, FetchPolicy, HostLimits, ImageRequest
 
-_WITNESSES = 3  # addresses that are tried before the network is held to be down
+_WITNESSES = 3  # addresses tried before the network counts as down
 _WITNESS_S = 10.0
 
 
@@ -20,79 +20,71 @@ def fetch_all(
     *,
     limits: HostLimits | None = None,
     stop: threading.Event | None = None,
-    known: Callable[[], Iterable[str]] = tuple,
-) -> None:
-    """`take` was called with the outcome of every request, in any order and from another thread.
+    known: Iterable[str] = (),
+) -> Iterator[Outcome]:
+    """Call `take` with the outcome of every request, then yield it.
 
-    A picture whose host did not answer is asked for once more when the others are done, and dropped only if
-    that host is there then, or never was while others are: so a dead host costs its pictures alone, and a
-    network that is down costs none.
+    A picture whose host did not answer is asked for again after the others. It is dropped only if that host
+    answers by then, or never did although others do: a dead host costs its own pictures alone, and a network
+    that is down costs none.
 
     Args:
-        known: addresses of pictures that an earlier process was given, for when nobody has answered this one.
+        take: called from another thread as soon as an outcome is known, in any order.
+        known: addresses of pictures that an earlier process fetched, tried if no host answered this one.
 
-    Raises: Interrupted when `stop` was set before all was fetched; Unreachable when nobody answers. What was
-        not taken then is neither fetched nor dropped.
+    Raises: Interrupted if `stop` is set before all is fetched; Unreachable if no host answers. The requests
+        without an outcome are then neither fetched nor dropped.
     """
     limits = limits or HostLimits(policy.per_host_per_s)
     asked_twice: set[str] = set()
     left = list(requests)
     while left:
-        done, unanswered = _round(left, policy, take, limits, stop)
-        left = [request for request in left if request.id not in done]
+        taken: set[str] = set()
+        unanswered: list[Dropped] = []
+
+        def sort(outcome: Outcome, taken: set[str] = taken, unanswered: list[Dropped] = unanswered) -> None:
+            if isinstance(outcome, Dropped) and outcome.unanswered:
+                unanswered.append(outcome)
+            else:
+                take(outcome)
+                taken.add(outcome.id)
+
+        for outcome in fetch_images(left, policy, limits=limits, stop=stop, on_progress=sort):
+            if outcome.id in taken:
+                yield outcome
+        left = [request for request in left if request.id not in taken]
         if left and stop is not None and stop.is_set():
             raise Interrupted
         for host, detail in {one.unanswered: one.detail for one in unanswered}.items():
             if not _is_worth_asking(host, limits, known, policy, stop):
                 raise Interrupted if stop is not None and stop.is_set() else Unreachable(host, detail)
-        limits.count_anew()
+        limits.forget_unanswered()
         for one in unanswered:
             if one.id in asked_twice:
                 take(one)
+                yield one
                 left = [request for request in left if request.id != one.id]
             asked_twice.add(one.id)
-
-
-def _round(
-    requests: Sequence[ImageRequest],
-    policy: FetchPolicy,
-    take: Callable[[Outcome], object],
-    limits: HostLimits,
-    stop: threading.Event | None,
-) -> tuple[set[str], list[Dropped]]:
-    """The ids of what was taken, and what was left unanswered."""
-    done: set[str] = set()
-    unanswered: list[Dropped] = []
-
-    def sort(outcome: Outcome) -> None:
-        if isinstance(outcome, Dropped) and outcome.unanswered:
-            unanswered.append(outcome)
-        else:
-            take(outcome)
-            done.add(outcome.id)
-
-    for _ in fetch_images(requests, policy, limits=limits, stop=stop, on_progress=sort):
-        pass
-    return done, unanswered
 
 
 def _is_worth_asking(
     host: str,
     limits: HostLimits,
-    known: Callable[[], Iterable[str]],
+    known: Iterable[str],
     policy: FetchPolicy,
     stop: threading.Event | None,
 ) -> bool:
-    """Whether a host that answered before answers now; or, for one that never did, any other."""
-    if host in limits.answered:
-        return _answers(limits.answered[host], policy, stop)
-    heard = list(limits.answered.values())[: -_WITNESSES - 1 : -1] or list(islice(known(), _WITNESSES))
-    return any(_answers(url, policy, stop) for url in heard)
+    """Whether a host that answered before answers now; for one that never did, whether any other does."""
+    answered = limits.answered
+    if host in answered:
+        return _answers(answered[host], policy, stop)
+    witnesses = list(answered.values())[: -_WITNESSES - 1 : -1] or list(islice(known, _WITNESSES))
+    return any(_answers(url, policy, stop) for url in witnesses)
 
 
 def _answers(url: str, policy: FetchPolicy, stop: threading.Event | None) -> bool:
-    """Whether anything comes back, whatever it says."""
+    """Whether the server answers anything at all."""
     once = replace(policy, retries=0, patience=0, timeout_s=min(policy.timeout_s, _WITNESS_S))
-    heard = HostLimits(policy.per_host_per_s)
-    list(fetch_images([ImageRequest("witness", url)], once, limits=heard, stop=stop))
-    return bool(heard.answered)
+    limits = HostLimits(policy.per_host_per_s)
+    list(fetch_images([ImageRequest("witness", url)], once, limits=limits, stop=stop))
+    return bool(limits.answered)

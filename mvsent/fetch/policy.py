@@ -117,8 +117,8 @@ class HostLimits:
         """Pictures in a row that the host left unanswered."""
         return self._unanswered[host]
 
-    def count_anew(self) -> None:
-        """No picture counts as unanswered any more."""
+    def forget_unanswered(self) -> None:
+        """Count unanswered pictures from zero for every host."""
         self._unanswered.clear()
 
     def _bucket(self, host: str) -> TokenBucket:

@@ -1,112 +1,100 @@
-"""Hosts' limits that hold for many processes, on however many machines: turns are leased from one office.
+"""Limits per host that hold for many processes on any number of machines: turns are leased from one office.
 
-A worker that may ask without limit asks the office nothing before a picture: it hears of pauses now and then.
+Without a limit, a worker asks the office nothing before a picture; it only learns of pauses.
 """
 
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol
+from typing import Any
 
 from mvsent.fetch.policy import HostLimits
 
 LEASE_S = 0.2
-"""Turns are leased for so long at once: a round trip is a small part of it, and few of them go unused."""
+"""Turns are leased for this long: a round trip is a small part of it, and few turns go unused."""
 
 LISTEN_S = 0.2
-"""How often a worker hears what the others were told."""
-
-
-class Office(Protocol):
-    """What a worker asks of `LimitsOffice`, wherever that is."""
-
-    def lease(self, host: str, n: int) -> list[float]: ...
-
-    def pause(self, host: str, seconds: float) -> None: ...
-
-    def hear(self, answered: dict[str, str]) -> tuple[dict[str, float], bool]: ...
-
-    def heard(self) -> dict[str, str]: ...
+"""How often a worker learns what the others were told."""
 
 
 class LimitsOffice:
-    """The one place that gives out every host's turns, and knows which hosts want to be left alone."""
+    """Gives out the turns of every host, and knows which hosts asked for a pause."""
 
     def __init__(self, per_host_per_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = HostLimits(per_host_per_s, clock)
         self._stopped = False
 
     def lease(self, host: str, n: int) -> list[float]:
-        """Take the host's next `n` turns and give the seconds until each comes."""
+        """Take the host's next `n` turns; return the seconds until each."""
         return [self._limits.reserve(host) for _ in range(n)]
 
     def pause(self, host: str, seconds: float) -> None:
-        """No turn that is leased from now on comes before `seconds` have passed."""
+        """Lease no turn that comes before `seconds` have passed."""
         self._limits.pause(host, seconds)
 
-    def hear(self, answered: dict[str, str]) -> tuple[dict[str, float], bool]:
-        """Of each host to be left alone the seconds that are left of it, and whether all is to end.
+    def exchange(self, answered: dict[str, str]) -> tuple[dict[str, float], bool]:
+        """Return the seconds that each paused host remains so, and whether workers must stop.
 
         Args:
-            answered: by host, an address that it answered since the caller was here last.
+            answered: by host, an address that it answered since the worker's last call.
         """
         for host, url in answered.items():
             self._limits.note_answer(host, url)
         return self._limits.paused(), self._stopped
 
-    def heard(self) -> dict[str, str]:
-        """By host, the last address that it answered anybody; who was heard last is last."""
+    def answered(self) -> dict[str, str]:
+        """By host, the last address that it answered any worker; the latest host is last."""
         return self._limits.answered
 
     def stop(self) -> None:
-        """Every worker that listens begins nothing new."""
+        """Tell every worker to begin nothing new."""
         self._stopped = True
 
 
 class LeasedLimits(HostLimits):
-    """The office's limits in a worker: within the block it listens to what other workers were told.
+    """The office's limits in one worker, which listens to the office within `with limits:`.
 
     Args:
-        stop: set when the office says that all is to end.
+        stop: set when the office tells workers to stop. In this process it may be anyone's; pickled limits
+            get an event of their own, so in every process `stop` is what its fetching has to look at.
     """
 
     def __init__(
         self,
-        office: Office,
+        office: LimitsOffice,
         per_host_per_s: float | None,
-        stop: threading.Event,
+        stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(None, clock)
-        self._office, self._stop, self._rate = office, stop, per_host_per_s
+        self.stop = stop or threading.Event()
+        self._office, self._rate = office, per_host_per_s
         self._turns: defaultdict[str, deque[float]] = defaultdict(deque)
         self._untold: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LeasedLimits, (self._office, self._rate)
+
+    def __enter__(self) -> None:
         self._left = threading.Event()
-        self._is_open = False
         self._listener = threading.Thread(target=self._listen, name="mvsent-limits", daemon=True)
-
-    def __enter__(self) -> "LeasedLimits":
+        self.listen()
         self._listener.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._left.set()
-        if self._is_open:  # else the listener ends by itself, once the office has opened
-            self._listener.join()
-            self.listen()  # what was heard since is told
+        self._listener.join()
+        self.listen()  # so that the office knows which hosts answered last
 
     def reserve(self, host: str) -> float:
-        """Take the next of the turns that were leased, or lease more, and give the seconds until it comes."""
+        """Take the next leased turn, leasing more if needed; return the seconds until it comes."""
         with self._lock:
             if self._rate is None:
                 return super().reserve(host)
             turns = self._turns[host]
-            while turns and turns[0] < self._clock():  # a turn that nobody took is not saved
+            while turns and turns[0] < self._clock():  # unused turns are lost: saved ones would be a burst
                 turns.popleft()
             if not turns:
                 waits_s = self._office.lease(host, max(1, int(self._rate * LEASE_S)))
@@ -114,9 +102,9 @@ class LeasedLimits(HostLimits):
             return max(0.0, turns.popleft() - self._clock())
 
     def pause(self, host: str, seconds: float) -> None:
-        """No turn that anybody takes from now on comes before `seconds` have passed."""
+        """Pause the host for every worker."""
         self._office.pause(host, seconds)
-        self._leave_alone(host, seconds)
+        self._pause_here(host, seconds)
 
     def is_free(self, host: str) -> bool:
         with self._lock:
@@ -129,26 +117,24 @@ class LeasedLimits(HostLimits):
 
     @property
     def answered(self) -> dict[str, str]:
-        """By host, the last address that it answered anybody."""
-        return self._office.heard() | super().answered
+        """By host, the last address that it answered any worker."""
+        return self._office.answered() | super().answered
 
     def listen(self) -> None:
-        """What the office knows is known here, and what was heard here is known there."""
+        """Tell the office which hosts answered; learn about pauses, and whether to stop."""
         with self._lock:
             told, self._untold = self._untold, {}
-        pauses, stopped = self._office.hear(told)
+        pauses, stopped = self._office.exchange(told)
         for host, seconds in pauses.items():
-            self._leave_alone(host, seconds)
+            self._pause_here(host, seconds)
         if stopped:
-            self._stop.set()
+            self.stop.set()
 
-    def _leave_alone(self, host: str, seconds: float) -> None:
+    def _pause_here(self, host: str, seconds: float) -> None:
         with self._lock:
             super().pause(host, seconds)
             self._turns.pop(host, None)
 
     def _listen(self) -> None:
-        self.listen()  # beside the first pictures: an office that was just begun takes a second to open
-        self._is_open = True
         while not self._left.wait(LISTEN_S):
             self.listen()

@@ -20,9 +20,10 @@ from mvsent.errors import NonFiniteLossError, RunError
 from mvsent.features.device import device_memory_named, single_precision
 from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Begun, Checkpoint, EpochRecord, random_state, restore_random_state
-from mvsent.learn.distributed import ALONE, Part, Ranks, Step, synced
+from mvsent.learn.distributed import Part, Step, synced
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models.batch import Batch, Batches, Output, Settled, Solved
+from mvsent.workers.ranks import ALONE, Ranks
 
 log = logging.getLogger("mvsent")
 

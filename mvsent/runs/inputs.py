@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from mvsent.errors import DatasetError, RunError, UsageError, WeightsError
 from mvsent.features.anps import AnpDetectors, read_scores
 from mvsent.features.backbone import Backbone
 from mvsent.features.backbones import load_backbone, load_scene_backbone
-from mvsent.features.cache import Spread, cached_maps, cached_pixels, cached_words, default_cache_dir
+from mvsent.features.cache import cached_maps, cached_pixels, cached_words, default_cache_dir
 from mvsent.features.captions import read_captions
 from mvsent.features.lexicon import lexicon_scores
 from mvsent.features.links import linked_rows
@@ -195,8 +194,9 @@ class _Reader:
             backbone,
             cache_dir=self.cache,
             device=self.device,
-            workers=self.settings.workers or None,
-            spread=spread(self.engine, self.settings.device),
+            workers=self.settings.workers,
+            engine=self.engine,
+            gpus=self.settings.device != "cpu",
             quiet=self.quiet,
         )
 
@@ -322,11 +322,6 @@ class _Reader:
             self.dataset.table([column])[column].fill_null(-1).to_numpy().astype(np.int64)
         )
         return labels
-
-
-def spread(engine: Engine, device: str) -> Spread | None:
-    """How maps are computed by `engine`, on GPUs unless `device` is the CPU; None: by this process."""
-    return partial(engine.map, gpus=device != "cpu") if engine.elsewhere else None
 
 
 def examples(

@@ -190,8 +190,8 @@ def environment(device: str) -> dict[str, Any]:
     import torch
     import torchvision
 
-    from mvsent.learn.distributed import under_launcher
     from mvsent.workers.devices import compute_device
+    from mvsent.workers.ranks import under_launcher
 
     used = compute_device(device)
     return {

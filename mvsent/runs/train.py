@@ -23,7 +23,6 @@ from mvsent.errors import MvsentError, RunError, SplitError, UsageError
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import BatchSource
-from mvsent.learn.distributed import ALONE, Ranks, joined
 from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES, Label
@@ -56,8 +55,10 @@ from mvsent.workers.devices import (
     threads_each,
 )
 from mvsent.workers.engine import LOCAL, Engine
-from mvsent.workers.processes import Ended, apart, visible_gpus
-from mvsent.workers.ranks import RankFailure, asked_to_end, in_ranks
+from mvsent.workers.interrupt import interruptible_by_parent
+from mvsent.workers.launcher import in_ranks
+from mvsent.workers.processes import Ended, ProcessFailure, apart, visible_gpus
+from mvsent.workers.ranks import ALONE, Ranks, joined
 
 log = logging.getLogger("mvsent")
 
@@ -366,7 +367,7 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     """
     ranks, folder = material.ranks, run.fold(fold)
     if not ranks.first_says(lambda: fold in run.finished_folds):
-        with asked_to_end() as stop:
+        with interruptible_by_parent() as stop:
             _train_fold(run, fold, material, stop.is_set, quiet=quiet)
             [ending] = ranks.any(stop.is_set())
         if ending:
@@ -412,8 +413,8 @@ def train_apart(run: RunFolder, material: Material, *, quiet: bool) -> list[Fold
             if isinstance(answer, Ended):
                 again = f"It goes on where it was with: mvsent train --resume --out {run.path}"
                 raise MvsentError(f"fold {fold}: its process {answer}", again)
-            if isinstance(answer, RankFailure):
-                raise answer.raised()
+            if isinstance(answer, ProcessFailure):
+                raise answer.exception()
             log.info("fold %d is finished: validation accuracy %.4f", fold, answer.validation_accuracy)
     return [read_result(run.fold(k), k, material.classes) for k in run.wanted_folds]
 
@@ -430,7 +431,7 @@ def _train_one(sender: Connection, task: tuple[RunFolder, int, bool]) -> None:
     except Exception as error:
         if not isinstance(error, MvsentError):
             traceback.print_exc()
-        sender.send(RankFailure.of(error, f"fold {fold}"))
+        sender.send(ProcessFailure.of(error, f"fold {fold}"))
 
 
 def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:

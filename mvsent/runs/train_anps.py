@@ -11,7 +11,7 @@ from mvsent.errors import DatasetError, OutputExistsError
 from mvsent.features.anps import AnpDetectors, train_detectors
 from mvsent.features.backbones import load_backbone
 from mvsent.features.cache import cached_maps, default_cache_dir
-from mvsent.runs.inputs import pooled_maps, spread
+from mvsent.runs.inputs import pooled_maps
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN
 from mvsent.workers.devices import compute_device
@@ -78,8 +78,9 @@ def train_anps(
         network,
         cache_dir=default_cache_dir(),
         device=compute_device(device),
-        workers=workers or None,
-        spread=spread(engine, device),
+        workers=workers,
+        engine=engine,
+        gpus=device != "cpu",
         quiet=quiet,
     )
     features = pooled_maps(maps)

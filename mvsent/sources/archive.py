@@ -6,7 +6,6 @@ limit.
 
 import lzma
 import os
-import socket
 import stat
 import zipfile
 import zlib
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mvsent.errors import InputError, UsageError
-from mvsent.storage import local_only
+from mvsent.storage import local_only, unlike_driver
 
 # What `zipfile` raises for a member that is not what the directory says, by its ways to compress.
 _DAMAGES = (
@@ -79,17 +78,9 @@ def _opened_elsewhere(root: Path) -> Files:
     try:
         files = opened.__enter__()
     except UsageError:
-        raise missing_elsewhere(root) from None
+        raise unlike_driver(root, "not found") from None
     _open.append(opened)
     return files
-
-
-def missing_elsewhere(place: Path | str) -> InputError:
-    """The error of a worker that does not find what the driver found."""
-    return InputError(
-        f"{place}: not to be found by a worker on {socket.gethostname()}",
-        "With --engine ray every machine has to see it under this path",
-    )
 
 
 _open: list[AbstractContextManager[Files]] = []

@@ -22,7 +22,8 @@ import pyarrow.csv
 from mvsent.curate.labels import IMAGE, TEXT, Labels
 from mvsent.errors import InputError, UsageError
 from mvsent.pairs import Label
-from mvsent.sources.archive import Files, missing_elsewhere, open_files
+from mvsent.sources.archive import Files, open_files
+from mvsent.storage import unlike_driver
 
 LABEL_FILE = "labelResultAll.txt"
 MAX_LABEL_FILE_BYTES = 2**28  # more than ten million rows
@@ -90,7 +91,7 @@ class Mvsa:
 def _opened_elsewhere(files: Files, base: str) -> Mvsa:
     """The dataset in a process that it was pickled for. Raises: InputError where it is not there."""
     if files.read(base + LABEL_FILE, 0) is None:
-        raise missing_elsewhere(files.where(base + LABEL_FILE))
+        raise unlike_driver(files.where(base + LABEL_FILE), "not found")
     return Mvsa(files, base)
 
 

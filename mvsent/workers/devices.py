@@ -6,7 +6,7 @@ import torch
 
 from mvsent.config import TrainSettings
 from mvsent.errors import UsageError
-from mvsent.learn.distributed import Ranks
+from mvsent.workers.ranks import Ranks
 
 _PROCESSES_A_CORE = 4  # more would only take memory from each other
 

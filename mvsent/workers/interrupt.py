@@ -1,16 +1,19 @@
-"""Ctrl-C asks for an end and gets it once what is under way is saved; a second one does not wait."""
+"""Ctrl-C ends a command once what is under way is saved; a second Ctrl-C does not wait."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import parent_process
 from types import FrameType
+from typing import Any
 
 log = logging.getLogger("mvsent")
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAUNCHED = "MVSENT_LAUNCHED"  # in the environment of ranks that mvsent itself started
 
 
 @contextmanager
@@ -20,12 +23,14 @@ def interruptible(
     tell: bool = True,
     again: Callable[[int, FrameType | None], object] = signal.default_int_handler,
 ) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets within the block, instead of raising KeyboardInterrupt.
+    """Yield an event that Ctrl-C or SIGTERM sets within the block, instead of raising KeyboardInterrupt.
+
+    In a thread, which receives no signals, nothing sets the event.
 
     Args:
-        signals: which set it.
-        tell: the user, that it takes a while.
-        again: what the same signal does from then on.
+        signals: those that set it.
+        tell: whether to log that ending takes a while.
+        again: the signals' handler once the event is set.
     """
     stop = threading.Event()
 
@@ -35,12 +40,30 @@ def interruptible(
         if tell:
             log.warning("Finishing what is under way; Ctrl-C again stops at once")
 
+    with handled_by(ask, signals):
+        yield stop
+
+
+def interruptible_by_parent() -> AbstractContextManager[threading.Event]:
+    """As `interruptible`; but a process that another of ours started is interrupted by that one.
+
+    A rank gets SIGINT, since SIGTERM tells it that another rank failed, and ends it at once. Other processes
+    get SIGTERM.
+    """
+    if parent_process() is None:
+        return interruptible()
+    return interruptible((signal.SIGINT if os.environ.get(LAUNCHED) else signal.SIGTERM,), tell=False)
+
+
+@contextmanager
+def handled_by(handler: Any, signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> Iterator[None]:
+    """Let `handler` handle the signals within the block; in a thread, which cannot set one, do nothing."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
-    before = {number: signal.signal(number, ask) for number in signals}
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)

@@ -1,0 +1,80 @@
+"""The fetch stage of a build: every partition of the candidates → a part in the crawl's folder."""
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from mvsent.build.assemble import is_enough
+from mvsent.build.parts import Partition, fetch_partition, fetched_urls, part_path
+from mvsent.config import BuildSettings
+from mvsent.errors import Interrupted, MvsentError
+from mvsent.fetch import FetchPolicy
+from mvsent.fetch.shared import LeasedLimits, LimitsOffice
+from mvsent.sources.frontier import Frontier
+from mvsent.workers.engine import Engine
+
+
+def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
+    """The candidates' numbers, cut into partitions, in the order of fetching.
+
+    With `max_pairs` the queries take turns, or else the first ones alone would fill the dataset.
+    """
+    size = min(settings.shard_size, settings.max_pairs or settings.shard_size)
+    numbers = frontier.numbers(by_turns=settings.max_pairs > 0)
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def fetch_parts(
+    frontier: Frontier,
+    folder: Path,
+    settings: BuildSettings,
+    policy: FetchPolicy,
+    engine: Engine,
+    *,
+    stop: threading.Event,
+    on_progress: Callable[[int, int], object],
+) -> None:
+    """Fetch partitions until each has its part in `folder`, or the first ones hold enough pairs.
+
+    Args:
+        on_progress: called with numbers of candidates that are done, and of pictures among them.
+
+    Raises: Interrupted if `stop` is set; Unreachable; EngineError; OSError. The parts and spools in `folder`
+        then hold what was fetched, and the next call continues with either engine.
+    """
+    failed: MvsentError | None = None
+
+    def missing() -> Iterator[Partition]:
+        for index, numbers in enumerate(partitions(frontier, settings)):
+            if stop.is_set() or failed or is_enough(folder, settings):
+                return
+            part = part_path(folder, index)
+            if part.exists():
+                on_progress(len(numbers), pq.read_metadata(part).num_rows)
+            else:
+                yield Partition(part.name, [frontier.found(number) for number in numbers])
+
+    with engine.shared(LimitsOffice, policy.per_host_per_s) as office:
+        limits = LeasedLimits(office, policy.per_host_per_s, stop)
+        for progress in engine.as_completed(
+            partial(fetch_partition, settings, policy, limits, fetched_urls(folder)),
+            missing(),
+            folder=folder,
+            files=attrgetter("files"),
+            on_wait=lambda: office.stop() if stop.is_set() else None,
+        ):
+            on_progress(progress.n_done, progress.n_pictures)
+            if progress.is_last:
+                if not isinstance(progress.error, Interrupted):
+                    failed = failed or progress.error
+                if failed or is_enough(folder, settings):
+                    office.stop()
+    if stop.is_set():
+        raise Interrupted
+    if failed:
+        raise failed
