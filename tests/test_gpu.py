@@ -9,13 +9,13 @@ import torch
 
 from mvsent.errors import DeviceMemoryError
 from mvsent.features.device import single_precision
-from mvsent.learn.distributed import Ranks
 from mvsent.models import registry
 from mvsent.models.batch import Batch, Output
 from mvsent.models.joint_cross_modal import JointCrossModal
 from mvsent.models.label_rule import apply_rule, label_rule
 from mvsent.runs import train as training
 from mvsent.workers.devices import rank_device
+from mvsent.workers.ranks import Ranks
 
 from .run_folder import write_run
 from .test_models import sizes

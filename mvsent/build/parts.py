@@ -13,7 +13,7 @@ from mvsent.build.filters import Draft, apply_filters
 from mvsent.build.spool import Spool
 from mvsent.config import BuildSettings
 from mvsent.errors import Interrupted, Unreachable
-from mvsent.fetch import Dropped, Fetched, FetchPolicy, ImageRequest, fetch_all
+from mvsent.fetch import Fetched, FetchPolicy, ImageRequest, fetch_all
 from mvsent.fetch.shared import LeasedLimits
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Rejection, pair_table
 from mvsent.shards.atomic import atomic_write
