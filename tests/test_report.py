@@ -163,7 +163,7 @@ def test_conflicts_of_three_annotators_count_by_the_majority_of_their_votes(tmp_
     assert found.conflicts.sum() == 2
     page = page_of(folder, tmp_path / "r.html")
     assert "2 dropped conflicts; Cohen’s kappa" in page
-    assert "3 dropped conflicts are not among them" in page
+    assert "3 further dropped conflicts are not included" in page
 
 
 def test_kappa_is_that_of_scikit_learn() -> None:

@@ -346,7 +346,7 @@ def test_twins_are_found_and_the_leak_is_told(
         == 0
     )
     printed = capsys.readouterr().out
-    assert "4 rows in 2 groups of duplicates, kept on one side here." in printed
+    assert "4 rows in 2 groups of duplicates, each kept on one side here." in printed
     assert "In kfold-10, " in printed
     assert f"grouped-kfold-10 → {folder}/splits/grouped-kfold-10.parquet" in printed
 

@@ -1,14 +1,13 @@
-"""The page of a dataset: what became of its input, what it holds, and some of its rows."""
+"""The page of a dataset: its funnel, its contents, and a sample of its rows."""
 
 import json
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
 from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.pairs import LABEL_NAMES, Reason
-from mvsent.report.charts import Bar, Histogram, count_bars, funnel_bars, histogram, share_bars
+from mvsent.report.charts import Bar, count_bars, funnel_bars, histogram, share_bars
 from mvsent.report.document import render_document
 from mvsent.report.gallery import MAX_TEXT, Gallery, shown
 from mvsent.report.histograms import Counts, percentiles
@@ -17,7 +16,7 @@ from mvsent.report.tables import UNDEFINED, in_percent
 from mvsent.shards.manifest import Manifest
 
 N_LISTED = 12
-"""Queries, licences and sources that are drawn; the rest is summed up."""
+"""Maximum number of queries, licences and sources drawn; the others are summed up."""
 _SECTIONS = (
     ("funnel", "Funnel"),
     ("labels", "Labels"),
@@ -29,10 +28,25 @@ _SECTIONS = (
 )
 
 
-def render_dataset(manifest: Manifest, found: Survey, gallery: Gallery) -> str:
-    """The HTML of a dataset's report."""
+def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
+    """Render the HTML of a dataset's report."""
     paper = PAPER_TABLE_I.get(manifest.name)
-    kept = manifest.funnel.kept
+    funnel = manifest.funnel
+    notes = [] if funnel.kept else ["This dataset has no rows: every row of the input was dropped."]
+    if manifest.notes is not None:
+        notes.append(shown(json.dumps(manifest.notes, ensure_ascii=False), MAX_TEXT))
+    histograms = [
+        histogram(title, unit, counts, _spread(counts, unit))
+        for title, unit, counts in (
+            ("Words in a text", "words", survey.words),
+            ("Width of the pictures", "pixels", survey.widths),
+            ("Height of the pictures", "pixels", survey.heights),
+        )
+    ]
+    settings = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in manifest.settings.items()
+    }
     return render_document(
         "dataset.html",
         {
@@ -40,124 +54,104 @@ def render_dataset(manifest: Manifest, found: Survey, gallery: Gallery) -> str:
             "lead": f"Pictures and texts with sentiment labels, built {manifest.created_at:%d %B %Y} by "
             f"mvsent {shown(manifest.mvsent_version)}.",
             "sections": _SECTIONS,
-            "notes": _notes(manifest),
-            "tiles": _tiles(manifest, found),
-            "funnel": funnel_bars(manifest.funnel),
-            "labels": _label_bars(manifest.labels, kept),
-            "label_words": _label_words(manifest, found),
+            "notes": notes,
+            "tiles": [
+                ("pairs kept", f"{funnel.kept:,}"),
+                ("input rows", f"{funnel.input:,}"),
+                ("dropped", f"{funnel.n_dropped:,}"),
+                ("pictures", f"{int(survey.widths.sum()):,}"),
+                ("queries", f"{len(survey.queries):,}" if survey.queries else UNDEFINED),
+                ("size", f"{sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB"),
+            ],
+            "funnel": funnel_bars(funnel),
+            "labels": _label_bars(manifest.labels, funnel.kept),
+            "label_words": _label_words(manifest, survey),
             "paper": _label_bars(dict(paper), sum(paper.values())) if paper else [],
             "label_names": LABEL_NAMES,
-            "modalities": _modality_table(found),
-            "modality_words": _modality_words(manifest, found),
-            "annotator_words": _annotator_words(manifest, found),
-            "histograms": _histograms(found),
-            "shapes": count_bars(found.shapes.most_common(), found.shapes.total()),
-            "origins": _origins(found, kept),
+            "modalities": _modality_table(survey),
+            "modality_words": _modality_words(manifest, survey),
+            "annotator_words": _annotator_words(manifest, survey),
+            "histograms": [drawn for drawn in histograms if drawn is not None],
+            "shapes": count_bars(survey.shapes.most_common(), survey.shapes.total()),
+            "origins": _origins(survey, funnel.kept),
             "gallery": gallery,
-            "settings": _settings(manifest),
+            "settings": [
+                ("rows’ sha256", manifest.sha256),
+                ("shards", f"{len(manifest.shards):,}"),
+                *((shown(key), shown(value, MAX_TEXT)) for key, value in settings.items()),
+            ],
         },
     )
-
-
-def _tiles(manifest: Manifest, found: Survey) -> list[tuple[str, str]]:
-    funnel = manifest.funnel
-    return [
-        ("pairs kept", f"{funnel.kept:,}"),
-        ("input rows", f"{funnel.input:,}"),
-        ("dropped", f"{funnel.n_dropped:,}"),
-        ("pictures", f"{int(found.widths.sum()):,}"),
-        ("queries", f"{len(found.queries):,}" if found.queries else UNDEFINED),
-        ("size", f"{sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB"),
-    ]
-
-
-def _notes(manifest: Manifest) -> list[str]:
-    notes = [] if manifest.funnel.kept else ["This dataset has no rows: every row of the input was dropped."]
-    if manifest.notes is not None:
-        notes.append(shown(json.dumps(manifest.notes, ensure_ascii=False), MAX_TEXT))
-    return notes
 
 
 def _label_bars(labels: dict[str, int], total: int) -> list[Bar]:
     return share_bars([(name, labels.get(name, 0)) for name in LABEL_NAMES], total)
 
 
-def _label_words(manifest: Manifest, found: Survey) -> str:
+def _label_words(manifest: Manifest, survey: Survey) -> str:
     largest = max(manifest.labels.values(), default=0)
     if not largest:
         return "There are no labels."
     share = largest / max(manifest.funnel.kept, 1)
-    origin = "The query decided each label." if found.sentiments else "People decided the labels."
-    known = found.sentiments or found.annotators[1:].sum()
+    origin = "The query decided each label." if survey.sentiments else "People decided the labels."
+    known = survey.sentiments or survey.annotators[1:].sum()
     return (
-        f"{origin if known else ''} Always naming the commonest label would be right {in_percent(share)} of "
-        "the time."
+        f"{origin if known else ''} Always predicting the most frequent label would be right in "
+        f"{in_percent(share)} of the pairs."
     )
 
 
-def _modality_table(found: Survey) -> list[tuple[str, list[tuple[str, bool]]]]:
+def _modality_table(survey: Survey) -> list[tuple[str, list[tuple[str, bool]]]]:
     """A row for each text label: its cells, and whether the two labels agree."""
-    if not found.modalities.any():
+    if not survey.modalities.any():
         return []
+    names = range(len(LABEL_NAMES))
     return [
-        (
-            LABEL_NAMES[text],
-            [(_cell(found, text, image), text == image) for image in range(len(LABEL_NAMES))],
-        )
-        for text in range(len(LABEL_NAMES))
+        (LABEL_NAMES[text], [(_cell(survey, text, image), text == image) for image in names])
+        for text in names
     ]
 
 
-def _cell(found: Survey, text: int, image: int) -> str:
-    kept, dropped = found.modalities[text, image], found.conflicts[text, image]
+def _cell(survey: Survey, text: int, image: int) -> str:
+    kept, dropped = survey.modalities[text, image], survey.conflicts[text, image]
     if dropped and not kept:
         return f"({dropped:,})"
     return f"{kept:,} ({dropped:,})" if dropped else f"{kept:,}"
 
 
-def _modality_words(manifest: Manifest, found: Survey) -> str:
-    total = int(found.modalities.sum())
+def _modality_words(manifest: Manifest, survey: Survey) -> str:
+    total = int(survey.modalities.sum())
     if not total:
-        return "The two modalities have no labels of their own here."
-    everything = found.modalities + found.conflicts
-    dropped = int(found.conflicts.sum())
+        return "Text and picture have no labels of their own here."
+    everything = survey.modalities + survey.conflicts
+    dropped = int(survey.conflicts.sum())
     agreed = np.trace(everything) / everything.sum()
     rows = f"the {total:,} kept pairs" + (f" and {dropped:,} dropped conflicts" if dropped else "")
     beyond = kappa(everything)
-    chance = "" if beyond is None else f"; Cohen’s kappa is {beyond:.3f} (1: always, 0: as chance would)"
+    chance = "" if beyond is None else f"; Cohen’s kappa is {beyond:.3f} (1: always, 0: as by chance)"
     n_others = manifest.funnel.dropped.get(Reason.LABEL_CONFLICT, 0) - dropped
-    brackets = " Dropped ones stand in brackets." if dropped else ""
-    brackets += f" {n_others:,} dropped conflicts are not among them." if n_others > 0 else ""
+    brackets = " Dropped conflicts are in brackets." if dropped else ""
+    brackets += f" {n_others:,} further dropped conflicts are not included." if n_others > 0 else ""
     return f"Text and picture have the same label in {in_percent(agreed)} of {rows}{chance}.{brackets}"
 
 
-def _annotator_words(manifest: Manifest, found: Survey) -> str:
-    if not found.annotators[1:].sum():
-        return "No person's votes are stored with these pairs."
-    if not found.n_compared:
-        return "Each pair has the vote of one annotator, so that no two can be compared."
-    shares = {name: n / found.n_compared for name, n in found.n_unanimous.items()}
+def _annotator_words(manifest: Manifest, survey: Survey) -> str:
+    if not survey.annotators[1:].sum():
+        return "No annotators' votes are stored with these pairs."
+    if not survey.n_compared:
+        return "Each pair has the vote of a single annotator, so agreement cannot be measured."
+    shares = {name: n / survey.n_compared for name, n in survey.n_unanimous.items()}
     words = (
-        f"{found.n_compared:,} kept pairs have two votes or more. All of a pair's annotators agree on the "
+        f"{survey.n_compared:,} kept pairs have two votes or more. All of a pair's annotators agree on the "
         f"text in {in_percent(shares['text'])} and on the picture in {in_percent(shares['image'])} of them."
     )
     if manifest.agreement is None:
         return words
-    alphas = [UNDEFINED if value is None else f"{value:.3f}" for value in _alphas(manifest)]
-    return f"{words} Krippendorff’s alpha over all annotated rows: text {alphas[0]}, picture {alphas[1]}."
-
-
-def _alphas(manifest: Manifest) -> tuple[float | None, float | None]:
-    return (manifest.agreement.text, manifest.agreement.image) if manifest.agreement else (None, None)
-
-
-def _histograms(found: Survey) -> list[Histogram]:
-    drawn = [
-        histogram("Words in a text", "words", found.words, _spread(found.words, "words")),
-        histogram("Width of the pictures", "pixels", found.widths, _spread(found.widths, "pixels")),
-        histogram("Height of the pictures", "pixels", found.heights, _spread(found.heights, "pixels")),
-    ]
-    return [one for one in drawn if one is not None]
+    text, image = (
+        UNDEFINED if value is None else f"{value:.3f}"
+        for value in (manifest.agreement.text, manifest.agreement.image)
+    )
+    return f"{words} Krippendorff’s alpha over all annotated rows: text {text}, picture {image}."
 
 
 def _spread(counts: Counts, unit: str) -> str:
@@ -167,49 +161,35 @@ def _spread(counts: Counts, unit: str) -> str:
     if lowest == highest:
         return f"All have {lowest:,} {unit}."
     return (
-        f"The median is {middle:,} {unit}; nine in ten lie between {low:,} and {high:,}, all between "
+        f"The median is {middle:,} {unit}; 90% lie between {low:,} and {high:,}, all between "
         f"{lowest:,} and {highest:,}."
     )
 
 
-def _origins(found: Survey, kept: int) -> list[tuple[str, list[Bar], str]]:
-    origins = [_origin("Sources", found.sources, kept), _origin("Licences", found.licenses, kept)]
-    if not found.queries:
-        return [*origins, ("Queries", [], "No row was found by a query.")]
-    title, bars, words = _origin("Queries", found.queries, kept)
-    sizes = sorted(found.queries.values())
-    spread = f"{len(sizes):,} queries found between {sizes[0]:,} and {sizes[-1]:,} pairs each."
-    return [*origins, (title, bars, f"{spread} {words}"), *_sentiment_origin(found, kept)]
+def _origins(survey: Survey, kept: int) -> list[tuple[str, list[Bar], str]]:
+    """Title, bars and words of each chart on where the pairs come from."""
+    origins = [_origin("Sources", survey.sources, kept), _origin("Licences", survey.licenses, kept)]
+    if not survey.queries:
+        return [*origins, ("Queries", [], "No pair comes from a query.")]
+    title, bars, words = _origin("Queries", survey.queries, kept)
+    sizes = sorted(survey.queries.values())
+    spread = f"{len(sizes):,} queries gave between {sizes[0]:,} and {sizes[-1]:,} pairs each."
+    origins.append((title, bars, f"{spread} {words}"))
+    if survey.sentiments:
+        ranges = ("below -1", "-1 to 0", "0 to 1", "1 and above")
+        n_pairs = dict.fromkeys(ranges, 0)
+        for query, score in survey.sentiments.items():
+            n_pairs[ranges[int(np.digitize(score, (-1, 0, 1)))]] += survey.queries[query]
+        words = "Pairs by the sentiment score of their query."
+        origins.append(("Scores of the queries", count_bars(n_pairs.items(), kept), words))
+    return origins
 
 
 def _origin(title: str, counts: Counter[str], kept: int) -> tuple[str, list[Bar], str]:
-    listed = counts.most_common(N_LISTED)
-    words = ""
     if set(counts) <= {NOT_STATED}:
         return title, [], "None is stated."
+    listed, words = counts.most_common(N_LISTED), ""
     if len(counts) > N_LISTED:
         rest = counts.total() - sum(n for _, n in listed)
         words = f"The {N_LISTED} most frequent of {len(counts):,}; the others have {rest:,} pairs."
     return title, count_bars([(shown(name), n) for name, n in listed], kept), words
-
-
-def _sentiment_origin(found: Survey, kept: int) -> list[tuple[str, list[Bar], str]]:
-    """Pairs by the score of the query that found them."""
-    if not found.sentiments:
-        return []
-    ranges: Counter[str] = Counter()
-    order = ("below -1", "-1 to 0", "0 to 1", "1 and above")
-    for query, score in found.sentiments.items():
-        place = int(np.digitize(score, (-1, 0, 1)))
-        ranges[order[place]] += found.queries[query]
-    bars = count_bars([(name, ranges[name]) for name in order], kept)
-    return [("Scores of the queries", bars, "Pairs by the sentiment score of the query that found them.")]
-
-
-def _settings(manifest: Manifest) -> list[tuple[str, str]]:
-    values = [(shown(key), shown(_words(value), MAX_TEXT)) for key, value in manifest.settings.items()]
-    return [("rows’ sha256", manifest.sha256), ("shards", f"{len(manifest.shards):,}"), *values]
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -6,22 +6,29 @@ from typing import Any
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report.tables import UNDEFINED, aligned, percent
 
-_MAX_ENTRIES = 6  # names of an export that are listed
+_MAX_ENTRIES = 6  # entries of an export that are listed
 
 
 def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Table I of the datasets, each with the paper's row under it, then what the paper does not give."""
-    return f"{_table_one(documents)}\n\n{_figures(documents)}"
-
-
-def _table_one(documents: Sequence[Mapping[str, Any]]) -> str:
-    rows = []
+    """Render Table I of the datasets, each above the paper's row, and further figures of each dataset."""
+    labels = []
     for document in documents:
-        rows.append(_label_row(document["name"], document["labels"], document["annotation"]))
+        labels.append(_label_row(document["name"], document["labels"], document["annotation"]))
         if document["paper"]:
             kind = "weak" if document["paper"]["neutral"] == 0 else "strong"
-            rows.append(_label_row("  the paper's", document["paper"], kind))
-    return aligned(("dataset", *LABEL_NAMES, "total", "label"), rows)
+            labels.append(_label_row("  the paper's", document["paper"], kind))
+    figures = [
+        ["words a text (5%, 50%, 95%)", *(_spread(d["text_words"]) for d in documents)],
+        ["image width in pixels", *(_spread(d["image_width"]) for d in documents)],
+        ["image height in pixels", *(_spread(d["image_height"]) for d in documents)],
+        ["images", *(str(d["images"]) for d in documents)],
+        ["rows with a duplicate", *(_share(d["duplicates"], d["total"]) for d in documents)],
+        ["… that has another label", *(_share(d["contradicted"], d["total"]) for d in documents)],
+    ]
+    return (
+        f"{aligned(('dataset', *LABEL_NAMES, 'total', 'label'), labels)}\n\n"
+        f"{aligned(('', *(document['name'] for document in documents)), figures)}"
+    )
 
 
 def _label_row(name: str, labels: Mapping[str, int], annotation: str) -> list[str]:
@@ -29,26 +36,13 @@ def _label_row(name: str, labels: Mapping[str, int], annotation: str) -> list[st
     return [name, *(str(n) if n else UNDEFINED for n in counts), str(sum(counts)), annotation or UNDEFINED]
 
 
-def _figures(documents: Sequence[Mapping[str, Any]]) -> str:
-    header = ("", *(document["name"] for document in documents))
-    low, middle, high = 1, 2, 3  # the 5th, 50th and 95th percentile
-    rows = [
-        ["words a text (5%, 50%, 95%)", *(_spread(d["text_words"], low, middle, high) for d in documents)],
-        ["image width in pixels", *(_spread(d["image_width"], low, middle, high) for d in documents)],
-        ["image height in pixels", *(_spread(d["image_height"], low, middle, high) for d in documents)],
-        ["images", *(str(d["images"]) for d in documents)],
-        ["rows with a duplicate", *(_share(d["duplicates"], d["total"]) for d in documents)],
-        ["… that has another label", *(_share(d["contradicted"], d["total"]) for d in documents)],
-    ]
-    return aligned(header, rows)
-
-
-def _spread(percentiles: Sequence[int], *places: int) -> str:
-    return " ".join(str(percentiles[place]) for place in places) if percentiles else UNDEFINED
+def _spread(percentiles: Sequence[int]) -> str:
+    """The 5th, 50th and 95th percentile."""
+    return " ".join(map(str, percentiles[1:4])) if percentiles else UNDEFINED
 
 
 def _share(n: int | None, total: int) -> str:
-    """A number of rows and what share of all it is.
+    """A number of rows, and its share of all.
 
     >>> _share(3, 60)
     '3 (5.00%)'
@@ -67,35 +61,30 @@ def _counted(n: int, noun: str) -> str:
 
 
 def render_split(document: Mapping[str, Any]) -> str:
-    """The rows of each fold by role, the labels of its test rows, and what a plain protocol would leak."""
+    """Render the rows of each fold by role, the labels of test rows, and the leak of the plain protocol."""
     seed = f", seed {document['seed']}" if document["seed"] else ""
-    rows = [_fold_row(fold, roles) for fold, roles in enumerate(document["folds"])]
+    rows = []
+    for fold, roles in enumerate(document["folds"]):
+        sums = [sum(roles[role].values()) for role in ("train", "validation", "test")]
+        rows.append([str(fold), *map(str, sums), *(str(roles["test"][name]) for name in LABEL_NAMES)])
     tested = [f"test {name}" for name in LABEL_NAMES]
     parts = [
         f"{document['protocol']}{seed} → {document['path']}",
         aligned(("fold", "train", "validation", "test", *tested), rows),
     ]
-    if document["leak"]:
-        parts.append(_leak(document["protocol"].removeprefix("grouped-"), document["leak"]))
+    if leak := document["leak"]:
+        plain = document["protocol"].removeprefix("grouped-")
+        share = percent(leak["n_leaked"] / leak["n_test"]) if leak["n_test"] else "0.00"
+        parts.append(
+            f"{leak['n_rows']} rows in {_counted(leak['n_groups'], 'group')} of duplicates, each kept on one "
+            f"side here.\nIn {plain}, {leak['n_leaked']} of {leak['n_test']} test rows ({share}%) have a "
+            "duplicate in training."
+        )
     return "\n\n".join(parts)
 
 
-def _fold_row(fold: int, roles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    sums = [sum(roles[role].values()) for role in ("train", "validation", "test")]
-    return [str(fold), *map(str, sums), *(str(roles["test"][name]) for name in LABEL_NAMES)]
-
-
-def _leak(plain: str, leak: Mapping[str, int]) -> str:
-    share = percent(leak["n_leaked"] / leak["n_test"]) if leak["n_test"] else "0.00"
-    groups = _counted(leak["n_groups"], "group")
-    return (
-        f"{leak['n_rows']} rows in {groups} of duplicates, kept on one side here.\n"
-        f"In {plain}, {leak['n_leaked']} of {leak['n_test']} test rows ({share}%) have a twin in training."
-    )
-
-
 def render_validation(document: Mapping[str, Any]) -> str:
-    """Every problem on a line of its own, then what was looked at."""
+    """Render every problem on its own line, then the verdict and the numbers of things checked."""
     unlisted = document["n_problems"] - len(document["problems"])
     lines = list(document["problems"])
     if unlisted:
@@ -108,7 +97,7 @@ def render_validation(document: Mapping[str, Any]) -> str:
 
 
 def render_export(document: Mapping[str, Any]) -> str:
-    """Where the export is, and how much there is of it."""
+    """Render the place and size of an export."""
     size = f"{document['bytes'] / 1e6:.1f} MB"
     counts = f"{_counted(document['rows'], 'pair')}, {_counted(document['files'], 'file')}, {size}"
     names = [f"  {name}" for name in document["entries"][:_MAX_ENTRIES]]
@@ -118,7 +107,7 @@ def render_export(document: Mapping[str, Any]) -> str:
 
 
 def render_merge(document: Mapping[str, Any]) -> str:
-    """What each of the datasets gave, and how many of their pictures had several labels."""
+    """Render the rows of each merged dataset, and the number of pictures with contradicting labels."""
     merged = document["notes"]["merged"]
     rows = [[one["name"], str(sum(one["labels"].values())), one["sha256"][:12]] for one in merged]
     contradictions = _counted(document["notes"]["contradictions"], "picture")
@@ -130,7 +119,7 @@ def render_merge(document: Mapping[str, Any]) -> str:
 
 
 def render_shards(document: Mapping[str, Any]) -> str:
-    """How many rows and shards there are now, and the splits that came along."""
+    """Render the numbers of rows and shards, and the names of the splits."""
     n_rows = sum(shard["rows"] for shard in document["shards"])
     counts = f"{_counted(n_rows, 'row')} in {_counted(len(document['shards']), 'shard')}"
     splits = ", ".join(document["splits"]) or "none"

@@ -1,4 +1,4 @@
-"""The frame of a report: one file that fetches nothing and runs no script and no style but its own."""
+"""The frame of a report: one file that loads nothing, and runs only its own script and style."""
 
 import base64
 import hashlib
@@ -13,11 +13,11 @@ from markupsafe import Markup
 from mvsent import __version__
 
 GENERATOR = "mvsent report"
-"""By this mark in its head a file is known as a report, which a new one may replace."""
+"""Marker in the head of a page that mvsent generated, and may therefore replace."""
 
 
 def render_document(template: str, values: Mapping[str, Any]) -> str:
-    """The page of a template and its values, with style, script, and a policy that allows only these two."""
+    """Render a template with style, script, and a content security policy that allows only these two."""
     style, script = _own("report.css"), _own("report.js")
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -39,7 +39,7 @@ def render_document(template: str, values: Mapping[str, Any]) -> str:
 
 @cache
 def environment() -> Environment:
-    """Where templates are read: everything is escaped, and a name that is missing is an error."""
+    """The template environment: every value is escaped, and a missing name is an error."""
     made = Environment(
         loader=PackageLoader("mvsent.report"),
         autoescape=True,
@@ -54,12 +54,12 @@ def environment() -> Environment:
 
 @cache
 def _own(name: str) -> str:
-    """The text of one of our files; it is no stranger's, so it stands in the page as it is."""
+    """The text of one of the package's own files, which needs no escaping."""
     return (files("mvsent.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _allowed(text: str) -> str:
-    """The policy's word for exactly this style or script.
+    """The content security policy's source expression for exactly this style or script.
 
     >>> _allowed("")
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"

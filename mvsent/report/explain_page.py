@@ -1,4 +1,4 @@
-"""The page of explained pairs: one file; the words and names in it are strangers' and escaped."""
+"""The page of explained pairs: one file; its words and names are untrusted and escaped."""
 
 import base64
 import io
@@ -15,8 +15,8 @@ from mvsent.report.tables import aligned
 
 SHADED = "the stronger the colour, the more weight; all half strong: evenly spread"
 HEATED = "bright: more, dark: less"
-"""How to read shaded words, and a picture under heat; serve.js says the same."""
-_SIDE = 420  # pixels of the longer side of a picture in the page
+"""Legends of shaded words and of heat maps; serve.js has the same."""
+_SIDE = 420  # longer side of a picture in the page, in pixels
 
 
 def render_explanations(
@@ -26,14 +26,39 @@ def render_explanations(
     faithfulness: Mapping[str, Any],
     notes: Sequence[str] = (),
 ) -> str:
-    """The HTML.
+    """Render the HTML of explained pairs.
 
     Args:
-        title, lead: whose answers they are.
+        title, lead: run and fold.
         pairs: in the order of the page.
-        faithfulness: the content of `faithfulness` in `explain.json`; empty where none was measured.
-        notes: what a reader must know.
+        faithfulness: the content of `faithfulness` in `explain.json`; empty if it was not measured.
+        notes: caveats for the reader.
     """
+    shown_pairs = []
+    for pair in pairs:
+        text, image = fraction_bar(pair)
+        words = [shown(word) for word in pair.words]
+        texts = [
+            (f"{name}: {SHADED}", list(zip(words, shade(weights), strict=False)))
+            for name, weights in pair.shades.items()
+        ]
+        if words and not texts:
+            texts = [("text, without weights", [(word, 0) for word in words])]
+        shown_pairs.append(
+            {
+                "id": shown(pair.id),
+                "kind": pair.kind,
+                "predicted": pair.predicted,
+                "gold": shown(pair.gold),
+                "probabilities": [
+                    (name, f"{value:.3f}", 100 * value) for name, value in ordered(pair.probabilities)
+                ],
+                "pictures": pictures(pair),
+                "texts": texts,
+                "text_share": text,
+                "image_share": image,
+            }
+        )
     return render_document(
         "explain.html",
         {
@@ -41,10 +66,10 @@ def render_explanations(
             "lead": shown(lead, MAX_TEXT),
             "notes": list(notes),
             "sections": [("pairs", "Pairs"), *([("faithful", "Is it faithful?")] if faithfulness else [])],
-            "pairs": [_pair(pair) for pair in pairs],
+            "pairs": shown_pairs,
             "faithfulness": [
-                (name, found["deletion"], found["insertion"])
-                for name, found in faithfulness.get("orders", {}).items()
+                (name, scores["deletion"], scores["insertion"])
+                for name, scores in faithfulness.get("orders", {}).items()
             ],
             "n_faithful": faithfulness.get("rows", 0),
             "heated": HEATED,
@@ -52,47 +77,23 @@ def render_explanations(
     )
 
 
-def _pair(pair: Explained) -> dict[str, Any]:
-    text, image = fraction_bar(pair)
-    words = [shown(word) for word in pair.words]
-    return {
-        "id": shown(pair.id),
-        "kind": pair.kind,
-        "predicted": pair.predicted,
-        "gold": shown(pair.gold),
-        "probabilities": [(name, f"{value:.3f}", 100 * value) for name, value in ordered(pair.probabilities)],
-        "pictures": pictures(pair),
-        "texts": [
-            (
-                f"{name}: {SHADED}",
-                list(zip(words, shade(weights), strict=False)),
-            )
-            for name, weights in pair.shades.items()
-        ]
-        or [("text, without weights", [(word, 0) for word in words])] * bool(words),
-        "text_share": text,
-        "image_share": image,
-    }
-
-
 def pictures(pair: Explained) -> list[tuple[str, str]]:
-    """Titles and data URIs: the picture, then each map over it; none where there is no picture."""
+    """Titles and data URIs of the picture and of each map over it; empty if there is no picture."""
     if pair.picture is None:
         return []
     small = pair.picture.convert("RGB")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    layers = [(name, heat(small, weights)) for name, weights in pair.maps.items()]
-    return [(name, _data_uri(image)) for name, image in [("picture", small), *layers]]
-
-
-def _data_uri(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+    layers = [("picture", small), *((name, heat(small, weights)) for name, weights in pair.maps.items())]
+    uris = []
+    for name, layer in layers:
+        stream = io.BytesIO()
+        layer.save(stream, "WEBP", quality=80)
+        uris.append((name, "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()))
+    return uris
 
 
 def render_terminal(document: Mapping[str, Any]) -> str:
-    """An `explain.json` in short: what was said of each pair, and what the orders are worth."""
+    """Summarise an `explain.json` for the terminal: the answer for each pair, and the faithfulness scores."""
     rows = [
         [
             printable(shown(pair["id"])),
@@ -103,10 +104,10 @@ def render_terminal(document: Mapping[str, Any]) -> str:
         ]
         for pair in document["pairs"]
     ]
-    whose = f"{document['model']}, fold {document['fold']}"
-    parts = [whose, aligned(("pair", "shown as", "predicted", "with", "labelled"), rows)]
+    header = ("pair", "shown as", "predicted", "with", "labelled")
+    parts = [f"{document['model']}, fold {document['fold']}", aligned(header, rows)]
     if orders := document["faithfulness"].get("orders"):
-        found = [[name, f"{o['deletion']:.3f}", f"{o['insertion']:.3f}"] for name, o in orders.items()]
+        scores = [[name, f"{o['deletion']:.3f}", f"{o['insertion']:.3f}"] for name, o in orders.items()]
         title = f"Probability of the predicted class over {document['faithfulness']['rows']} rows, mean"
-        parts.append(f"{title}\n" + aligned(("order", "deletion (low)", "insertion (high)"), found))
+        parts.append(f"{title}\n" + aligned(("order", "deletion (low)", "insertion (high)"), scores))
     return "\n\n".join(parts)

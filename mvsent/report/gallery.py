@@ -1,4 +1,4 @@
-"""Cards with pictures, texts and labels, and the choices to filter them by. Strangers wrote the texts."""
+"""Cards with pictures, texts and labels, and the facets to filter them by. The texts are untrusted."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_TEXT = 500
-"""Characters of a text that a card shows."""
+"""Maximum length of a text on a card, in characters."""
 MAX_NAME = 120
-"""The same for a query, an id, an owner or a licence."""
+"""Maximum length of a query, an id, an owner or a licence, in characters."""
 MAX_URL = 2000
-"""A longer address is left out."""
-_OVERRIDES = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # code points that turn the writing round
+"""Longer addresses are left out."""
+_OVERRIDES = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # code points that change the writing direction
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Card:
     """One row as a reader sees it; nothing in it is escaped yet.
 
     Attributes:
-        id: of the row.
-        facets: what it can be filtered by, by name; of several values each has a line.
+        id: id of the row.
+        facets: facet → value to filter by; several values are separated by newlines.
         badges: (kind, words) shown above the text; the kind is a class of the style sheet.
-        picture: the small picture as a data URI; empty where there is none.
-        alt: what stands for the picture where it is not seen.
-        text: of the row, cut; None where the row has none to show.
-        facts: (term, value), the smaller print.
-        link: the page it comes from, http or https; empty where there is none.
-        twins: (words, id of their card in the page, or nothing) of the rows that it repeats.
+        picture: the thumbnail as a data URI; empty if there is none.
+        alt: alternative text of the picture.
+        text: text of the row, shortened; None if there is none to show.
+        facts: (term, value) of the small print.
+        link: http or https address of the original page; empty if there is none.
+        twins: (words, id of the card in the page, or empty) of the rows that this row repeats.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Facet:
-    """A choice to filter by: the values that occur, each with its cards."""
+    """A property to filter by: the values that occur, each with its number of cards."""
 
     name: str
     title: str
@@ -55,7 +55,7 @@ class Facet:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards, the choices to filter them by, and what they are a sample of."""
+    """Cards, the facets to filter them by, and words on how they were sampled."""
 
     cards: list[Card]
     facets: list[Facet]
@@ -63,25 +63,25 @@ class Gallery:
 
 
 def facets(cards: Sequence[Card], titles: dict[str, str]) -> list[Facet]:
-    """The choices in which two cards differ, in the order of `titles`; their options in alphabetic order."""
-    found = []
+    """The facets in which cards differ, in the order of `titles`; their values in alphabetical order."""
+    differing = []
     for name, title in titles.items():
         counts: dict[str, int] = {}
         for card in cards:
             for value in filter(None, card.facets.get(name, "").split("\n")):
                 counts[value] = counts.get(value, 0) + 1
         if any(n < len(cards) for n in counts.values()):
-            found.append(Facet(name, title, sorted(counts.items())))
-    return found
+            differing.append(Facet(name, title, sorted(counts.items())))
+    return differing
 
 
 def stratified(strata: npt.NDArray[np.integer], n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Sorted row numbers: `n` of them, or all if there are fewer, as even over the strata as these allow.
+    """Sample `n` row numbers, or all if there are fewer, as even over the strata as possible; sorted.
 
     Args:
-        strata: of each row the number of its stratum, int [N].
-        n: rows wanted.
-        seed: of the choice within a stratum.
+        strata: stratum of each row, int [N].
+        n: size of the sample.
+        seed: seed of the choice within a stratum.
 
     >>> stratified(np.array([0, 0, 0, 0, 1]), 3, seed=0).size
     3
@@ -96,24 +96,20 @@ def stratified(strata: npt.NDArray[np.integer], n: int, seed: int) -> npt.NDArra
 
 
 def shown(text: str, limit: int = MAX_NAME) -> str:
-    """`text` with at most `limit` characters, and a mark for each that would steer the page or the reader.
+    """Shorten `text` to `limit` characters, and replace those that control the page or the writing direction.
 
     >>> shown("a\\u202eb\\x07c"), shown("abcdef", 3)
     ('a�b�c', 'abc… (3 more characters)')
     """
-    kept = "".join(_visible(character) for character in text[:limit])
+    kept = "".join(
+        "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") or ord(sign) in _OVERRIDES else sign
+        for sign in text[:limit].replace("\n", " ").replace("\t", " ")
+    )
     return kept if len(text) <= limit else f"{kept}… ({len(text) - limit:,} more characters)"
 
 
-def _visible(character: str) -> str:
-    if character in "\n\t":
-        return " "
-    hostile = unicodedata.category(character) in ("Cc", "Cs") or ord(character) in _OVERRIDES
-    return "\ufffd" if hostile else character
-
-
 def web_link(address: str | None) -> str:
-    """`address` if it is one of a web page that names a host and no user; else nothing.
+    """Return `address` if it is an http or https address with a host and without a user; else "".
 
     >>> web_link("https://example.org/1"), web_link("javascript:alert(1)"), web_link("//example.org")
     ('https://example.org/1', '', '')
@@ -123,6 +119,6 @@ def web_link(address: str | None) -> str:
     try:
         parts = urlsplit(address)
         is_page = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets that do not contain an IPv6 address
         return ""
     return address if is_page else ""

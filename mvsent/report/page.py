@@ -1,4 +1,4 @@
-"""The page of an evaluation: one file without scripts or links to elsewhere. Everything is escaped."""
+"""The page of an evaluation: one file without scripts or external links. Every value is escaped."""
 
 import re
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ from mvsent.report.tables import (
 CAPTIONS = {
     "roc": "ROC curves, each class against the rest. Line: mean over folds; band: ± one standard deviation.",
     "prc": "Precision-recall curves, each class against the rest. Line: mean over folds; band: ± one "
-    "standard deviation; thin line: guessing.",
+    "standard deviation; thin line: chance.",
     "confusion": "Confusion matrix over all test folds: share of each true class, and number of rows.",
     "curves": "Training curves: (a) loss, (b) accuracy. Thin: a fold; thick: their mean ± one standard "
-    "deviation as long as every fold was training; dot: the epoch whose network was kept.",
+    "deviation while every fold was training; dot: the epoch whose network was kept.",
 }
 FOLD_METRICS = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro", "average_precision_macro")
 
 
 def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
-    """The HTML of a `metrics.json` and its figures, `<svg>` elements by name."""
+    """Render the HTML of a `metrics.json`; `figures` are its `<svg>` elements by name."""
     return (
         environment()
         .get_template("evaluation.html")
@@ -43,7 +43,7 @@ def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
 
 
 def result_tables(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What the tables of results and of folds are made of, as the templates name it."""
+    """The values of the tables of results and of folds, by their names in the templates."""
     header, rows = result_table(document)
     return {
         "header": header,
@@ -58,7 +58,7 @@ def result_tables(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_ids(svg: str, prefix: str) -> str:
-    """`svg` with every id, and every reference to one, prefixed: figures in one page do not meddle.
+    """Prefix every id of `svg`, and every reference to one, so that the figures of a page do not collide.
 
     >>> own_ids('<g id="a"><use href="#a" clip-path="url(#c)"/></g>', "roc")
     '<g id="roc-a"><use href="#roc-a" clip-path="url(#roc-c)"/></g>'

@@ -1,4 +1,4 @@
-"""What a build would take, as text for the terminal."""
+"""The estimate of a build (`--dry-run`) as text for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from mvsent.report.tables import UNDEFINED, aligned
 
 
 def render_plan(plan: Mapping[str, Any]) -> str:
-    """The document of a `BuildPlan`: queries, calls, time, disk."""
+    """Render the document of a `BuildPlan`: queries, calls, time, disk."""
     rows = [
         ("queries", f"{plan['n_queries']} ({plan['n_positive']} positive, {plan['n_negative']} negative)"),
         ("candidates of a query", str(plan["per_query"] or "all")),
@@ -21,13 +21,13 @@ def render_plan(plan: Mapping[str, Any]) -> str:
     examples = ", ".join(plan["first_queries"])
     bounds = "These are upper bounds; about half of the candidates are kept."
     if plan["n_calls"] is None:
-        bounds = "With --per-query 0 nothing bounds a query, so the rest is not known beforehand."
-    note = f"Nothing was asked or written. {bounds}"
+        bounds = "With --per-query 0 a query has no upper bound, so the other figures are unknown."
+    note = f"Nothing was requested or written. {bounds}"
     return f"{aligned(('build ' + plan['source'], 'estimate'), rows)}\n\nFirst queries: {examples}\n{note}"
 
 
 def hours(value: float | None) -> str:
-    """Hours as a person says them.
+    """Format hours in the unit a person would use.
 
     >>> hours(0.335), hours(3.3), hours(77.0), hours(None)
     ('20 min', '3.3 h', '3.2 days', '–')

@@ -1,4 +1,4 @@
-"""The page of a review: rows that ask for a second look, worst first. Strangers wrote their texts."""
+"""The page of a review: suspicious rows, worst first. Their texts are untrusted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from mvsent.report.gallery import Card, Gallery, facets, shown
 
 _TITLES = {
     "contradiction": "Repeats another row, with another label",
-    "label-error": "The label is probably wrong: a network that was not trained on the row says another",
+    "label-error": "The label is probably wrong: a network that was not trained on the row predicts another",
     "annotators": "The annotators disagree",
     "modalities": "Text and picture have different labels",
     "duplicate": "Repeats another row, with the same label",
@@ -23,15 +23,15 @@ _MAX_TWINS = 5  # named on a card; the table names more
 
 @dataclass(frozen=True)
 class Suspect:
-    """A row of the list.
+    """A suspicious row.
 
     Attributes:
         row: its number in the dataset.
-        id, text, label: of the row.
-        score: from 0 to 1.
-        reasons: what is suspicious, in words by kind, the worst first; one at least.
-        suggested: another label that it perhaps should have, or nothing.
-        twins: ids of the rows with its text or picture, some of them.
+        id, text, label: columns of the row.
+        score: from 0 to 1, the most suspicious.
+        reasons: kind → words, the strongest first; at least one.
+        suggested: the label that the row should perhaps have; empty if none.
+        twins: ids of some rows with the same text or picture.
     """
 
     row: int
@@ -45,14 +45,15 @@ class Suspect:
 
 
 def card_ids(suspects: Sequence[Suspect]) -> dict[str, str]:
-    """The id, in the page, of each row's card."""
+    """Row id → id of its card in the page."""
     return {suspect.id: f"{_ROWS}-{place}" for place, suspect in enumerate(suspects, start=1)}
 
 
 def suspect_card(suspect: Suspect, row: Row, max_bytes: int, places: Mapping[str, str]) -> Card:
-    """The card of a listed row; its thumbnail takes `max_bytes` at most.
+    """The card of a suspicious row, with a thumbnail of at most `max_bytes`.
 
-    `places` are the `card_ids`, to which its twins are linked.
+    Args:
+        places: the `card_ids`, to which twins are linked.
     """
     card = pair_card(row, max_bytes)
     badges = [(suspect.label, suspect.label)]
@@ -73,11 +74,11 @@ def suspect_card(suspect: Suspect, row: Row, max_bytes: int, places: Mapping[str
 
 
 def render_review(document: Mapping[str, Any], cards: Sequence[Card]) -> str:
-    """The HTML of a review.
+    """Render the HTML of a review.
 
     Args:
         document: the review as JSON.
-        cards: of the listed rows, worst first; perhaps not of all.
+        cards: cards of the listed rows, worst first; possibly not of all.
     """
     rows = [
         (kind, _TITLES[kind], weight, document["kinds"][kind])
@@ -85,15 +86,15 @@ def render_review(document: Mapping[str, Any], cards: Sequence[Card]) -> str:
         if kind in document["kinds"]
     ]
     words = (
-        f"{len(cards):,} of {document['suspicious']:,} rows with a reason. A card's first reason is the one "
-        "that weighs most."
+        f"{len(cards):,} of {document['suspicious']:,} suspicious rows. The first reason on a card is the "
+        "strongest."
     )
     return render_document(
         "review.html",
         {
             "title": f"{shown(document['name'])}, rows to look at",
-            "lead": f"{document['suspicious']:,} of {document['rows']:,} pairs have a reason to be looked "
-            f"at; the {document['listed']:,} worst are listed.",
+            "lead": f"{document['suspicious']:,} of {document['rows']:,} pairs are suspicious; the "
+            f"{document['listed']:,} worst are listed.",
             "sections": [("reasons", "Reasons"), (_ROWS, "Rows, worst first")],
             "notes": [f"{shown(note, 400)}." for note in document["notes"]],
             "kinds": rows,
@@ -103,5 +104,5 @@ def render_review(document: Mapping[str, Any], cards: Sequence[Card]) -> str:
 
 
 def label_name(label: int) -> str:
-    """The name of a label, or nothing for -1."""
+    """The name of a label; empty for -1."""
     return LABEL_NAMES[label] if label >= 0 else ""

@@ -1,4 +1,4 @@
-"""The page of a run: what an evaluation found, and the errors that its networks were surest of."""
+"""The page of a run: the results of its evaluation, and its most confident errors."""
 
 import base64
 from collections.abc import Mapping
@@ -13,49 +13,51 @@ _TILES = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro")
 
 
 def render_run(document: Mapping[str, Any], figures: Mapping[str, str], gallery: Gallery) -> str:
-    """The HTML of a run's report.
+    """Render the HTML of a run's report.
 
     Args:
         document: a `metrics.json`.
-        figures: the pictures that the evaluation drew, SVG text by name.
+        figures: the evaluation's figures, SVG text by name.
         gallery: the most confident errors.
     """
+    drawn = []
+    for name, svg in figures.items():
+        # An image of its own, as the content security policy forbids style elements inside the page.
+        uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+        drawn.append((name, uri, _alt(name, document), CAPTIONS[name]))
+    options = "".join(f", {key}={value}" for key, value in document["options"].items())
     metrics = document["metrics"]
-    drawn = [(name, _svg_uri(svg), _alt(name, document), CAPTIONS[name]) for name, svg in figures.items()]
     return render_document(
         "run.html",
         {
             "title": document["run"],
             "lead": result_title(document),
-            "sections": _sections(bool(drawn)),
+            "sections": [
+                ("results", "Results"),
+                *([("pictures", "Curves and confusion")] if drawn else []),
+                ("folds", "Folds"),
+                ("errors", "Most confident errors"),
+                ("settings", "Where the numbers come from"),
+            ],
             "notes": [f"{note}." for note in result_notes(document)],
             "tiles": [(f"{metric_title(name)}, %", percent(metrics[name]["mean"])) for name in _TILES],
             "resamples": document["bootstrap"]["resamples"],
             "figures": drawn,
             "gallery": gallery,
-            "settings": _settings(document),
+            "settings": [
+                ("model", f"{document['model']} ({document['fidelity']}){options}"),
+                ("dataset", f"{shown(document['dataset'])}, sha256 {document['dataset_sha256']}"),
+                ("split", f"{document['protocol']}, sha256 {document['split_sha256']}"),
+                ("seed", ", ".join(map(str, document["seeds"]))),
+                ("mvsent", document["mvsent_version"]),
+            ],
             **result_tables(document),
         },
     )
 
 
-def _sections(has_figures: bool) -> list[tuple[str, str]]:
-    pictures = [("pictures", "Curves and confusion")] if has_figures else []
-    others = [
-        ("folds", "Folds"),
-        ("errors", "Most confident errors"),
-        ("settings", "Where the numbers come from"),
-    ]
-    return [("results", "Results"), *pictures, *others]
-
-
-def _svg_uri(svg: str) -> str:
-    """The picture as an image of its own: the page's policy forbids styles inside the page."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
-
 def _alt(name: str, document: Mapping[str, Any]) -> str:
-    """What a picture says, in words and numbers."""
+    """The alternative text of a figure, with its main numbers."""
     metrics, classes = document["metrics"], document["classes"]
     if name in ("roc", "prc"):
         family, title = (
@@ -69,14 +71,3 @@ def _alt(name: str, document: Mapping[str, Any]) -> str:
         recalls = [f"{of} {percent(metrics[f'recall_{of}']['mean'])}" for of in classes]
         return f"Confusion matrix. Share of each true class found: {', '.join(recalls)} percent."
     return "Training curves: loss and accuracy by epoch, of training and validation rows."
-
-
-def _settings(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    options = "".join(f", {key}={value}" for key, value in document["options"].items())
-    return [
-        ("model", f"{document['model']} ({document['fidelity']}){options}"),
-        ("dataset", f"{shown(document['dataset'])}, sha256 {document['dataset_sha256']}"),
-        ("split", f"{document['protocol']}, sha256 {document['split_sha256']}"),
-        ("seed", ", ".join(map(str, document["seeds"]))),
-        ("mvsent", document["mvsent_version"]),
-    ]

@@ -1,4 +1,4 @@
-"""What a report counts in a dataset: one pass over the columns, a batch in memory; pictures are not read."""
+"""The counts that a report on a dataset shows: one pass over the columns, without the pictures."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.curate.labels import MISSING, Labels, combine, majority
+from mvsent.curate.labels import MISSING, combine, majority
 from mvsent.errors import DatasetError
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason
 from mvsent.report.histograms import Counts, added, word_counts
@@ -20,7 +20,7 @@ from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.storage import readable
 
 MAX_KINDS = 20_000
-"""Different queries, licences or sources that are counted by name; the rows of more are counted together."""
+"""Maximum number of queries, licences or sources counted by name; the rows of others are counted together."""
 OTHERS = "(others)"
 NOT_STATED = "(not stated)"
 _BATCH_ROWS = 4096
@@ -37,7 +37,7 @@ _COLUMNS = [
     "license",
 ]
 _VOTES = "((?: (?:" + "|".join(LABEL_NAMES) + "))+)"
-_CONFLICT = re.compile(f"text{_VOTES}, image{_VOTES}")  # as `reconcile-mvsa` says why
+_CONFLICT = re.compile(f"text{_VOTES}, image{_VOTES}")  # the detail that `reconcile-mvsa` writes
 
 
 def _none() -> Counts:
@@ -50,17 +50,17 @@ def _square() -> Counts:
 
 @dataclass
 class Survey:
-    """A dataset in counts.
+    """Counts of a dataset.
 
     Attributes:
-        words, widths, heights: rows by their number of words, pixels (index = value).
-        shapes: pictures by landscape, portrait and square.
-        sources, licenses, queries: rows by value.
-        sentiments: each query's score.
-        modalities: kept rows by text label (first axis) and image label.
-        conflicts: the same of dropped rows, as far as rejected.parquet says.
-        annotators: rows by their number of votes (index = number).
-        n_unanimous: rows with two votes at least that all agree, for the text and for the image.
+        words, widths, heights: number of rows by words or pixels (index = value).
+        shapes: number of pictures by landscape, portrait and square.
+        sources, licenses, queries: number of rows by value.
+        sentiments: query → score.
+        modalities: number of kept rows by text label (first axis) and image label.
+        conflicts: the same for dropped rows, as far as rejected.parquet states their labels.
+        annotators: number of rows by number of votes (index = value).
+        n_unanimous: number of rows with at least two votes that all agree, by modality.
     """
 
     words: Counts = field(default_factory=_none)
@@ -78,31 +78,39 @@ class Survey:
 
     @property
     def n_compared(self) -> int:
-        """Rows with two votes at least."""
+        """Number of rows with at least two votes."""
         return int(self.annotators[2:].sum())
 
 
 def survey(dataset: Dataset) -> Survey:
-    """The counts of `dataset`. Raises: DatasetError where a file of it cannot be read."""
-    found = Survey()
+    """Count `dataset`. Raises: DatasetError if one of its files cannot be read."""
+    counts = Survey()
     for batch in dataset.batches(_COLUMNS, _BATCH_ROWS):
-        found.words = added(found.words, word_counts(batch["text"]))
-        found.widths = added(found.widths, batch["width"])
-        found.heights = added(found.heights, batch["height"])
-        _count_shapes(found, batch)
-        _tally(found.sources, batch["source"])
-        _tally(found.licenses, batch["license"])
-        _tally(found.queries, batch["query"].drop_null())
-        _note_sentiments(found, batch)
-        _compare_modalities(found.modalities, batch["text_label"], batch["image_label"])
-        _count_votes(found, batch["votes"])
+        counts.words = added(counts.words, word_counts(batch["text"]))
+        counts.widths = added(counts.widths, batch["width"])
+        counts.heights = added(counts.heights, batch["height"])
+        sizes = pa.table({"width": batch["width"], "height": batch["height"]}).drop_null()
+        wider = np.sign(sizes["width"].to_numpy().astype(np.int64) - sizes["height"].to_numpy())
+        for sign, name in ((1, "landscape"), (-1, "portrait"), (0, "square")):
+            if n := int((wider == sign).sum()):
+                counts.shapes[name] += n
+        _tally(counts.sources, batch["source"])
+        _tally(counts.licenses, batch["license"])
+        _tally(counts.queries, batch["query"].drop_null())
+        scored = pa.table({"query": batch["query"], "score": batch["query_sentiment"]}).drop_null()
+        for row in scored.group_by("query").aggregate([("score", "max")]).to_pylist():
+            if row["query"] in counts.queries:
+                counts.sentiments.setdefault(row["query"], row["score_max"])
+        both = pa.table({"text": batch["text_label"], "image": batch["image_label"]}).drop_null()
+        np.add.at(counts.modalities, (both["text"].to_numpy(), both["image"].to_numpy()), 1)
+        _count_votes(counts, batch["votes"])
     for batch in rejected_batches(dataset.folder):
-        _count_conflicts(found.conflicts, batch)
-    return found
+        _count_conflicts(counts.conflicts, batch)
+    return counts
 
 
 def rejected_batches(folder: Path) -> Iterator[pa.RecordBatch]:
-    """The dropped rows of a dataset, a batch at a time. Raises: DatasetError where they cannot be read."""
+    """Read the dropped rows of a dataset in batches. Raises: DatasetError if they cannot be read."""
     path = folder / REJECTED_FILE
     try:
         with readable(path) as source, pq.ParquetFile(source) as file:
@@ -113,7 +121,7 @@ def rejected_batches(folder: Path) -> Iterator[pa.RecordBatch]:
 
 
 def kappa(table: Counts) -> float | None:
-    """Cohen's kappa of two judgements, a square table of counts; None where chance alone agrees always.
+    """Cohen's kappa of two raters, from a square table of counts; None if chance agreement is perfect.
 
     >>> kappa(np.array([[5, 0], [0, 5]])), kappa(np.array([[4, 0], [0, 0]])) is None
     (1.0, True)
@@ -134,48 +142,26 @@ def _tally(counter: Counter[str], values: pa.Array) -> None:
         counter[name if known else OTHERS] += entry["counts"].as_py()
 
 
-def _note_sentiments(found: Survey, batch: pa.RecordBatch) -> None:
-    scored = pa.table({"query": batch["query"], "score": batch["query_sentiment"]}).drop_null()
-    for row in scored.group_by("query").aggregate([("score", "max")]).to_pylist():
-        if row["query"] in found.queries:
-            found.sentiments.setdefault(row["query"], row["score_max"])
-
-
-def _count_shapes(found: Survey, batch: pa.RecordBatch) -> None:
-    sizes = pa.table({"width": batch["width"], "height": batch["height"]}).drop_null()
-    wider = np.sign(sizes["width"].to_numpy().astype(np.int64) - sizes["height"].to_numpy())
-    for sign, name in ((1, "landscape"), (-1, "portrait"), (0, "square")):
-        if n := int((wider == sign).sum()):
-            found.shapes[name] += n
-
-
-def _compare_modalities(table: Counts, text: pa.Array, image: pa.Array) -> None:
-    both = pa.table({"text": text, "image": image}).drop_null()
-    np.add.at(table, (both["text"].to_numpy(), both["image"].to_numpy()), 1)
-
-
-def _count_votes(found: Survey, votes: pa.Array) -> None:
+def _count_votes(counts: Survey, votes: pa.Array) -> None:
     n_votes = pc.fill_null(pc.list_value_length(votes), 0)
-    found.annotators = added(found.annotators, n_votes)
+    counts.annotators = added(counts.annotators, n_votes)
     several = n_votes.to_numpy() > 1
     parents = pc.list_parent_indices(votes).to_numpy()
-    for modality in found.n_unanimous:
+    for modality in counts.n_unanimous:
         cast = pc.fill_null(votes.flatten().field(modality), -1).to_numpy()
         lowest, highest = np.full(len(votes), 127), np.full(len(votes), -1)
         np.minimum.at(lowest, parents, cast)
         np.maximum.at(highest, parents, cast)
-        found.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
+        counts.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
 
 
 def _count_conflicts(table: Counts, batch: pa.RecordBatch) -> None:
     conflicts = batch.filter(pc.equal(batch["reason"], str(Reason.LABEL_CONFLICT)))
     for entry in pc.value_counts(conflicts["detail"]):
-        if said := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
-            text, image = (_majority(words) for words in said.groups())
+        if votes := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
+            text, image = (
+                majority(np.array([[Label.parse(word) for word in words.split()]], dtype=np.int8))  # [1]
+                for words in votes.groups()
+            )
             if combine(text, image) == MISSING and MISSING not in (*text, *image):
                 table[text, image] += entry["counts"].as_py()
-
-
-def _majority(words: str) -> Labels:
-    """[1]: the label that the votes in `words` come to."""
-    return majority(np.array([[Label.parse(word) for word in words.split()]], dtype=np.int8))
