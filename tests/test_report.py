@@ -554,7 +554,7 @@ def test_a_run_is_evaluated_and_its_surest_errors_come_first(tmp_path: Path) -> 
 def test_a_run_whose_dataset_is_gone_has_a_page_without_pictures_of_rows(tmp_path: Path) -> None:
     tree = rows_of(page_of(write_run(tmp_path / "runs" / "a-run"), tmp_path / "r.html"))
     assert not cards(tree)
-    assert "is not at hand" in tree.body.text()
+    assert "is missing or has changed" in tree.body.text()
     assert [link.text() for link in tree.css("nav a")] == [title.text() for title in tree.css("h2")]
 
 

@@ -202,7 +202,7 @@ def test_the_networks_answer_is_suggested_and_quoted(tmp_path: Path) -> None:
     review(folder, run, tmp_path / "r.csv", quiet=True)
     (row,) = listed(tmp_path / "r.csv")
     assert (row["id"], row["label"], row["suggested_label"]) == ("r:0", "positive", "negative")
-    assert row["reasons"] == "label-error: a network says negative 93 %, neutral 3 %, positive 3 %"
+    assert row["reasons"] == "label-error: a network predicts negative 93 %, neutral 3 %, positive 3 %"
 
 
 def test_only_test_rows_count_and_the_others_are_left_out_and_counted(
@@ -350,7 +350,7 @@ def test_a_strangers_file_is_not_overwritten_and_neither_half_is_written(
     tmp_path: Path, hostile: Path, name: str
 ) -> None:
     (tmp_path / name).write_text("id,label\n1,positive\n")
-    with pytest.raises(OutputExistsError, match=f"{name}: is no review"):
+    with pytest.raises(OutputExistsError, match=f"{name}: not a review"):
         review(hostile, out=tmp_path / "r.csv", html=True, quiet=True)
     assert (tmp_path / name).read_text() == "id,label\n1,positive\n"
     assert sum((tmp_path / other).exists() for other in ("r.csv", "r.html")) == 1
@@ -378,7 +378,7 @@ def test_a_run_without_a_finished_fold_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_tested_rows_of_nobody_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", plain([0, 1, 2]))
     run = write_run(tmp_path / "run", n_folds=1, dataset_sha256=Dataset.open(folder).sha256)
-    with pytest.raises(RunError, match="a row that the dataset lacks, mvsa-single:test-0-0"):
+    with pytest.raises(RunError, match="tested mvsa-single:test-0-0, which is not in the dataset"):
         review(folder, run, tmp_path / "r.csv", quiet=True)
 
 
@@ -397,7 +397,7 @@ def test_a_list_of_no_rows_is_refused(tmp_path: Path, n_rows: int) -> None:
 
 
 def test_an_output_that_is_no_csv_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"r\.html: the list is a CSV"):
+    with pytest.raises(UsageError, match=r"r\.html: the table is written as CSV"):
         review(write(tmp_path / "d", plain([0, 1, 2])), out=tmp_path / "r.html", html=True)
 
 
@@ -416,5 +416,5 @@ def test_the_command_prints_one_document_with_json(
 def test_the_command_says_what_it_found(tmp_path: Path, hostile: Path) -> None:
     done = CliRunner().invoke(app, ["review", str(hostile), "--out", str(tmp_path / "r.csv")])
     assert done.exit_code == 0
-    assert "12 of 12 rows with a reason are listed" in done.stdout
+    assert "12 of 12 suspicious rows are listed" in done.stdout
     assert re.search(r"contradiction +12, listed 12", done.stdout)

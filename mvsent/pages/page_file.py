@@ -13,15 +13,15 @@ _HEAD_BYTES = 4096  # the marker stands within these
 
 
 def refuse_unless_ours(out: Path, mark: bytes, what: str, example: str) -> None:
-    """Raises: OutputExistsError where `out` is a folder, or a file whose head lacks the mark of `what`."""
+    """Raises: OutputExistsError if `out` is a folder, or a file whose head lacks `mark`."""
     if out.is_dir():
         raise OutputExistsError(f"{out}: is a folder", f"Name a file: --out {example}")
     if not out.exists():
         return
-    if not out.is_file():  # a pipe would be waited for
-        raise OutputExistsError(f"{out}: is no ordinary file", f"Name another: --out {example}")
+    if not out.is_file():  # reading a pipe would wait for ever
+        raise OutputExistsError(f"{out}: not an ordinary file", f"Name another: --out {example}")
     if not has_mark(out, mark):
-        raise OutputExistsError(f"{out}: is no {what} of mvsent's", "Choose another --out, or --overwrite")
+        raise OutputExistsError(f"{out}: not a {what} by mvsent", "Choose another --out, or --overwrite")
 
 
 def has_mark(path: Path, mark: bytes) -> bool:
@@ -33,5 +33,5 @@ def has_mark(path: Path, mark: bytes) -> bool:
 
 
 def silent(quiet: bool) -> bool:
-    """Whether no bar is drawn: on demand, and where nobody would see it move."""
+    """Whether to draw no progress bar: on request, or if stderr is not a terminal."""
     return quiet or not sys.stderr.isatty()

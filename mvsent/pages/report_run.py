@@ -1,4 +1,4 @@
-"""The report of a run: its evaluation, and the rows that it was surest of and wrong about."""
+"""The report of a run: its evaluation, and its most confident errors."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 
 class Mistake(NamedTuple):
-    """A test row that a fold's network got wrong."""
+    """A test row that a fold's network misclassified."""
 
     id: str
     predicted: int
@@ -32,36 +32,30 @@ class Mistake(NamedTuple):
 
 
 def run_report(path: Path, n_cards: int, *, quiet: bool) -> tuple[str, dict[str, int]]:
-    """The page of a run, and how many of its errors are shown.
+    """Render the page of a run; return it with the numbers of errors and of those shown.
 
-    A run that was not evaluated since its last fold is evaluated first. Raises: RunError.
+    A run that was not evaluated since its last fold finished is evaluated first.
+
+    Raises: RunError if the run cannot be read.
     """
     run = RunFolder.open(path)
     mistakes = confident_mistakes(run)
     gallery = _error_gallery(run, mistakes, n_cards, quiet)
     counts = {"errors": len(mistakes), "shown": len(gallery.cards)}
-    page = _of_saved_evaluation(run, gallery)
-    if page is None:
-        made = evaluate(run.path, quiet=quiet)
-        figures = {png.stem: svg_element(png.with_suffix(".svg")) for png in made.pictures}
-        page = render_run(made.document, figures, gallery)
-    return page, counts
-
-
-def _of_saved_evaluation(run: RunFolder, gallery: Gallery) -> str | None:
-    """The page of what `mvsent eval` left in the run's folder; None unless that is of all finished folds."""
     try:
         document = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
         figures = {name: svg_element(run.path / f"{name}.svg") for name in PICTURES}
-        if [fold["fold"] for fold in document["folds"]] != run.finished_folds:
-            return None
-        return render_run(document, figures, gallery)
-    except Exception:  # there is none, or somebody edited it: it is made again, whatever it lacks
-        return None
+        if [fold["fold"] for fold in document["folds"]] == run.finished_folds:
+            return render_run(document, figures, gallery), counts
+    except Exception:  # noqa: S110  the evaluation is missing, or somebody edited it: it is made again
+        pass
+    evaluation = evaluate(run.path, quiet=quiet)
+    figures = {png.stem: svg_element(png.with_suffix(".svg")) for png in evaluation.pictures}
+    return render_run(evaluation.document, figures, gallery), counts
 
 
 def confident_mistakes(run: RunFolder) -> list[Mistake]:
-    """The test rows that a finished fold got wrong, each once, the surest first."""
+    """The test rows that a finished fold misclassified, each once, the most confident first."""
     surest: dict[str, Mistake] = {}
     for fold in run.finished_folds:
         answers = read_predictions(run.fold(fold) / PREDICTIONS, run.resolved.classes)["test"]
@@ -74,27 +68,24 @@ def confident_mistakes(run: RunFolder) -> list[Mistake]:
 
 
 def _error_gallery(run: RunFolder, mistakes: list[Mistake], n_cards: int, quiet: bool) -> Gallery:
-    """Cards of the surest mistakes, if the dataset that the run was trained on is still there."""
-    dataset = _own_dataset(run)
-    if dataset is None:
-        place = run.settings.dataset or "its dataset"
-        return Gallery([], [], f"{len(mistakes):,} test rows were judged wrongly. {place} is not at hand.")
+    """Cards of the most confident mistakes, if the run's dataset still exists."""
+    try:
+        dataset = Dataset.open(located(run.settings.dataset))
+    except (DatasetError, OSError):
+        dataset = None
+    if dataset is None or dataset.sha256 != run.resolved.dataset_sha256:
+        place = run.settings.dataset or "The dataset of the run"
+        return Gallery(
+            [], [], f"{len(mistakes):,} test rows were misclassified. {place} is missing or has changed."
+        )
     chosen = {mistake.id: mistake for mistake in mistakes[:n_cards]}
     rows = np.array([row for row, name in enumerate(dataset.ids) if name in chosen], dtype=np.int64)
     budget = MAX_PICTURE_BYTES // max(len(rows), 1)
     progress = tqdm(read_rows(dataset, rows), total=len(rows), unit="pictures", disable=silent(quiet))
-    made = {row["id"]: error_card(row, *chosen[row["id"]][1:], budget) for row in progress}
-    cards = [made[name] for name in chosen if name in made]
+    by_id = {row["id"]: error_card(row, *chosen[row["id"]][1:], budget) for row in progress}
+    cards = [by_id[id] for id in chosen if id in by_id]
     words = (
-        f"{len(cards):,} of {len(mistakes):,} test rows that were judged wrongly, the surest first. A row "
-        "that several folds tested stands here once, with the surest answer."
+        f"{len(cards):,} of {len(mistakes):,} misclassified test rows, the most confident first. A row that "
+        "several folds tested is shown once, with the most confident answer."
     )
     return Gallery(cards, facets(cards, {"label": "Labelled", "predicted": "Predicted"}), words)
-
-
-def _own_dataset(run: RunFolder) -> Dataset | None:
-    try:
-        dataset = Dataset.open(located(run.settings.dataset))
-    except (DatasetError, OSError):
-        return None
-    return dataset if dataset.sha256 == run.resolved.dataset_sha256 else None

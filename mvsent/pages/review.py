@@ -1,4 +1,4 @@
-"""A short list of the rows that ask for a second look, worst first."""
+"""A short list of suspicious rows, worst first: the job behind `mvsent review`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,26 +25,26 @@ from mvsent.storage import make_folder
 
 ROWS = 100
 ROWS_OF_GROUP = 10
-"""Of rows that repeat each other so many are listed; each names the others as its twins."""
+"""Maximum number of rows listed of a group that repeat each other; each names the others as its twins."""
 MAX_CARDS = 2000
-"""Cards on a page; the table may hold more rows."""
+"""Maximum number of cards on a page; the table may have more rows."""
 COLUMNS = ["id", "score", "reasons", "label", "suggested_label", "text", "twins"]
-_MAX_TWINS = 50  # named in the table; the reason counts them all
+_MAX_TWINS = 50  # named in the table; the reason gives their total number
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Review:
-    """What was found, and where the list lies.
+    """A written review.
 
     Attributes:
-        dataset, run: what was looked at; no run, no label errors.
-        name: of the dataset.
-        out, page: the table, and the page if one was wanted.
-        counts: rows of the dataset; suspicious and listed ones; rows that a run tested, where there is a run.
-        kinds: rows of each kind of reason, and listed ones.
-        notes: what a reader must know.
+        dataset, run: the folders reviewed; label errors are found only with a run.
+        name: name of the dataset.
+        out, page: the table, and the page if requested.
+        counts: numbers of rows in the dataset, suspicious, listed and, with a run, tested.
+        kinds: kind of reason → numbers of rows and of listed rows.
+        notes: caveats for the reader.
     """
 
     dataset: Path
@@ -75,8 +75,8 @@ class Review:
         width = max(map(len, self.kinds))
         lines = [
             f"{self.dataset} → {', '.join(map(str, places))}",
-            f"{counts['listed']} of {counts['suspicious']} rows with a reason are listed, worst first; "
-            f"{counts['rows']} rows were looked at",
+            f"{counts['listed']} of {counts['suspicious']} suspicious rows are listed, worst first; "
+            f"{counts['rows']} rows were checked",
             *(f"  {kind:<{width}}  {n['rows']:>7}, listed {n['listed']}" for kind, n in self.kinds.items()),
             *(f"{note}." for note in ([] if quiet else self.notes)),
         ]
@@ -93,48 +93,63 @@ def review(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Review:
-    """A table of the rows that ask for a second look lies at `out`, by default `reports/NAME-review.csv`.
+    """Write a table of suspicious rows to `out`, by default `reports/NAME-review.csv`.
 
     An earlier review is replaced.
 
     Args:
-        dataset: the folder.
-        run: a run on it, whose answers on its test rows tell probable label errors.
-        out: the table; a page lies beside it, with the ending .html.
-        n_rows: rows listed, at most.
-        html: write the page, too.
-        overwrite: replace a file that is no review, too.
-        quiet: no progress.
+        dataset: the dataset folder.
+        run: a run on it, whose test answers reveal probable label errors.
+        out: the table; the page has the same name with the suffix .html.
+        n_rows: maximum number of rows to list.
+        html: also write the page.
+        overwrite: also replace a file that is not a review.
+        quiet: no progress bar.
 
     Raises:
-        UsageError: `n_rows` is below 1, `out` is no CSV, the run is of another dataset, cleanlab is missing.
-        OutputExistsError: a folder or something else is in the way.
+        UsageError: `n_rows` is below 1, `out` is not a CSV, the run is of another dataset, or cleanlab is
+            missing.
+        OutputExistsError: `out` is a folder or another kind of file.
         DatasetError: the dataset cannot be read, or has no rows.
-        RunError: the run cannot be read, or no fold is finished.
+        RunError: the run cannot be read, or has no finished fold.
     """
     if n_rows < 1:
-        raise UsageError(f"-n {n_rows}: a list of no rows", "Choose 1 or more")
+        raise UsageError(f"-n {n_rows}: must be at least 1", "Choose 1 or more")
     out = out or Path("reports") / f"{dataset.resolve().name}-review.csv"
     if out.suffix != ".csv":
-        raise UsageError(f"{out}: the list is a CSV", "Name a file: --out FILE.csv")
+        raise UsageError(f"{out}: the table is written as CSV", "Name a file: --out FILE.csv")
     page = out.with_suffix(".html") if html else None
     for path, mark in ((out, ",".join(COLUMNS).encode()), (page, PAGE_MARK)):
         if path:
             refuse_unless_ours(path, b"" if overwrite else mark, "review", "FILE.csv")
     opened = Dataset.open(dataset)
     if len(opened) == 0:
-        raise DatasetError(f"{dataset}: has no rows", "Review a dataset that has some")
-    opened.classes  # noqa: B018  raises where a label is none
+        raise DatasetError(f"{dataset}: has no rows", "Review a dataset with rows")
+    opened.classes  # noqa: B018  raises if a label is invalid
     answers, notes = _answers(opened, run)
     findings = find(opened, answers)
     rows = worst_first(findings.score, findings.twins.either, n_rows, ROWS_OF_GROUP)
+    counts = {
+        "rows": len(findings.score),
+        "suspicious": int((findings.score > 0).sum()),
+        "listed": len(rows),
+        **({} if answers is None else {"tested": len(answers.rows)}),
+    }
+    suspicious = {kind: findings.scores[kind] > 0 for kind in WEIGHTS if kind in findings.scores}
+    kinds = {
+        kind: {"rows": int(of_kind.sum()), "listed": int(of_kind[rows].sum())}
+        for kind, of_kind in suspicious.items()
+    }
+    result = Review(dataset, run, opened.name, out, page, counts, kinds, notes)
     suspects = _suspects(opened, findings, rows)
-    result = Review(
-        dataset, run, opened.name, out, page, _counts(findings, answers, rows), _kinds(findings, rows), notes
-    )
+    lines = [csv_line(COLUMNS)]
+    for one in suspects:
+        reasons = "; ".join(f"{kind}: {words}" for kind, words in one.reasons.items())
+        values = [one.id, f"{one.score:.3f}", reasons, one.label, one.suggested, one.text, one.twins]
+        lines.append(csv_line([cell(value) for value in values]))
     make_folder(out.parent)
     with atomic_write(out) as file:
-        file.write(_table(suspects))
+        file.write("".join(lines).encode("utf-8"))
     if page:
         cards = _cards(opened, suspects[:MAX_CARDS], quiet=quiet)
         with atomic_write(page) as file:
@@ -143,10 +158,10 @@ def review(
 
 
 def _answers(dataset: Dataset, path: Path | None) -> tuple[OutOfFold | None, list[str]]:
-    """What the run at `path` said of rows that it was not trained on, and what to know about it."""
+    """The answers of the run at `path` for rows that it was not trained on, and caveats."""
     if path is None:
         return None, [
-            "label errors were not looked for: that takes a run whose folds test every row; get one by "
+            "label errors were not looked for: this needs a run whose folds test every row. Train one with "
             f"mvsent train {dataset.folder} --protocol grouped-kfold-5, and name it after the dataset"
         ]
     from mvsent.runs.trial import saved_trial
@@ -154,7 +169,7 @@ def _answers(dataset: Dataset, path: Path | None) -> tuple[OutOfFold | None, lis
     run = RunFolder.open(path)
     if run.resolved.dataset_sha256 != dataset.sha256:
         raise UsageError(
-            f"{path}: was trained on other rows ({run.resolved.dataset_name}) than {dataset.folder} has now",
+            f"{path}: was trained on other rows ({run.resolved.dataset_name}) than those of {dataset.folder}",
             "Name a run on this dataset",
         )
     trial = saved_trial(run)
@@ -163,12 +178,12 @@ def _answers(dataset: Dataset, path: Path | None) -> tuple[OutOfFold | None, lis
     if n_untested := len(dataset) - len(answers.rows):
         notes.append(
             f"{n_untested} of {len(dataset)} rows were tested by no fold of {path}, so their labels were not "
-            "checked; a run with --protocol grouped-kfold-5 tests every row"
+            "checked. A run with --protocol grouped-kfold-5 tests every row"
         )
     if not run.settings.split_file and not run.settings.protocol.startswith(GROUPED):
         notes.append(
-            f"{path} is not of a grouped- protocol: what its network says of a row may be the label of a "
-            "twin that it was trained on"
+            f"{path} does not use a grouped- protocol: its answer for a row may be the label of a duplicate "
+            "in the training rows"
         )
     return answers, notes
 
@@ -193,37 +208,14 @@ def _suspects(dataset: Dataset, findings: Findings, rows: Rows) -> list[Suspect]
     return suspects
 
 
-def _counts(findings: Findings, answers: OutOfFold | None, rows: Rows) -> dict[str, int]:
-    return {
-        "rows": len(findings.score),
-        "suspicious": int((findings.score > 0).sum()),
-        "listed": len(rows),
-        **({} if answers is None else {"tested": len(answers.rows)}),
-    }
-
-
-def _kinds(findings: Findings, rows: Rows) -> dict[str, dict[str, int]]:
-    found = {kind: findings.scores[kind] > 0 for kind in WEIGHTS if kind in findings.scores}
-    return {kind: {"rows": int(of.sum()), "listed": int(of[rows].sum())} for kind, of in found.items()}
-
-
-def _table(suspects: Sequence[Suspect]) -> bytes:
-    lines = [csv_line(COLUMNS)]
-    for one in suspects:
-        reasons = "; ".join(f"{kind}: {words}" for kind, words in one.reasons.items())
-        values = [one.id, f"{one.score:.3f}", reasons, one.label, one.suggested, one.text, one.twins]
-        lines.append(csv_line([cell(value) for value in values]))
-    return "".join(lines).encode("utf-8")
-
-
 def _cards(dataset: Dataset, suspects: Sequence[Suspect], *, quiet: bool) -> list[Card]:
-    """Their cards in the same order; the pictures are read in the dataset's."""
+    """Cards of the suspects, in their order; pictures are read in the order of the dataset."""
     by_row = {one.row: one for one in suspects}
     rows = np.array(sorted(by_row), dtype=np.int64)
     budget, places = MAX_PICTURE_BYTES // max(len(rows), 1), card_ids(suspects)
     progress = tqdm(read_rows(dataset, rows), total=len(rows), unit="pictures", disable=silent(quiet))
-    made = {
+    cards = {
         number: suspect_card(by_row[number], row, budget, places)
         for number, row in zip(rows.tolist(), progress, strict=True)
     }
-    return [made[one.row] for one in suspects]
+    return [cards[one.row] for one in suspects]

@@ -1,4 +1,4 @@
-"""What is suspicious about the rows of a dataset: scores of all rows, and words for those that are listed."""
+"""Suspicion scores of the rows of a dataset, and the reasons of listed rows in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _COLUMNS = ["text", "sha256", "phash", "text_label", "image_label", "votes"]
 
 @dataclass(frozen=True)
 class Twins:
-    """Which rows repeat which.
+    """Groups of rows that repeat each other.
 
     Attributes:
         text, picture: [N], the group of rows with the same text, and of those with the same picture.
@@ -48,12 +48,12 @@ class Twins:
 
     @cached_property
     def _by_group(self) -> tuple[Rows, Rows]:
-        """The rows sorted by their group, and the groups so sorted."""
+        """The rows sorted by group, and their groups."""
         order = np.argsort(self.either, kind="stable")
         return order, self.either[order]
 
     def of(self, row: int) -> dict[str, Rows]:
-        """The other rows with the text or picture of `row`, by what they share; each once, in row order."""
+        """The other rows with the text or picture of `row`, by shared modality, each once, in row order."""
         order, groups = self._by_group
         first, last = np.searchsorted(groups, [self.either[row], self.either[row] + 1])
         others = order[first:last][order[first:last] != row]
@@ -64,11 +64,11 @@ class Twins:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What a run's networks said of rows that they were not trained on.
+    """Answers of a run's networks for rows that they were not trained on.
 
     Attributes:
-        rows: [T], row numbers, sorted.
-        y_prob: [T, 3], the mean over the folds that tested the row.
+        rows: [T], sorted row numbers.
+        y_prob: [T, 3], probabilities, the mean over the folds that tested the row.
     """
 
     rows: Rows
@@ -77,16 +77,16 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is suspicious about each row.
+    """Suspicion of each row, and its reasons.
 
     Attributes:
-        scores: [N] each, by the names of `WEIGHTS`, from 0 to 1.
-        score: [N], all of them as one.
-        suggested: [N], the label that the row perhaps should have; -1 where nothing speaks for another one.
-        twins: who repeats whom.
-        y_prob: [N, 3], NaN in the rows that no network judged.
-        labels, text_label, image_label: [N], -1 where there is none.
-        votes: [N, 3] each, by text and image: the annotators by the label that they chose.
+        scores: kind (a key of `WEIGHTS`) → [N], from 0 to 1.
+        score: [N], the combination of all kinds.
+        suggested: [N], the label that the row should perhaps have; -1 if none is suggested.
+        twins: groups of rows that repeat each other.
+        y_prob: [N, 3], probabilities; NaN in rows that no network judged.
+        labels, text_label, image_label: [N], -1 if absent.
+        votes: modality → [N, 3], number of annotators by label.
     """
 
     scores: dict[str, Scores]
@@ -100,7 +100,7 @@ class Findings:
     votes: dict[str, Rows]
 
     def reasons(self, row: int) -> dict[str, str]:
-        """What is suspicious about `row`, in words, by the names of `WEIGHTS`; the worst comes first."""
+        """Kind → words, for each reason to suspect `row`; the strongest comes first."""
         kinds = [kind for kind in self.scores if self.scores[kind][row] > 0]
         kinds.sort(key=lambda kind: -WEIGHTS[kind] * self.scores[kind][row])
         return {kind: self._words(kind, row) for kind in kinds}
@@ -108,7 +108,7 @@ class Findings:
     def _words(self, kind: str, row: int) -> str:
         if kind == "label-error":
             shares = zip(LABEL_NAMES, self.y_prob[row], strict=True)
-            return f"a network says {', '.join(f'{name} {100 * p:.0f} %' for name, p in shares)}"
+            return f"a network predicts {', '.join(f'{name} {100 * p:.0f} %' for name, p in shares)}"
         if kind == "modalities":
             text, image = LABEL_NAMES[self.text_label[row]], LABEL_NAMES[self.image_label[row]]
             return f"the text is {text}, the picture {image}"
@@ -142,13 +142,21 @@ def _others(counts: Rows, shared: str) -> str:
 
 
 def find(dataset: Dataset, answers: OutOfFold | None) -> Findings:
-    """What is suspicious about the rows of `dataset`; label errors are looked for where there are answers.
+    """Score the rows of `dataset`; label errors are scored only if there are `answers`.
 
-    Raises: DatasetError where a shard cannot be read; UsageError when cleanlab is needed and not installed.
+    Raises: DatasetError if a shard cannot be read; UsageError if cleanlab is needed and not installed.
     """
     table, labels = dataset.table(_COLUMNS), dataset.labels.astype(np.int64)
-    twins = _twins(table)
-    text_label, image_label = (_filled(table[name]) for name in ("text_label", "image_label"))
+    text, sha256, phash = (table[name].to_pylist() for name in ("text", "sha256", "phash"))
+    nothing = [None] * len(text)
+    twins = Twins(
+        duplicate_groups(text, nothing, nothing),
+        duplicate_groups(nothing, sha256, phash),
+        duplicate_groups(text, sha256, phash),
+    )
+    text_label, image_label = (
+        pc.fill_null(table[name], -1).to_numpy().astype(np.int64) for name in ("text_label", "image_label")
+    )
     votes = {of: vote_table(table["votes"], of) for of in ("text", "image")}
     contradicted = (contradiction(twins.text, labels) + contradiction(twins.picture, labels)) / 2
     repeated = (np.bincount(twins.either)[twins.either] > 1) & (contradicted == 0)
@@ -158,7 +166,11 @@ def find(dataset: Dataset, answers: OutOfFold | None) -> Findings:
         "modalities": distance(text_label, image_label),
         "duplicate": repeated.astype(np.float64),
     }
-    suggested = np.where(contradicted > 0, _majority_of_twins(twins.either, labels), -1)
+    # The label of most twins is suggested, if it is another one and there is no tie.
+    counts = label_counts(twins.either, labels)[twins.either]
+    majority = counts.argmax(axis=1)
+    is_unique = (counts == counts.max(axis=1, initial=0)[:, None]).sum(axis=1) == 1
+    suggested = np.where((contradicted > 0) & is_unique & (majority != labels), majority, -1)
     y_prob = np.full((len(labels), 3), np.nan)
     if answers is not None:
         errors = label_errors(labels[answers.rows], answers.y_prob)
@@ -172,16 +184,16 @@ def find(dataset: Dataset, answers: OutOfFold | None) -> Findings:
 
 
 def out_of_fold(trial: "Trial", ids: Sequence[str]) -> OutOfFold:
-    """The answers of a run's finished folds on their own test rows, by the rows' places in `ids`.
+    """Average the answers of a run's finished folds on their own test rows; row numbers are those of `ids`.
 
-    Raises: RunError where the run names a row that is not in `ids`.
+    Raises: RunError if the run names a row that is not in `ids`.
     """
     row_of = {name: row for row, name in enumerate(ids)}
     total, times = np.zeros((len(ids), 3)), np.zeros(len(ids), dtype=np.int64)
     for tested in trial.tested:
         if stray := next((name for name in tested.answers.ids if name not in row_of), None):
             raise RunError(
-                f"{trial.run.path}: fold {tested.fold} tested a row that the dataset lacks, {stray}",
+                f"{trial.run.path}: fold {tested.fold} tested {stray}, which is not in the dataset",
                 "Train that fold again",
             )
         rows = np.array([row_of[name] for name in tested.answers.ids], dtype=np.int64)
@@ -192,34 +204,10 @@ def out_of_fold(trial: "Trial", ids: Sequence[str]) -> OutOfFold:
 
 
 def vote_table(votes: pa.ChunkedArray, modality: str) -> Rows:
-    """[N, 3]: of each row its annotators by the label that they gave the text, or the image."""
+    """Number of annotators of each row by the label that they gave the text or the image: [N, 3]."""
     counts = np.zeros((len(votes), 3), dtype=np.int64)
     whole = votes.combine_chunks()
     cast = pc.fill_null(pc.struct_field(pc.list_flatten(whole), modality), -1).to_numpy(zero_copy_only=False)
     rows = pc.list_parent_indices(whole).to_numpy(zero_copy_only=False)
     np.add.at(counts, (rows[cast >= 0], cast[cast >= 0]), 1)
     return counts
-
-
-def _twins(table: pa.Table) -> Twins:
-    text, sha256, phash = (table[name].to_pylist() for name in ("text", "sha256", "phash"))
-    nothing = [None] * len(text)
-    return Twins(
-        duplicate_groups(text, nothing, nothing),
-        duplicate_groups(nothing, sha256, phash),
-        duplicate_groups(text, sha256, phash),
-    )
-
-
-def _majority_of_twins(groups: Rows, labels: Rows) -> Rows:
-    """[N]: the label that most rows of a row's group have, if it is another one and no tie; else -1."""
-    counts = label_counts(groups, labels)[groups]
-    most = counts.max(axis=1, initial=0)
-    unique = (counts == most[:, None]).sum(axis=1) == 1
-    found = counts.argmax(axis=1)
-    return np.where(unique & (found != labels), found, -1)
-
-
-def _filled(column: pa.ChunkedArray) -> Rows:
-    filled: Rows = pc.fill_null(column, -1).to_numpy().astype(np.int64)
-    return filled
