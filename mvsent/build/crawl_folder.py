@@ -31,8 +31,6 @@ log = logging.getLogger("mvsent")
 
 PARTS = "parts"
 FLICKR_BEGAN = date(2004, 2, 10)
-_UNIMPORTANT = {"endpoint", "token_url", "quota_per_hour", "images_per_second", "concurrency"}
-"""Settings that may change between the runs of one crawl: they decide how fast it goes, and where."""
 
 _DATABASE = {CRAWL_FILE, *(f"{CRAWL_FILE}-{kind}" for kind in ("wal", "shm", "journal"))}
 """SQLite's files: until the first commit it keeps a journal, from there on a WAL with its index."""
@@ -118,7 +116,7 @@ def open_frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *,
 
 def identity(settings: BuildSettings, terms: Sequence[Term]) -> dict[str, Any]:
     """What has to be the same for a crawl to go on: the settings that decide its rows, and the lexicon."""
-    kept = settings.model_dump(mode="json", exclude=_UNIMPORTANT | {"anps", "keywords"})
+    kept = settings.model_dump(mode="json", exclude=settings.without_effect())
     lexicon = hashlib.sha256(format_lexicon(terms).encode()).hexdigest()
     return {"source": type(settings).__name__, "lexicon_sha256": lexicon, **kept}
 

@@ -12,12 +12,14 @@ from typing import Annotated, cast
 import typer
 
 from mvsent import __version__
-from mvsent.cli import build, label, learn, look, options, serve, settings, share, use
+from mvsent.cli import build, label, learn, learn_benchmark, look, setup, share  # noqa: F401 - they declare the commands
+from mvsent.cli.command import Commands
 from mvsent.errors import MvsentError, PrintableFormatter, printable
 from mvsent.storage import problem as remote_problem
 
 app = typer.Typer(
     name="mvsent",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -53,12 +55,6 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS
 
 # What goes on where it was when it is asked for again. `train` says itself how to, once there is a run.
 CONTINUING = {"build-flickr", "build-getty", "refresh", "benchmark"}
-
-for stage in (settings, build, label, learn, look, share, use, serve):
-    stage.register(app)
-for registered in app.registered_commands:
-    assert registered.callback is not None
-    registered.callback = options.at_their_places(registered.callback)
 
 
 def main() -> None:

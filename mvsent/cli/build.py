@@ -1,12 +1,148 @@
-"""Commands of the build stage."""
+"""Commands that build datasets from Flickr and Getty."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvsent.cli import crawl, options
+from mvsent.cli import options
+from mvsent.cli.command import command
+from mvsent.cli.options import flag
+
+if TYPE_CHECKING:
+    from mvsent.build.dry_run import BuildPlan
+    from mvsent.build.search import BuildResult
+    from mvsent.cli.given import Given
+    from mvsent.config import FlickrSettings, GettySettings
+
+KeyFile = Annotated[
+    Path | None,
+    flag("--key-file", "File with NAME=KEY lines, read instead of the environment.", section="Machine"),
+]
+DryRun = Annotated[
+    bool, options.switch("--dry-run", "Estimate calls, time and space; ask nothing, write nothing.")
+]
+
+
+@command("build-flickr", "Build", settings="mvsent.config:FlickrSettings")
+def build_flickr(
+    *,
+    given: "Given[FlickrSettings]",
+    key_file: KeyFile = None,
+    workers: options.Workers = 0,
+    engine: options.Engine,
+    dry_run: DryRun = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Build a dataset from Flickr's adjective-noun pairs.
+
+    It is written to data/flickr, by the paper's rules. Needs FLICKR_API_KEY. Takes hours, or days under a
+    lower quota; --dry-run estimates them. Stop it at any time: the same command continues.
+    The default of --per-query, 500, is one call per query.
+
+    Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run
+    """
+    from mvsent.build import search as build
+
+    settings = given.resolve()
+    if dry_run:
+        from mvsent.build.dry_run import plan
+        from mvsent.sources.crawl import FLICKR_PAGING
+
+        _show_plan(plan("flickr", build.flickr_terms(settings), settings, FLICKR_PAGING), as_json)
+        return
+    from mvsent.sources.keys import api_key
+
+    key = api_key("FLICKR_API_KEY", key_file)
+    how: Any = {"overwrite": overwrite, "workers": workers, "engine": engine.chosen(), "quiet": quiet}
+    _show_result(build.build_flickr(out or Path("data", "flickr"), settings, key, **how), as_json)
+
+
+@command("build-getty", "Build", settings="mvsent.config:GettySettings")
+def build_getty(
+    *,
+    given: "Given[GettySettings]",
+    key_file: KeyFile = None,
+    workers: options.Workers = 0,
+    engine: options.Engine,
+    dry_run: DryRun = False,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Build a dataset from Getty's affective keywords.
+
+    It is written to data/getty, by the paper's rules. Needs GETTY_API_KEY; uses GETTY_API_SECRET if it is
+    set. Getty's licence restricts machine-learning use: read your agreement first. Stop it at any time: the
+    same command continues. The default of --per-query, 10000, is a hundred calls per query.
+
+    Example: mvsent build-getty --family editorial --per-query 200 --dry-run
+    """
+    from mvsent.build import search as build
+
+    settings = given.resolve()
+    if dry_run:
+        from mvsent.build.dry_run import plan
+        from mvsent.sources.crawl import GETTY_PAGING
+
+        _show_plan(plan("getty", build.getty_terms(settings), settings, GETTY_PAGING), as_json)
+        return
+    from mvsent.sources.keys import api_key, optional_key
+
+    key, secret = api_key("GETTY_API_KEY", key_file), optional_key("GETTY_API_SECRET", key_file)
+    how: Any = {"overwrite": overwrite, "workers": workers, "engine": engine.chosen(), "quiet": quiet}
+    _show_result(build.build_getty(out or Path("data", "getty"), settings, key, secret, **how), as_json)
+
+
+@command("refresh", "Build")
+def refresh(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A dataset of Flickr's. [default: data/flickr]", show_default=False)
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of another REST server. [default: Flickr's]",
+            show_default=False,
+            envvar="MVSENT_FLICKR_ENDPOINT",
+        ),
+    ] = None,
+    key_file: KeyFile = None,
+    quota_per_hour: Annotated[
+        int, typer.Option(min=1, max=options.MAX_CALLS_PER_HOUR, help="API calls per hour.")
+    ] = 3600,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Drop from a dataset the photos that Flickr no longer shows.
+
+    Asks Flickr which photos are still public, one call per photo, and writes the dataset without the others.
+    Stop it at any time: the same command continues. The dataset stays as it is until its new version is
+    complete and replaces it.
+
+    Example: mvsent refresh data/flickr
+    """
+    from mvsent.build.refresh import refresh as run_refresh
+    from mvsent.sources.keys import api_key
+
+    result = run_refresh(
+        folder or Path("data", "flickr"),
+        api_key("FLICKR_API_KEY", key_file),
+        endpoint=endpoint or "",
+        quota_per_hour=quota_per_hour,
+        quiet=quiet,
+    )
+    document = {"folder": str(result.folder), "asked": result.n_asked, "removed": result.removed}
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        typer.echo(f"{result.folder}: {result.n_asked} photos asked for, {len(result.removed)} are gone")
 
 
 class Polarity(StrEnum):
@@ -16,116 +152,7 @@ class Polarity(StrEnum):
     NEGATIVE = "negative"
 
 
-def register(app: typer.Typer) -> None:
-    """Add this stage's commands to `app`."""
-    app.command("demo")(demo)
-    app.command("lexicon")(lexicon)
-    app.command("replay")(replay)
-    app.command("build-flickr")(crawl.build_flickr)
-    app.command("build-getty")(crawl.build_getty)
-    app.command("refresh")(crawl.refresh)
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write; an earlier demo in it is replaced.")] = Path(
-        "demo"
-    ),
-    rows: Annotated[int, typer.Option(min=60, help="Tweets with a picture to draw.")] = 420,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows, at most.")] = 15,
-    seed: Annotated[int, typer.Option(min=0, max=options.MAX_SEED, help="Seed of everything random.")] = 0,
-    engine: options.Engine = "local",
-    ray_address: options.RayAddress = "",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Build small datasets, train and evaluate, offline.
-
-    A Flickr and a Getty build ask a local stand-in; a dataset in MVSA's layout is drawn and reconciled;
-    DMLANet is trained on that, and on what Flickr gave.
-    All pictures and words are made up, with moods that agree or conflict and annotators who err: the
-    figures are computed, and say nothing about real data.
-
-    Example: mvsent demo --out /tmp/mvsent-demo
-    """
-    from mvsent.demo import demo as run_demo
-    from mvsent.workers.engine import choose
-
-    chosen = choose(engine, ray_address)
-    result = run_demo(out, n_rows=rows, epochs=epochs, seed=seed, engine=chosen, quiet=quiet)
-    if as_json:
-        from json import dumps
-
-        from mvsent.report.funnel import funnel_document
-
-        document = {
-            "folder": str(result.folder),
-            "seconds": round(result.seconds, 1),
-            "datasets": [funnel_document(built.folder, built.manifest) for built in result.datasets],
-            "metrics": [evaluation.document for evaluation in result.evaluations],
-            "pictures": [str(picture) for one in result.evaluations for picture in one.pictures],
-        }
-        typer.echo(dumps(document, indent=2))
-        return
-    from mvsent.report.funnel import render_funnel
-    from mvsent.report.tables import render_results
-
-    for built in result.datasets:
-        typer.echo(render_funnel(built.folder, built.manifest) + "\n")
-    for evaluation in result.evaluations:
-        typer.echo(render_results(evaluation.document) + "\n")
-    typer.echo(f"Everything is in {result.folder}, made in {result.seconds:.0f} s. Look at:")
-    for evaluation in result.evaluations:
-        for page in (evaluation.folder / "report.html", *evaluation.pictures):
-            typer.echo(f"  {page}")
-
-
-def replay(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="To listen on; 0 takes a free one.")] = 0,
-    photos: Annotated[int, typer.Option(min=0, help="Photos that each search finds.")] = 120,
-    side: Annotated[int, typer.Option(min=8, max=4096, help="Longest side of the largest pictures.")] = 1024,
-    quirks: Annotated[float, typer.Option(min=0, help="How often anything is odd; 0: never.")] = 1.0,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fault", help="What goes wrong and how often, NAME=RATE; repeat for more.", show_default=False
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    as_json: options.Json = False,
-) -> None:
-    """Run a local stand-in for Flickr and Getty.
-
-    It draws its own pictures, says how to use it, and runs until Ctrl-C. What is printed is for a shell:
-    run it in another one, and build-flickr and build-getty ask the stand-in.
-    docs/replay.md lists the faults; so does the error for an unknown one.
-
-    Example: mvsent replay --port 8765 --fault image-404=0.02 --fault api-429-seconds=0.1
-    """
-    import threading
-    from contextlib import suppress
-    from json import dumps
-    from shlex import quote
-
-    from mvsent.errors import UsageError
-    from mvsent.lexicons import load_anps, load_keywords
-    from mvsent.standin.faults import Faults
-    from mvsent.standin.replay import Replay
-    from mvsent.standin.world import World
-
-    sentiments = {term.query: term.sentiment for term in (*load_keywords(), *load_anps())}
-    world = World(sentiments, seed=seed, photos=photos, side=side, quirks=quirks)
-    faults = Faults(seed=seed).with_rates(fault or [])
-    try:
-        server = Replay(world, faults=faults, port=port)
-    except OSError as error:
-        raise UsageError(f"port {port}: {error.strerror}", "Choose another one, or --port 0") from None
-    with server, suppress(KeyboardInterrupt):
-        given = server.environment()
-        lines = [f"export {name}={quote(value)}" for name, value in given.items()]
-        typer.echo(dumps(given) if as_json else "\n".join(lines))
-        threading.Event().wait()
-
-
+@command("lexicon", "Build")
 def lexicon(
     which: Annotated[
         str, typer.Argument(metavar="LEXICON", help="anps, keywords, or a file of yours.")
@@ -136,7 +163,7 @@ def lexicon(
     min_sentiment: Annotated[
         float, typer.Option(min=0, help="Only words whose score is at least this far from zero.")
     ] = 0.0,
-    pattern: Annotated[str, typer.Option(help="Only words that fit, with * and ? as in file names.")] = "*",
+    pattern: Annotated[str, typer.Option(help="Only words that match, with * and ? as in file names.")] = "*",
     out: Annotated[
         Path | None, typer.Option(help="File to write. [default: print]", show_default=False)
     ] = None,
@@ -146,8 +173,8 @@ def lexicon(
 ) -> None:
     """Print or export the words that the crawls search for.
 
-    These are the 1200 ANPs, the 101 keywords, or a lexicon of yours. What is written is a lexicon again,
-    to change and give to build-flickr --anps or build-getty --keywords.
+    These are the 1200 ANPs, the 101 keywords, or a lexicon of yours. The file written is a lexicon, too: edit
+    it and give it to build-flickr --anps or build-getty --keywords.
 
     Example: mvsent lexicon anps --polarity negative --min-sentiment 1.5 --pattern '*dog' --out sad-dogs.tsv
     """
@@ -176,10 +203,26 @@ def lexicon(
             file.write(format_lexicon(terms, comment).encode())
         document["out"] = str(out)
     if as_json:
-        from json import dumps
-
-        typer.echo(dumps(document, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     elif out is not None:
         typer.echo(f"{out}: {document['positive']} positive, {document['negative']} negative words")
     else:
         typer.echo(format_lexicon(terms), nl=False)
+
+
+def _show_result(result: "BuildResult", as_json: bool) -> None:
+    from mvsent.report.funnel import funnel_document, render_funnel
+
+    if as_json:
+        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
+    else:
+        typer.echo(render_funnel(result.folder, result.manifest))
+        typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
+        typer.echo(f"Licences and terms: {result.folder / 'README.md'}")
+        typer.echo(f"Next: mvsent train {result.folder}")
+
+
+def _show_plan(plan: "BuildPlan", as_json: bool) -> None:
+    from mvsent.report.plan import render_plan
+
+    typer.echo(json.dumps(plan.document(), indent=2) if as_json else render_plan(plan.document()))

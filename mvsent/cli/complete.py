@@ -1,6 +1,10 @@
 """What the shell offers at TAB. The names are copies, so that none waits for torch; a test compares them."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mvsent.setting import Setting
 
 MODELS = (
     *("ahrm", "amgn", "bdmla", "comn", "dmaf", "dmlanet", "dmlanet-plus", "early-concat", "early-rmnn"),
@@ -17,6 +21,8 @@ DATASET_FORMATS = ("webdataset", "imagefolder", "csv", "label-studio", "croissan
 NEAR_DUPLICATES = ("drop", "keep")
 CONFLICT_RULES = ("first", "drop", "majority")
 MODEL_FORMATS = ("onnx", "torchscript", "safetensors")
+
+_NAMES = {"models": MODELS, "protocols": PROTOCOLS, "backbones": BACKBONES}
 
 Complete = Callable[[str], list[str]]
 
@@ -47,3 +53,11 @@ def some_of(names: Sequence[str]) -> Complete:
         return [before + comma + name for name in names if name.startswith(last) and name not in taken]
 
     return complete
+
+
+def of_setting(stated: "Setting") -> Complete | None:
+    """Completes the option of a setting; None if its values cannot be listed."""
+    names = stated.choices or _NAMES.get(stated.completion, ())
+    if not names:
+        return None
+    return some_of(names) if stated.takes_several else one_of(names)

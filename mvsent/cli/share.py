@@ -1,20 +1,19 @@
-"""Commands of the share stage: datasets for other tools, and datasets made of finished ones."""
+"""Commands that write datasets and networks for others, make datasets of finished ones, and serve a run."""
 
+import json
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mvsent.cli import complete, options
+from mvsent.cli.command import command
+from mvsent.cli.options import flag
 
 
-def register(app: typer.Typer) -> None:
-    """Add this stage's commands to `app`."""
-    app.command("export")(export)
-    app.command("merge")(merge)
-    app.command("shard")(shard)
-
-
+@command("export", "Share")
 def export(
     to: Annotated[
         str,
@@ -24,17 +23,13 @@ def export(
             autocompletion=complete.one_of(complete.DATASET_FORMATS),
         ),
     ],
-    folder: Annotated[
-        Path | None,
-        typer.Argument(help="A dataset folder. [default: the newest in data]", show_default=False),
-    ] = None,
+    folder: options.Dataset = None,
     out: options.Out = None,
     shard_size: Annotated[
-        int | None, options.flag("--shard-size", "Pairs in one tar of a webdataset.", "1000")
+        int | None, flag("--shard-size", "Pairs in one tar of a webdataset.", "1000")
     ] = None,
     embed_images: Annotated[
-        bool,
-        typer.Option("--embed-images", help="Put the pictures into Label Studio's tasks, as data URLs."),
+        bool, typer.Option("--embed-images", help="Put the pictures into Label Studio's tasks, as data URLs.")
     ] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -42,16 +37,14 @@ def export(
 ) -> None:
     """Write a dataset in another tool's format.
 
-    It goes to exports/NAME-FORMAT, or to --out. Pictures keep their bytes, file names come from the ids.
+    It is written to exports/NAME-FORMAT, or to --out. Pictures keep their bytes; ids become file names.
 
     webdataset: tars of pictures, texts and facts. imagefolder: a folder for each label. csv: one table and a
-    folder of pictures. label-studio: tasks to annotate, which come back by reconcile-tasks.
+    folder of pictures. label-studio: tasks to annotate, which reconcile-tasks reads back.
     croissant: the shards as they are, with a description for search engines and loaders.
 
     Example: mvsent export data/mvsa-single --to imagefolder
     """
-    import json
-
     from mvsent.datasets.export import export as run_export
     from mvsent.report.datasets import render_export
     from mvsent.shards.reader import newest_dataset
@@ -68,17 +61,10 @@ def export(
     typer.echo(json.dumps(document, indent=2) if as_json else render_export(document))
 
 
-def merge(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Two dataset folders or more; an earlier one has precedence.", show_default=False
-        ),
-    ],
-    out: options.Out = None,
-    name: Annotated[
-        str | None, options.flag("--name", "Name of the dataset.", "that of the folder written")
-    ] = None,
+@dataclass(frozen=True)
+class Rules:
+    """How datasets are merged."""
+
     near_duplicates: Annotated[
         str,
         typer.Option(
@@ -86,54 +72,65 @@ def merge(
             help="drop | keep: pictures that look like one of an earlier dataset.",
             autocompletion=complete.one_of(complete.NEAR_DUPLICATES),
         ),
-    ] = "drop",
+    ] = "drop"
     distance: Annotated[
         int,
         typer.Option(
-            "--distance", help="Of 64, bits in which the hashes of one picture differ at most; 0 to 8."
+            "--distance", help="Maximum number of differing bits, of 64, in near duplicates' hashes; 0 to 8."
         ),
-    ] = 4,
+    ] = 4
     conflict: Annotated[
         str,
         typer.Option(
             "--conflict",
-            help="first | drop | majority: which label a picture has whose rows have several.",
+            help="first | drop | majority: the label of a picture whose rows have several.",
             autocompletion=complete.one_of(complete.CONFLICT_RULES),
         ),
-    ] = "first",
-    shard_size: options.ShardSize = None,
+    ] = "first"
+    shard_size: options.ShardSize = None
     mixed_classes: Annotated[
-        bool, typer.Option("--mixed-classes", help="Take datasets that do not have the same classes.")
-    ] = False,
+        bool, typer.Option("--mixed-classes", help="Accept datasets that do not have the same classes.")
+    ] = False
+
+
+@command("merge", "Share")
+def merge(
+    *,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two dataset folders or more; an earlier one has precedence.", show_default=False
+        ),
+    ],
+    out: options.Out = None,
+    name: Annotated[str | None, flag("--name", "Name of the dataset.", "that of the folder written")] = None,
+    rules: Rules,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make one dataset out of several finished ones.
+    """Merge finished datasets into one.
 
-    It goes to --out, else to data/NAME or data/merged. Every id is there once, and a picture only from the
-    first dataset that has it; the others are in rejected.parquet with their reason, after what the datasets
-    had dropped themselves. dataset.json says what each of them was. Splits are not carried over.
+    It is written to --out, else to data/NAME or data/merged. Every id occurs once, and a picture comes only
+    from the first dataset that has it; the others are in rejected.parquet with their reason, after what the
+    datasets had dropped themselves. dataset.json says what each of them was. Splits are not carried over.
 
     first: the rows of the first dataset stay. drop: rows that contradict each other all go. majority: the
-    rows with the commonest label stay, of the first dataset that has it; none if two labels are as common.
+    rows with the commonest label stay, from the first dataset that has it; none if two labels are as common.
 
     Example: mvsent merge data/flickr data/getty --out data/web
     """
-    import json
-
     from mvsent.datasets.merge import SHARD_SIZE, MergeRules
     from mvsent.datasets.merge import merge as run_merge
     from mvsent.report.datasets import render_merge
     from mvsent.report.funnel import funnel_document, render_funnel
 
-    size = SHARD_SIZE if shard_size is None else shard_size
-    rules = MergeRules(near_duplicates, distance, conflict, size, mixed_classes)
+    size = SHARD_SIZE if rules.shard_size is None else rules.shard_size
     result = run_merge(
         folders,
         out or Path("data", name or "merged"),
         name or "",
-        rules,
+        MergeRules(**{**vars(rules), "shard_size": size}),
         overwrite=overwrite,
         quiet=quiet,
     )
@@ -145,16 +142,12 @@ def merge(
     typer.echo(f"\n{render_merge(document)}")
 
 
+@command("shard", "Share")
 def shard(
     folder: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
     rows_per_shard: Annotated[
         int,
-        typer.Option(
-            "--rows-per-shard",
-            "--shard-size",
-            help="Rows in every shard but the last.",
-            show_default=False,
-        ),
+        typer.Option("--rows-per-shard", "--shard-size", help="Rows in every shard but the last."),
     ],
     out: options.Out = None,
     overwrite: options.Overwrite = False,
@@ -163,13 +156,11 @@ def shard(
 ) -> None:
     """Write the same rows in shards of another size.
 
-    It goes to FOLDER-ROWS beside the dataset, or to --out. Rows keep their order, so that the splits come
-    along; name, settings and dropped rows stay too. The dataset itself is left as it is.
+    They are written to FOLDER-ROWS beside the dataset, or to --out. Rows keep their order, and splits, name,
+    settings and dropped rows are kept too. The dataset itself is left as it is.
 
     Example: mvsent shard data/flickr --rows-per-shard 5000
     """
-    import json
-
     from mvsent.datasets.reshard import reshard
     from mvsent.report.datasets import render_shards
     from mvsent.report.funnel import funnel_document
@@ -177,3 +168,63 @@ def shard(
     result = reshard(folder, rows_per_shard, out, overwrite=overwrite, quiet=quiet)
     document = funnel_document(result.folder, result.manifest) | {"splits": result.splits}
     typer.echo(json.dumps(document, indent=2) if as_json else render_shards(document))
+
+
+@command("export-model", "Share")
+def export_model(
+    run: options.OneRun,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="onnx | torchscript | safetensors.",
+            autocompletion=complete.one_of(complete.MODEL_FORMATS),
+        ),
+    ],
+    out: Annotated[Path | None, flag("--out", "File to write.", "exports/RUN-foldK.onnx")] = None,
+    fold: options.OneFold = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a trained network for another program.
+
+    The graph goes from what the model reads (feature maps, numbers of words …) to probabilities; a JSON file
+    beside it names inputs, shapes, classes, vocabulary and preprocessing. Before anything is written, its
+    answers are compared with PyTorch's. TorchScript is deprecated by PyTorch, but works.
+
+    Example: mvsent export-model runs/dmlanet-mvsa-single-paper-5x-s0 --to onnx --out dmlanet.onnx
+    """
+    from mvsent.inference.export_model import export_model as write_model
+
+    done = write_model(run, to, out, fold=fold, overwrite=overwrite)
+    typer.echo(json.dumps(done.document(), indent=2) if as_json else done.words())
+
+
+@command("serve", "Share")
+def serve(
+    run: options.Run = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    fold: options.Fold = None,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Answer on a web page.
+
+    Drop a picture, type a text, and see the probabilities, where the network looked and which words it
+    weighed; POST /api/predict answers in JSON, as /openapi.json says. Only this machine can open it unless
+    --host says otherwise. Ctrl-C or SIGTERM ends it.
+
+    Example: mvsent serve runs/dmlanet-mvsa-single-paper-5x-s0
+    """
+    from mvsent.runs.run_folder import newest_run
+    from mvsent.serve.server import serve as answer
+
+    def ready(address: str) -> None:
+        typer.echo(json.dumps({"address": address}) if as_json else f"Open {address} (Ctrl-C ends it)")
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as Ctrl-C does
+    answer(run or newest_run(), host=host, port=port, fold=fold, device=device, ready=ready)

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import AdditiveAttention, masked_mean, regions_of
 from mvsent.models.batch import OWNER_LINKS, REGIONS, TAG_LINKS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 
 class AHRMOptions(Settings):

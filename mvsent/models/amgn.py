@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import AdditiveAttention, attended_regions, masked_mean, regions_of
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 
 class AMGNOptions(Settings):

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import AdditiveAttention, regions_of
 from mvsent.models.batch import REGIONS, WORDS, Batch, Batches, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 GRID_STEPS = 20
 """The late weights are multiples of one part in so many."""

@@ -10,7 +10,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import (
     ChannelAttention,
     SpatialAttention,
@@ -21,6 +20,7 @@ from mvsent.models.attention import (
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 
 class DMLANetOptions(Settings):

@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import (
     AdditiveAttention,
     ChannelAttention,
@@ -41,6 +40,7 @@ from mvsent.models.label_rule import apply_rule, label_rule
 from mvsent.models.memory import PairMemory, whole_text
 from mvsent.models.registry import ModelCard, register
 from mvsent.pairs import Label
+from mvsent.setting import Settings
 
 _TINY = 1e-6
 _SHARES = 21  # of the memory in the whole, evenly from 0 to 1

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import masked_mean, masked_softmax, regions_of
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 
 class FENetOptions(Settings):

@@ -10,11 +10,11 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import masked_mean
 from mvsent.models.batch import OWNER_LINKS, REGIONS, TAG_LINKS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 
 class HDFOptions(Settings):

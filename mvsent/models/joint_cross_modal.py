@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import AdditiveAttention, attended_regions, regions_of
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import BiGRUEncoder, LSTMEncoder, WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of the Gaussian kernels, in mean squared distances of the batch."""

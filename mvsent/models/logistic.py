@@ -6,11 +6,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import masked_mean
 from mvsent.models.batch import LEXICON, REGIONS, TEXT_VECTOR, WORDS, Batch, Batches, Output, Sizes
 from mvsent.models.encoders import WordEmbedding
 from mvsent.models.registry import ModelCard, register
+from mvsent.setting import Settings
 
 NEVER = -1e4
 """The logit of a class that no training row has; finite in half precision."""

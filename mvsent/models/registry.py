@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from torch import nn
 
 import mvsent.models
-from mvsent.config import Settings
 from mvsent.errors import UsageError, did_you_mean
 from mvsent.models.batch import Sizes, Solved
+from mvsent.setting import Settings
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import TextCNN, WordEmbedding
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 # The publisher's address could not be confirmed; this paper describes the model and prints its numbers.
 URL = "https://arxiv.org/abs/2012.08256"

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.batch import ANP_SCORES, LEXICON, Batch, Output, Sizes
 from mvsent.models.encoders import Standardize
 from mvsent.models.registry import ModelCard, Published, register
+from mvsent.setting import Settings
 
 
 class SentiBankOptions(Settings):

@@ -4,11 +4,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mvsent.config import Settings
 from mvsent.models.attention import masked_mean
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
 from mvsent.models.registry import ModelCard, register
+from mvsent.setting import Settings
 
 
 class ImageOnlyOptions(Settings):

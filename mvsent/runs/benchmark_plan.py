@@ -18,9 +18,6 @@ from mvsent.splits import N_FOLDS, PROTOCOLS
 TABLES = ("2", "3", "4", "all")
 METRICS = "metrics.json"
 
-# What decides how fast a run is, and not what comes out.
-_HOW = {"devices", "parallel", "checkpoint_every", "threads", "workers", "tensorboard"}
-
 
 @dataclass(frozen=True)
 class System:
@@ -118,7 +115,8 @@ class Cell:
             run = RunFolder.open(self.path)
         except (RunError, UsageError):
             return ["its configuration cannot be read"]
-        asked, there = (s.model_dump(exclude=_HOW) for s in (self.settings, run.settings))
+        ignored = TrainSettings.without_effect()
+        asked, there = (s.model_dump(exclude=ignored) for s in (self.settings, run.settings))
         rows = [] if run.resolved.dataset_sha256 == self.dataset.sha256 else ["the dataset's rows"]
         return [*(key for key in asked if asked[key] != there[key]), *rows]
 

@@ -58,8 +58,7 @@ def collect(
 
 def changed_settings(settings: TrainSettings) -> dict[str, Any]:
     """The common settings that are not the defaults and are not told elsewhere."""
-    told = {"dataset", "model", "options", "protocol", "split_file", "seed", "threads", "workers"}
-    told |= {"devices", "parallel", "checkpoint_every"}  # they say how it was computed
+    told = {"model", "options", "protocol", "split_file", "seed"} | TrainSettings.without_effect()
     default = TrainSettings().model_dump()
     return {k: v for k, v in settings.model_dump().items() if k not in told and v != default[k]}
 

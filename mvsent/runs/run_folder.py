@@ -14,9 +14,10 @@ import tomli_w
 from pydantic import Field, ValidationError, field_validator
 
 from mvsent import __version__
-from mvsent.config import Settings, TrainSettings, read_toml
+from mvsent.config import TrainSettings, read_toml
 from mvsent.errors import OutputExistsError, RunError, UsageError
 from mvsent.pairs import Label
+from mvsent.setting import Settings
 from mvsent.shards.atomic import atomic_write
 from mvsent.storage import entries, is_remote, located, make_folder, reaching, refuse_no_bucket, remove
 

@@ -63,16 +63,6 @@ from mvsent.workers.ranks import ALONE, Ranks, joined
 log = logging.getLogger("mvsent")
 
 CHECKPOINT = "checkpoint.pt"
-# What a run that is resumed may have otherwise than it was begun with; where the dataset lies is one of them.
-OF_THE_MACHINE = (
-    "dataset",
-    "device",
-    "devices",
-    "parallel",
-    "checkpoint_every",
-    "workers",
-    "tensorboard",
-)
 ROLE_NAMES = {VALIDATION: "validation", TEST: "test"}
 
 
@@ -158,13 +148,16 @@ def changed(run: RunFolder, changes: Mapping[str, Any]) -> RunFolder:
     asked = run.settings.model_copy(update=dict(changes))
     for name in changes:
         before, now = (_meant(settings, name) for settings in (run.settings, asked))
-        if before != now and name not in OF_THE_MACHINE:
-            option = "--option" if name == "options" else f"--{name.replace('_', '-')}"
+        if before != now and name not in TrainSettings.without_effect():
+            flag = TrainSettings.stated()[name].flag
             raise UsageError(
-                f"{option}: {run.path} was begun with {before!r}; --resume takes no {now!r}",
+                f"{flag}: {run.path} was begun with {before!r}; --resume takes no {now!r}",
                 "Leave it out to continue that run, or leave --resume out to begin another",
             )
-    return replace(run, settings=asked)
+    resolved = run.resolved
+    if asked.threads and "threads" in changes:
+        resolved = resolved.model_copy(update={"threads": asked.threads})
+    return replace(run, settings=asked, resolved=resolved)
 
 
 def _meant(settings: TrainSettings, name: str) -> Any:

@@ -1,0 +1,174 @@
+"""The command that compares models."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mvsent.cli import complete, options
+from mvsent.cli.command import command
+from mvsent.cli.options import flag
+
+if TYPE_CHECKING:
+    from mvsent.cli.given import Given
+    from mvsent.config import TrainSettings
+
+UNFINISHED = 3
+
+
+@dataclass(frozen=True)
+class Systems:
+    """The systems that a benchmark compares."""
+
+    table: Annotated[
+        str, flag("--table", "Tables of the paper: 2, 3, 4 or all; or 2,4.", "all", section="Model")
+    ] = "all"
+    models: Annotated[
+        str,
+        flag(
+            "--models",
+            "Only these, as a,b, with ablations unless --table is 2 or 3.",
+            section="Model",
+            complete=complete.some_of(complete.MODELS),
+        ),
+    ] = ""
+    option: Annotated[
+        list[str] | None,
+        flag("--option", "A model's option, as MODEL.KEY=VALUE; repeatable.", section="Model"),
+    ] = None
+    against: Annotated[
+        str,
+        flag(
+            "--against",
+            "Model that the others are tested against.",
+            "dmlanet",
+            section="Model",
+            complete=complete.one_of(complete.MODELS),
+        ),
+    ] = "dmlanet"
+
+
+@command(
+    "benchmark",
+    "Learn",
+    settings="mvsent.config:TrainSettings",
+    section="train",
+    only=(
+        *("folds", "seed", "epochs", "patience", "batch_size", "backbone", "weights", "words"),
+        *("text_vector", "device", "threads"),
+    ),
+)
+def benchmark(
+    *,
+    datasets: Annotated[list[Path], typer.Argument(help="Dataset folders.", metavar="DATASET...")],
+    protocol: Annotated[
+        list[str] | None,
+        flag(
+            "--protocol",
+            "How rows are split, as a,b; repeatable.",
+            "paper-5x,grouped-paper-5x",
+            section="Data",
+            complete=complete.some_of(complete.PROTOCOLS),
+        ),
+    ] = None,
+    systems: Systems,
+    given: "Given[TrainSettings]",
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", min=1, max=1024, help="Cells that run at once.", rich_help_panel="Machine"),
+    ] = 1,
+    into: Annotated[
+        Path | None,
+        flag("--into", "Markdown file whose block of results is replaced too.", section="Output"),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of runs and results.", rich_help_panel="Output")
+    ] = Path("runs/benchmark"),
+    overwrite: Annotated[
+        bool, options.switch("--overwrite", "Replace cells that were made with other settings.")
+    ] = False,
+    dry_run: Annotated[bool, options.switch("--dry-run", "Only list the cells.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run every system of a table on the same rows and folds.
+
+    The same command continues after an interruption, and repeats nothing that is finished. The tables, as
+    Markdown, CSV, LaTeX, JSON and a picture, stand published numbers beside ours, and the plain protocol
+    beside the leak-free one.
+
+    Example: mvsent benchmark data/mvsa-single --table 2 --jobs 2
+    """
+    from mvsent.report.benchmark_tables import render_terminal
+    from mvsent.runs.benchmark import benchmark as run_benchmark
+    from mvsent.runs.benchmark_plan import Asked, plan
+
+    asked = Asked(
+        datasets=datasets,
+        tables=_names([systems.table or "all"]),
+        models=_names([systems.models]),
+        protocols=_names(protocol or ["paper-5x,grouped-paper-5x"]),
+        options=_model_options(systems.option or []),
+        common=given.resolve(),
+        out=out,
+        against=systems.against or "dmlanet",
+    )
+    if dry_run:
+        cells = plan(asked)
+        typer.echo(
+            json.dumps([_cell_as_json(cell) for cell in cells], indent=2)
+            if as_json
+            else _cells_as_text(cells)
+        )
+        return
+    result = run_benchmark(
+        asked,
+        jobs=jobs,
+        overwrite=overwrite,
+        into=into,
+        command=["mvsent", *sys.argv[1:]],
+        quiet=quiet,
+    )
+    if as_json:
+        typer.echo(json.dumps(result.document, indent=2))
+    else:
+        typer.echo(render_terminal(result.document))
+        typer.echo("\n" + "\n".join(map(str, result.files)))
+    if result.failures:
+        raise typer.Exit(UNFINISHED)
+
+
+def _cell_as_json(cell: Any) -> dict[str, Any]:
+    return {"cell": cell.name, "state": cell.state, "changes": cell.changes(), "run": str(cell.path)}
+
+
+def _cells_as_text(cells: list[Any]) -> str:
+    """A line a cell; of those that would be refused, what differs, and how they are replaced."""
+    width = max(len(cell.state) for cell in cells)
+    lines = []
+    for cell in cells:
+        changes = f"  ({', '.join(cell.changes())})" if cell.changes() else ""
+        lines.append(f"{cell.state:{width}}  {cell.name}{changes}")
+    if any(cell.changes() for cell in cells):
+        lines.append(
+            "\nThose of other settings are refused: give another --out, or replace them with --overwrite"
+        )
+    return "\n".join(lines)
+
+
+def _names(texts: list[str]) -> list[str]:
+    """The names in comma separated texts, each once."""
+    return list(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))
+
+
+def _model_options(pairs: list[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for key, value in (options.key_values(pairs) or {}).items():
+        model, dot, name = key.partition(".")
+        if not dot:
+            raise typer.BadParameter(f"--option takes MODEL.KEY=VALUE, not {key}={value}")
+        found.setdefault(model, {})[name] = value
+    return found

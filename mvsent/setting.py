@@ -1,0 +1,149 @@
+"""How a setting is stated: one field holds everything that is known of it.
+
+Type, default, limits, help, heading, flags, completion, and whether it can change a result stand there.
+Options, the file of `mvsent init`, environment variables and the site's reference are made from them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+
+def setting(
+    default: Any,
+    section: str,
+    help: str,
+    *,
+    unset: str = "",
+    changes_result: bool = True,
+    path: Literal["", "typed", "absolute", "perhaps"] = "",
+    flags: tuple[str, ...] = (),
+    completion: str = "",
+    variable: str = "",
+    is_argument: bool = False,
+    **limits: Any,
+) -> Any:
+    """State a setting as a field of a `Settings` class.
+
+    Args:
+        default: the value if nothing is given.
+        section: the heading under which `--help` lists it.
+        help: one sentence, without the default.
+        unset: what an empty or zero default means.
+        changes_result: False if it says only where, or how fast, a result is computed: a run, a crawl or a
+            benchmark that was begun with another value continues. A difference in rounding is no change.
+        path: `typed`: a path, recorded as typed. `absolute`: a path, recorded absolute, because a run is
+            also read from other folders. `perhaps`: NAME, PATH or NAME=PATH, absolute if the file exists.
+        flags: names of the option, if not `--name-of-the-field` alone.
+        completion: which names of `mvsent.cli.complete` the shell offers.
+        variable: environment variable read besides `MVSENT_COMMAND_NAME`, which every setting has.
+        is_argument: whether the command takes it as a positional argument.
+        limits: `ge`, `gt`, `le` … of `pydantic.Field`.
+    """
+    shown: dict[str, Any] = {
+        "section": section,
+        "unset": unset,
+        "changes_result": changes_result,
+        "path": path,
+    }
+    shown |= {"flags": [*flags], "completion": completion, "variable": variable, "is_argument": is_argument}
+    return Field(default, description=help, json_schema_extra={**shown, "bounds": limits}, **limits)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A stated field, as the command line and the site show it; `setting` explains the attributes."""
+
+    name: str
+    field: FieldInfo
+    section: str
+    unset: str
+    changes_result: bool
+    path: str
+    flags: list[str]
+    completion: str
+    variable: str
+    is_argument: bool
+    bounds: dict[str, Any]
+
+    @property
+    def help(self) -> str:
+        """What it does, in one sentence."""
+        return self.field.description or ""
+
+    @property
+    def default(self) -> Any:
+        """The value if nothing is given, as TOML and JSON can write it: the empty text for None."""
+        value = self.field.default
+        return "" if value is None else [*value] if isinstance(value, tuple) else value
+
+    @property
+    def default_text(self) -> str:
+        """The default, or what it means, for a reader; empty for a switch that is off, and for no value."""
+        if not self.default and (self.unset or type(self.default) not in (int, float)):
+            return self.unset
+        if self.default is True:
+            return self.name
+        return ",".join(map(str, self.default)) if self.takes_several else str(self.default)
+
+    @property
+    def flag(self) -> str:
+        """The option that sets it, as an error names it."""
+        return self.flags[0] if self.flags else "--" + self.name.replace("_", "-")
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether it is a list, typed as a,b."""
+        return get_origin(self.field.annotation) in (list, tuple)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only values that it, or each of its values, can have; empty if it has no such list."""
+        kind = get_args(self.field.annotation)[0] if self.takes_several else self.field.annotation
+        return get_args(kind) if get_origin(kind) is Literal else ()
+
+    @property
+    def limits(self) -> str:
+        """The range of a number: `at least 1`, `0 to 1024`."""
+        match self.bounds:
+            case {"ge": low, "le": high}:
+                return f"{low} to {high}"
+            case {"ge": low}:
+                return f"at least {low}"
+            case {"gt": low}:
+                return f"more than {low}"
+        return ""
+
+
+class Settings(BaseModel):
+    """Settings of a command or a model; frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split_text(cls, value: Any, field: ValidationInfo) -> Any:
+        """Lists may be given as `a,b`, tables as `a=1,b=2`, or as `["a=1", "b=2"]` if values hold commas."""
+        kind = get_origin(cls.model_fields[field.field_name or ""].annotation)
+        if isinstance(value, str) and kind in (list, tuple, dict):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if kind is not dict or not isinstance(value, list):
+            return value
+        if not all(isinstance(pair, str) and "=" in pair for pair in value):
+            raise ValueError("should be KEY=VALUE,KEY=VALUE")
+        return dict(pair.split("=", 1) for pair in value)
+
+    @classmethod
+    def stated(cls) -> dict[str, Setting]:
+        """The fields that `setting` made, by name."""
+        extras: dict[str, Any] = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return {
+            name: Setting(name, cls.model_fields[name], **extra) for name, extra in extras.items() if extra
+        }
+
+    @classmethod
+    def without_effect(cls) -> set[str]:
+        """The names of the settings that cannot change a result."""
+        return {name for name, stated in cls.stated().items() if not stated.changes_result}
