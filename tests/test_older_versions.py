@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mvsent.build.refresh import refresh
 from mvsent.cli import app
-from mvsent.config import SECTIONS, resolve
+from mvsent.cli.command import sections
 from mvsent.shards.reader import Dataset
 from mvsent.sources.flickr import FlickrClient
 from tests.conftest import write_dataset
@@ -150,10 +150,10 @@ def test_hugging_face_loads_it(name: str, place: Path, tmp_path: Path) -> None:
 def test_its_settings_are_taken() -> None:
     written = tomllib.loads((FIXTURES / "mvsent.toml").read_text())
     shutil.copy(FIXTURES / "mvsent.toml", "mvsent.toml")
-    assert written.keys() == SECTIONS.keys()
+    assert written.keys() == sections().keys()
     changed = set()
-    for section, kind in SECTIONS.items():
-        taken = resolve(section, kind, {}).model_dump(mode="json")
+    for section, command in sections().items():
+        taken = command.given().resolve().model_dump(mode="json")
         changed |= {(section, key) for key, value in written[section].items() if taken[key] != value}
     # A date of TOML's, and a list as a text with commas: spelled otherwise, but the same.
     assert changed == {("build-flickr", "until"), ("build-getty", "text_fields")}
