@@ -465,7 +465,7 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     page_of(folder, out)
     page_of(folder, out)
     out.write_text("<html>mine</html>")
-    with pytest.raises(OutputExistsError, match="no report"):
+    with pytest.raises(OutputExistsError, match="not a report"):
         report(folder, out, quiet=True)
     assert out.read_text() == "<html>mine</html>"
     assert "mvsent report" in page_of(folder, out, overwrite=True)
@@ -801,5 +801,5 @@ def test_the_names_of_the_sections_are_those_of_their_headings(tmp_path: Path) -
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OutputExistsError, match="no ordinary file"):
+    with pytest.raises(OutputExistsError, match="not an ordinary file"):
         refuse_unless_ours(tmp_path / "pipe", b"mark", "report", "page.html")
