@@ -1,1 +1,1 @@
-"""Pure decisions about a pair: keep it, or drop it, because."""
+"""Pure decisions about pairs: keep, or drop with a reason; and labels, duplicates, quality."""

@@ -1,4 +1,4 @@
-"""Dawid-Skene: labels from annotators who err differently, instead of a plain majority."""
+"""Dawid-Skene: labels from annotators with different error rates, instead of a plain majority."""
 
 import warnings
 
@@ -9,15 +9,15 @@ from mvsent.errors import UsageError
 
 
 def dawid_skene(votes: Labels) -> Labels:
-    """[N, K] votes → [N]: the most probable label under the Dawid-Skene model, `MISSING` where nobody voted.
+    """The most probable label under the Dawid-Skene model: votes [N, K] → [N]; `MISSING` without votes.
 
-    Column k of `votes` is taken to be one annotator throughout, whose confusion matrix is estimated.
-    Nothing is random, and equal probabilities (the only ties left) go to the lower label.
+    Column k of `votes` is assumed to be one annotator, whose confusion matrix is estimated. The result is
+    deterministic; labels of equal probability resolve to the lower one.
 
     Reference: Dawid & Skene 1979, "Maximum likelihood estimation of observer error-rates using the EM
     algorithm".
 
-    Raises: UsageError when crowd-kit is not installed.
+    Raises: UsageError if crowd-kit is not installed.
     """
     try:
         import pandas as pd
@@ -30,13 +30,13 @@ def dawid_skene(votes: Labels) -> Labels:
     task, worker = np.nonzero(votes != MISSING)
     answers = pd.DataFrame({"task": task, "worker": worker, "label": votes[task, worker].astype(np.int64)})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about how crowd-kit calls it
-        found = DawidSkene(n_iter=100).fit_predict(answers)
+        warnings.simplefilter("ignore", DeprecationWarning)  # pandas complains about crowd-kit's calls
+        fitted = DawidSkene(n_iter=100).fit_predict(answers)
     label = np.full(len(votes), MISSING, dtype=np.int8)
-    label[found.index.to_numpy(dtype=np.int64)] = found.to_numpy(dtype=np.int8)
+    label[fitted.index.to_numpy(dtype=np.int64)] = fitted.to_numpy(dtype=np.int8)
     return label
 
 
 def decide_by_dawid_skene(votes: Labels) -> Decisions:
-    """[N, K, 2] votes → one decision per tweet: Dawid-Skene per modality, then the paper's rule."""
+    """Decide each tweet from votes [N, K, 2]: Dawid-Skene per modality, then the paper's rule."""
     return from_modalities(dawid_skene(votes[:, :, TEXT]), dawid_skene(votes[:, :, IMAGE]))

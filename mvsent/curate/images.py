@@ -1,11 +1,11 @@
-"""Is this a picture we can use, and what does it look like? Decided from the bytes alone."""
+"""Checks of pictures, and their properties and perceptual hashes, from the bytes alone."""
 
 import hashlib
 import io
 import threading
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,29 +17,31 @@ from mvsent.errors import InputError
 from mvsent.pairs import Reason, Rejection
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-"""What may be opened, by content: raster formats that Pillow decodes itself (for EPS it starts a program)."""
+"""Formats that may be opened, by content: those that Pillow decodes itself (for EPS it starts a program)."""
 
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _HASH_SIDE = 32  # pixels of the grey thumbnail whose frequencies are hashed
-_DRAFT_SIDE = 64  # pixels that a JPEG's quick decode leaves at least; 3 of 4 hashes then equal the full one's
-_FLAT = 2.0  # grey levels: a thumbnail that varies less shows nothing that a hash could tell apart
-_LARGE = 25_000_000  # pixels; larger pictures are decoded one at a time, so that many workers fit in memory
+_DRAFT_SIDE = (
+    64  # minimum side of a JPEG's reduced decode, in pixels; 3 of 4 hashes equal those of a full one
+)
+_FLAT = 2.0  # grey levels; a thumbnail with a smaller deviation has no meaningful hash
+_LARGE = 25_000_000  # pixels; larger pictures are decoded one at a time to limit memory
 _one_large_picture = threading.Lock()
 
-# What Pillow would warn of on stderr is decided here (sizes) or harmless (broken EXIF in a good picture).
+# Pillow's warnings concern sizes, which are checked here, or are harmless (broken EXIF in a good picture).
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is true of a picture's bytes."""
+    """Properties of a picture, from its bytes."""
 
     width: int  # pixels, as stored (before any EXIF rotation)
     height: int
     format: str  # Pillow's name: JPEG, PNG, …
     sha256: str  # of the bytes, in hexadecimal
-    phash: int | None  # see `phash`; None for a flat picture, whose hash would be rounding noise
+    phash: int | None  # see `phash`; None for a flat picture, whose hash would be noise
 
 
 def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int = 0) -> ImageFacts | Rejection:
@@ -55,7 +57,7 @@ def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int =
 def image_columns(
     pictures: Sequence[bytes], *, max_pixels: int = 100_000_000, max_bytes: int = 32 * 2**20
 ) -> dict[str, list[Any]]:
-    """The columns of `PAIR_SCHEMA` that the pictures' bytes fill: image, width, height, sha256, phash.
+    """Build the columns image, width, height, sha256 and phash from pictures.
 
     Raises: InputError naming a picture, counted from 0, that cannot be used.
     """
@@ -117,21 +119,21 @@ def _decoded_facts(image: Image.Image, data: bytes) -> ImageFacts | Rejection:
 
 
 def turn_of(pixels: int) -> AbstractContextManager[object]:
-    """Within the block no other picture of more than 25 million pixels is decoded by anyone who asks here."""
+    """A context manager that lets only one picture of more than 25 million pixels be decoded at a time."""
     return _one_large_picture if pixels > _LARGE else nullcontext()
 
 
 def _one_line(error: Exception) -> str:
-    # Pillow names the in-memory file by its address, which would make every run's details differ.
+    # Pillow's message contains the address of the in-memory file, which differs from run to run.
     text = "cannot be opened" if isinstance(error, UnidentifiedImageError) else str(error)
     return " ".join((text or type(error).__name__).split())[:200]
 
 
 def phash(image: Image.Image) -> int:
-    """The picture's 64 bit perceptual hash: bit for bit the one of `imagehash.phash`.
+    """The 64-bit perceptual hash of a picture, identical to that of `imagehash.phash`.
 
-    Bit 63 - (8 u + v) says whether cosine frequency (u, v), both below 8, of the 32x32 grey picture is above
-    the median of the 64. Copies that were rescaled or compressed again have the same bits, or nearly.
+    Bit 63 - (8 u + v) is set if the cosine frequency (u, v), both below 8, of the 32x32 grey picture is above
+    the median of the 64 frequencies. Rescaled or recompressed copies have the same bits, or nearly.
 
     >>> f"{phash(Image.linear_gradient('L')):016x}"
     '8000800080008000'
@@ -140,16 +142,18 @@ def phash(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as a person sees it, in 8 bit RGB: first frame, upright, transparency on white.
+    """Convert a picture to 8-bit RGB as a person sees it: first frame, upright, transparency on white.
 
-    16 bit greys are scaled to 8 bits; palettes and CMYK are converted.
+    16-bit greys are scaled to 8 bits; palettes and CMYK are converted.
 
     >>> to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
     """
     if image.tell():
         image.seek(0)
-    image = _upright(image)
+    image.load()  # outside the try: a failure here concerns the picture, not its EXIF
+    with suppress(Exception):  # broken EXIF is ignored; the picture is fine without it
+        image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -161,24 +165,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF orientation says; broken EXIF says nothing."""
-    image.load()  # outside the try: what fails here is the picture, not its EXIF
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF is as hostile as the rest of the file, and a picture is fine without it
-        return image
-
-
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of 16 or 32 bit numbers or floats as mode L: 0..65535, or 0..the largest float, to 0..255."""
+    """Scale 16 or 32 bit integers (0..65535) or floats (0..the largest) to 0..255, mode L."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
     full = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
     return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:
-    """float64 [32, 32] grey levels."""
+    """Grey levels of the picture, float64 [32, 32]."""
     small = image.convert("L").resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small, dtype=np.float64)
 

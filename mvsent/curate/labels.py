@@ -1,7 +1,7 @@
-"""From annotations to one label: a vote per modality, then the paper's rule (§4.1 A) between the two.
+"""From annotations to one label: a vote in each modality, then the paper's rule (§4.1 A) between the two.
 
-Everything here is numpy, a row per tweet: `N` tweets, `K` annotators, modality 0 is the text and 1 the image.
-A vote or label is a `Label` as int8, or `MISSING`.
+Arrays have a row per tweet: `N` tweets, `K` annotators; modality 0 is the text, 1 the image. A vote or label
+is a `Label` as int8, or `MISSING`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MISSING = np.int8(-1)
 TEXT, IMAGE = 0, 1
 
 QUESTIONS = ("text_sentiment", "image_sentiment")
-"""What an annotator is asked, index = modality: the names in a labelling tool."""
+"""Names of the questions in a labelling tool, by modality."""
 
 _NEG, _NEU, _POS = (np.int8(label) for label in Label)
 _COMBINED = np.array(
@@ -37,7 +37,7 @@ _COMBINED = np.array(
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What the annotations of N tweets come to; a tweet has a label exactly when it has no reason."""
+    """Labels of N tweets, or reasons why they have none: a tweet has either a label or a reason."""
 
     label: Labels  # [N]
     text_label: Labels  # [N]
@@ -46,19 +46,19 @@ class Decisions:
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
-        """[N]: the tweets that have a label."""
+        """Whether each tweet [N] has a label."""
         kept: npt.NDArray[np.bool_] = self.label != MISSING
         return kept
 
 
 def vote_counts(votes: Labels) -> npt.NDArray[np.signedinteger[Any]]:
-    """[N, K] votes → [N, 3]: how many annotators chose each label.
+    """Count the annotators that chose each label: votes [N, K] → [N, 3].
 
     >>> vote_counts(np.array([[2, 2, 0], [1, -1, 1]], dtype=np.int8)).tolist()
     [[1, 0, 2], [0, 2, 0]]
     """
     n_rows, n_annotators = votes.shape
-    # Label by label, so that columns are added up in one go, and in the smallest type that holds K².
+    # Label by label, which adds whole columns, in the smallest type that holds K² (needed for alpha).
     counts = np.zeros((len(Label), n_rows), dtype=np.min_scalar_type(-(n_annotators**2)))
     for label in Label:
         for annotator in range(n_annotators):
@@ -67,10 +67,9 @@ def vote_counts(votes: Labels) -> npt.NDArray[np.signedinteger[Any]]:
 
 
 def majority(votes: Labels, ties: Ties = "drop") -> Labels:
-    """[N, K] votes → [N]: the label that more annotators chose than any other.
+    """The label that more annotators chose than any other: votes [N, K] → [N].
 
-    Where several labels share the most votes it is `MISSING`, or neutral with `ties="neutral"`;
-    where nobody voted it is `MISSING`.
+    A tie for the most votes gives `MISSING`, or neutral with `ties="neutral"`; no votes give `MISSING`.
 
     >>> majority(np.array([[2, 2, 0], [0, 1, 2]], dtype=np.int8)).tolist()
     [2, -1]
@@ -85,10 +84,10 @@ def majority(votes: Labels, ties: Ties = "drop") -> Labels:
 
 
 def combine(text: Labels, image: Labels) -> Labels:
-    """[N], [N] → [N]: the tweet's label by the paper's rule, `MISSING` where the two contradict each other.
+    """Combine the labels of text and image by the paper's rule: [N], [N] → [N]; `MISSING` for a conflict.
 
-    Equal labels stay; a polar and a neutral one make the polar one; positive with negative is a conflict,
-    and so is anything with `MISSING`.
+    Equal labels stay. A polar and a neutral label give the polar one. Positive and negative are a conflict,
+    as is anything with `MISSING`.
 
     >>> combine(np.array([2, 1, 1, 2], np.int8), np.array([2, 0, 1, 0], np.int8)).tolist()
     [2, 0, 1, -1]
@@ -99,7 +98,7 @@ def combine(text: Labels, image: Labels) -> Labels:
 
 
 def decide(votes: Labels, ties: Ties = "drop") -> Decisions:
-    """[N, K, 2] votes → one decision per tweet: majority per modality, then `combine`.
+    """Decide each tweet from votes [N, K, 2]: majority per modality, then `combine`.
 
     >>> decide(np.array([[[2, 2]], [[2, 1]], [[2, 0]]], dtype=np.int8)).reason.tolist()
     [None, None, <Reason.LABEL_CONFLICT: 'label-conflict'>]
@@ -108,7 +107,7 @@ def decide(votes: Labels, ties: Ties = "drop") -> Decisions:
 
 
 def from_modalities(text: Labels, image: Labels) -> Decisions:
-    """[N], [N] → one decision per tweet, from a label per modality however it was found."""
+    """Decide each tweet from the labels of its text [N] and image [N]."""
     label = combine(text, image)
     reason = np.full(len(label), None, dtype=object)
     reason[label == MISSING] = Reason.LABEL_CONFLICT

@@ -1,4 +1,4 @@
-"""Which rows of several datasets make one: the same id or picture once, and what becomes of two labels."""
+"""Decisions on merging datasets: each id and picture once, and contradicting labels settled by a rule."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,46 +11,53 @@ from mvsent.curate.near import near_pairs
 from mvsent.pairs import Label, Reason
 
 CONFLICT_RULES = ("first", "drop", "majority")
-"""`first`: the row of the first dataset stays, whatever the others say. `drop`: none of them stays.
-`majority`: a row with the label that most of them have stays, none where two labels have equally many."""
+"""`first`: the row of the first dataset is kept. `drop`: none is kept. `majority`: a row with the most
+frequent label is kept; none in case of a tie."""
 
 REASONS = (Reason.DUPLICATE_ID, Reason.DUPLICATE_IMAGE, Reason.DUPLICATE_LABEL_CONFLICT)
-"""Why a row is dropped, by its number in `Verdict.reason`."""
+"""Reasons by their number in `Verdict.reason`."""
 _ID, _IMAGE, _CONFLICT = range(3)
 KEPT = -1
 MAX_ROWS = 2**31 - 2
 
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
-"""Rows, or numbers of keys; -1 stands for none."""
+"""Row numbers, or numbers of keys; -1 for none."""
 Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """By what rows are compared: N rows, those of the first dataset first."""
+    """The properties by which N rows are compared; the rows of the first dataset come first.
+
+    Attributes:
+        starts: first row of each dataset, and N at the end.
+        ids: [N], a number for each different id.
+        pictures: [N], a number for each different picture, by its bytes; -1 if there is none.
+        phash: [N], perceptual hashes; 0 if there is none.
+        labels: [N].
+    """
 
     starts: list[int]
-    """Of each dataset its first row, and N at the end."""
     ids: Rows
-    """[N]: a number for each different id."""
     pictures: Rows
-    """[N]: a number for each different picture, by its bytes; -1 where there is none."""
     phash: Hashes
-    """[N]; 0 where there is none."""
     labels: npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What becomes of every row."""
+    """The decision on every row.
+
+    Attributes:
+        reason: [N], KEPT or the number of the reason in `REASONS`.
+        twin: [N], the row that a dropped row repeats or contradicts; -1 for a kept row.
+        n_conflicts: number of groups of duplicates with more than one label.
+    """
 
     reason: npt.NDArray[np.int8]
-    """[N]: KEPT, or the number of its reason in `REASONS`."""
     twin: Rows
-    """[N]: of a dropped row the row that it repeats or contradicts; -1 for a kept one."""
     n_conflicts: int
-    """Groups of duplicates with more than one label."""
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
@@ -59,24 +66,31 @@ class Verdict:
 
 
 def merged(keys: Keys, conflict: str = "first", distance: int | None = None) -> Verdict:
-    """What becomes of the rows: a duplicate is a row with the id or picture of one in an earlier dataset.
+    """Decide each row. A duplicate is a row with the id or picture of a row in an earlier dataset.
 
-    Rows that repeat another of their own dataset stay: its build decided about them. Only where their labels
-    are in question do they count as one group.
+    Rows that repeat another row of their own dataset are kept, as its build decided about them. They count as
+    one group only when labels contradict each other.
 
     Args:
         conflict: one of `CONFLICT_RULES`.
-        distance: how many bits the perceptual hashes of one picture differ in at most; None for bytes alone.
+        distance: maximum number of differing bits in the perceptual hashes of one picture; None: compare
+            bytes
+            only.
     """
     looks, near = _looks(keys.phash, distance)
     numbers = [keys.ids, keys.pictures, looks]
     reason, twin, n_conflicts = _settle(conflict, keys, *_duplicates(keys.starts, numbers, near))
-    _drop_repeated_ids(keys.ids, reason, twin)
+    # A majority may have kept a row whose id another kept row has.
+    kept = np.flatnonzero(reason == KEPT)
+    first = np.full(len(keys.ids) + 1, -1, dtype=np.int32)
+    first[keys.ids[kept[::-1]]] = kept[::-1]  # reversed, as the last of several assignments wins
+    again = kept[first[keys.ids[kept]] != kept]
+    reason[again], twin[again] = _ID, first[keys.ids[again]]
     return Verdict(reason, twin, n_conflicts)
 
 
 def numbered(digests: Hashes) -> Rows:
-    """[N]: a number for each different row of `digests` [N, 2]; -1 for one of zeros.
+    """Number the different rows of `digests` [N, 2]: [N]; -1 for a row of zeros.
 
     >>> numbered(np.array([[7, 1], [0, 0], [7, 2], [7, 1]], np.uint64)).tolist()
     [1, -1, 2, 1]
@@ -93,11 +107,11 @@ def numbered(digests: Hashes) -> Rows:
 
 
 def _looks(phash: Hashes, distance: int | None) -> tuple[Rows, Ints]:
-    """(the number of each row's hash, -1 where it tells nothing; the numbers that are near one another)."""
+    """Number the perceptual hashes: [N], -1 if not telling; and pairs of near numbers [P, 2]."""
     look = np.full(len(phash), -1, dtype=np.int32)
     if distance is None:
         return look, np.zeros((0, 2), dtype=np.int64)
-    is_telling = telling(phash)  # what follows is np.unique with its inverse, in half the memory
+    is_telling = telling(phash)  # the following is np.unique with its inverse, in half the memory
     ranked = phash[is_telling]
     ranked.sort()
     different = ranked[np.r_[True, ranked[1:] != ranked[:-1]][: len(ranked)]]
@@ -110,28 +124,31 @@ def _looks(phash: Hashes, distance: int | None) -> tuple[Rows, Ints]:
 def _duplicates(
     starts: list[int], numbers: list[Rows], near: Ints
 ) -> tuple[npt.NDArray[np.int8], Rows, Rows]:
-    """(reason, twin, head) [N] before labels are looked at, dataset by dataset.
+    """Find duplicates dataset by dataset, without regard to labels: (reason, twin, head), each [N].
 
-    A dropped row's twin is a kept one of an earlier dataset. The head of a kept row is the first of its own
-    dataset with its picture, that of a dropped one is its twin's.
+    The twin of a dropped row is a kept row of an earlier dataset. The head of a kept row is the first row of
+    its dataset with the same picture; the head of a dropped row is that of its twin.
     """
     n_rows = starts[-1]
     reason = np.full(n_rows, KEPT, dtype=np.int8)
     twin = np.full(n_rows, -1, dtype=np.int32)
-    # The first kept row of each key; the last place is that of rows without one, and stays -1.
+    # The first kept row of each key. The last element is for rows without a key, and stays -1.
     holder = [np.full(n_rows + 1, -1, dtype=np.int32) for _ in numbers]
     for first, last in pairwise(starts):
         rows = slice(first, last)
         by_id, by_bytes, by_look = (held[number[rows]] for held, number in zip(holder, numbers, strict=True))
         if len(near):
-            by_look = np.where(by_look < 0, _nearest(holder[2], near)[numbers[2][rows]], by_look)
+            # For each hash the first row that holds one near to it; N + 1 if none does.
+            nearest = np.full(n_rows + 1, n_rows + 1, dtype=np.int32)
+            look, other = near[holder[2][near[:, 1]] >= 0].T
+            np.minimum.at(nearest, look, holder[2][other])
+            nearest[nearest == n_rows + 1] = -1
+            by_look = np.where(by_look < 0, nearest[numbers[2][rows]], by_look)
         by_image = np.where(by_bytes < 0, by_look, by_bytes)
         twin[rows] = np.where(by_id < 0, by_image, by_id)
         reason[rows][by_image >= 0] = _IMAGE
         reason[rows][by_id >= 0] = _ID
-        kept = (
-            first + np.flatnonzero(reason[rows] == KEPT)[::-1]
-        )  # of several values for one place the last one stays
+        kept = first + np.flatnonzero(reason[rows] == KEPT)[::-1]  # reversed, as the last assignment wins
         for held, number in zip(holder, numbers, strict=True):
             held[number[kept]] = kept
             held[-1] = -1
@@ -141,19 +158,10 @@ def _duplicates(
     return reason, twin, np.where(reason == KEPT, head, head[twin])
 
 
-def _nearest(holder: Rows, near: Ints) -> Rows:
-    """For each look the first row that holds one near to it, -1 where none does."""
-    found = np.full(len(holder), len(holder), dtype=np.int32)
-    look, other = near[holder[near[:, 1]] >= 0].T
-    np.minimum.at(found, look, holder[other])
-    found[found == len(holder)] = -1
-    return found
-
-
 def _settle(
     rule: str, keys: Keys, reason: npt.NDArray[np.int8], twin: Rows, head: Rows
 ) -> tuple[npt.NDArray[np.int8], Rows, int]:
-    """`reason` and `twin` are what `rule` says of groups with several labels; returns them and how many."""
+    """Apply `rule` to the groups with several labels; return `reason`, `twin` and the number of groups."""
     is_shared = np.zeros(len(head), dtype=bool)
     is_shared[head[reason != KEPT]] = True
     rows = np.flatnonzero(is_shared[head])
@@ -162,13 +170,15 @@ def _settle(
     n_groups = int(group.max(initial=-1)) + 1
     counts = np.zeros((n_groups, len(Label)), dtype=np.int64)
     np.add.at(counts, (group, label), 1)
-    first = np.full((n_groups, len(Label)), len(head), dtype=np.int64)  # row of each label; none: N
+    first = np.full((n_groups, len(Label)), len(head), dtype=np.int64)  # first row of each label; N: none
     np.minimum.at(first, (group, label), rows)
     in_conflict = (counts > 0).sum(axis=1) > 1
     if rule != "first":
         is_tie = (counts == counts.max(axis=1, initial=0)[:, None]).sum(axis=1) > 1
         lost = (in_conflict & (is_tie | (rule == "drop")))[group]
-        reason[rows[lost]], twin[rows[lost]] = _CONFLICT, _first_of_another(first[group[lost]], label[lost])
+        others = first[group[lost]]  # the first row of another label is the twin
+        others[np.arange(len(others)), label[lost]] = np.iinfo(np.int64).max
+        reason[rows[lost]], twin[rows[lost]] = _CONFLICT, others.min(axis=1, initial=np.iinfo(np.int64).max)
         won = in_conflict[group] & ~lost
         rows, group, label = rows[won], group[won], label[won]
         majority = counts.argmax(axis=1)[group]
@@ -181,22 +191,5 @@ def _settle(
     return reason, twin, int(in_conflict.sum())
 
 
-def _first_of_another(first: Ints, label: npt.NDArray[np.int8]) -> Ints:
-    """[n]: the first row of another label than `label` [n], where `first` [n, 3] are the first of each."""
-    others = first.copy()
-    others[np.arange(len(label)), label] = np.iinfo(np.int64).max
-    first_row: Ints = others.min(axis=1)
-    return first_row
-
-
 def _dataset(keys: Keys, rows: Ints) -> Ints:
     return np.searchsorted(keys.starts, rows, side="right")
-
-
-def _drop_repeated_ids(ids: Rows, reason: npt.NDArray[np.int8], twin: Rows) -> None:
-    """No two kept rows have one id, though a majority may have kept a row whose id another row has."""
-    kept = np.flatnonzero(reason == KEPT)
-    first = np.full(len(ids) + 1, -1, dtype=np.int32)
-    first[ids[kept[::-1]]] = kept[::-1]  # of several values for one place the last one stays
-    again = kept[first[ids[kept]] != kept]
-    reason[again], twin[again] = _ID, first[ids[again]]

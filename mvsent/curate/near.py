@@ -1,9 +1,9 @@
-"""Which perceptual hashes differ in a few bits at most, without comparing all pairs.
+"""Pairs of perceptual hashes that differ in few bits, without comparing all pairs.
 
-The 64 bits are cut into `distance + k` bands. Two hashes that differ in at most `distance` bits agree in k of
-them at least, since each differing bit spoils one band (the pigeonhole principle). So for every choice of k
-bands the hashes are sorted by their bits there, and only those that agree are compared. A larger k means more
-sorting and fewer comparisons; the number of hashes decides which is cheaper.
+The 64 bits are cut into `distance + k` bands. Two hashes that differ in at most `distance` bits agree in at
+least k bands, as each differing bit affects one band (the pigeonhole principle). For every choice of k bands
+the hashes are sorted by their bits in these bands, and only those that agree are compared. A larger k means
+more sorting and fewer comparisons; the number of hashes decides which is cheaper.
 
 Reference: Manku, Jain, Das Sarma 2007, "Detecting near-duplicates for web crawling", section 3.
 """
@@ -21,29 +21,29 @@ Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 
 MAX_DISTANCE = 8
-"""Beyond this many bits different pictures are often as near as copies of one."""
+"""Beyond this many bits, different pictures are often as near as copies."""
 
 _BITS = 64
-_CHUNK = 1 << 16  # hashes compared at a time: they stay in the processor's cache
-_FEW = 1 << 21  # hashes that take a second or two: a thread's memory is not worth it
-_SORT_NS, _COMPARE_NS = 150.0, 8.0  # for one hash in one table, for one comparison; only their ratio counts
+_CHUNK = 1 << 16  # hashes compared at a time, which fit in the processor's cache
+_FEW = 1 << 21  # up to this many hashes take a second or two, and a second thread is not worth its memory
+_SORT_NS, _COMPARE_NS = 150.0, 8.0  # of a hash in a table, of a comparison; only their ratio matters
 
 
 def near_pairs(hashes: Hashes, distance: int, threads: int = 2) -> Ints:
-    """[P, 2]: the pairs of places in `hashes` that differ in at most `distance` bits; each once, ascending.
+    """Find the pairs of indices [P, 2] whose hashes differ in at most `distance` bits; each once, ascending.
 
-    About 30 bytes a hash and thread are in use besides the pairs. Where many hashes are near one another,
-    their pairs are many more than they are.
+    Uses about 30 bytes a hash and thread, besides the pairs. If many hashes are near each other, there are
+    many more pairs than hashes.
 
     Args:
         hashes: uint64 [N], all different.
-        distance: 0 … MAX_DISTANCE bits.
+        distance: from 0 to MAX_DISTANCE bits.
 
     >>> near_pairs(np.array([0b1111, 0b1000, 0b0111], np.uint64), 2).tolist()
     [[0, 2]]
     """
     if not 0 <= distance <= MAX_DISTANCE:
-        raise ValueError(f"distance {distance} is not within 0 and {MAX_DISTANCE}")
+        raise ValueError(f"distance {distance} is not between 0 and {MAX_DISTANCE}")
     if len(hashes) < 2 or distance == 0:
         return np.zeros((0, 2), dtype=np.int64)
     k = _agreeing(len(hashes), distance)
@@ -52,11 +52,11 @@ def near_pairs(hashes: Hashes, distance: int, threads: int = 2) -> Ints:
     search = partial(_found_in, hashes, distance=distance)
     earlier = [masks[:i] for i in range(len(tables))]
     if threads == 1 or len(hashes) < _FEW:
-        found = list(map(search, tables, earlier))
+        near = list(map(search, tables, earlier))
     else:
         with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(search, tables, earlier))
-    pairs = np.sort(np.concatenate(found), axis=1)
+            near = list(pool.map(search, tables, earlier))
+    pairs = np.sort(np.concatenate(near), axis=1)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
@@ -71,14 +71,14 @@ def _bands(n_bands: int) -> list[tuple[int, int]]:
 
 
 def _agreeing(n_hashes: int, distance: int) -> int:
-    """k: in how many bands two hashes have to agree to be compared, where that is cheapest.
+    """The number of bands k in which two hashes must agree to be compared, chosen for the lowest cost.
 
     >>> _agreeing(1000, 4), _agreeing(10**7, 4)
     (1, 2)
     """
 
     def cost(k: int) -> float:
-        compared = n_hashes / 2 / 2.0 ** (_BITS * k // (distance + k))  # by each hash in each table
+        compared = n_hashes / 2 / 2.0 ** (_BITS * k // (distance + k))  # comparisons of a hash in a table
         return comb(distance + k, k) * (_SORT_NS + _COMPARE_NS * compared)
 
     return min(range(1, distance + 1), key=cost)
@@ -87,7 +87,7 @@ def _agreeing(n_hashes: int, distance: int) -> int:
 def _found_in(
     hashes: Hashes, table: Sequence[tuple[int, int]], earlier: Sequence[np.uint64], distance: int
 ) -> Ints:
-    """[P, 2]: the near pairs that agree in the bands of `table`, and in those of no `earlier` one."""
+    """The near pairs [P, 2] that agree in the bands of `table`, but not in those of an `earlier` table."""
     index_bits = np.uint64(len(hashes).bit_length())
     ranked = np.zeros(len(hashes), dtype=np.uint64)
     for first, width in table:
@@ -96,25 +96,25 @@ def _found_in(
         ranked <<= np.uint64(width)
         ranked |= band
         del band
-    ranked <<= index_bits  # a place beside each key, so that sorting moves both
+    ranked <<= index_bits  # the index beside each key, so that sorting moves both
     ranked |= np.arange(len(hashes), dtype=np.uint64)
     ranked.sort()
-    found, first = [np.zeros((0, 2), dtype=np.int64)], 0
+    pairs, first = [np.zeros((0, 2), dtype=np.int64)], 0
     while first < len(ranked):
         next_bucket = (ranked[min(first + _CHUNK, len(ranked)) - 1] >> index_bits) + np.uint64(1)
         last = int(np.searchsorted(ranked, next_bucket << index_bits))
         place = (ranked[first:last] & ((np.uint64(1) << index_bits) - np.uint64(1))).astype(np.int64)
         bucket = ranked[first:last] >> index_bits
-        found.append(_near_in_buckets(hashes[place], place, bucket, earlier, distance))
+        pairs.append(_near_in_buckets(hashes[place], place, bucket, earlier, distance))
         first = last
-    return np.concatenate(found)
+    return np.concatenate(pairs)
 
 
 def _near_in_buckets(
     hashes: Hashes, place: Ints, bucket: Hashes, earlier: Sequence[np.uint64], distance: int
 ) -> Ints:
-    """Of the hashes sorted by bucket, each is compared with the next, the one after it … of its bucket."""
-    found = [np.zeros((0, 2), dtype=np.int64)]
+    """Compare each hash with the following ones of its bucket; hashes are sorted by bucket."""
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
     left, step = np.flatnonzero(bucket[1:] == bucket[:-1]), 1
     while len(left):
         differing = hashes[left] ^ hashes[left + step]
@@ -123,8 +123,8 @@ def _near_in_buckets(
             differing = differing[near]
             new = reduce(np.logical_and, ((differing & mask) != 0 for mask in earlier), np.True_)
             near = near[np.broadcast_to(new, near.shape)]
-            found.append(np.stack([place[left[near]], place[left[near] + step]], axis=1))
+            pairs.append(np.stack([place[left[near]], place[left[near] + step]], axis=1))
         step += 1
         left = left[: np.searchsorted(left, len(hashes) - step)]
         left = left[bucket[left] == bucket[left + step]]
-    return np.concatenate(found)
+    return np.concatenate(pairs)

@@ -1,8 +1,7 @@
-"""How much each row of a dataset asks for a second look: one score a suspicion, and all of them as one.
+"""Suspicion scores of the rows of a dataset: one for each kind of suspicion, and their combination.
 
-Everything here is numpy, a row per pair: `N` rows, labels as numbers (0 negative, 1 neutral, 2 positive). A
-score is 0 where there is nothing to see and 1 where there is nothing worse; positive against negative is
-twice as bad as either against neutral.
+Arrays have a row per pair: `N` rows, labels as numbers (0 negative, 1 neutral, 2 positive). Scores range from
+0, not suspicious, to 1, the worst; positive against negative is twice as bad as either against neutral.
 """
 
 import warnings
@@ -25,13 +24,13 @@ WEIGHTS = {
     "modalities": 0.3,
     "duplicate": 0.05,
 }
-"""What can be wrong with a row, and how much it counts at its worst. The order is that of severity."""
+"""Kind of suspicion → its weight at the worst, in order of severity."""
 
-_DISTANCE = np.abs(np.subtract.outer(np.arange(3), np.arange(3))) / 2  # of two labels
+_DISTANCE = np.abs(np.subtract.outer(np.arange(3), np.arange(3))) / 2  # between two labels
 
 
 def contradiction(groups: Numbers, labels: Numbers) -> Scores:
-    """[N]: how far a row's label is from those of the others in its group, on average; 0 where it is alone.
+    """Mean distance [N] of a row's label from those of the others in its group; 0 if it is alone.
 
     >>> contradiction(np.array([0, 0, 0, 1]), np.array([2, 2, 0, 1])).tolist()
     [0.5, 0.5, 1.0, 0.0]
@@ -43,7 +42,7 @@ def contradiction(groups: Numbers, labels: Numbers) -> Scores:
 
 
 def label_counts(groups: Numbers, labels: Numbers) -> npt.NDArray[np.int64]:
-    """[G, 3]: rows of each group by label; groups are numbered from 0.
+    """Number of rows of each group by label [G, 3]; groups are numbered from 0.
 
     >>> label_counts(np.array([0, 1, 0]), np.array([2, 1, 2])).tolist()
     [[0, 0, 2], [0, 1, 0]]
@@ -54,7 +53,7 @@ def label_counts(groups: Numbers, labels: Numbers) -> npt.NDArray[np.int64]:
 
 
 def disagreement(counts: Numbers) -> Scores:
-    """[N, 3] votes by label → [N]: how far two annotators of a row are apart on average; 0 for a single one.
+    """Mean distance between two annotators of a row: votes by label [N, 3] → [N]; 0 for a single annotator.
 
     >>> disagreement(np.array([[1, 0, 1], [0, 1, 2], [0, 0, 1]])).round(3).tolist()
     [1.0, 0.333, 0.0]
@@ -66,7 +65,7 @@ def disagreement(counts: Numbers) -> Scores:
 
 
 def distance(one: Numbers, other: Numbers) -> Scores:
-    """[N]: how far two labels of a row are apart; 0 where either is missing, which is below 0.
+    """Distance [N] between two labels of a row; 0 if either is missing (below 0).
 
     >>> distance(np.array([0, 0, 1, -1]), np.array([2, 1, 1, 2])).tolist()
     [1.0, 0.5, 0.0, 0.0]
@@ -77,13 +76,13 @@ def distance(one: Numbers, other: Numbers) -> Scores:
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """What a model's probabilities say of labels.
+    """Probable label errors.
 
     Attributes:
-        flagged: [N], the probable errors.
-        score: [N], one minus the normalised margin of the label's quality: 0 where the model is sure of the
-            label, 0.5 where it cannot tell it from another, 1 where it is sure of another.
-        suggested: [N], the label that the model finds most probable.
+        flagged: [N], whether the label is probably wrong.
+        score: [N], one minus the normalised margin of the label: 0 if the model is sure of the label, 0.5 if
+            another is as probable, 1 if it is sure of another.
+        suggested: [N], the most probable label.
     """
 
     flagged: npt.NDArray[np.bool_]
@@ -92,19 +91,19 @@ class LabelErrors:
 
 
 def label_errors(labels: Numbers, y_prob: Scores) -> LabelErrors:
-    """The probable label errors, by confident learning (cleanlab).
+    """Find probable label errors by confident learning (cleanlab).
 
-    A row is flagged with regard to how often each label is taken for each other one; its score looks at the
-    row alone. Labels that neither occur nor get a probability are no classes. With one class nothing is
-    flagged.
+    Flags take into account how often each label is confused with each other one; the score depends on the row
+    alone. Labels that neither occur nor get any probability are not counted as classes. With a single class
+    nothing is flagged.
 
     Args:
         labels: [N].
-        y_prob: [N, 3], of models that were not trained on the row: those of one that was say nothing.
+        y_prob: [N, 3], probabilities by models that were not trained on the row.
 
     Reference: Northcutt, Jiang & Chuang 2021, "Confident learning: estimating uncertainty in dataset labels".
 
-    Raises: UsageError when cleanlab is not installed.
+    Raises: UsageError if cleanlab is not installed.
     """
     occurs = np.bincount(labels, minlength=3).astype(bool) | (y_prob > 0).any(axis=0)
     classes = np.flatnonzero(occurs)
@@ -115,7 +114,7 @@ def label_errors(labels: Numbers, y_prob: Scores) -> LabelErrors:
     y, p = np.searchsorted(classes, labels), y_prob[:, classes]
     p = p / p.sum(axis=1, keepdims=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a class with few rows
+        warnings.simplefilter("ignore")  # cleanlab warns about classes with few rows
         flagged = find_label_issues(y, p, n_jobs=1)
         quality = get_label_quality_scores(y, p, method="normalized_margin")
     return LabelErrors(flagged & (suggested != labels), 1 - quality, suggested)
@@ -127,14 +126,14 @@ def _cleanlab() -> tuple[Any, Any]:
         from cleanlab.rank import get_label_quality_scores
     except ImportError as error:
         raise UsageError(
-            f"to look for label errors takes the package cleanlab ({error})",
+            f"finding label errors needs the package cleanlab ({error})",
             "Install it: pip install 'mvsent[review]'",
         ) from None
     return find_label_issues, get_label_quality_scores
 
 
 def combined(scores: Mapping[str, Scores]) -> Scores:
-    """[N]: all suspicions as one score from 0 to 1, as of independent ones: 1 - Π (1 - weight · score).
+    """Combine the scores of all kinds, as if they were independent: [N], 1 - Π (1 - weight · score).
 
     >>> combined({"contradiction": np.array([1, 0]), "label-error": np.array([0.5, 0])}).round(2).tolist()
     [0.94, 0.0]
@@ -145,9 +144,9 @@ def combined(scores: Mapping[str, Scores]) -> Scores:
 
 
 def worst_first(score: Scores, groups: Numbers, n: int, n_of_group: int) -> npt.NDArray[np.int64]:
-    """The numbers of the `n` rows with the highest scores above 0; of equals the first row first.
+    """Row numbers of the `n` highest scores above 0; ties keep the order of the rows.
 
-    Of one group there are `n_of_group` rows at most, so that a text which was sent a thousand times does not
+    At most `n_of_group` rows of a group are listed, so that a text that was sent a thousand times does not
     fill the list.
 
     >>> worst_first(np.array([0.1, 0.9, 0.0, 0.9]), np.array([0, 1, 1, 2]), 3, n_of_group=1).tolist()
@@ -159,7 +158,7 @@ def worst_first(score: Scores, groups: Numbers, n: int, n_of_group: int) -> npt.
 
 
 def _place_in_group(groups: Numbers) -> npt.NDArray[np.int64]:
-    """[N]: how many rows of its group stand before each row.
+    """Number of earlier rows [N] in the group of each row.
 
     >>> _place_in_group(np.array([7, 3, 7, 7, 3])).tolist()
     [0, 0, 1, 2, 1]

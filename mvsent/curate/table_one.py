@@ -1,4 +1,4 @@
-"""Table I of the paper: how many pairs of each label its four datasets hold."""
+"""Table I of the paper: number of pairs by label in its four datasets."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,4 +18,4 @@ PAPER_TABLE_I: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "getty": _counts(negative=217557, neutral=0, positive=235732),  # 453289
     }
 )
-"""Dataset name → label name → pairs, as printed in arXiv 2012.08256; the totals are their sums."""
+"""Dataset name → label name → number of pairs, as printed in arXiv 2012.08256."""

@@ -1,6 +1,6 @@
-"""Bytes and HTML to text, text to clean text, its words, and the form in which two texts are compared.
+"""Bytes and HTML to text, text to clean text, its words, and the normal form for comparing texts.
 
-What counts as a word and what becomes of links, @names and hashtags: docs/text-rules.md.
+docs/text-rules.md states what counts as a word, and how links, @names and hashtags are treated.
 """
 
 import codecs
@@ -21,9 +21,9 @@ _NAME = re.compile(r"@\w+")
 _EMOJI = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
 _STRAY_JOINER = re.compile(f"(?<![{_EMOJI}])\u200d|\u200d(?![{_EMOJI}])")
 
-MAX_MARKUP = 2**15  # characters of an HTML description that are looked at: nested tags cost their square
-_UNREAD = "script, style, template, noscript, iframe, object, svg, title"  # elements that nobody reads
-_BREAKS = (  # elements that stand apart from the words beside them
+MAX_MARKUP = 2**15  # characters of HTML that are parsed: nested tags take quadratic time
+_UNREAD = "script, style, template, noscript, iframe, object, svg, title"  # elements that are not displayed
+_BREAKS = (  # elements that separate the words beside them
     "br, p, div, hr, li, ul, ol, dl, dt, dd, table, tr, td, th, caption, h1, h2, h3, h4, h5, h6, blockquote, "
     "pre, article, section, header, footer, figure, figcaption, img, textarea, option"
 )
@@ -56,9 +56,9 @@ _EMOJI_OF_LETTERS = re.compile(".\ufe0f\u20e3?|[0-9#*]\u20e3")  # 1️⃣ and �
 
 
 def decode_text(data: bytes) -> str:
-    r"""The text in `data`: as its byte order mark says, else UTF-8, else GB18030 (a quarter of MVSA).
+    r"""Decode `data` by its byte order mark, else as UTF-8, else as GB18030 (a quarter of MVSA).
 
-    Bytes that are neither are UTF-8 with U+FFFD in place of what cannot be read.
+    Bytes in none of these encodings are read as UTF-8, with U+FFFD for invalid sequences.
 
     >>> decode_text(b"happy\xa1\xad"), decode_text("happy…".encode()), decode_text(b"\xff\xfeh\x00i\x00")
     ('happy…', 'happy…', 'hi')
@@ -75,10 +75,10 @@ def decode_text(data: bytes) -> str:
 
 
 def clean_text(text: str) -> str:
-    r"""The same words as plain text: HTML entities resolved once, NFC, single spaces, nothing invisible.
+    r"""Clean a text: HTML entities resolved once, NFC, single spaces, no invisible characters.
 
-    Control, zero-width and direction characters go; a joiner inside an emoji stays. Case, URLs, @names and
-    hashtags stay as they are.
+    Control, zero-width and direction characters are removed; a joiner inside an emoji stays. Case, URLs,
+    @names and hashtags are unchanged.
 
     >>> clean_text("  caf\u0065\u0301 &amp; \u200bsun\n\tshine \ufeff")
     'café & sun shine'
@@ -87,11 +87,11 @@ def clean_text(text: str) -> str:
 
 
 def html_to_text(markup: str) -> str:
-    """What a browser would show of an HTML description, on one line and as clean as `clean_text` makes it.
+    """The text that a browser would display of an HTML description, on one line and cleaned.
 
-    Scripts, styles and comments go; a line break or the edge of a paragraph becomes a space, other tags
-    nothing; entities are resolved once. What is not HTML stays as it is: a `<` that begins no tag is a `<`.
-    What follows after MAX_MARKUP characters is cut off.
+    Scripts, styles and comments are removed; line breaks and the edges of paragraphs become spaces; other
+    tags are removed; entities are resolved once. Text that is not HTML is unchanged: a `<` that begins no tag
+    is a `<`. The text is cut off after MAX_MARKUP characters.
 
     >>> html_to_text("Our <b>sun</b>set<br>with <a href='x'>Tom &amp; Ana</a>, I <3 it<script>x()</script>")
     'Our sunset with Tom & Ana, I <3 it'
@@ -106,9 +106,7 @@ def html_to_text(markup: str) -> str:
 
 
 def plain_words(text: str) -> str:
-    """`text` without links, e-mail addresses and @names, and with hashtags as words: `#sunset` is `sunset`.
-
-    Doing it twice changes nothing.
+    """Remove links, e-mail addresses and @names from `text`, and turn hashtags into words. Idempotent.
 
     >>> plain_words("Shot by @ana at #GoldenGate, see http://x.org/1 or www.x.org, mail a.b@x.org")
     'Shot by at GoldenGate, see or mail'
@@ -117,11 +115,11 @@ def plain_words(text: str) -> str:
 
 
 def count_words(text: str) -> int:
-    """The number of words: what is left of `plain_words`, split where a reader of English would.
+    """Count the words of `plain_words`, split as a reader of English would.
 
-    A word is letters and digits, with apostrophes, hyphens and underscores between them; a number with its
-    points, commas and colons; initials with their full stops. Each Chinese or Japanese character is one.
-    Emoji, punctuation and other signs are none.
+    A word is a run of letters and digits, with apostrophes, hyphens and underscores inside; a number with its
+    points, commas and colons; or initials with their full stops. Each Chinese or Japanese character counts as
+    one word; emoji, punctuation and other signs do not count.
 
     >>> count_words("I don't know this well-known place, 3.50 at 10:30 in the U.S. 😀 — #wow @ana")
     13
@@ -131,12 +129,12 @@ def count_words(text: str) -> int:
 
 
 def check_length(text: str, low: int = 5, high: int = 100) -> Reason | None:
-    """Why a text is not used for its number of words, None where it is: `low` and `high` themselves are in.
+    """The reason to drop a text for its number of words; None if it has from `low` to `high` words.
 
     >>> check_length("four words are few"), check_length("but five words are enough")
     (<Reason.TEXT_TOO_SHORT: 'text-too-short'>, None)
 
-    Reference: the DMLANet paper, section 4.1: fewer than 5 or more than 100 words are out.
+    Reference: the DMLANet paper, section 4.1: fewer than 5 or more than 100 words are dropped.
     """
     if not text or text.isspace():
         return Reason.TEXT_MISSING
@@ -147,9 +145,9 @@ def check_length(text: str, low: int = 5, high: int = 100) -> Reason | None:
 
 
 def mask_query(text: str, query: str) -> str:
-    """`text` without the words of the query that found it, which tell its weak label; single spaced.
+    """Remove the words of the query from `text`, as they give the weak label away; single spaced.
 
-    Whole words go, in any case, alone or joined, with an ending of the plural or the possessive.
+    Whole words are removed, in any case, separate or joined, with plural and possessive endings.
 
     >>> mask_query("Beautiful flowers! The flower's scent in a beautiful-flower pot", "beautiful flower")
     '! The scent in a pot'
@@ -160,14 +158,12 @@ def mask_query(text: str, query: str) -> str:
 @lru_cache(maxsize=4096)
 def _query_pattern(query: str) -> re.Pattern[str]:
     words = query.replace("_", " ").split()
-    forms = [_inflected(word) for word in words]
+    forms = []
+    for word in words:
+        babies = f"|{re.escape(word[:-1])}ies" if word.endswith("y") else ""
+        forms.append(rf"(?:{re.escape(word)}(?:['’]?s|es|['’])?{babies})")
     joined = r"[\s_-]*".join([*map(re.escape, words[:-1]), *forms[-1:]])
     return re.compile(rf"(?<![^\W_])(?:{'|'.join([joined, *forms])})(?![^\W_])", re.IGNORECASE)
-
-
-def _inflected(word: str) -> str:
-    babies = f"|{re.escape(word[:-1])}ies" if word.endswith("y") else ""
-    return rf"(?:{re.escape(word)}(?:['’]?s|es|['’])?{babies})"
 
 
 def _single_spaced(text: str) -> str:
@@ -176,9 +172,9 @@ def _single_spaced(text: str) -> str:
 
 
 def normalised_text(text: str) -> str:
-    """What is compared to find the same tweet again: lower case, no RT prefix, URL, @name or punctuation.
+    """The form for finding repeated tweets: lower case, without RT prefix, URLs, @names and punctuation.
 
-    Emoji and other symbols stay, since they may be all that a tweet says.
+    Emoji and other symbols stay, as a tweet may consist of nothing else.
 
     >>> normalised_text("RT @ana: So HAPPY, #happy!! 😀 http://t.co/1"), normalised_text("So happy happy 😀")
     ('so happy happy 😀', 'so happy happy 😀')
@@ -188,15 +184,15 @@ def normalised_text(text: str) -> str:
 
 
 class _Translation(dict[int, str]):
-    """A table for `str.translate` that decides each character by its Unicode category, once.
+    """A table for `str.translate` that maps characters by their Unicode category, filled on demand.
 
     Args:
-        removed: categories of characters that go.
+        removed: categories of the characters to remove.
         spaced: major categories (first letters) of characters that become a space; white space always does.
     """
 
     def __init__(self, removed: tuple[str, ...], spaced: str = "Z") -> None:
-        super().__init__({0x200D: "\u200d"})  # decided by its neighbours, see _STRAY_JOINER
+        super().__init__({0x200D: "\u200d"})  # depends on its neighbours, see _STRAY_JOINER
         self._removed, self._spaced = removed, spaced
 
     def __missing__(self, codepoint: int) -> str:
@@ -212,4 +208,4 @@ _VISIBLE = _Translation(_INVISIBLE)
 _UNPUNCTUATED = _Translation(_INVISIBLE, spaced="ZP")
 _UNMARKED = _Translation(
     (*_INVISIBLE, "Mn", "Mc", "Me")
-)  # accents by themselves and the vowel signs of Indic scripts
+)  # also combining accents and the vowel signs of Indic scripts

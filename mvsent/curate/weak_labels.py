@@ -1,4 +1,4 @@
-"""Weak labels: a picture has the sentiment of the query that found it."""
+"""Weak labels: a pair gets the sentiment of the query that found it."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ Conflict = Literal["drop", "first", "mean"]
 def weak_label(
     sentiments: Sequence[float], conflict: Conflict = "drop", min_sentiment: float = 0.0
 ) -> Label | Reason:
-    """The label of what was found under queries of these sentiments, in the order of finding; or why none.
+    """The label of a pair found by queries with these sentiments, in that order; or the reason to drop it.
 
-    The sign decides. Where signs differ, "drop" gives `DUPLICATE_QUERY_CONFLICT`, "first" goes by the first
-    query, and "mean" by the mean, which has to be as strong as `min_sentiment`, as every query is, and not
-    zero: else it is `DUPLICATE_QUERY_CONFLICT` too.
+    The sign decides. If signs differ, "drop" gives `DUPLICATE_QUERY_CONFLICT`, "first" uses the first query,
+    and "mean" the mean, which must not be zero and must reach `min_sentiment`, as every query does; otherwise
+    the result is `DUPLICATE_QUERY_CONFLICT`.
 
     >>> weak_label([1.5, 0.4]), weak_label([-0.3])
     (<Label.POSITIVE: 2>, <Label.NEGATIVE: 0>)
@@ -25,7 +25,7 @@ def weak_label(
     >>> weak_label([-0.4, 1.5], "first"), weak_label([-0.4, 1.5], "mean")
     (<Label.NEGATIVE: 0>, <Label.POSITIVE: 2>)
 
-    Raises: ValueError for no sentiment, or one that is zero or not finite: no lexicon holds any.
+    Raises: ValueError if there are no sentiments, or one is zero or not finite, which no lexicon allows.
     """
     if not sentiments or not all(map(math.isfinite, sentiments)) or 0 in sentiments:
         raise ValueError(f"not the sentiments of queries: {list(sentiments)}")
