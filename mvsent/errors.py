@@ -1,7 +1,8 @@
-"""Everything that can go wrong on purpose: one exception per cause, each saying what to do next.
+"""Exceptions that a user can act on: one for each cause, with what to do next.
 
-An `MvsentError` reaches the user as one line on stderr, `mvsent: WHAT. NEXT`, and as the process's exit code:
-0 done, 1 failed, 2 bad usage or configuration, 3 finished with some work left (resumable), 130 interrupted.
+An `MvsentError` is printed as one line on stderr, `mvsent: WHAT. NEXT`, and sets the exit code of the
+process: 0 done, 1 failed, 2 bad usage or configuration, 3 finished with some work left (resumable), 130
+interrupted.
 """
 
 import logging
@@ -10,13 +11,13 @@ from typing import Any
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A question that names the one of `known` that `given` is a slip of; empty where none is near.
+    """Suggest the one of `known` that is closest to `given`; empty if none is close.
 
-    It ends with a space: it goes before what `MvsentError.next_step` says else.
+    The suggestion ends with a space, as it precedes the rest of `MvsentError.next_step`.
 
     >>> did_you_mean("Trian", ["train", "eval"])
     "Did you mean 'train'? "
-    >>> did_you_mean("mend", ["train", "eval"])
+    >>> did_you_mean("label", ["train", "eval"])
     ''
     """
     from difflib import get_close_matches
@@ -27,7 +28,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with an escape for each character that a terminal would obey instead of show.
+    """Escape the characters of `text` that a terminal would interpret instead of display.
 
     >>> printable("a\\nb\\x1b[31m\\u202e")
     'a\\\\nb\\\\x1b[31m\\\\u202e'
@@ -36,7 +37,7 @@ def printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log lines repeat paths, lexicon words and servers' answers: they cannot steer the terminal."""
+    """Escapes control characters in log lines, which repeat paths, lexicon words and answers of servers."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))
@@ -58,7 +59,7 @@ class MvsentError(Exception):
         super().__init__(f"{what}. {next_step}" if next_step else what)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by what it says: subclasses take other arguments."""
+        """Pickle the error by its text, as subclasses take other arguments."""
         return _again, (type(self), self.what, self.next_step)
 
 
@@ -75,7 +76,7 @@ class UsageError(MvsentError):
 
 
 class Interrupted(MvsentError):
-    """The user wanted an end (Ctrl-C); what was under way is finished and saved."""
+    """The user interrupted the command (Ctrl-C); work under way was finished and saved."""
 
     exit_code = 130
 
@@ -84,38 +85,38 @@ class Interrupted(MvsentError):
 
 
 class Unreachable(MvsentError):
-    """Nobody answers where pictures come from; nothing is decided about those that are left."""
+    """A picture host cannot be reached; the remaining pictures are neither kept nor dropped."""
 
     exit_code = 3
 
     def __init__(self, host: str, detail: str) -> None:
         super().__init__(
-            f"the network or {host} is unreachable ({detail})", "The same command continues, once it is back"
+            f"the network or {host} is unreachable ({detail})", "The same command continues when it is back"
         )
 
 
 class OutputExistsError(UsageError):
-    """The output already holds something finished, and `--overwrite` was not given."""
+    """The output already exists and is finished, and `--overwrite` was not given."""
 
 
 class InputError(MvsentError):
-    """A file that the user gave (labels, texts, pictures, a split) cannot be read as what it should be."""
+    """A file that the user gave (labels, texts, pictures, a split) is unreadable or malformed."""
 
 
 class DatasetError(MvsentError):
-    """A dataset folder is missing, unfinished, altered, or lacks what the command needs."""
+    """A dataset folder is missing, unfinished, altered, or lacks something that the command needs."""
 
 
 class StorageError(MvsentError):
-    """A file cannot be read or written as things are; what it holds may be sound."""
+    """A file cannot be read or written at the moment; its content may be intact."""
 
 
 class SilentStorageError(StorageError):
-    """Object storage does not answer: what else it is asked for would be waited for in vain."""
+    """Object storage does not answer; further requests would only time out, too."""
 
 
 class EngineError(MvsentError):
-    """The workers of a cluster cannot be reached, or died while they worked."""
+    """The workers of a cluster cannot be reached, or died during the work."""
 
 
 class LostRankError(MvsentError):
@@ -127,11 +128,11 @@ class SplitError(MvsentError):
 
 
 class WeightsError(MvsentError):
-    """Pretrained weights or word vectors are not to be had, or are not what they should be."""
+    """Pretrained weights or word vectors are unavailable, or of another kind than needed."""
 
 
 class RunError(MvsentError):
-    """A run folder is missing, unfinished or not one."""
+    """A run folder is missing, unfinished, or not a run folder."""
 
 
 class DeviceMemoryError(MvsentError):

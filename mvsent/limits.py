@@ -18,16 +18,15 @@ _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
 class TokenBucket:
-    """Turns at `rate_per_s`, of which up to `burst` are saved while nobody asks; and never more than a quota.
+    """A token bucket: turns at `rate_per_s`, up to `burst` of which accumulate while idle, within a quota.
 
-    With `quota`, at most that many turns fall into any `window_s`, whatever the burst. `restore` carries the
-    turns of an earlier process over, so that a restart is no way round it. One bucket belongs to one thread
-    or one event loop; `reserve` does not wait and may be called from a coroutine.
+    With `quota`, at most that many turns fall into any `window_s`, regardless of the burst. `restore` takes
+    over the turns of an earlier process, so that a restart does not evade the quota. A bucket belongs to one
+    thread or event loop; `reserve` does not wait and may be called from a coroutine.
 
     Args:
-        clock: seconds that only go forward (`time.monotonic`). Where it goes back all the same, the step back
-            counts as no time.
-        wall: seconds since 1970 (`time.time`), for stamps that another process can read.
+        clock: a monotonic clock in seconds. A step back counts as no time.
+        wall: seconds since 1970 (`time.time`), for time stamps that another process can read.
 
     >>> bucket = TokenBucket(rate_per_s=2, burst=2, clock=lambda: 0.0)
     >>> [bucket.reserve() for _ in range(4)]
@@ -46,13 +45,13 @@ class TokenBucket:
         wall: Callable[[], float] = time.time,
     ) -> None:
         if not (0 < rate_per_s < math.inf) or burst < 1 or (quota is not None and quota < 1) or window_s <= 0:
-            raise ValueError("a rate, a burst, a quota and a window are above zero")
+            raise ValueError("rate, burst, quota and window must be above zero")
         self._interval_s, self._burst = 1 / rate_per_s, burst
         self._quota, self._window_s = quota, window_s
         self._clock, self._sleep, self._wall = clock, sleep, wall
         self._last_reading = clock()
-        self._now_s = 0.0  # the bucket's own time: what the clock went forward since the start
-        self._due_s = 0.0  # when a turn would be due if none were ever saved
+        self._now_s = 0.0  # the bucket's own time since its start
+        self._due_s = 0.0  # when a turn would be due if turns did not accumulate
         self._paused_until_s = 0.0
         self._turns: deque[float] = deque(maxlen=quota or 0)  # the last `quota` turns, in the bucket's time
 
@@ -65,10 +64,10 @@ class TokenBucket:
         *,
         wall: Callable[[], float] = time.time,
     ) -> "TokenBucket":
-        """A bucket for a quota of `calls` an hour, which saves a minute's worth for after a slow answer.
+        """A bucket for a quota of `calls` an hour, with a burst of a minute's worth to catch up after delays.
 
-        It stays a fiftieth under the quota (not under one below 50) and its hour has a second more: the
-        server counts calls when they arrive, not when they are sent.
+        It stays 2% below the quota (if that is at least 50), and its window is a second longer than an hour,
+        because the server counts calls when they arrive, not when they are sent.
         """
         return cls(
             calls / HOUR_S,
@@ -81,7 +80,7 @@ class TokenBucket:
         )
 
     def reserve(self) -> float:
-        """Take the next turn and give the seconds until it comes, 0.0 for now; turns come as taken."""
+        """Take the next turn; return the seconds until it is due, 0.0 if now. Turns are due in order."""
         now = self._time()
         turn = max(now, self._due_s - (self._burst - 1) * self._interval_s, self._paused_until_s)
         if self._quota is not None:
@@ -92,36 +91,36 @@ class TokenBucket:
         return turn - now
 
     def acquire(self) -> float:
-        """Wait for the next turn; the seconds waited."""
+        """Wait for the next turn; return the seconds waited."""
         wait_s = self.reserve()
         if wait_s > 0:
             self._sleep(wait_s)
         return wait_s
 
     def pause(self, seconds: float) -> None:
-        """No turn that is taken from now on comes before `seconds` have passed: what `Retry-After` asks."""
+        """Delay all turns taken from now on by at least `seconds`, as `Retry-After` demands."""
         self._paused_until_s = max(self._paused_until_s, self._time() + seconds)
 
     @property
     def paused_s(self) -> float:
-        """The seconds that are left of a pause."""
+        """The remaining seconds of a pause."""
         return max(0.0, self._paused_until_s - self._time())
 
     @property
     def left(self) -> int | None:
-        """Turns of the quota that nobody has taken in the last window; None without a quota."""
+        """Unused turns of the quota in the last window; None without a quota."""
         return None if self._quota is None else self._quota - len(self._recent())
 
     def state(self) -> list[float]:
-        """The turns of the last window as wall-clock stamps, in order: what `restore` takes."""
+        """The turns of the last window as wall-clock time stamps, in order, for `restore`."""
         offset = self._wall() - self._time()
         return [turn + offset for turn in self._recent()]
 
     def restore(self, stamps: Iterable[float]) -> None:
-        """Count the turns of an earlier process, which its `state` gave, as if they had been taken here.
+        """Count the turns of an earlier process, as returned by its `state`, as if they had been taken here.
 
-        A stamp in the future (the wall clock was put back meanwhile) counts as a turn taken now, so that the
-        wait is at most one window. Call it before the first turn is taken.
+        A time stamp in the future (the wall clock was set back) counts as a turn taken now, so that the wait
+        is at most one window. Must be called before the first turn is taken.
         """
         now, wall = self._time(), self._wall()
         due_s = -math.inf
@@ -129,7 +128,7 @@ class TokenBucket:
             if turn > now - self._window_s:
                 self._turns.append(turn)
                 due_s = max(due_s, turn) + self._interval_s
-        self._due_s = max(self._due_s, due_s)  # what they had saved is spent
+        self._due_s = max(self._due_s, due_s)  # their accumulated turns are spent
 
     def _recent(self) -> list[float]:
         start = self._time() - self._window_s
@@ -145,9 +144,9 @@ class TokenBucket:
 def backoff(
     attempt: int, rng: random.Random | None = None, *, base_s: float = 1.0, cap_s: float = 60.0
 ) -> float:
-    """Seconds to wait before retry number `attempt` (from 0): anything up to base_s · 2^attempt, or cap_s.
+    """Seconds to wait before retry `attempt` (from 0): random, up to base_s · 2^attempt and at most cap_s.
 
-    Full jitter: many clients that were refused together do not come back together.
+    Full jitter: clients that were refused at the same time do not retry at the same time.
 
     >>> 0 <= backoff(3, random.Random(0)) <= 8, backoff(10_000, random.Random(0)) <= 60
     (True, True)
@@ -159,10 +158,10 @@ def backoff(
 
 
 def retry_after(headers: Mapping[str, str], now: float, *, cap_s: float = MAX_RETRY_AFTER_S) -> float | None:
-    """Seconds that a response asks to wait, between 0 and `cap_s`; None where it does not say, or no sense.
+    """Seconds that a response asks to wait, between 0 and `cap_s`; None if absent or unparseable.
 
-    `Retry-After` holds seconds or a date. A date is compared with the response's own `Date`, so that neither
-    clock has to be right, else with `now` (seconds since 1970).
+    `Retry-After` holds seconds or a date. A date is compared with the response's own `Date`, which makes the
+    clocks irrelevant, or else with `now` (seconds since 1970).
 
     >>> retry_after({"Retry-After": "120"}, now=0)
     120.0
@@ -183,7 +182,7 @@ def retry_after(headers: Mapping[str, str], now: float, *, cap_s: float = MAX_RE
 
 
 def _http_date(value: str) -> float | None:
-    """Seconds since 1970 of a date in any of the three forms that HTTP knows; UTC where no zone is named."""
+    """Seconds since 1970 of a date in any of HTTP's three formats; UTC if it names no zone."""
     try:
         moment = parsedate_to_datetime(value)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

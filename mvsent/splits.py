@@ -1,4 +1,6 @@
-"""Named protocols: which rows train, validate and test in every fold; and splits made by somebody else."""
+"""Splits into training, validation and test rows: by named protocols, or read from a file."""
+
+# Longer than 350 lines: making, writing and reading a split share its format and checks.
 
 import hashlib
 import logging
@@ -24,7 +26,7 @@ log = logging.getLogger("mvsent")
 
 PROTOCOLS = ("paper-5x", "kfold-5", "kfold-10", "grouped-paper-5x", "grouped-kfold-5", "grouped-kfold-10")
 N_FOLDS = {name: 5 if "5" in name else 10 for name in PROTOCOLS}
-"""How many folds each protocol has."""
+"""Protocol → number of folds."""
 GROUPED = "grouped-"
 
 ROLES = ("train", "validation", "test")
@@ -32,7 +34,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 ABSENT = -1
 """The role of a row that a fold does not use."""
 
-_BLOCK = 65_536  # rows that are read or written together
+_BLOCK = 65_536  # rows read or written at a time
 _OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 
 Ints = npt.NDArray[np.int64]
@@ -41,13 +43,18 @@ Roles = npt.NDArray[np.int8]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which rows train, validate and test in every fold."""
+    """The role of every row in every fold.
+
+    Attributes:
+        protocol, seed: how it was made.
+        ids: [N], row ids.
+        roles: int8 [F, N], TRAIN, VALIDATION, TEST or ABSENT.
+    """
 
     protocol: str
     seed: int
     ids: Sequence[str]
     roles: Roles
-    """int8 [F, N]: TRAIN, VALIDATION, TEST or ABSENT."""
 
     @property
     def n_folds(self) -> int:
@@ -59,9 +66,9 @@ class Split:
 
     @property
     def sha256(self) -> str:
-        """Identifies who is where: the same for the same ids with the same roles."""
+        """Hash of ids and roles."""
         digest = hashlib.sha256()
-        for number, id in enumerate(self.ids):  # never all of them as one text
+        for number, id in enumerate(self.ids):  # one by one, as a single text would take much memory
             digest.update(f"\n{id}".encode() if number else id.encode())
         digest.update(self.roles.tobytes())
         return digest.hexdigest()
@@ -74,13 +81,13 @@ def make_split(
     seed: int = 0,
     groups: Ints | None = None,
 ) -> Split:
-    """The split of `protocol`: the same for the same ids, labels, seed and groups.
+    """Split rows by `protocol`, deterministically for the same ids, labels, seed and groups.
 
     Args:
         labels: int8 [N].
-        groups: int [N], needed by the grouped protocols: rows of one group get one role in each fold.
+        groups: int [N], required by the grouped protocols: rows of a group get the same role in each fold.
 
-    Raises: UsageError for an unknown protocol; SplitError when a class would be missing from training.
+    Raises: UsageError for an unknown protocol; SplitError if a class would be missing from training.
     """
     if protocol not in PROTOCOLS:
         choice = f"Choose from {', '.join(PROTOCOLS)}"
@@ -111,9 +118,9 @@ def _fold(tenth: Ints, test: Sequence[int], validation: int) -> Roles:
 
 
 def tenths(labels: npt.NDArray[np.int8], groups: Ints | None, seed: int) -> Ints:
-    """[N], values 0 … 9: ten parts with the same share of every class; a group lies within one part.
+    """Divide rows into ten parts with equal shares of every class: [N], 0 … 9; a group stays in one part.
 
-    Raises: SplitError when no class has ten rows.
+    Raises: SplitError if no class has ten rows.
     """
     counts = np.bincount(labels)
     if len(labels) == 0 or counts.max() < 10:
@@ -122,7 +129,7 @@ def tenths(labels: npt.NDArray[np.int8], groups: Ints | None, seed: int) -> Ints
         return _grouped_tenths(labels, groups, seed)
     part = np.empty(len(labels), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # `_check_classes` says it once, with the class's name
+        warnings.simplefilter("ignore", UserWarning)  # `_check_classes` warns once, naming the class
         folds = StratifiedKFold(10, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
         for number, (_, test) in enumerate(folds):
             part[test] = number
@@ -130,10 +137,10 @@ def tenths(labels: npt.NDArray[np.int8], groups: Ints | None, seed: int) -> Ints
 
 
 def _grouped_tenths(labels: npt.NDArray[np.int8], groups: Ints, seed: int) -> Ints:
-    """Groups first, the largest first, each to the part that has least of its classes; single rows fill up.
+    """Assign groups, the largest first, to the part with fewest rows of their classes; single rows fill up.
 
-    scikit-learn's StratifiedGroupKFold has no short way for single rows: it takes seconds for the 4511 rows
-    of MVSA-Single, and leaves the classes less level than this.
+    scikit-learn's StratifiedGroupKFold has no shortcut for single rows: it takes seconds for the 4511 rows of
+    MVSA-Single, and balances the classes less well.
     """
     rng = np.random.default_rng(seed)
     class_size = np.maximum(np.bincount(labels), 1)
@@ -147,12 +154,12 @@ def _grouped_tenths(labels: npt.NDArray[np.int8], groups: Ints, seed: int) -> In
     for label in range(len(class_size)):
         single = order[(part[order] < 0) & (labels[order] == label)]
         part[single] = np.repeat(np.arange(10), _top_up(filled[:, label], len(single)))
-    numbers: Ints = rng.permutation(10)[part]  # or the largest group would always lie in part 0
+    numbers: Ints = rng.permutation(10)[part]  # otherwise the largest group would always be in part 0
     return numbers
 
 
 def _groups_by_size(groups: Ints, rng: np.random.Generator) -> list[Ints]:
-    """The rows of each group that has more than one, the largest group first, equals in random order."""
+    """The rows of each group of two or more, the largest first, groups of equal size in random order."""
     _, group = np.unique(groups, return_inverse=True)
     group = rng.permutation(group.max() + 1)[group]
     size = np.bincount(group)
@@ -162,16 +169,14 @@ def _groups_by_size(groups: Ints, rng: np.random.Generator) -> list[Ints]:
 
 
 def _top_up(filled: Ints, n: int) -> Ints:
-    """How many of `n` more rows each part gets, so that all end as level as they can.
+    """The number of further rows that each part gets of `n`, so that the parts are as equal as possible.
 
     >>> _top_up(np.array([4, 0, 1]), 4).tolist()
     [0, 3, 1]
     """
     order = np.argsort(filled, kind="stable")
     level = filled[order]
-    needed = level * np.arange(len(level)) - (
-        np.cumsum(level) - level
-    )  # to raise all lower parts to this one
+    needed = level * np.arange(len(level)) - (np.cumsum(level) - level)  # raises all lower parts to this one
     low = order[: np.searchsorted(needed, n, side="right")]
     height, rest = divmod(int(filled[low].sum()) + n, len(low))
     extra = np.zeros_like(filled)
@@ -181,7 +186,7 @@ def _top_up(filled: Ints, n: int) -> Ints:
 
 
 def _check_classes(split: Split, labels: npt.NDArray[np.int8]) -> None:
-    """Raises: SplitError where a training fold lacks a class; where another role does, it logs that."""
+    """Raises: SplitError if a class is missing from training in a fold; warn if from validation or test."""
     for label, n_rows in enumerate(np.bincount(labels).tolist()):
         if n_rows == 0:
             continue
@@ -207,20 +212,23 @@ def _check_classes(split: Split, labels: npt.NDArray[np.int8]) -> None:
 
 @dataclass(frozen=True)
 class Leak:
-    """Rows that repeat another's text or picture, and how many a split tests after training on a twin."""
+    """The leak of a split: test rows with a duplicate among the training rows of their fold.
+
+    Attributes:
+        n_groups: groups of at least two rows with the same text or picture.
+        n_rows: rows in those groups.
+        n_test: test rows, over all folds.
+        n_leaked: test rows with a duplicate in training.
+    """
 
     n_groups: int
-    """Groups of two rows or more."""
     n_rows: int
-    """Rows in those groups."""
     n_test: int
-    """Test rows, over all folds."""
     n_leaked: int
-    """Those of them with a twin among the training rows of their fold."""
 
 
 def count_leak(split: Split, groups: Ints) -> Leak:
-    """What `split` leaks between test and training, by the group [N] of every row."""
+    """Count the leak of `split`; `groups` [N] are the groups of duplicates."""
     _, group = np.unique(groups, return_inverse=True)
     size = np.bincount(group)
     n_leaked = 0
@@ -232,7 +240,7 @@ def count_leak(split: Split, groups: Ints) -> Leak:
 
 
 def write_split(split: Split, file: Path | IO[bytes]) -> None:
-    """`file` holds the split as Parquet: a row for each id of each fold; protocol and seed as metadata."""
+    """Write the split as Parquet: a row for each id of each fold, with protocol and seed as metadata."""
     metadata = {"mvsent.protocol": split.protocol, "mvsent.seed": str(split.seed)}
     schema = pa.schema(
         [("id", pa.string()), ("fold", pa.int32()), ("role", pa.dictionary(pa.int8(), pa.string()))], metadata
@@ -248,12 +256,12 @@ def write_split(split: Split, file: Path | IO[bytes]) -> None:
 
 
 def read_split(path: Path, ids: Sequence[str]) -> Split:
-    """The split in a Parquet, CSV or TSV file with the columns id, role and, if it has several folds, fold.
+    """Read a split from a Parquet, CSV or TSV file with columns id, role and, for several folds, fold.
 
     Folds are numbered from 0 in the order of the file's numbers. Roles may also be called training, val,
-    valid or dev. If no id fits the dataset, they are tried as what follows the colon in the dataset's ids.
+    valid or dev. If no id matches the dataset, ids are matched without the prefix that ends with a colon.
 
-    Raises: SplitError when the file is no split, or does not cover exactly `ids`.
+    Raises: SplitError if the file is not a split, or does not cover exactly `ids`.
     """
     if (in_order := _read_in_order(path, ids)) is not None:
         return in_order
@@ -274,9 +282,9 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
 
 
 def _read_in_order(path: Path, ids: Sequence[str]) -> Split | None:
-    """The split in a file as `write_split` makes them of rows that all have a role; None for any other file.
+    """Read a file of `write_split` in which every row has a role; None for any other file.
 
-    Its rows are those of the dataset, fold after fold: so no more than a block of them is in memory.
+    Its rows are those of the dataset, fold after fold, so only a block of them is in memory.
     """
     if path.suffix != ".parquet" or not len(ids):
         return None
@@ -301,7 +309,7 @@ def _read_in_order(path: Path, ids: Sequence[str]) -> Split | None:
                 numbers = np.array([ROLES.index(name) for name in names], dtype=np.int8)
                 folds[-1][rows] = numbers[batch["role"].indices.to_numpy()]
     except (OSError, ValueError, AttributeError, pa.ArrowException):
-        return None  # the way of any other file says what is wrong
+        return None  # reading it as any other file gives the error
     if position < len(ids) or not folds:
         return None
     protocol, seed = metadata[b"mvsent.protocol"].decode(), int(metadata.get(b"mvsent.seed", b"0"))
@@ -309,7 +317,7 @@ def _read_in_order(path: Path, ids: Sequence[str]) -> Split | None:
 
 
 def _read_table(path: Path) -> pa.Table:
-    """The file as columns id, role and perhaps fold, all strings except in Parquet."""
+    """Read the columns id, role and, if present, fold; all strings except in Parquet."""
     next_step = "Give a .parquet, .csv or .tsv file with the columns id, role and, if needed, fold"
     try:
         with readable(path) as source:
@@ -340,7 +348,7 @@ def _read_text(source: Any, suffix: str) -> pa.Table:
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[str | None], Ints]:
-    """The different values of a column as strings, and for each row which of them it has."""
+    """The distinct values of a column as strings, and the index of each row's value."""
     encoded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode("encode")
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
@@ -372,7 +380,7 @@ def _fold_numbers(path: Path, table: pa.Table) -> Ints:
 
 
 def _row_numbers(path: Path, column: pa.ChunkedArray, ids: Sequence[str]) -> Ints:
-    """The dataset's row of each of the file's ids."""
+    """The row number in the dataset of each id in the file."""
     given, value = _encoded(column)
     row_of = {id: row for row, id in enumerate(ids)}
     if not any(id in row_of for id in given):

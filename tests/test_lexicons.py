@@ -157,9 +157,9 @@ def test_these_files_are_the_same_lexicon(data):
         (b"sad\t1e999", "is not a number"),
         (b"sad\t0", "neither positive nor negative"),
         (b"sad\t-0.0", "neither positive nor negative"),
-        (b"happy\t-1", "searches for the same as line 2"),
-        (b"Happy\t2.7", "searches for the same as line 2"),
-        (b"dead tree\t1", "searches for the same as line 3"),
+        (b"happy\t-1", "is the same query as line 2"),
+        (b"Happy\t2.7", "is the same query as line 2"),
+        (b"dead tree\t1", "is the same query as line 3"),
         (b"caf\xe9\t1", "not UTF-8"),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_file_without_the_header_is_refused():
 
 @pytest.mark.parametrize("data", [b"", b"\n# only comments\n", b"word\tsentiment\n"])
 def test_a_file_without_a_word_is_refused(data):
-    assert "my.tsv: no word in it" in refusal(data)
+    assert "my.tsv: contains no word" in refusal(data)
 
 
 def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):

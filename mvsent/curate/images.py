@@ -21,9 +21,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _HASH_SIDE = 32  # pixels of the grey thumbnail whose frequencies are hashed
-_DRAFT_SIDE = (
-    64  # minimum side of a JPEG's reduced decode, in pixels; 3 of 4 hashes equal those of a full one
-)
+_DRAFT_SIDE = 64  # minimum side of a JPEG's reduced decode, in pixels; 3 of 4 hashes equal the full one's
 _FLAT = 2.0  # grey levels; a thumbnail with a smaller deviation has no meaningful hash
 _LARGE = 25_000_000  # pixels; larger pictures are decoded one at a time to limit memory
 _one_large_picture = threading.Lock()

@@ -1,6 +1,6 @@
-"""What the crawls search for: 1200 adjective-noun pairs (ANPs) and 101 affective keywords, each with a score.
+"""Lexicons of queries with sentiment scores: 1200 adjective-noun pairs (ANPs) and 101 affective keywords.
 
-A lexicon is a UTF-8 text file, one term a line after the header; lines that begin with # are comments:
+A lexicon is a UTF-8 text file with one term a line after the header; lines that begin with # are comments:
 
     word⇥sentiment
     misty_woods⇥-1.0
@@ -19,20 +19,21 @@ from mvsent.errors import InputError, did_you_mean
 
 HEADER = "word\tsentiment"
 MAX_WORD = 200
-"""Characters; what is longer is no word, but a file that is no lexicon."""
+"""Maximum length of a word in characters; a longer one suggests that the file is not a lexicon."""
 
 _UNSEARCHABLE = re.compile(r"[\x00-\x1f\x7f]")
+_CORRECT = "Correct the line"
 
 
 class Term(NamedTuple):
-    """Something to search for. The sign of `sentiment` is the weak label of what is found, and never zero."""
+    """A query. The sign of `sentiment`, which is never zero, is the weak label of its results."""
 
     word: str
     sentiment: float
 
     @property
     def query(self) -> str:
-        """What is sent to the search: an ANP's two words with a space.
+        """The query as sent to the service; the two words of an ANP are separated by a space.
 
         >>> Term("misty_woods", -1.0).query
         'misty woods'
@@ -45,28 +46,28 @@ class Term(NamedTuple):
 
 
 def load_anps(path: Path | None = None) -> list[Term]:
-    """The 1200 ANPs of SentiBank 1.1 in its order, scores in -2..2: 738 positive, 462 negative; or a file's.
+    """Load the 1200 ANPs of SentiBank 1.1, scores in -2..2, 738 positive, 462 negative; or a file.
 
     Reference: Borth et al. 2013, "Large-scale visual sentiment ontology and detectors using adjective noun
     pairs", ACM Multimedia.
 
-    Raises: InputError for a file that is no lexicon, see `parse_lexicon`.
+    Raises: InputError for a file that is not a lexicon, see `parse_lexicon`.
     """
     return _load(path, "anps.tsv")
 
 
 def load_keywords(path: Path | None = None) -> list[Term]:
-    """101 affective keywords, scores in -4..4: 51 positive, 50 negative; or those of a file.
+    """Load the 101 affective keywords, scores in -4..4, 51 positive, 50 negative; or a file.
 
-    They are a reconstruction, by the rule that stands in keywords.tsv: the paper does not print its own list.
+    They are a reconstruction by the rule stated in keywords.tsv, as the paper does not print its list.
 
-    Raises: InputError for a file that is no lexicon, see `parse_lexicon`.
+    Raises: InputError for a file that is not a lexicon, see `parse_lexicon`.
     """
     return _load(path, "keywords.tsv")
 
 
 def load_lexicon(name: str) -> list[Term]:
-    """The lexicon called "anps" or "keywords", else the one in the file `name`."""
+    """Load the lexicon "anps" or "keywords", or the file `name`."""
     packaged = {"anps": load_anps, "keywords": load_keywords}
     if name in packaged:
         return packaged[name]()
@@ -78,14 +79,13 @@ def load_lexicon(name: str) -> list[Term]:
 
 
 def parse_lexicon(data: bytes, where: str) -> list[Term]:
-    r"""The terms of a lexicon file in its order; a byte order mark and CRLF make no difference.
+    r"""Parse a lexicon file into terms, in its order; a byte order mark and CRLF are accepted.
 
     >>> parse_lexicon(b"# mine\nword\tsentiment\nhappy\t2.7\ndead_tree\t-1.5\n", "mine.tsv")
     [Term(word='happy', sentiment=2.7), Term(word='dead_tree', sentiment=-1.5)]
 
     Raises: InputError with file:line for bytes that are not UTF-8, a missing header, a line that is not a
-        word, a tab and a finite number other than zero, and a query that an earlier line has already; with
-        the file when it holds no term.
+        word, a tab and a finite number other than zero, or a repeated query; with the file if it has no term.
     """
     terms: list[Term] = []
     seen: dict[str, int] = {}
@@ -100,13 +100,13 @@ def parse_lexicon(data: bytes, where: str) -> list[Term]:
         first = seen.setdefault(term.query.casefold(), number)
         if first != number:
             raise InputError(
-                f"{where}:{number}: {term.word!r} searches for the same as line {first}",
+                f"{where}:{number}: {term.word!r} is the same query as line {first}",
                 "Remove one of the two",
             )
         terms.append(term)
     if not terms:
         raise InputError(
-            f"{where}: no word in it", f"Write the line {HEADER!r}, then one word and score a line"
+            f"{where}: contains no word", f"Write the line {HEADER!r}, then one word and score a line"
         )
     return terms
 
@@ -114,9 +114,9 @@ def parse_lexicon(data: bytes, where: str) -> list[Term]:
 def select(
     terms: Iterable[Term], polarity: str | None = None, min_sentiment: float = 0.0, pattern: str = "*"
 ) -> list[Term]:
-    """The terms of a polarity ("positive", "negative"; None: both), at least as strong, that fit a pattern.
+    """Select terms by polarity ("positive", "negative"; None: both), minimum strength and pattern.
 
-    The pattern has `*`, `?` and `[…]` as file names do, in any case, and fits the word or its query.
+    The pattern has the wildcards of file names, ignores case, and is matched with the word and the query.
 
     >>> select([Term("dead_tree", -1.5), Term("tiny_tree", 0.4), Term("sad_dog", -0.5)], pattern="*tree")
     [Term(word='dead_tree', sentiment=-1.5), Term(word='tiny_tree', sentiment=0.4)]
@@ -131,7 +131,7 @@ def select(
 
 
 def format_lexicon(terms: Sequence[Term], comment: str = "") -> str:
-    r"""A lexicon file that `parse_lexicon` reads back.
+    r"""Format a lexicon file, which `parse_lexicon` can read.
 
     >>> format_lexicon([Term("misty_woods", -1.0)], comment="two words")
     '# two words\nword\tsentiment\nmisty_woods\t-1.0\n'
@@ -145,7 +145,7 @@ def _load(path: Path | None, packaged: str) -> list[Term]:
     if path is None:
         return parse_lexicon((files(__name__) / packaged).read_bytes(), packaged)
     advice = "Name a lexicon file, as `mvsent lexicon` prints one"
-    if path.is_fifo() or path.is_char_device():  # it would be waited for, without a word
+    if path.is_fifo() or path.is_char_device():  # reading would wait for ever
         raise InputError(f"{path}: not a regular file", advice)
     try:
         return parse_lexicon(path.read_bytes(), str(path))
@@ -173,17 +173,17 @@ def _check_header(line: str, where: str) -> bool:
 def _parse_term(line: str, where: str) -> Term:
     word, *scores = (cell.strip() for cell in line.split("\t"))
     if len(scores) != 1:
-        raise InputError(f"{where}: expected a word, a tab and a score, found {line[:60]!r}", "Mend the line")
+        raise InputError(f"{where}: expected a word, a tab and a score, found {line[:60]!r}", _CORRECT)
     if len(word) > MAX_WORD:
-        raise InputError(f"{where}: a word of {len(word)} characters, more than {MAX_WORD}", "Mend the line")
+        raise InputError(f"{where}: a word of {len(word)} characters, more than {MAX_WORD}", _CORRECT)
     if _UNSEARCHABLE.search(word) or not any(map(str.isalnum, word)):
-        raise InputError(f"{where}: {word[:60]!r} is no word to search for", "Mend the line")
+        raise InputError(f"{where}: {word[:60]!r} is not a word to search for", _CORRECT)
     try:
         sentiment = float(scores[0])
     except ValueError:
         sentiment = math.nan
     if not math.isfinite(sentiment):
-        raise InputError(f"{where}: the score {scores[0][:60]!r} is not a number", "Mend the line")
+        raise InputError(f"{where}: the score {scores[0][:60]!r} is not a number", _CORRECT)
     if sentiment == 0:
         raise InputError(
             f"{where}: {word!r} has the score 0, which is neither positive nor negative", "Remove the line"
