@@ -1,6 +1,6 @@
 """AHRM: the text chooses channels, then regions; linked pairs complete the content.
 
-The paper was not at hand beyond its abstract; what that leaves open is a choice named in the options and in
+Only the abstract of the paper was available; what it leaves open is a choice named in the options and in
 docs/models.md.
 """
 
@@ -18,7 +18,7 @@ from mvsent.setting import Settings
 
 
 class AHRMOptions(Settings):
-    """Choices where the abstract is silent, and sizes."""
+    """Sizes, and choices that the abstract leaves open."""
 
     graph: Literal["none", "tags", "owner"] = "none"  # which links between pairs are edges
     layers: int = Field(default=1, ge=1, le=2)  # graph convolutions; beyond the direct links nothing is known
@@ -39,7 +39,7 @@ class GraphConvolution(nn.Module):
         self.w = nn.Linear(size, size)
 
     def forward(self, node: Tensor, linked: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, d]`, `[B, K, d]`, `[B, K]` → the same shapes; a node without link is its own neighbour."""
+        """`[B, d]`, `[B, K, d]`, `[B, K]` → the same shapes; a node without links is its own neighbour."""
         total = node + (linked * mask.unsqueeze(-1)).sum(dim=1)  # [B, d]
         around_node = total / (1 + mask.sum(dim=1, keepdim=True))  # [B, d]
         around_linked = (linked + node.unsqueeze(1)) / 2  # [B, K, d], whose one known neighbour is the node
@@ -104,7 +104,7 @@ class AHRM(nn.Module):
         return Output(self.classifier(self.dropout(node)), attention)
 
     def attended(self, batch: Batch, t: Tensor, attention: dict[str, Tensor]) -> Tensor:
-        """Progressive dual attention: the channels, then the regions that matter to the text, `[B, d]`."""
+        """Progressive dual attention, guided by the text: over channels, then over regions, `[B, d]`."""
         assert batch.regions is not None
         m = self.project(regions_of(batch.regions))  # [B, M, d]
         scores = self.w_channel(torch.tanh(self.w_pooled(m.mean(dim=1)) + self.w_text(t)))  # [B, d]
@@ -116,7 +116,7 @@ class AHRM(nn.Module):
         return v  # type: ignore[no-any-return]
 
     def related(self, node: Tensor, batch: Batch) -> Tensor:
-        """The content among that of linked pairs, `[B, d]` → `[B, d]`."""
+        """Complete the content with that of linked pairs, `[B, d]` → `[B, d]`."""
         assert batch.links is not None and batch.link_mask is not None
         linked = torch.tanh(self.to_node(self.dropout(batch.links)))  # [B, K, C + D] → [B, K, d]
         for convolution in self.convolutions:

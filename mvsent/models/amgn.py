@@ -1,6 +1,6 @@
-"""AMGN: what each word sees in the picture, and how much of either enters a recurrent network.
+"""AMGN: each word attends to regions, and a gate mixes word and regions as the input of a recurrent network.
 
-The paper's text was not at hand: attention, gate and sizes below are choices that its abstract allows.
+The text of the paper was not available: attention, gate and sizes are choices consistent with its abstract.
 """
 
 from typing import Literal
@@ -83,9 +83,9 @@ class AMGN(nn.Module):
 
 
 class ModalityGatedLSTM(nn.Module):
-    """An LSTM whose input is a gated mixture of a word and of what the word sees.
+    """An LSTM whose input is a gated mixture of a word and of the regions that it attends to.
 
-    It reads left to right only, so that padding at the end cannot reach a real word.
+    It reads left to right only, so that padding at the end cannot influence a real word.
     """
 
     def __init__(self, size: int, n_gates: int, gate_knows_state: bool) -> None:

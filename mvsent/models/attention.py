@@ -1,4 +1,4 @@
-"""Attention that models share. `B` batch, `S` words, `M` regions, `D` features, `C H W` a map."""
+"""Attention shared by models. `B` batch, `S` words, `M` regions, `D` features, `C H W` a map."""
 
 import torch
 from einops import rearrange
@@ -17,7 +17,7 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
 
 
 def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
-    """The mean over real words of `sequence [B, S, D]` under `mask [B, S]`; zero where there is none.
+    """The mean over the real words of `sequence [B, S, D]` under `mask [B, S]`; zero without real words.
 
     >>> masked_mean(torch.tensor([[[2.0], [4.0], [9.0]]]), torch.tensor([[True, True, False]]))
     tensor([[3.]])
@@ -27,7 +27,7 @@ def masked_mean(sequence: Tensor, mask: Tensor) -> Tensor:
 
 
 class ChannelAttention(nn.Module):
-    """Which channels of a map matter: one gate a channel.
+    """Channel attention: one gate for each channel of a map.
 
     Reference: Yadav & Vishwakarma 2020, Eq. 1 (after Woo et al. 2018, CBAM).
     """
@@ -47,7 +47,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Which regions of a map matter: one gate a region.
+    """Spatial attention: one gate for each region of a map.
 
     Reference: Yadav & Vishwakarma 2020, Eq. 2 (after Woo et al. 2018, CBAM).
     """
@@ -76,7 +76,7 @@ def weighted_sum(weights: Tensor, items: Tensor) -> Tensor:
 
 
 class AdditiveAttention(nn.Module):
-    """One vector of a sequence: its items weighted by how much each matters, in the light of a guide or not.
+    """Pool a sequence to one vector by additive attention, with or without a guide.
 
     Reference: Bahdanau et al. 2015; without a guide, Yang et al. 2016.
     """
@@ -100,9 +100,9 @@ class AdditiveAttention(nn.Module):
 
 
 def attended_regions(words: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-    """For each word the regions that match it: `[B, S, D]`, `[B, M, D]` → `[B, S, D]`, weights `[B, S, M]`.
+    """Attend from words to regions: `[B, S, D]`, `[B, M, D]` → `[B, S, D]`, weights `[B, S, M]`.
 
-    A match is the scaled product of the two, so that no tensor has words, regions and features.
+    Scores are scaled dot products, so that no tensor has words, regions and features at once.
 
     Reference: Vaswani et al. 2017, Eq. 1.
     """

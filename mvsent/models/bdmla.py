@@ -1,6 +1,6 @@
 """BDMLA: the text at three levels chooses regions, the picture at two levels chooses words.
 
-The paper was not at hand beyond its abstract; what that leaves open is a choice named in the options and in
+Only the abstract of the paper was available; what it leaves open is a choice named in the options and in
 docs/models.md.
 """
 
@@ -98,7 +98,7 @@ class BDMLA(nn.Module):
         return [word, phrase, self.to_sentence(phrase, mask)]
 
     def visual(self, regions: Tensor, levels: list[Tensor], mask: Tensor) -> list[Tensor]:
-        """The regions that matter to each level of the text, each `[B, M]`."""
+        """Attention over regions, guided by each level of the text, each `[B, M]`."""
         queries = [masked_mean(level, mask) for level in levels]  # [B, d] each
         return [
             attend(regions, guide=query)[1]
@@ -106,7 +106,7 @@ class BDMLA(nn.Module):
         ]
 
     def semantic(self, states: Tensor, regions: Tensor, mask: Tensor) -> list[Tensor]:
-        """The words that matter to the whole picture, and those that matter to its regions, each `[B, S]`."""
+        """Attention over words, guided by the whole picture and by its regions, each `[B, S]`."""
         betas = [self.global_attention(states, mask, guide=regions.mean(dim=1))[1]]
         if self.local:
             scores = self.w_local(regions) @ states.transpose(1, 2)  # [B, M, S]

@@ -1,7 +1,7 @@
-"""CoMN: two memories, each read with what was last read from the other.
+"""CoMN: two memories, each read with the last reading of the other.
 
-The paper was not at hand beyond its abstract and the descriptions of those who compare with it; what they
-leave open is a choice named in the options.
+Only the abstract of the paper and descriptions by others were available; what they leave open is a choice
+named in the options.
 """
 
 import torch
@@ -48,7 +48,7 @@ class CoMNOptions(Settings):
     )
 )
 class CoMN(nn.Module):
-    """Co-memory network: words that matter to the picture, and regions that matter to the text, in turns.
+    """Co-memory network: the picture attends to words and the text to regions, in turns.
 
     Reference: Xu, Mao & Chen 2018.
     """
@@ -82,7 +82,7 @@ class CoMN(nn.Module):
     def read(
         self, hop: int, text: Tensor, image: Tensor, mask: Tensor, t: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One hop: what is known of the text and of the picture afterwards `[B, d]`, and both attentions."""
+        """One hop: the new states of text and picture `[B, d]`, and both attentions."""
         layer = hop % len(self.attend_words)  # tied weights are one layer
         from_text, alpha = self.attend_words[layer](text, mask, guide=v)  # [B, d], [B, S]
         from_image, beta = self.attend_regions[layer](image, guide=t)  # [B, d], [B, M]

@@ -1,6 +1,7 @@
-"""DMAF: a classifier of the picture, one of the text, one of both; and an average of the three.
+"""DMAF: classifiers of the picture, of the text and of both, and a weighted average of the three.
 
-The paper's text was not at hand: attention, late weights and sizes are choices that its abstract allows.
+The text of the paper was not available: attention, late weights and sizes are choices consistent with its
+abstract.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from mvsent.models.registry import ModelCard, Published, register
 from mvsent.setting import Settings
 
 GRID_STEPS = 20
-"""The late weights are multiples of one part in so many."""
+"""The late weights are multiples of one part in this many."""
 
 
 class DMAFOptions(Settings):
@@ -108,7 +109,7 @@ class DMAF(nn.Module):
         )
 
     def settle(self, train: Batches, validation: Batches) -> None:
-        """The late weights are those of the grid under which the validation rows are likeliest."""
+        """Choose the late weights of the grid that maximise the likelihood of the validation rows."""
         if self.options.late == "equal":
             return
         correct = torch.cat([self._of_truth(batch.to(self.late.device)) for batch in validation()], dim=1)
@@ -116,7 +117,7 @@ class DMAF(nn.Module):
         self.late.copy_(grid[_log(grid @ correct).sum(dim=1).argmax()])
 
     def _of_truth(self, batch: Batch) -> Tensor:
-        """`[3, B]`: the probability that each classifier gives to the true class."""
+        """Probability of the true class by each classifier, `[3, B]`."""
         assert batch.target is not None
         probabilities = torch.stack(self.classifiers(batch, {})).float().softmax(dim=2)
         index = batch.target.expand(3, -1).unsqueeze(-1)  # [3, B, 1]
@@ -124,7 +125,7 @@ class DMAF(nn.Module):
 
 
 def simplex(steps: int) -> Iterator[tuple[float, float, float]]:
-    """Every three weights that are multiples of `1 / steps` and sum to one.
+    """All triples of weights that are multiples of `1 / steps` and sum to one.
 
     >>> list(simplex(1))
     [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)]

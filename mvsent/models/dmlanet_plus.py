@@ -1,16 +1,16 @@
-"""dmlanet-plus: what DMLANet could be with words in context, a memory, and the label rule that it never sees.
+"""dmlanet-plus: DMLANet extended by whole vectors, a memory, the label rule and modality dropout.
 
-Four things are added to DMLANet's attention over both modalities, and each can be taken away:
+Four parts are added to DMLANet's attention over both modalities; each can be switched off:
 
-1. Vectors of the whole text and picture beside the attended ones, since attention alone overfits a few
-   thousand pairs.
-2. Attention over the training pairs themselves (`memory`), solved and not descended, of the whole vectors.
-3. An answer for each modality, learned from that modality's own label, and the rule of §4.1 A that makes one
-   label of two: nothing need learn it. In the network a joint head decides beside it.
-4. Modality dropout: pairs whose picture or text is missing, so that the other one is enough (the paper's §5).
+1. Vectors of the whole text and picture beside the attended ones, as attention alone overfits a few thousand
+   pairs.
+2. Attention over the training pairs themselves (`memory`), on the whole vectors, solved in closed form.
+3. A head for each modality, trained on that modality's own label, and the rule of §4.1 A, which joins the two
+   labels and need not be learned. A joint head decides beside it.
+4. Modality dropout: training pairs without picture or text, so that one modality is enough (the paper's §5).
    The memory is solved for the text alone, the picture alone, and both.
 
-Several members, which differ in their seeds alone, may be averaged: `members=5`.
+Several members that differ only in their seeds may be averaged: `members=5`.
 """
 
 import torch
@@ -47,7 +47,7 @@ _SHARES = 21  # of the memory in the whole, evenly from 0 to 1
 
 
 class DMLANetPlusOptions(Settings):
-    """Sizes, and switches for what each part is worth."""
+    """Sizes, and switches for the parts."""
 
     hidden: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.6, ge=0, lt=1)
@@ -89,7 +89,7 @@ class DMLANetPlusOptions(Settings):
     )
 )
 class DMLANetPlus(nn.Module):
-    """The average of members, and a memory beside them that is solved when they are trained."""
+    """The average of members, and a memory that is solved after they are trained."""
 
     share: Tensor
 
@@ -130,7 +130,7 @@ class DMLANetPlus(nn.Module):
         return Output(outputs[0].logits, outputs[0].attention, torch.stack(losses).sum())
 
     def by_network(self, outputs: list[Output]) -> Tensor:
-        """`[B, n_classes]` probabilities, the average of the members'."""
+        """Probabilities `[B, n_classes]`, averaged over the members."""
         return torch.stack([output.logits for output in outputs]).exp().mean(dim=0)
 
     def by_memory(self, batch: Batch, words: Tensor, mask: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class DMLANetPlus(nn.Module):
         return probabilities
 
     def settle(self, train: Batches, validation: Batches) -> None:
-        """The memory is that of the training rows; its share makes the validation rows likeliest."""
+        """Solve the memory on the training rows, and choose its share on the validation rows."""
         if self.memory is None:
             return
         self.memory.solve(self._known(train), self._known(validation))
@@ -153,7 +153,7 @@ class DMLANetPlus(nn.Module):
         self.share.copy_(shares[_log(likely).sum(dim=1).argmax()])
 
     def _of_truth(self, batch: Batch) -> Tensor:
-        """`[2, B]`: the probability that network and memory give to the true class."""
+        """Probability of the true class by network and by memory, `[2, B]`."""
         assert batch.target is not None
         words, mask = self.embedding(batch)
         network = self.by_network([member(batch, words, mask) for member in self.members])
@@ -161,7 +161,7 @@ class DMLANetPlus(nn.Module):
         return both.gather(2, batch.target.expand(2, -1).unsqueeze(-1)).squeeze(-1)
 
     def _known(self, rows: Batches) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Vectors of texts and pictures of all the rows, and the classes of each target, -1 where unknown."""
+        """Vectors of the texts and pictures of all rows, and the classes of each target, -1 if unknown."""
         assert self.memory is not None
         texts, images, targets = [], [], []
         for batch in rows():
@@ -240,7 +240,7 @@ class _Member(nn.Module):
         return Output(logits, attention, self.own_losses(batch, joint, of_text, of_image, see, read))
 
     def kept(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Whether there is a picture, and a text; in training some are left out, never both."""
+        """Whether each pair has a picture, and a text; in training some are dropped, never both."""
         see, read = present(batch)
         if self.training and (rate := self.options.modality_dropout):
             chance = torch.rand(len(see), 1, device=see.device)
@@ -257,7 +257,7 @@ class _Member(nn.Module):
         read: Tensor,
         attention: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """What is known of picture and text, `[B, n_of_image]`, `[B, n_of_text]`; zero where missing."""
+        """Features of picture and text, `[B, n_of_image]`, `[B, n_of_text]`; zero if missing."""
         assert batch.regions is not None
         images, texts = [], []
         if self.options.whole:
@@ -286,7 +286,7 @@ class _Member(nn.Module):
     def own_losses(
         self, batch: Batch, joint: Tensor, of_text: Tensor, of_image: Tensor, see: Tensor, read: Tensor
     ) -> Tensor:
-        """Cross-entropy of the joint head, and of each modality's head where it is there and has a label."""
+        """Cross-entropy of the joint head, and of each modality's head for rows that have its label."""
         loss = joint.new_zeros(())
         if batch.target is not None:
             loss = loss + nn.functional.nll_loss(joint, batch.target)
@@ -302,7 +302,7 @@ class _Member(nn.Module):
 
 
 def present(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Whether there is a picture, and a text, `[B, 1]` each."""
+    """Whether each pair has a picture, and a text, `[B, 1]` each."""
     assert batch.regions is not None
     see, read = (
         batch.regions.new_ones(batch.regions.shape[0], 1)

@@ -7,7 +7,7 @@ from mvsent.models.batch import Batch, Sizes
 
 
 class WordEmbedding(nn.Module):
-    """A vector for each word: looked up, starting from pretrained vectors, or as a transformer gave it."""
+    """A vector for each word: looked up from trainable pretrained vectors, or given by a transformer."""
 
     def __init__(self, sizes: Sizes, *, trained: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class WordEmbedding(nn.Module):
         return self._vectors(batch.words, batch.word_vectors), batch.word_mask
 
     def caption(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The words of the caption likewise. Only for batches that have one."""
+        """The same for the words of the caption, for batches with captions."""
         assert batch.caption_mask is not None
         return self._vectors(batch.caption, batch.caption_vectors), batch.caption_mask
 
@@ -37,10 +37,7 @@ class WordEmbedding(nn.Module):
 
 
 class LSTMEncoder(nn.Module):
-    """Each word in the light of the words before it.
-
-    It reads left to right only, so that padding at the end cannot reach a real word.
-    """
+    """An LSTM over words, left to right only, so that padding at the end cannot influence a real word."""
 
     def __init__(self, n_inputs: int, hidden: int) -> None:
         super().__init__()
@@ -53,10 +50,7 @@ class LSTMEncoder(nn.Module):
 
 
 class BiGRUEncoder(nn.Module):
-    """Each item in the light of the items before and after it.
-
-    Sequences are packed, so that padding reaches neither direction.
-    """
+    """A bidirectional GRU over items; sequences are packed, so that padding influences neither direction."""
 
     def __init__(self, n_inputs: int, hidden: int) -> None:
         super().__init__()
@@ -73,7 +67,7 @@ class BiGRUEncoder(nn.Module):
 
 
 class TextCNN(nn.Module):
-    """Convolutions of several widths over words, each channel's largest value.
+    """Convolutions of several widths over words, with max pooling over time.
 
     Reference: Kim 2014.
     """
@@ -101,7 +95,7 @@ class TextCNN(nn.Module):
 
 
 class Standardize(nn.BatchNorm1d):
-    """Inputs of any scale to mean zero and variance one over the training rows; nothing is learned."""
+    """Standardises inputs to mean zero and variance one over the training rows; nothing is learned."""
 
     def __init__(self, n_inputs: int) -> None:
         super().__init__(n_inputs, affine=False)
@@ -115,9 +109,9 @@ class Standardize(nn.BatchNorm1d):
 
 
 class PhraseEncoder(nn.Module):
-    """Each word as the end of a phrase: the largest value of windows of several widths.
+    """Phrases ending at each word: max pooling over windows of several widths.
 
-    Windows end at their word, so that padding cannot reach a real word.
+    Windows end at their word, so that padding cannot influence a real word.
 
     Reference: Lu et al. 2016, Eq. 1 and 2.
     """

@@ -1,6 +1,6 @@
-"""FENet: words and regions in the light of each other, then what a gate lets through.
+"""FENet: attention between words and regions in both directions, then gated convolutions.
 
-The paper's text was not at hand: its formulas are those of its abstract and of a public re-implementation.
+The text of the paper was not available: the formulas follow its abstract and a public re-implementation.
 """
 
 import torch
@@ -32,7 +32,7 @@ class FENetOptions(Settings):
 
 
 class Fusion(nn.Module):
-    """Each item of one modality together with what it attends to in the other."""
+    """Each item of one modality, with the items of the other that it attends to."""
 
     def __init__(self, n_items: int, n_others: int, hidden: int) -> None:
         super().__init__()

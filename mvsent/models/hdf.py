@@ -1,6 +1,6 @@
-"""HDF: the picture read along with the words, with the phrases and with the sentence; and its links.
+"""HDF: the picture is read with the words, the phrases and the sentence; and so are linked pairs.
 
-The paper's text was not at hand: phrases, pooling and sizes below are choices.
+The text of the paper was not available: phrases, pooling and sizes are choices.
 """
 
 from typing import Literal

@@ -1,7 +1,7 @@
-"""HSAN: words make sentences, sentences make the tweet, and the picture speaks through its caption.
+"""HSAN: hierarchical attention over words and sentences, with the picture represented by its caption.
 
-The picture itself is not looked at: without captions in the dataset this is the hierarchical attention
-network of Yang et al. 2016 on the text alone.
+The picture itself is not read: without captions this is the hierarchical attention network of Yang et al.
+2016 on the text alone.
 """
 
 import torch
@@ -100,7 +100,7 @@ class HSAN(nn.Module):
 
 
 def _is_first(pair: Tensor, sentence: Tensor) -> Tensor:
-    """Which of the words begin a sentence: `[N]`, `[N]` → `[N]` bool."""
+    """Whether each word begins a sentence: `[N]`, `[N]` → `[N]` bool."""
     first = torch.ones_like(pair, dtype=torch.bool)
     first[1:] = (pair[1:] != pair[:-1]) | (sentence[1:] != sentence[:-1])
     return first

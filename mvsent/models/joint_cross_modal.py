@@ -1,8 +1,8 @@
-"""The joint cross-modal model of Table III, from what DMLANet's paper says of it.
+"""The joint cross-modal model of Table III, from its description in DMLANet's paper.
 
 "The textual features are computed using attention-based GRU, and visual features are calculated using
 maximum mean discrepancy. Finally, attention-based LSTM is used to compute the final-sentiment polarity."
-Its own text was not at hand: everything else below is a choice.
+Its own paper was not available: everything else is a choice.
 """
 
 import torch
@@ -20,7 +20,7 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class JointCrossModalOptions(Settings):
-    """Choices where the description is silent."""
+    """Choices that the description leaves open."""
 
     alignment: float = Field(default=0.1, ge=0)  # weight of the discrepancy in the loss
     hidden: int = Field(default=128, ge=1)

@@ -1,4 +1,4 @@
-"""The rule that makes one label of a text's and a picture's, on probabilities.
+"""The rule that joins the labels of text and picture, applied to probabilities.
 
 Reference: Yadav & Vishwakarma 2020, §4.1 A.
 """
@@ -13,7 +13,7 @@ _TINY = 1e-6
 
 
 def label_rule(labels: tuple[int, ...]) -> Tensor:
-    """`[3, 3, n_classes]`: 1 where text label and image label make the class; nowhere for a conflict.
+    """The rule as a tensor `[3, 3, n_classes]`: 1 if text and image label give the class.
 
     >>> label_rule((0, 1, 2))[2, 1]
     tensor([0., 0., 1.])
@@ -26,7 +26,7 @@ def label_rule(labels: tuple[int, ...]) -> Tensor:
 
 
 def apply_rule(rule: Tensor, of_text: Tensor, of_image: Tensor) -> Tensor:
-    """Logarithms of what the label rule makes of both modalities, given that they do not conflict.
+    """Log-probabilities of the classes by the label rule, given that the modalities do not conflict.
 
     `[3, 3, n_classes]`, logits `[B, 3]` and `[B, 3]` → `[B, n_classes]`.
     """

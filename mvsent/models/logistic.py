@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on pooled features: the floor that a network has to beat."""
+"""Multinomial logistic regression on pooled features: the baseline that a network has to beat."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from mvsent.models.registry import ModelCard, register
 from mvsent.setting import Settings
 
 NEVER = -1e4
-"""The logit of a class that no training row has; finite in half precision."""
+"""Logit of a class without training rows; finite in half precision."""
 
 
 class LogisticOptions(Settings):
-    """Strengths to choose from on the validation rows."""
+    """Regularisation strengths to choose from on the validation rows."""
 
     c: str = "0.001,0.003,0.01,0.03,0.1,1.0"  # inverse strengths of the L2 penalty, increasing
     max_iter: int = Field(default=1000, ge=1)
@@ -53,7 +53,7 @@ class LogisticOptions(Settings):
     )
 )
 class Logistic(nn.Module):
-    """A linear layer on standardised features, solved rather than descended."""
+    """A linear layer on standardised features, fitted by scikit-learn."""
 
     mean: Tensor
     std: Tensor
@@ -87,9 +87,9 @@ class Logistic(nn.Module):
 
     @torch.no_grad()
     def solve(self, train: Batches, validation: Batches) -> None:
-        """Fit once a strength; the one with the highest validation accuracy, then the lowest loss, is kept.
+        """Fit every strength; keep the one with the highest validation accuracy, then the lowest loss.
 
-        Among equals the strongest penalty wins. Mean and deviation are those of the training rows.
+        Ties go to the strongest penalty. Mean and deviation are those of the training rows.
         """
         x, y = self._gather(train)
         self.mean.copy_(x.mean(dim=0))
@@ -128,14 +128,14 @@ class Logistic(nn.Module):
         return fits
 
     def _padded(self, weight: Tensor, bias: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for every class of the run, with those that are absent never chosen."""
+        """The same for every class of the run; classes without training rows are never predicted."""
         whole, biases = torch.zeros_like(self.linear.weight), torch.full_like(self.linear.bias, NEVER)
         whole[classes], biases[classes] = weight, bias
         return whole, biases
 
 
 def _one_a_class(regression: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of each class; scikit-learn has a single row for two, that of the second."""
+    """Weight and bias of each class; for two classes scikit-learn has only the row of the second."""
     weight = torch.as_tensor(regression.coef_).to(like)
     bias = torch.as_tensor(regression.intercept_).to(like)
     if len(weight) == 1:
@@ -144,6 +144,6 @@ def _one_a_class(regression: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _quality(logits: Tensor, target: Tensor) -> tuple[float, float]:
-    """Accuracy, and how small the loss is: greater is better, as for the trainer's best epoch."""
+    """Accuracy and negative loss, compared as for the trainer's best epoch."""
     accuracy = (logits.argmax(dim=1) == target).float().mean()
     return float(accuracy), -float(nn.functional.cross_entropy(logits, target))

@@ -1,7 +1,7 @@
-"""Attention over remembered training pairs: what is like this one, and what was said of it.
+"""Attention over remembered training pairs: similar pairs and their labels.
 
-Keys are the training pairs' vectors, weights a Gaussian of the distance, values solved in closed form: kernel
-ridge regression. A network of a few thousand pairs forgets them, this does not.
+Keys are the vectors of training pairs, weights a Gaussian of the distance, and values are solved in closed
+form: kernel ridge regression. Unlike a network trained on a few thousand pairs, it does not forget them.
 
 References: Saunders, Gammerman & Vovk 1998 (kernel ridge regression); Williams & Seeger 2001 (the Nyström
 method, for more pairs than are kept).
@@ -24,14 +24,14 @@ _CHUNK = 1024
 _FAR = 30.0  # standard deviations; further, half precision and distances are of no use
 
 Known = tuple[Tensor, Sequence[Tensor]]
-"""Vectors `[N, n_inputs]`, and of each target the classes `[N]`, -1 where unknown."""
+"""Vectors `[N, n_inputs]`, and the classes `[N]` of each target, -1 if unknown."""
 
 
 class Memory(nn.Module):
     """Kernel ridge regression of one-hot targets on standardised vectors; several targets share the keys.
 
-    Ridge and scale of each target are those under which the validation rows are likeliest. Before `solve` it
-    knows nothing: every answer is even.
+    Ridge and scale of each target maximise the likelihood of the validation rows. Before `solve`, all classes
+    have the same probability.
     """
 
     keys: Tensor
@@ -66,10 +66,7 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def solve(self, train: Known, validation: Known) -> None:
-        """Keys and values are those of the training rows.
-
-        What has to be chosen is chosen on the validation rows.
-        """
+        """Compute keys and values from the training rows; choose hyper-parameters on the validation rows."""
         vectors, targets = train
         self.mean = vectors.mean(dim=0)
         spread = vectors.std(dim=0, correction=0)
@@ -104,7 +101,7 @@ class Memory(nn.Module):
         return (one_hot - mean) * known.unsqueeze(1)
 
     def _solutions(self, x: Tensor, deviations: Tensor) -> list[Tensor]:
-        """`[n_keys, total]` for each ridge: the values that answer the training rows best."""
+        """Values `[n_keys, total]` for each ridge that fit the training rows best."""
         among = self._kernel(self.keys.float()).double()  # [K, K]
         gram, seen = torch.zeros_like(among), among.new_zeros(len(among), deviations.shape[1])
         for start in range(0, len(x), _CHUNK):
@@ -136,13 +133,13 @@ class Memory(nn.Module):
 
 
 def _loss(logits: Tensor, target: Tensor) -> float:
-    """Mean cross-entropy of the rows whose class is known; zero where none is."""
+    """Mean cross-entropy of the rows whose class is known; zero if there are none."""
     known = target >= 0
     return float(nn.functional.cross_entropy(logits[known], target[known])) if known.any() else 0.0
 
 
 class PairMemory(nn.Module):
-    """What is remembered of texts, of pictures, and of both: the label of each modality, and the class."""
+    """Memories of texts, of pictures and of both, which give the label of each modality and the class."""
 
     rule: Tensor
     ruled: Tensor
@@ -169,7 +166,7 @@ class PairMemory(nn.Module):
         return torch.cat(text, dim=1).float(), batch.regions.float().mean(dim=(2, 3))
 
     def forward(self, text: Tensor, image: Tensor, see: Tensor, read: Tensor) -> Tensor:
-        """Probabilities `[B, n_classes]`; `see` and `read` `[B, 1]` say what is there."""
+        """Probabilities `[B, n_classes]`; `see` and `read` `[B, 1]` mark the present modalities."""
         by_text, by_image = self.of_text(text), self.of_image(image)
         by_both = self.of_both(torch.cat([text, image], dim=1))
         if not self.ruled:
@@ -184,7 +181,7 @@ class PairMemory(nn.Module):
     def solve(
         self, train: tuple[Tensor, Tensor, list[Tensor]], validation: tuple[Tensor, Tensor, list[Tensor]]
     ) -> None:
-        """Each memory is that of the training rows."""
+        """Solve each memory on the training rows."""
         for memory, read in (
             (self.of_text, lambda text, image: text),
             (self.of_image, lambda text, image: image),
@@ -198,12 +195,12 @@ class PairMemory(nn.Module):
 
 
 def _of_present(see: Tensor, read: Tensor, both: Tensor, text: Tensor, image: Tensor) -> Tensor:
-    """`[B, n]`: each row's answer by what is there of it; `both` where neither is."""
+    """Choose each row's answer by its present modalities, `[B, n]`; `both` if neither is present."""
     return torch.where((see > 0) & (read <= 0), image, torch.where((read > 0) & (see <= 0), text, both))
 
 
 def whole_text(batch: Batch, words: Tensor, mask: Tensor, *, reads_vector: bool) -> Tensor:
-    """The whole text's vector, or the mean of its words where there is none, `[B, n_text]`."""
+    """The vector of the whole text, or else the mean of its word vectors, `[B, n_text]`."""
     if not reads_vector:
         return masked_mean(words, mask)
     assert batch.text_vector is not None

@@ -1,7 +1,7 @@
 """MultiSentiNet: the objects and the scene of a picture choose the words that matter.
 
-The paper was not at hand beyond its abstract and the descriptions of those who build on it; what they leave
-open is a choice named in the options and in docs/models.md.
+Only the abstract of the paper and descriptions by others were available; what they leave open is a choice
+named in the options and in docs/models.md.
 """
 
 import torch
@@ -79,7 +79,7 @@ class MultiSentiNet(nn.Module):
         return Output(self.classifier(self.dropout(joint)), {"words": alpha} if self.options.guided else {})
 
     def visual(self, batch: Batch) -> Tensor:
-        """What is in the picture, and where it was taken, `[B, 2d]`."""
+        """Objects and scene of the picture, `[B, 2d]`."""
         assert batch.regions is not None
         i_object = batch.regions.amax(dim=(2, 3))  # [B, C]
         i_scene = batch.scene if self.has_scene else batch.regions.mean(dim=(2, 3))  # [B, C2] or [B, C]

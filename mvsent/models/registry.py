@@ -1,4 +1,4 @@
-"""Which models there are: each with its citation, its published numbers, and how faithful ours is."""
+"""The registered models, each with its citation, its published numbers, and the fidelity of this version."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from mvsent.setting import Settings
 
 @dataclass(frozen=True)
 class Published:
-    """Numbers printed in a paper, in percent; None where it prints only the other."""
+    """Numbers printed in a paper, in percent; None if it prints only the other one."""
 
     accuracy: float | None = None
     f1: float | None = None
@@ -25,25 +25,25 @@ class Published:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a reader must know of a model before believing a number.
+    """Description of a model, which a reader needs to interpret its results.
 
     Attributes:
-        name: as typed after `--model`.
-        citation: authors, title, where, year.
-        url: where the paper can be read.
+        name: value of `--model`.
+        citation: authors, title, venue, year.
+        url: address of the paper.
         fidelity: `exact` (the paper leaves nothing open), `reconstructed` (gaps filled by stated choices) or
             `substitute` (a part is replaced by something else).
-        fidelity_note: one sentence why.
-        reads: which inputs it needs.
-        may_read: which others it uses where the dataset has them.
-        reads_with: which others an option makes it need, and with which value: (option, value) → input.
+        fidelity_note: the reason, in one sentence.
+        reads: inputs that the model requires.
+        may_read: inputs that it uses if the dataset has them.
+        reads_with: (option, value) → input that the model requires with this option.
         options: the settings of `--option KEY=VALUE`.
         published: dataset name → numbers of the paper that introduced it, or that compared with it.
-        tables: in which of the DMLANet paper's tables of results it stands: 2 (MVSA), 3 (Flickr, Getty), 4.
-        ablations: name → options, each of which takes away one part.
+        tables: tables of the DMLANet paper that list it: 2 (MVSA), 3 (Flickr, Getty), 4.
+        ablations: name → options, each of which removes one part.
         published_ablations: ablation → dataset name → numbers.
         kind: `paper`, a `baseline` that no paper claims, or `ours`.
-        unpublished_note: one sentence why a paper's model has no published numbers here.
+        unpublished_note: one sentence on why a paper's model has no published numbers here.
     """
 
     name: str
@@ -68,7 +68,7 @@ _MODELS: dict[str, tuple[ModelCard, Network]] = {}
 
 
 def register(card: ModelCard) -> Callable[[Network], Network]:
-    """Class decorator: the network is available as `card.name`, and is built as `cls(sizes, options)`."""
+    """Class decorator: register the network as `card.name`; it is built as `cls(sizes, options)`."""
 
     def add(network: Network) -> Network:
         _MODELS[card.name] = (card, network)
@@ -78,13 +78,13 @@ def register(card: ModelCard) -> Callable[[Network], Network]:
 
 
 def names() -> list[str]:
-    """The registered models, sorted."""
+    """Names of the registered models, sorted."""
     _import_all()
     return sorted(_MODELS)
 
 
 def card(name: str) -> ModelCard:
-    """The card of model `name`. Raises: UsageError that lists the known ones."""
+    """The card of model `name`. Raises: UsageError listing the known models."""
     _import_all()
     if name not in _MODELS:
         known = f"Known are: {', '.join(sorted(_MODELS))}"
@@ -93,7 +93,7 @@ def card(name: str) -> ModelCard:
 
 
 def options(name: str, given: dict[str, Any]) -> Settings:
-    """The options of model `name`, defaults filled in. Raises: UsageError naming the option that is off."""
+    """The options of model `name`, with defaults. Raises: UsageError naming the invalid option."""
     kind = card(name).options
     try:
         return kind(**given)
@@ -109,28 +109,28 @@ def options(name: str, given: dict[str, Any]) -> Settings:
 
 
 def published(name: str, given: dict[str, Any]) -> dict[str, Published]:
-    """Dataset name → what is printed of model `name` with these options; an ablation has its own, or none."""
+    """Dataset name → published numbers of model `name` with these options; those of an ablation, or none."""
     found = card(name)
     taken_away = [each for each, taken in found.ablations.items() if taken.items() <= given.items()]
     return found.published_ablations.get(taken_away[0], {}) if taken_away else found.published
 
 
 def reads(name: str, given: dict[str, Any]) -> frozenset[str]:
-    """What model `name` needs when it is built with these options."""
+    """The inputs that model `name` requires with these options."""
     chosen, found = options(name, given), card(name)
     more = {what for (key, value), what in found.reads_with.items() if getattr(chosen, key) == value}
     return found.reads | more
 
 
 def build(name: str, sizes: Sizes, given: dict[str, Any]) -> nn.Module:
-    """A fresh network of model `name`, initialised from torch's current random state."""
+    """Build a network of model `name`, initialised from torch's current random state."""
     chosen = options(name, given)
     network: nn.Module = _MODELS[name][1](sizes, chosen)
     return network
 
 
 def is_solved(name: str) -> bool:
-    """Whether model `name` is fitted as a whole, and not by gradient steps."""
+    """Whether model `name` is fitted as a whole instead of by gradient steps."""
     card(name)
     return issubclass(_MODELS[name][1], Solved)
 

@@ -42,7 +42,7 @@ class LateRMNNOptions(EarlyRMNNOptions):
 
 
 class _Modalities(nn.Module):
-    """What each CNN sees: of the text by windows of 3, 4 and 5 words, of the picture by the backbone."""
+    """Features of both CNNs: of the text by windows of 3, 4 and 5 words, of the picture by the backbone."""
 
     def __init__(self, sizes: Sizes, options: EarlyRMNNOptions) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """SentiBank & SentiStrength: mid-level concepts of the picture beside sentiment strengths of the text.
 
-No network in today's sense: what is learned is one linear classifier on scores that others computed.
+Only a linear classifier is learned, on scores that are computed beforehand.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from mvsent.setting import Settings
 
 
 class SentiBankOptions(Settings):
-    """Which half is left out, as in the paper's own comparison, and how scores of unlike scales meet."""
+    """Which half is left out, as in the paper's own comparison, and whether scores are standardised."""
 
     without: Literal["none", "sentibank", "sentistrength"] = "none"
     standardize: bool = True  # every score to mean zero and variance one over the training rows
@@ -63,7 +63,7 @@ class SentiBank(nn.Module):
         return Output(self.classifier(self.standardize(self.scores(batch))))
 
     def scores(self, batch: Batch) -> Tensor:
-        """The scores of both modalities side by side, `[B, A + L]`."""
+        """The scores of both modalities, concatenated, `[B, A + L]`."""
         assert batch.anp_scores is not None and batch.lexicon is not None
         if self.options.without == "sentibank":
             return batch.lexicon

@@ -1,4 +1,4 @@
-"""The baselines that every honest table needs: the picture alone, the text alone, both side by side."""
+"""Simple baselines: the picture alone, the text alone, both concatenated."""
 
 import torch
 from pydantic import Field
