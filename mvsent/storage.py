@@ -1,9 +1,9 @@
-"""Where datasets and runs lie: in a folder of this machine, or at s3://, gs:// … with the same methods.
+"""Storage of datasets and runs: local folders, or s3:// and gs:// with the same methods.
 
 A place in object storage is a path of universal_pathlib: it has pathlib's methods, and `open` reads by
-ranges. What such storage lacks stands here: there are no folders to make, nothing can be renamed, and an
-object appears when all of it has come. Credentials come from the usual chain of each service (environment,
-profile, instance); an endpoint from AWS_ENDPOINT_URL.
+ranges. Object storage has no folders to create, cannot rename, and shows an object only when it is complete;
+the functions here hide these differences. Credentials come from the usual chain of each service (environment,
+profile, instance), an endpoint from AWS_ENDPOINT_URL.
 """
 
 import re
@@ -19,42 +19,44 @@ from urllib.parse import unquote
 from mvsent.errors import InputError, MvsentError, SilentStorageError, StorageError, UsageError
 
 REMOTE = ("s3", "gs")
-"""The schemes, each also the name of the extra that it takes."""
+"""The schemes; each is also the name of the extra that it needs."""
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9]+):(?:/+|$)")  # pathlib makes one slash of two
 _FILE = re.compile(r"file:(?:///+|//?localhost/|/)(?=[^/]|$)")
 _SLIP = re.compile(rf"(?:{'|'.join(REMOTE)}|file):")
-"""How an address begins; what begins so and is none would be a folder of that name here."""
+"""The beginning of a mistyped address, which would otherwise become a local folder of that name."""
 _PLACE = re.compile(r"[a-z0-9][a-z0-9._-]*(/[^*?\[\]\x00-\x1f\x7f]*)?")
-"""A bucket and a name in it, without *, ? and [: where fsspec looks for files, they are patterns."""
+"""A bucket and a name in it, without *, ? and [, which fsspec treats as patterns."""
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "fsspec", "gcsfs", "google")
-"""Whose errors are the network's, or the service's."""
-_AHEAD_BYTES = 1 << 20  # read beyond what was asked for: the small columns of a row group lie side by side
-_ROUNDS = 3  # of botocore's five attempts, each 15 s at most: four minutes until a hung server is given up
-_AT_ONCE = 8  # requests under way about a small object each; botocore has ten connections
-_PATIENCE_S, _SLOWEST_BYTES_S = 120, 50_000  # for what is sent, with all attempts
-_SMALL_BYTES = 1 << 20  # as much of as many is in memory
+"""Packages whose exceptions come from the network or the service."""
+_AHEAD_BYTES = 1 << 20  # read-ahead: the small columns of a row group are adjacent
+_ROUNDS = 3  # of botocore's five attempts of at most 15 s: a server that hangs is given up after four minutes
+_AT_ONCE = 8  # concurrent requests for small objects; botocore has ten connections
+_PATIENCE_S, _SLOWEST_BYTES_S = 120, 50_000  # time limit for sending an object, with all attempts
+_SMALL_BYTES = 1 << 20  # objects up to this size are sent concurrently, which takes memory
 
 
 def located(place: str | Path) -> Path:
-    """The place as a path, whose methods are pathlib's wherever it lies.
+    """Convert a folder name or an address to a path with pathlib's methods.
 
     >>> located("data/mvsa-single"), located("file:///srv/data")
     (PosixPath('data/mvsa-single'), PosixPath('/srv/data'))
 
-    Raises: UsageError for another scheme, no bucket, or where the scheme's extra is not installed.
+    Raises: UsageError for another scheme, a missing bucket, or if the extra of the scheme is not installed.
     """
     text = str(place)
     if _FILE.match(text):
         return Path("/" + unquote(_FILE.sub("", text, count=1)))
-    if not (found := _ADDRESS.match(text)):
+    if not (address := _ADDRESS.match(text)):
         if _SLIP.match(text):
             raise UsageError(f"{text}: not an address", "Write s3://BUCKET/NAME, gs://… or file:///FOLDER")
         return Path(place) if isinstance(place, str) else place
-    scheme, rest = found[1], text[found.end() :]
+    scheme, rest = address[1], text[address.end() :]
     if scheme not in REMOTE:
-        raise UsageError(f"{scheme}://…: is no place for data", "Name a folder, s3://… or gs://…")
+        raise UsageError(f"{scheme}://…: data cannot be stored there", "Name a folder, s3://… or gs://…")
     if "@" in rest.partition("/")[0]:
-        raise UsageError(f"{scheme}://…: holds a name or a password", "Leave it out: see docs/storage.md")
+        raise UsageError(
+            f"{scheme}://…: contains a user name or a password", "Leave it out: see docs/storage.md"
+        )
     if not _PLACE.fullmatch(rest) or ".." in rest.split("/"):
         raise UsageError(
             f"{text}: not a bucket and a name in it",
@@ -63,9 +65,9 @@ def located(place: str | Path) -> Path:
     try:
         from upath import UPath
 
-        # Listings are not kept: another process may write here, and a reader must see its manifest.
+        # Listings are not cached: another process may write here, and a reader must see its manifest.
         path = UPath(f"{scheme}://{rest}", use_listings_cache=False)
-        files = path.fs  # the scheme's own package is imported here
+        files = path.fs  # imports the package of the scheme
     except ImportError:
         raise UsageError(
             f"{text}: needs a package that is not installed", f'pip install "mvsent[{scheme}]"'
@@ -76,29 +78,29 @@ def located(place: str | Path) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether the path lies in object storage."""
+    """Whether the path is in object storage."""
     return not isinstance(path, Path)
 
 
 def local_only(path: Path, what: str) -> Path:
-    """The path. Raises: UsageError where `what` cannot be in object storage."""
+    """Return `path`. Raises: UsageError if it is in object storage, where `what` cannot be."""
     if is_remote(path):
-        raise UsageError(f"{path}: {what} has to be on this machine", "Copy it here, or name a folder")
+        raise UsageError(f"{path}: {what} must be on this machine", "Copy it here, or name a folder")
     return path
 
 
 def unlike_driver(place: Path | str, difference: str) -> InputError:
-    """The error of a worker for which `place` is not what it is for the driver."""
+    """The error of a worker that sees something else at `place` than the driver does."""
     return InputError(
         f"{place}: {difference} on {socket.gethostname()}",
-        "With --engine ray every machine has to see it under this path",
+        "With --engine ray every machine must have it under this path",
     )
 
 
 def make_folder(path: Path) -> None:
-    """Files can be put into `path`. A bucket is never made: its owner decides where and for whom it is.
+    """Create the folder `path` and its parents. A bucket is never created: that is up to its owner.
 
-    Raises: UsageError where a file has the name of a folder.
+    Raises: UsageError if a file has the name of one of the folders.
     """
     if is_remote(path):
         return
@@ -109,18 +111,18 @@ def make_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Nothing is at `path` or under it any more, whatever was there."""
+    """Remove the file or folder `path`, if it exists."""
     if not is_remote(path):
         if path.is_symlink() or path.is_file():
             path.unlink()
         shutil.rmtree(path, ignore_errors=True)
         return
-    with reaching(path):  # one by one: a bulk of names goes by fsspec's `rm`, which takes them for patterns
+    with reaching(path):  # one by one, as fsspec's `rm` for many names treats them as patterns
         at_once(_fs(path).rm_file, _fs(path).find(_key(path)))
 
 
 def at_once(ask: Callable[[Any], object], each: Iterable[Any]) -> None:
-    """`ask` was called with each, some at the same time. Raises: what the first failing call raised."""
+    """Call `ask` with each, several at a time. Raises: the exception of the first failing call."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         asked = [threads.submit(ask, one) for one in each]
         try:
@@ -131,29 +133,27 @@ def at_once(ask: Callable[[Any], object], each: Iterable[Any]) -> None:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file under `folder`, by its path from there: a few requests for many objects."""
+    """Size in bytes of every file under `folder`, by relative path, with few requests for many objects."""
     if not is_remote(folder):
         files = (path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     with reaching(folder):
-        found: dict[str, dict[str, Any]] = _fs(folder).find(_key(folder), detail=True)
+        objects: dict[str, dict[str, Any]] = _fs(folder).find(_key(folder), detail=True)
     start = len(_key(folder).rstrip("/")) + 1
-    names = {name[start:]: int(about["size"]) for name, about in found.items()}
+    names = {name[start:]: int(about["size"]) for name, about in objects.items()}
+    # An object `NAME/`, by which a console represents an empty folder, is not a file.
     return {name: size for name, size in names.items() if name and not name.endswith("/")}
 
 
 def entries(folder: Path) -> set[str]:
-    """Names of what lies directly in `folder`; none where it is no folder.
-
-    An object `NAME/`, with which a console pretends that there is a folder, is no file.
-    """
+    """Names of the files and folders directly in `folder`; empty if it is not a folder."""
     if is_remote(folder):
         return {name.partition("/")[0] for name in sizes(folder)}
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def readable(path: Path) -> AbstractContextManager[Any]:
-    """What pyarrow reads `path` from, closed after the block: a path here, a file that reads ranges there."""
+    """A context manager for pyarrow to read `path`: the path itself, or a remote file that reads ranges."""
     if not is_remote(path):
         return nullcontext(path)
     opened = cast("Any", path).open("rb", block_size=_AHEAD_BYTES, cache_type="readahead")
@@ -161,12 +161,12 @@ def readable(path: Path) -> AbstractContextManager[Any]:
 
 
 def put(local: Path, path: Path) -> None:
-    """The object `path` has the bytes of the file `local`; a reader sees all of them or what was there."""
+    """Send the file `local` to the object `path`; a reader sees either all of it or the previous object."""
     put_all({path: local})
 
 
 def put_all(files: Mapping[Path, Path]) -> None:
-    """Each object has the bytes of its file; small ones are sent several at a time."""
+    """Send each file to its object; small ones several at a time."""
 
     def send(path: Path) -> None:
         with reaching(path):
@@ -179,34 +179,30 @@ def put_all(files: Mapping[Path, Path]) -> None:
 
 
 def put_bytes(path: Path, data: bytes) -> None:
-    """The object `path` has these bytes."""
+    """Write bytes to the object `path`."""
     with reaching(path):
         _sent_in_time(path, "_pipe_file", data, n_bytes=len(data))
 
 
 def created(path: Path, data: bytes) -> bool:
-    """Whether there was no object `path`, which has these bytes now."""
+    """Create the object `path` with these bytes; return False if it exists or another is creating it."""
     try:
         _sent_in_time(path, "_pipe_file", data, n_bytes=len(data), mode="create")
     except Exception as error:
-        if _is_taken(error):
+        # The status is checked, as the reason has different names in different services.
+        answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
+        if isinstance(error, FileExistsError) or answer.get("HTTPStatusCode") in (409, 412):
             return False
         with reaching(path):
             raise
     return True
 
 
-def _is_taken(error: Exception) -> bool:
-    """Whether it says that the object is there, or being created by two at once."""
-    answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})  # the reason has many names
-    return isinstance(error, FileExistsError) or answer.get("HTTPStatusCode") in (409, 412)
-
-
 def _sent_in_time(path: Path, method: str, content: str | bytes, *, n_bytes: int, **more: Any) -> None:
-    """The `content` is sent by a method of the file system.
+    """Send `content` by a method of the file system, with a time limit.
 
-    The libraries' own time limits do not count while they send, nor while they wait to be told to
-    (`Expect: 100-continue`): a server that hangs then would be waited for without an end.
+    The libraries' own time limits do not apply while they send, or wait for permission to send
+    (`Expect: 100-continue`): a server that hangs then would block for ever.
     """
     from fsspec.asyn import sync
 
@@ -226,7 +222,7 @@ def _key(path: Path) -> str:
 
 @contextmanager
 def reaching(path: Path) -> Iterator[None]:
-    """Raises: StorageError in one line for what object storage answers in the block; nothing else changes."""
+    """Turn errors of object storage in the block into StorageError; other exceptions pass."""
     try:
         yield
     except MvsentError:
@@ -238,14 +234,14 @@ def reaching(path: Path) -> Iterator[None]:
 
 
 def problem(error: BaseException, place: str = "object storage") -> StorageError | None:
-    """What an error of object storage means; None where it is no such error."""
+    """The StorageError for an exception of object storage; None for any other exception."""
     kind, name = type(error).__module__.partition(".")[0], type(error).__name__
     said = " ".join(str(error).split())[:200]
     if isinstance(error, OSError) and kind == "builtins":
         return _answer(error, said or name, place)
     if kind == "builtins" and said.startswith("Invalid endpoint"):
         return StorageError(
-            f"{place}: AWS_ENDPOINT_URL is no address of a server", "Give one such as http://127.0.0.1:9000"
+            f"{place}: AWS_ENDPOINT_URL is not an address", "Give one such as http://127.0.0.1:9000"
         )
     if kind not in _LIBRARIES:
         return None
@@ -257,9 +253,9 @@ def problem(error: BaseException, place: str = "object storage") -> StorageError
             "Check AWS_PROFILE, AWS_DEFAULT_REGION, ~/.aws/config and the bucket's name",
         )
     if name == "HttpError":
-        return StorageError(f"{place}: {said}", "Mend that, or run the same command again")
+        return StorageError(f"{place}: {said}", "Correct this, or run the same command again")
     return SilentStorageError(
-        f"{place}: nobody answers there ({name})", "Check the network and AWS_ENDPOINT_URL, and run it again"
+        f"{place}: no answer ({name})", "Check the network and AWS_ENDPOINT_URL, and run it again"
     )
 
 
@@ -272,7 +268,7 @@ def _answer(error: OSError, said: str, place: str) -> StorageError | None:
     if is_denied or said.startswith("Forbidden:"):
         return StorageError(
             f"{place}: access denied ({said})",
-            "Give credentials that may do this (AWS_PROFILE, AWS_ACCESS_KEY_ID …), and run it again",
+            "Use credentials with the permission (AWS_PROFILE, AWS_ACCESS_KEY_ID …), and run it again",
         )
     of_a_file = isinstance(error, FileNotFoundError | FileExistsError)
     if of_a_file or type(error.__cause__).__module__.partition(".")[0] not in _LIBRARIES:
@@ -281,7 +277,7 @@ def _answer(error: OSError, said: str, place: str) -> StorageError | None:
 
 
 def refuse_no_bucket(path: Path) -> None:
-    """Raises: StorageError where `path` lies in a bucket that is not there."""
+    """Raises: StorageError if the bucket of `path` does not exist."""
     if is_remote(path):
         with reaching(path):
             if not _fs(path).exists(_key(path).partition("/")[0]):
@@ -289,7 +285,7 @@ def refuse_no_bucket(path: Path) -> None:
 
 
 def _no_bucket(place: str) -> StorageError:
-    return StorageError(f"{place}: there is no such bucket", "Make it, or mend its name")
+    return StorageError(f"{place}: no such bucket", "Create it, or correct its name")
 
 
 def _no_credentials(place: str) -> StorageError:
@@ -301,9 +297,9 @@ def _no_credentials(place: str) -> StorageError:
 
 @contextmanager
 def undoing(undo: Callable[[BaseException], object]) -> Iterator[None]:
-    """Where the block fails, `undo` gets its error; that error is raised, whatever becomes of undoing.
+    """Call `undo` with the exception if the block fails; that exception is raised even if `undo` fails.
 
-    Where object storage does not answer, it is not waited for once more.
+    `undo` is not called if object storage does not answer, as it would only time out, too.
     """
     try:
         yield
