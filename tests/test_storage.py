@@ -333,7 +333,7 @@ def test_a_folder_that_a_console_made_is_an_empty_one(bucket: Path, sixty_pairs:
             type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})("Over quota, 429"),
             "Over quota, 429",
         ),
-        (ValueError("Invalid endpoint: notaurl"), "AWS_ENDPOINT_URL is no address"),
+        (ValueError("Invalid endpoint: notaurl"), "AWS_ENDPOINT_URL is not an address"),
         (ValueError("something else"), None),
         (OSError(28, "No space left on device"), None),
     ],
