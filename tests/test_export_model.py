@@ -14,8 +14,9 @@ import torch
 import mvsent
 from mvsent.config import TrainSettings
 from mvsent.errors import MvsentError, OutputExistsError, UsageError
-from mvsent.inference import export_model as exporting
-from mvsent.inference.export_model import TOLERANCE, Graph, UnpackedBiGRU, export_model
+from mvsent.inference import graphs
+from mvsent.inference.export_model import SUFFIX, TOLERANCE, export_model
+from mvsent.inference.graphs import Graph, UnpackedBiGRU
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import BiGRUEncoder
 from mvsent.runs.train import train
@@ -58,10 +59,10 @@ def test_an_exported_model_answers_as_it_did(name: str, to: str) -> None:
     if name in NOT_EXPORTED[to]:
         with pytest.raises(MvsentError, match="--to safetensors") as raised:
             for batch in graph.trials:
-                assert np.abs(exporting._FORMS[to](graph)[1](batch) - graph.run(batch)).max() <= TOLERANCE
+                assert np.abs(graphs.FORMS[to](graph)[1](batch) - graph.run(batch)).max() <= TOLERANCE
         assert "\n" not in str(raised.value)
         return
-    _, again = exporting._FORMS[to](graph)
+    _, again = graphs.FORMS[to](graph)
     for batch in graph.trials:
         assert np.abs(again(batch) - graph.run(batch)).max() <= TOLERANCE
 
@@ -74,7 +75,7 @@ def test_most_attention_models_can_be_exported_and_dmlanet_is_one_of_them() -> N
 def test_a_second_export_in_one_process_is_as_good_as_the_first() -> None:
     for _ in range(2):
         graph = graph_of("text-only")
-        again = exporting._FORMS["onnx"](graph)[1]
+        again = graphs.FORMS["onnx"](graph)[1]
         assert max(np.abs(again(batch) - graph.run(batch)).max() for batch in graph.trials) <= TOLERANCE
 
 
@@ -85,7 +86,7 @@ def test_a_memory_that_has_a_share_is_exported_with_it() -> None:
     graph.network.settle(lambda: data, lambda: data)
     graph.network.share.fill_(0.5)
     assert graph.network.memory.ruled and np.abs(graph.run(graph.trials[0]) - before).max() > TOLERANCE
-    again = exporting._FORMS["onnx"](graph)[1]
+    again = graphs.FORMS["onnx"](graph)[1]
     assert max(np.abs(again(batch) - graph.run(batch)).max() for batch in graph.trials) <= TOLERANCE
 
 
@@ -121,7 +122,7 @@ def run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("to", ["onnx", "torchscript", "safetensors"])
 def test_a_run_is_exported_with_what_another_program_has_to_know(run: Path, tmp_path: Path, to: str) -> None:
-    out = tmp_path / "models" / f"dmlanet{exporting.SUFFIX[to]}"
+    out = tmp_path / "models" / f"dmlanet{SUFFIX[to]}"
     done = export_model(run, to, out, fold=2)
     assert done.difference <= TOLERANCE and done.n_pairs > 20 and f"{done.difference:.1e}" in done.words()
     about = json.loads(out.with_suffix(".json").read_text())
@@ -164,11 +165,11 @@ def test_a_program_without_mvsent_gets_the_same_answers(run: Path, tmp_path: Pat
 def test_a_network_that_answers_otherwise_afterwards_is_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(graph: Graph) -> tuple[bytes, exporting.Run]:
+    def wrong(graph: Graph) -> tuple[bytes, graphs.Run]:
         return b"", lambda batch: graph.run(batch) + 0.01
 
-    monkeypatch.setitem(exporting._FORMS, "onnx", wrong)
-    with pytest.raises(MvsentError, match=r"answers otherwise than PyTorch, by up to 0\.01"):
+    monkeypatch.setitem(graphs.FORMS, "onnx", wrong)
+    with pytest.raises(MvsentError, match=r"differs from PyTorch by up to 0\.01"):
         export_model(run, "onnx", tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -189,5 +190,5 @@ def test_requests_that_cannot_be_met_are_refused(
 
 def test_the_flags_of_what_is_missing_are_inputs_only_of_models_that_read_them() -> None:
     flagged = replace(pairs(), has_image=torch.arange(8) > 2, has_text=torch.arange(8) < 6)
-    assert exporting._reads_flags(fresh("dmlanet-plus").eval(), flagged)
-    assert not exporting._reads_flags(fresh("dmlanet").eval(), flagged)
+    assert graphs.reads_flags(fresh("dmlanet-plus").eval(), flagged)
+    assert not graphs.reads_flags(fresh("dmlanet").eval(), flagged)
