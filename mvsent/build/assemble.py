@@ -94,7 +94,8 @@ def assemble(
             for batch in file.iter_batches(_BATCH_ROWS):
                 kept = pa.array(is_kept[start : start + batch.num_rows])
                 start += batch.num_rows
-                pairs = aligned(pa.Table.from_batches([batch]), PAIR_SCHEMA.names)  # or of an older version
+                # An older version may have fetched the part, before a column was added.
+                pairs = aligned(pa.Table.from_batches([batch]), PAIR_SCHEMA.names)
                 writer.write(pairs.filter(kept))
         on_part(n_done)
 
