@@ -1,4 +1,4 @@
-"""Datasets with columns that this mvsent does not know: those of a later schema, and those that somebody added."""
+"""Datasets with columns that this mvsent does not know, of a later schema or added by another tool."""
 
 import logging
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_a_dataset_of_a_newer_schema_is_refused_in_one_line(newer: Path) -> None
         Dataset.open(newer)
 
 
-def test_a_column_that_nobody_knows_is_read_over(extended: Path) -> None:
+def test_an_unknown_column_is_ignored(extended: Path) -> None:
     assert validate(extended, quiet=True).problems == []
     assert dataset_stats(extended).total == 20
     table = Dataset.open(extended).table(PAIR_SCHEMA.names)
@@ -61,7 +61,7 @@ def test_a_column_that_nobody_knows_is_read_over(extended: Path) -> None:
     ],
     ids=["shard", "merge", "export"],
 )
-def test_rows_that_are_written_anew_lose_it_and_a_warning_says_so(
+def test_an_unknown_column_is_left_out_of_what_is_written_and_a_warning_names_it(
     write: Callable[[Path, Path, Path], object],
     extended: Path,
     tmp_path: Path,

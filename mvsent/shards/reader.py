@@ -106,9 +106,9 @@ class Dataset:
         return pa.concat_tables(parts)
 
     def pairs(self, batch_size: int) -> Iterator[pa.Table]:
-        """All rows with every column of `PAIR_SCHEMA`, as a `DatasetWriter` takes them, see `batches`.
+        """Stream all rows with every column of `PAIR_SCHEMA`, as a `DatasetWriter` takes them.
 
-        A warning names the columns that are not among these.
+        A warning names the columns of the shards that are left out.
         """
         for path in self.shard_paths[:1]:
             with open_shard(path) as file:
@@ -277,11 +277,9 @@ def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def read_columns(file: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
-    """`columns` of a shard, or of one of its row groups; null where the shard is older than the column.
+    """Read `columns` of a shard, or of one of its row groups; null where the shard is older than a column.
 
-    Columns that mvsent does not know are not read.
-
-    Raises: KeyError for a column that a pair has not; pa.ArrowInvalid as `aligned`.
+    Raises: KeyError for a column that is not in `PAIR_SCHEMA`; pa.ArrowInvalid as `aligned`.
     """
     held = [PAIR_SCHEMA.field(name).name for name in columns]
     table = file.read(held) if group is None else file.read_row_group(group, held)

@@ -81,9 +81,9 @@ def _hub_name(kind: pa.DataType) -> str:
 
 
 def aligned(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """`columns` of `table` as `PAIR_SCHEMA` has them; one that `table` lacks, being older, is null.
+    """`columns` of `table`, typed as in `PAIR_SCHEMA`; a column that an older `table` lacks is null.
 
-    Raises: pa.ArrowInvalid where a column lacks that may not be null, or holds values of another type.
+    Raises: pa.ArrowInvalid if a column that may not be null is missing, or one cannot be cast to its type.
     """
     schema, held = pa.schema([PAIR_SCHEMA.field(name) for name in columns]), set(table.column_names)
     table = table.select([name for name in columns if name in held])
