@@ -22,12 +22,9 @@ from mvsent.build.assemble import assemble
 from mvsent.build.parts import part_path, rejected_path, rejected_table
 from mvsent.build.refresh import refresh
 from mvsent.cli import app
-<<<<<<< HEAD
 from mvsent.cli.command import sections
-=======
-from mvsent.config import SECTIONS, FlickrSettings, resolve
+from mvsent.config import FlickrSettings
 from mvsent.datasets.export import FORMATS
->>>>>>> 0b24808 (The schema is a list of columns with the version that added each; shards are read through one function that fills in what they lack)
 from mvsent.shards.reader import Dataset
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.flickr import FlickrClient
