@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mvsent import errors
 from mvsent.cli.command import COMMANDS, Command, sections
 from mvsent.cli.given import variable
-from mvsent.pairs import MEANINGS, PAIR_SCHEMA, Reason
+from mvsent.pairs import COLUMNS, Reason
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,8 +60,8 @@ def settings_page() -> str:
 def columns_page() -> str:
     """The columns of a shard."""
     rows = [
-        (f"`{field.name}`", _text(MEANINGS[field.name]), "yes" if field.nullable else "no", f"`{field.type}`")
-        for field in PAIR_SCHEMA
+        (f"`{column.name}`", _text(column.meaning), "yes" if column.nullable else "no", f"`{column.type}`")
+        for column in COLUMNS
     ]
     head = ("column", "meaning", "may be null", "type")
     return "# Columns\n\nOf a dataset's shards, in order.\n\n" + _table(head, rows)

@@ -93,61 +93,84 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 VOTES = pa.list_(pa.struct([("text", pa.int8()), ("image", pa.int8())]))
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-PAIR_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("image", IMAGE),
-        pa.field("text", pa.string()),
-        pa.field("label", pa.int8(), nullable=False),
-        pa.field("text_label", pa.int8()),
-        pa.field("image_label", pa.int8()),
-        pa.field("votes", VOTES),
-        pa.field("source", pa.string()),
-        pa.field("query", pa.string()),
-        pa.field("query_sentiment", pa.float32()),
-        pa.field("title", pa.string()),
-        pa.field("description", pa.string()),
-        pa.field("tags", pa.list_(pa.string())),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("sha256", pa.string()),
-        pa.field("phash", pa.uint64()),
-        pa.field("url", pa.string()),
-        pa.field("page_url", pa.string()),
-        pa.field("license", pa.string()),
-        pa.field("owner", pa.string()),
-        pa.field("posted_at", TIMESTAMP),
-        pa.field("fetched_at", TIMESTAMP),
-    ]
-)
-"""The columns of a shard, in order."""
 
-MEANINGS = {
-    "id": "the source and its number, as flickr:123 or mvsa-single:1; unique in a dataset",
-    "image": "the picture's bytes as fetched, and a name; null in a dataset of labels only",
-    "text": "the cleaned text",
-    "label": "sentiment of the pair: 0 negative, 1 neutral, 2 positive",
-    "text_label": "sentiment of the text alone, where people labelled it",
-    "image_label": "sentiment of the picture alone, where people labelled it",
-    "votes": "the raw annotations, one a person",
-    "source": "where the pair comes from: flickr, getty, mvsa-single, …",
-    "query": "the adjective-noun pair or keyword that found the pair",
-    "query_sentiment": "score of the query, on the scale of its lexicon",
-    "title": "title, as the source has it",
-    "description": "raw text, as the source has it",
-    "tags": "tags, as the source has them",
-    "width": "pixels of the picture",
-    "height": "pixels of the picture",
-    "sha256": "of the picture's bytes, in hexadecimal",
-    "phash": "perceptual hash of the picture, 64 bits as of imagehash.phash; null for a flat picture",
-    "url": "address of the picture",
-    "page_url": "address of the page that shows it",
-    "license": "of the picture",
-    "owner": "who published it, as the source names them",
-    "posted_at": "when it was published, UTC",
-    "fetched_at": "when the search found it, UTC",
-}
-"""What each column of `PAIR_SCHEMA` holds."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a shard.
+
+    Attributes:
+        since: the schema version that added the column; shards of earlier versions read as null there.
+        indexed: whether shards keep its extremes, by which a reader skips row groups. Those of free text,
+            URLs or pictures help nobody.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    nullable: bool = True
+    since: int = 1
+    indexed: bool = False
+
+
+COLUMNS = (
+    Column(
+        "id",
+        pa.string(),
+        "the source and its number, as flickr:123 or mvsa-single:1; unique in a dataset",
+        nullable=False,
+        indexed=True,
+    ),
+    Column("image", IMAGE, "the picture's bytes as fetched, and a name; null in a dataset of labels only"),
+    Column("text", pa.string(), "the cleaned text"),
+    Column(
+        "label",
+        pa.int8(),
+        "sentiment of the pair: 0 negative, 1 neutral, 2 positive",
+        nullable=False,
+        indexed=True,
+    ),
+    Column("text_label", pa.int8(), "sentiment of the text alone, where people labelled it", indexed=True),
+    Column(
+        "image_label", pa.int8(), "sentiment of the picture alone, where people labelled it", indexed=True
+    ),
+    Column("votes", VOTES, "the raw annotations, one a person"),
+    Column("source", pa.string(), "where the pair comes from: flickr, getty, mvsa-single, …", indexed=True),
+    Column("query", pa.string(), "the adjective-noun pair or keyword that found the pair", indexed=True),
+    Column("query_sentiment", pa.float32(), "score of the query, on the scale of its lexicon", indexed=True),
+    Column("title", pa.string(), "title, as the source has it"),
+    Column("description", pa.string(), "raw text, as the source has it"),
+    Column("tags", pa.list_(pa.string()), "tags, as the source has them"),
+    Column("width", pa.int32(), "pixels of the picture", indexed=True),
+    Column("height", pa.int32(), "pixels of the picture", indexed=True),
+    Column("sha256", pa.string(), "of the picture's bytes, in hexadecimal", indexed=True),
+    Column(
+        "phash",
+        pa.uint64(),
+        "perceptual hash of the picture, 64 bits as of imagehash.phash; null for a flat picture",
+    ),
+    Column("url", pa.string(), "address of the picture"),
+    Column("page_url", pa.string(), "address of the page that shows it"),
+    Column("license", pa.string(), "of the picture"),
+    Column("owner", pa.string(), "who published it, as the source names them"),
+    Column("posted_at", TIMESTAMP, "when it was published, UTC", indexed=True),
+    Column("fetched_at", TIMESTAMP, "when the search found it, UTC", indexed=True),
+)
+"""The columns of a shard, in order. New ones come last, nullable, with the next version as their `since`."""
+
+LABEL_COLUMNS = ("label", "text_label", "image_label")
+"""The columns that hold a `Label`."""
+
+SCHEMA_VERSION = max(column.since for column in COLUMNS)
+"""The version of the datasets that this mvsent writes; it reads all up to this one."""
+
+
+def columns_of(version: int) -> list[Column]:
+    """The columns of a dataset of schema `version`."""
+    return [column for column in COLUMNS if column.since <= version]
+
+
+PAIR_SCHEMA = pa.schema([pa.field(c.name, c.type, c.nullable) for c in COLUMNS])
+"""`COLUMNS` as Arrow has them."""
 
 REJECTED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 """One row for every dropped input."""

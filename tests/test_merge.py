@@ -393,7 +393,9 @@ def test_a_dataset_without_rows_is_refused(
         merge([*two, empty], tmp_path / "out")
 
 
-@pytest.mark.parametrize(("version", "said"), [(0, "schema version 0"), (2, "newer mvsent")])
+@pytest.mark.parametrize(
+    ("version", "said"), [(0, "schema_version: input should be greater than 0"), (2, "newer mvsent")]
+)
 def test_another_schema_version_is_refused(
     version: int, said: str, two: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -1,24 +1,37 @@
-"""What an older mvsent wrote is read by this one: the datasets, the run and the settings in `tests/fixtures`."""
+"""What an older mvsent wrote is read by this one, and by one whose pairs have a column more.
 
+It is in `tests/fixtures`: datasets, a run, and settings.
+"""
+
+import csv
 import json
 import shutil
 import tomllib
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from mvsent.build.assemble import assemble
+from mvsent.build.parts import part_path, rejected_path, rejected_table
 from mvsent.build.refresh import refresh
 from mvsent.cli import app
 from mvsent.cli.command import sections
+from mvsent.config import FlickrSettings
+from mvsent.datasets.export import FORMATS
 from mvsent.shards.reader import Dataset
+from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.flickr import FlickrClient
 from tests.conftest import write_dataset
 from tests.docs_workplace import annotate
 from tests.drawing import draw_pairs
+from tests.more_columns import a_column_more
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v0.1"
 MADE_IN = "/tmp/v0.1"
@@ -34,6 +47,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(place)
     monkeypatch.setenv("MVSENT_CACHE", str(tmp_path / "cache"))
     return place
+
+
+@pytest.fixture(autouse=True, params=["columns as they are", "a column more"])
+def n_more(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The columns that this mvsent has and the older ones lacked."""
+    with a_column_more() if request.param == "a column more" else nullcontext():
+        yield int(request.param == "a column more")
 
 
 def run(line: str) -> str:
@@ -52,10 +72,7 @@ TRAINING = "--backbone clip --words words.txt --protocol kfold-5 --folds 0 --epo
         "stats mvsa flickr",
         "validate mvsa",
         "validate flickr",
-        *(
-            f"export mvsa --to {to}"
-            for to in ("csv", "imagefolder", "webdataset", "label-studio", "croissant")
-        ),
+        *(f"export mvsa --to {to}" for to in FORMATS),
         "split mvsa --protocol paper-5x",
         "split mvsa --split-file mvsa/splits/kfold-5.parquet",
         "split flickr --protocol grouped-kfold-5",
@@ -105,46 +122,90 @@ def test_a_run_that_was_cut_off_is_finished_and_its_first_fold_stays(place: Path
     assert (place / "run/fold-0/predictions.parquet").read_bytes() == kept
 
 
-def test_a_merge_with_a_new_dataset_has_the_rows_of_both(place: Path) -> None:
-    write_dataset(place / "new", draw_pairs(12), n_rejected=2)
+def check(folder: Path, ids: list[str], new: list[str] | None = None, n_more: int = 0) -> None:
+    """Fails unless the dataset has these rows, an older one's and `new` ones, and is what its manifest says."""
+    dataset, new = Dataset.open(folder), new or []
+    assert dataset.ids == [*ids, *new]
+    assert dataset.manifest.schema_version == 1 + n_more
+    if n_more:
+        assert dataset.table(["mood"])["mood"].to_pylist() == [None] * len(ids) + [
+            f"mood of {id}" for id in new
+        ]
+    run(f"validate {folder}")
+
+
+def write_new(folder: Path, n_more: int) -> list[str]:
+    """A dataset of this version is in `folder`; returns its ids."""
+    pairs = draw_pairs(30)
+    if n_more:
+        moods = pa.array([f"mood of {id}" for id in pairs["id"].to_pylist()])
+        pairs = pairs.set_column(pairs.num_columns - 1, "mood", moods)
+    write_dataset(folder, pairs, n_rejected=2)
+    return pairs["id"].to_pylist()
+
+
+def test_merged_with_a_new_dataset_it_serves_every_command(place: Path, n_more: int) -> None:
+    new = write_new(place / "new", n_more)
     run("merge mvsa new --out merged")
-    assert Dataset.open(place / "merged").ids == [
-        *Dataset.open(place / "mvsa").ids,
-        *(f"drawn:{i}" for i in range(12)),
-    ]
-    assert '"clean": true' in run("validate merged --json")
+    check(place / "merged", list(Dataset.open(place / "mvsa").ids), new, n_more)
+    for command in ("stats", "report", "review", *(f"export --to {to}" for to in FORMATS)):
+        run(f"{command} merged")
+    run("predict run merged --out answers.csv")
+    run("eval run --dataset merged")
+    run(f"train merged --out kept {TRAINING}")
+    run(f"train merged --out streamed --stream {TRAINING}")
+    assert (place / "kept/fold-0/predictions.parquet").is_file()
+    assert (place / "streamed/fold-0/predictions.parquet").is_file()
+    with (place / "exports/merged-csv/pairs.csv").open(newline="", encoding="utf-8") as file:
+        assert [row.get("mood", "") for row in csv.DictReader(file)][-30:] == [
+            f"mood of {id}" * n_more for id in new
+        ]
 
 
-def test_the_same_rows_and_splits_are_in_shards_of_another_size(place: Path) -> None:
+def test_the_same_rows_and_splits_are_in_shards_of_another_size(place: Path, n_more: int) -> None:
     run("shard mvsa --rows-per-shard 7 --out sharded")
-    assert Dataset.open(place / "sharded").ids == Dataset.open(place / "mvsa").ids
-    assert json.loads(run("validate sharded --json"))["n_splits"] == 2
+    check(place / "sharded", list(Dataset.open(place / "mvsa").ids), n_more=n_more)
+    assert len(list((place / "sharded/splits").iterdir())) == 2
 
 
-def test_annotations_of_it_come_back(place: Path) -> None:
+def test_annotations_of_it_come_back(place: Path, n_more: int) -> None:
     run("export mvsa --to label-studio --out tasks")
     annotate(place / "tasks" / "tasks.json", [place / "project.json"])
     run("reconcile-tasks project.json mvsa --out annotated")
-    assert Dataset.open(place / "annotated").ids == Dataset.open(place / "mvsa").ids
-    assert '"clean": true' in run("validate annotated --json")
+    check(place / "annotated", list(Dataset.open(place / "mvsa").ids), n_more=n_more)
 
 
-def test_what_flickr_has_no_more_is_taken_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_flickr_has_no_more_is_taken_out(
+    place: Path, n_more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, *others = Dataset.open(place / "flickr").ids
     monkeypatch.setattr(FlickrClient, "is_public", lambda self, id: id != first)
     assert refresh(place / "flickr", SecretStr("key"), quota_per_hour=10_000_000, quiet=True).removed == [
         first
     ]
-    assert Dataset.open(place / "flickr").ids == others
-    assert '"clean": true' in run("validate flickr --json")
+    check(place / "flickr", others, n_more=n_more)
 
 
-@pytest.mark.parametrize("name", ["mvsa", "flickr"])
-def test_hugging_face_loads_it(name: str, place: Path, tmp_path: Path) -> None:
+def test_what_an_older_version_has_fetched_is_assembled(place: Path, n_more: int) -> None:
+    part, old = part_path(place, 0), Dataset.open(place / "flickr")
+    pq.write_table(old.table(pq.read_schema(old.shard_paths[0]).names), part)
+    pq.write_table(rejected_table([]), rejected_path(part))
+    with DatasetWriter(place / "assembled", "flickr", settings={}, shard_size=100) as writer:
+        assemble([part], writer, FlickrSettings())
+        writer.finish(len(old))
+    check(place / "assembled", list(old.ids), n_more=n_more)
+
+
+@pytest.mark.parametrize("name", ["mvsa", "flickr", "exports/mvsa-multiple-croissant"])
+def test_hugging_face_loads_it_and_croissant_names_its_columns(
+    name: str, place: Path, tmp_path: Path
+) -> None:
+    run("export mvsa --to croissant")
     loaded = datasets.load_dataset(str(place / name), cache_dir=str(tmp_path / "hf"))["train"]
-    assert loaded["id"][:] == list(Dataset.open(place / name).ids)
     assert loaded.features["label"].names == ["negative", "neutral", "positive"]
     assert loaded[0]["image"].size == (loaded[0]["width"], loaded[0]["height"])
+    described = json.loads((place / name / "croissant.json").read_text())["recordSet"][1]["field"]
+    assert [field["name"] for field in described] == loaded.column_names
 
 
 def test_its_settings_are_taken() -> None:

@@ -14,6 +14,7 @@ from mvsent.build.parts import finished_parts, part_path, rejected_path, rejecte
 from mvsent.config import BuildSettings
 from mvsent.curate.duplicates import NO_KEY, Keys
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.shards.schema import aligned
 from mvsent.shards.writer import DatasetWriter
 
 Rows = npt.NDArray[np.int64]
@@ -93,7 +94,9 @@ def assemble(
             for batch in file.iter_batches(_BATCH_ROWS):
                 kept = pa.array(is_kept[start : start + batch.num_rows])
                 start += batch.num_rows
-                writer.write(pa.Table.from_batches([batch]).filter(kept).cast(PAIR_SCHEMA))
+                # An older version may have fetched the part, before a column was added.
+                pairs = aligned(pa.Table.from_batches([batch]), PAIR_SCHEMA.names)
+                writer.write(pairs.filter(kept))
         on_part(n_done)
 
 

@@ -13,7 +13,7 @@ from mvsent.build.reconcile import SHARD_ROWS, ReconcileResult, agreement_of, de
 from mvsent.config import ReconcileTasksSettings
 from mvsent.curate.labels import IMAGE, MISSING, TEXT, Decisions, Labels
 from mvsent.errors import InputError, UsageError
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, VOTES, Reason
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, pair_table
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter
@@ -151,17 +151,16 @@ def _for_decision(rows: Rows, settings: ReconcileTasksSettings) -> Labels:
 def _write_pairs(writer: DatasetWriter, dataset: Dataset, decisions: Decisions, rows: Rows) -> None:
     """Every row that has a label, with the pictures and texts that it had."""
     position = 0
-    for batch in dataset.batches(PAIR_SCHEMA.names, BATCH_ROWS):
-        at = slice(position, position + batch.num_rows)
+    for pairs in dataset.pairs(BATCH_ROWS):
+        at = slice(position, position + pairs.num_rows)
         position = at.stop
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | {
+        columns = dict(zip(pairs.column_names, pairs.columns, strict=True)) | {
             "label": pa.array(decisions.label[at]),
             "text_label": pa.array(decisions.text_label[at]),
             "image_label": pa.array(decisions.image_label[at]),
             "votes": _votes(rows[at]),
         }
-        table = pa.table([columns[name] for name in PAIR_SCHEMA.names], schema=PAIR_SCHEMA)
-        writer.write(table.filter(pa.array(decisions.kept[at])))
+        writer.write(pair_table(columns).filter(pa.array(decisions.kept[at])))
 
 
 def _votes(rows: Rows) -> pa.Array:

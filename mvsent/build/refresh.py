@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import SecretStr
 from tqdm import tqdm
 
@@ -21,10 +20,10 @@ from mvsent.build.parts import rejected_table
 from mvsent.build.search import endpoint_place
 from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import TokenBucket
-from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.pairs import Reason
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
-from mvsent.shards.rejected import REJECTED_FILE
+from mvsent.shards.rejected import read_rejected
 from mvsent.shards.staging import (
     absolute,
     lock_file,
@@ -117,13 +116,10 @@ def _rewrite(dataset: Dataset, gone: set[str]) -> None:
             fresh, manifest.name, settings=manifest.settings, shard_size=_shard_size(manifest)
         ) as writer,
     ):
-        for batch in dataset.batches(PAIR_SCHEMA.names, _BATCH_ROWS):
-            table = pa.Table.from_batches([batch])
-            public = pc.invert(pc.is_in(table["id"], value_set=values))
-            writer.write(table.filter(public).cast(PAIR_SCHEMA))
-        earlier = dataset.folder / REJECTED_FILE
-        if earlier.exists():
-            writer.reject(pq.read_table(earlier, schema=REJECTED_SCHEMA))
+        for pairs in dataset.pairs(_BATCH_ROWS):
+            writer.write(pairs.filter(pc.invert(pc.is_in(pairs["id"], value_set=values))))
+        for earlier in read_rejected(dataset.folder):
+            writer.reject(earlier)
         taken = [id for id in dataset.ids if id in gone]
         writer.reject(
             rejected_table([(id, str(Reason.TAKEN_DOWN), "removed or made private since") for id in taken])

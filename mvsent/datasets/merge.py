@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from mvsent.curate.merging import (
@@ -29,13 +28,12 @@ from mvsent.curate.merging import (
 )
 from mvsent.curate.near import MAX_DISTANCE
 from mvsent.errors import DatasetError, UsageError, did_you_mean
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason
-from mvsent.shards.manifest import SCHEMA_VERSION, Manifest
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Reason
+from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
-from mvsent.shards.rejected import REJECTED_FILE
+from mvsent.shards.rejected import REJECTED_FILE, read_rejected
 from mvsent.shards.staging import absolute, refuse_inside, staged
 from mvsent.shards.writer import DatasetWriter
-from mvsent.storage import readable
 
 NEAR_DUPLICATES = ("drop", "keep")
 SHARD_SIZE = 1000
@@ -160,12 +158,6 @@ def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Datas
     datasets = [Dataset.open(folder) for folder in folders]
     for dataset in datasets:
         refuse_inside(out, dataset.folder)
-        if dataset.manifest.schema_version != SCHEMA_VERSION:
-            version = dataset.manifest.schema_version
-            raise DatasetError(
-                f"{dataset.folder}: has schema version {version}, not {SCHEMA_VERSION}",
-                "Build it again with this mvsent",
-            )
         check_counts(dataset)
     _refuse_twice(datasets)
     if not rules.mixed_classes:
@@ -288,16 +280,9 @@ def rejected_rows(dataset: Dataset) -> Iterator[pa.Table]:
     """
     path, n_rows = dataset.folder / REJECTED_FILE, 0
     known = pa.array([str(reason) for reason in Reason])
-    try:
-        with readable(path) as source, pq.ParquetFile(source) as file:
-            for batch in file.iter_batches(_KEY_ROWS):
-                table = pa.Table.from_batches([batch]).cast(REJECTED_SCHEMA)
-                n_rows += int(pc.sum(pc.is_in(table["reason"], value_set=known)).as_py() or 0)
-                yield table
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise DatasetError(
-            f"{path}: not readable ({str(error).splitlines()[0]})", "Restore the file, or build it again"
-        ) from None
+    for table in read_rejected(dataset.folder):
+        n_rows += int(pc.sum(pc.is_in(table["reason"], value_set=known)).as_py() or 0)
+        yield table
     n_told = dataset.manifest.funnel.n_dropped
     if n_rows != n_told:
         raise DatasetError(
@@ -311,14 +296,13 @@ def _decided(datasets: Sequence[Dataset], verdict: Verdict) -> Iterator[tuple[pa
     twins = _Twins(datasets, verdict)
     first = 0
     for dataset in datasets:
-        for batch in dataset.batches(PAIR_SCHEMA.names, _BATCH_ROWS):
-            rows = np.arange(first, first := first + batch.num_rows)
+        for pairs in dataset.pairs(_BATCH_ROWS):
+            rows = np.arange(first, first := first + pairs.num_rows)
             kept = verdict.reason[rows] == KEPT
             dropped = rows[~kept]
-            table = pa.Table.from_batches([batch])
             yield (
-                table.filter(pa.array(kept)).cast(PAIR_SCHEMA),
-                _dropped(table["id"].take(pa.array(dropped - rows[0])), dropped, dataset, verdict, twins),
+                pairs.filter(pa.array(kept)),
+                _dropped(pairs["id"].take(pa.array(dropped - rows[0])), dropped, dataset, verdict, twins),
             )
 
 

@@ -4,12 +4,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 from tqdm import tqdm
 
 from mvsent.datasets.merge import check_counts, check_shard_size, rejected_rows
 from mvsent.datasets.split import splits_folder
-from mvsent.pairs import PAIR_SCHEMA
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
@@ -58,9 +56,9 @@ def reshard(
         DatasetWriter(fresh, manifest.name, settings=manifest.settings, shard_size=rows_per_shard) as writer,
         tqdm(total=len(dataset), unit="row", disable=hidden) as progress,
     ):
-        for batch in dataset.batches(PAIR_SCHEMA.names, _BATCH_ROWS):
-            writer.write(pa.Table.from_batches([batch]).cast(PAIR_SCHEMA))
-            progress.update(batch.num_rows)
+        for pairs in dataset.pairs(_BATCH_ROWS):
+            writer.write(pairs)
+            progress.update(pairs.num_rows)
         for dropped in rejected_rows(dataset):
             writer.reject(dropped)
         notes = {"sharded": {"version_before": dataset.sha256}, "before": manifest.notes}

@@ -20,10 +20,10 @@ from tqdm import tqdm
 from mvsent.curate.duplicates import NO_KEY, Keys, string_keys
 from mvsent.curate.images import check_image
 from mvsent.errors import DatasetError, SplitError
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, REJECTED_SCHEMA, Reason, Rejection
+from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, Reason, Rejection, columns_of
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
-from mvsent.shards.reader import Ids, open_shard, size_problem
-from mvsent.shards.rejected import REJECTED_FILE
+from mvsent.shards.reader import Ids, open_shard, read_columns, size_problem
+from mvsent.shards.rejected import REJECTED_FILE, read_rejected
 from mvsent.shards.schema import PICTURELESS_ROW_GROUP_ROWS, ROW_GROUP_ROWS
 from mvsent.shards.staging import absolute
 from mvsent.splits import read_split
@@ -35,8 +35,7 @@ MAX_LISTED = 100
 
 _REASONS = set(map(str, Reason))
 _NO_LIMIT = 2**62  # of pixels or bytes: whether a picture is too large was decided when it was kept
-_LABEL_COLUMNS = ("label", "text_label", "image_label")
-_CHECKED = ["id", "image", *_LABEL_COLUMNS, "width", "height", "sha256"]
+_CHECKED = ["id", "image", *LABEL_COLUMNS, "width", "height", "sha256"]
 
 
 @dataclass
@@ -92,7 +91,9 @@ def validate(
     report = ValidationReport(folder, manifest.name)
     rows = _Rows()
     hidden = quiet or not sys.stderr.isatty()
-    check = partial(_check_shards, str(absolute(folder)), str(folder), engine.threads(workers))
+    check = partial(
+        _check_shards, str(absolute(folder)), str(folder), manifest.schema_version, engine.threads(workers)
+    )
     with tqdm(total=manifest.funnel.kept, unit="pair", disable=hidden) as progress:
         for part, part_rows in engine.map(check, manifest.shards):
             report.merge(part)
@@ -119,7 +120,7 @@ class _Rows:
 
 
 def _check_shards(
-    place: str, name: str, threads: int, shards: Sequence[Shard]
+    place: str, name: str, version: int, threads: int, shards: Sequence[Shard]
 ) -> Iterator[tuple[ValidationReport, _Rows]]:
     """Yield reports on each row group and file of the dataset at `place`, called `name` in them."""
     folder = located(place)
@@ -127,13 +128,13 @@ def _check_shards(
         raise unlike_driver(place, "not found")
     with ThreadPoolExecutor(threads) as pool:
         for shard in shards:
-            for report, rows in _check_shard(folder, shard, pool):
+            for report, rows in _check_shard(folder, shard, version, pool):
                 report.problems = [problem.replace(place, name, 1) for problem in report.problems]
                 yield report, rows
 
 
 def _check_shard(
-    folder: Path, shard: Shard, pool: ThreadPoolExecutor
+    folder: Path, shard: Shard, version: int, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[ValidationReport, _Rows]]:
     path = folder / shard.path
     report = ValidationReport(folder, n_shards=1)
@@ -145,10 +146,10 @@ def _check_shard(
     digest = pool.submit(_file_sha256, path)
     try:
         with readable(path) as source, pq.ParquetFile(source) as file:
-            if _has_layout(report, path, shard, file):
+            if _has_layout(report, path, shard, version, file):
                 for group in range(file.metadata.num_row_groups):
                     rows = _Rows()
-                    _check_group(report, path, file.read_row_group(group, _CHECKED), rows, pool)
+                    _check_group(report, path, read_columns(file, _CHECKED, group), rows, pool)
                     yield report, rows
                     report = ValidationReport(folder)
     except (OSError, pa.ArrowException) as error:
@@ -163,14 +164,18 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _has_layout(report: ValidationReport, path: Path, shard: Shard, file: pq.ParquetFile) -> bool:
-    """Whether the file has a Pair's columns; a row count that differs is noted as well."""
+def _has_layout(
+    report: ValidationReport, path: Path, shard: Shard, version: int, file: pq.ParquetFile
+) -> bool:
+    """Whether the file has the columns of schema `version`, and perhaps others.
+
+    A row count that differs is a problem, too, but its rows can be checked.
+    """
     n_rows = file.metadata.num_rows
     if n_rows != shard.rows:
         report.add(f"{path}: {n_rows} rows, the manifest says {shard.rows}")
-    wrong = [f.name for f in PAIR_SCHEMA if f not in file.schema_arrow] + [
-        name for name in file.schema_arrow.names if name not in PAIR_SCHEMA.names
-    ]
+    types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+    wrong = [column.name for column in columns_of(version) if types.get(column.name) != column.type]
     if wrong:
         report.add(f"{path}: not the columns of a pair: {', '.join(wrong)}")
     return not wrong
@@ -186,7 +191,7 @@ def _check_group(
     if table.num_rows > limit:
         report.add(f"{path}: a row group of {table.num_rows} rows, the most is {limit}")
     rows.ids.append(string_keys(table["id"].to_pylist()))
-    for name in _LABEL_COLUMNS:
+    for name in LABEL_COLUMNS:
         counts = {c["values"]: c["counts"] for c in pc.value_counts(table[name]).to_pylist()}
         strange = [value for value in counts if value not in range(len(LABEL_NAMES)) and value is not None]
         if strange:
@@ -253,8 +258,7 @@ def _read_ids(folder: Path, manifest: Manifest) -> Iterator[pa.Array]:
     """The ids of every shard that has some to read."""
     for shard in manifest.shards:
         with suppress(DatasetError), open_shard(folder / shard.path) as file:
-            for batch in file.iter_batches(columns=["id"]):
-                yield batch["id"]
+            yield from read_columns(file, ["id"])["id"].chunks
 
 
 def _check_funnel(report: ValidationReport, manifest: Manifest) -> None:
@@ -266,19 +270,15 @@ def _check_funnel(report: ValidationReport, manifest: Manifest) -> None:
         )
     if funnel.kept != report.n_rows:
         report.add(f"{report.n_rows} rows, the funnel says {funnel.kept} were kept")
-    path = report.folder / REJECTED_FILE
+    path, listed = report.folder / REJECTED_FILE, Counter[str | None]()
     try:
-        with readable(path) as source:
-            rejected = pq.read_table(source)
-    except (OSError, pa.ArrowException) as error:
-        report.add(f"{path}: not readable ({str(error).splitlines()[0]})")
+        for dropped in read_rejected(report.folder):
+            listed.update({c["values"]: c["counts"] for c in pc.value_counts(dropped["reason"]).to_pylist()})
+    except DatasetError as error:
+        report.add(error.what)
         return
-    if not rejected.schema.equals(REJECTED_SCHEMA):
-        report.add(f"{path}: not the columns {', '.join(REJECTED_SCHEMA.names)}")
-        return
-    listed = {c["values"]: c["counts"] for c in pc.value_counts(rejected["reason"]).to_pylist()}
     for reason in sorted(listed.keys() | funnel.dropped.keys(), key=str):
-        n_listed, n_dropped = listed.get(reason, 0), funnel.dropped.get(reason, 0)
+        n_listed, n_dropped = listed[reason], funnel.dropped.get(reason or "", 0)
         if reason not in _REASONS:
             report.add(f"{path}: unknown reason {reason!r}")
         if n_listed != n_dropped:

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report.gallery import MAX_TEXT, Card, shown, stratified, web_link
-from mvsent.report.survey import rejected_batches
 from mvsent.report.tables import UNDEFINED, in_percent
 from mvsent.report.thumbnails import thumbnail
 from mvsent.shards.reader import Dataset
+from mvsent.shards.rejected import read_rejected
 
 MAX_PICTURE_BYTES = 7_500_000
 """Limit of all thumbnails of a page together; as data URIs they take a third more."""
@@ -104,13 +104,13 @@ def rejected_cards(dataset: Dataset, n: int, seed: int) -> list[Card]:
     codes: dict[str, int] = {}
     strata = [
         codes.setdefault(reason or "", len(codes))
-        for batch in rejected_batches(dataset.folder)
-        for reason in batch["reason"].to_pylist()
+        for dropped in read_rejected(dataset.folder)
+        for reason in dropped["reason"].to_pylist()
     ]
     rows, first, cards = stratified(np.array(strata, dtype=np.int32), n, seed), 0, []
-    for batch in rejected_batches(dataset.folder):
-        inside = rows[(rows >= first) & (rows < first + len(batch))] - first
-        for row in batch.take(inside).to_pylist():
+    for dropped in read_rejected(dataset.folder):
+        inside = rows[(rows >= first) & (rows < first + len(dropped))] - first
+        for row in dropped.take(inside).to_pylist():
             reason = shown(row["reason"] or "")
             cards.append(
                 Card(
@@ -121,7 +121,7 @@ def rejected_cards(dataset: Dataset, n: int, seed: int) -> list[Card]:
                     text=shown(row["detail"] or "", MAX_TEXT),
                 )
             )
-        first += len(batch)
+        first += len(dropped)
     return cards
 
 

@@ -2,22 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mvsent.curate.labels import MISSING, combine, majority
-from mvsent.errors import DatasetError
-from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason
+from mvsent.pairs import LABEL_NAMES, Label, Reason
 from mvsent.report.histograms import Counts, added, word_counts
 from mvsent.shards.reader import Dataset
-from mvsent.shards.rejected import REJECTED_FILE
-from mvsent.storage import readable
+from mvsent.shards.rejected import read_rejected
 
 MAX_KINDS = 20_000
 """Maximum number of queries, licences or sources counted by name; the rows of others are counted together."""
@@ -104,20 +99,9 @@ def survey(dataset: Dataset) -> Survey:
         both = pa.table({"text": batch["text_label"], "image": batch["image_label"]}).drop_null()
         np.add.at(counts.modalities, (both["text"].to_numpy(), both["image"].to_numpy()), 1)
         _count_votes(counts, batch["votes"])
-    for batch in rejected_batches(dataset.folder):
-        _count_conflicts(counts.conflicts, batch)
+    for dropped in read_rejected(dataset.folder):
+        _count_conflicts(counts.conflicts, dropped)
     return counts
-
-
-def rejected_batches(folder: Path) -> Iterator[pa.RecordBatch]:
-    """Read the dropped rows of a dataset in batches. Raises: DatasetError if they cannot be read."""
-    path = folder / REJECTED_FILE
-    try:
-        with readable(path) as source, pq.ParquetFile(source) as file:
-            yield from file.iter_batches(_BATCH_ROWS, columns=REJECTED_SCHEMA.names)
-    except (OSError, pa.ArrowException) as error:
-        problem = str(error).splitlines()[0]
-        raise DatasetError(f"{path}: cannot be read ({problem})", "Build the dataset again") from None
 
 
 def kappa(table: Counts) -> float | None:
@@ -155,8 +139,8 @@ def _count_votes(counts: Survey, votes: pa.Array) -> None:
         counts.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
 
 
-def _count_conflicts(table: Counts, batch: pa.RecordBatch) -> None:
-    conflicts = batch.filter(pc.equal(batch["reason"], str(Reason.LABEL_CONFLICT)))
+def _count_conflicts(table: Counts, dropped: pa.Table) -> None:
+    conflicts = dropped.filter(pc.equal(dropped["reason"], str(Reason.LABEL_CONFLICT)))
     for entry in pc.value_counts(conflicts["detail"]):
         if votes := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
             text, image = (

@@ -61,7 +61,7 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _front_matter(manifest: Manifest) -> str:
     """YAML that gives `datasets` the pairs alone (without it, rejected.parquet too) and names the labels."""
-    features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features())
+    features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features(manifest.schema_version))
     return f"""---
 pretty_name: {json.dumps(manifest.name)}
 {_license(joint_terms(manifest.sources))}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvsent.pairs import LABEL_NAMES, MEANINGS, PAIR_SCHEMA
+from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, Column, columns_of
 from mvsent.shards.manifest import Manifest, Shard
 from mvsent.shards.terms import joint_terms
 
@@ -18,7 +18,6 @@ PROJECT_URL = "https://github.com/mvsent/mvsent"
 
 _SHARDS, _PAIRS, _LABELS = "shards", "pairs", "labels"
 _PARQUET = "application/x-parquet"
-_LABEL_COLUMNS = ("label", "text_label", "image_label")
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -59,7 +58,7 @@ def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]
         "datePublished": manifest.created_at.isoformat(),
         "keywords": ["multimodal", "sentiment analysis", "image", "text"],
         "distribution": [*map(_file_object, manifest.shards), _file_set()],
-        "recordSet": [_label_names(), _pairs()],
+        "recordSet": [_label_names(), _pairs(manifest.schema_version)],
     }
 
 
@@ -120,35 +119,35 @@ def _label_names() -> dict[str, Any]:
     }
 
 
-def _pairs() -> dict[str, Any]:
+def _pairs(version: int) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": _PAIRS,
         "name": _PAIRS,
         "description": "one record a pair of image and text",
         "key": {"@id": f"{_PAIRS}/id"},
-        "field": [_field(field) for field in PAIR_SCHEMA],
+        "field": [_field(column) for column in columns_of(version)],
     }
 
 
-def _field(field: pa.Field) -> dict[str, Any]:
+def _field(column: Column) -> dict[str, Any]:
     """A column of the shards, with what is in it."""
-    found = {**_node(f"{_PAIRS}/{field.name}", field.name), "source": _source(field.name)}
-    found["description"] = MEANINGS[field.name]
-    if field.name == "image":
+    found = {**_node(f"{_PAIRS}/{column.name}", column.name), "source": _source(column.name)}
+    found["description"] = column.meaning
+    if column.name == "image":
         return {**found, "dataType": "sc:ImageObject", "source": _source("image", "bytes")}
-    if field.name in _LABEL_COLUMNS:
+    if column.name in LABEL_COLUMNS:
         return {**found, "dataType": "sc:Integer", "references": {"field": {"@id": f"{_LABELS}/value"}}}
-    if not pa.types.is_list(field.type):
-        return {**found, "dataType": _data_type(field.type)}
-    element = field.type.value_type
+    if not pa.types.is_list(column.type):
+        return {**found, "dataType": _data_type(column.type)}
+    element = column.type.value_type
     if not pa.types.is_struct(element):
         return {**found, "dataType": _data_type(element), "repeated": True}
     members = [
         {
             **_node(f"{found['@id']}/{member.name}", member.name),
             "dataType": _data_type(member.type),
-            "source": _source(field.name, member.name),
+            "source": _source(column.name, member.name),
         }
         for member in element.fields
     ]

@@ -8,15 +8,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from mvsent import __version__
 from mvsent.errors import DatasetError, UsageError
-from mvsent.pairs import LABEL_NAMES
+from mvsent.pairs import LABEL_NAMES, SCHEMA_VERSION
 from mvsent.storage import reaching, refuse_no_bucket
 
 MANIFEST_FILE = "dataset.json"
-SCHEMA_VERSION = 1
 _SHARD_PATH = re.compile(r"data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
 
 
@@ -71,7 +78,7 @@ class Agreement(_Frozen):
 class Manifest(_Frozen):
     """The content of `dataset.json`."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: PositiveInt = 1
     name: str
     mvsent_version: str = __version__
     created_at: datetime

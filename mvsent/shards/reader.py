@@ -1,5 +1,6 @@
 """A finished dataset, read by columns; the pictures only when asked for."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ import pyarrow.parquet as pq
 from mvsent.errors import DatasetError
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
+from mvsent.shards.schema import aligned
 from mvsent.storage import is_remote, located, problem, reaching, readable, sizes
+
+log = logging.getLogger("mvsent")
 
 _FOOTERS_AT_ONCE = 8
 _IDS_AT_ONCE = 10_000
@@ -95,10 +99,24 @@ class Dataset:
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """All rows of `columns`, in row order. Raises: KeyError for a column that a Pair has not."""
-        columns = _known(columns)
-        parts = [_read_shard(path, columns) for path in self.shard_paths]
-        empty = PAIR_SCHEMA.empty_table().select(columns)
-        return pa.concat_tables([empty, *parts]).select(columns).replace_schema_metadata()
+        parts = [PAIR_SCHEMA.empty_table().select(columns)]
+        for path in self.shard_paths:
+            with open_shard(path) as file:
+                parts.append(read_columns(file, columns))
+        return pa.concat_tables(parts)
+
+    def pairs(self, batch_size: int) -> Iterator[pa.Table]:
+        """Stream all rows with every column of `PAIR_SCHEMA`, as a `DatasetWriter` takes them.
+
+        A warning names the columns of the shards that are left out.
+        """
+        for path in self.shard_paths[:1]:
+            with open_shard(path) as file:
+                unknown = ", ".join(name for name in file.schema_arrow.names if name not in PAIR_SCHEMA.names)
+            if unknown:
+                log.warning("%s: columns that mvsent does not know are left out: %s", self.folder, unknown)
+        for batch in self.batches(PAIR_SCHEMA.names, batch_size):
+            yield pa.Table.from_batches([batch])
 
     def batches(
         self, columns: Sequence[str], batch_size: int, rows: slice | None = None
@@ -108,7 +126,7 @@ class Dataset:
         No more than one row group and one batch are in memory. `rows` is a slice without a step.
         """
         start, stop, _ = (rows or slice(None)).indices(len(self))
-        columns, waiting, n_waiting = _known(columns), list[pa.Table](), 0
+        waiting, n_waiting = list[pa.Table](), 0
         for piece in self._pieces(columns, start, stop):
             waiting.append(piece)
             n_waiting += piece.num_rows
@@ -143,18 +161,18 @@ class Dataset:
 
         Raises: DatasetError where its shard has gone, or changed, since the dataset was opened.
         """
-        columns, shard = _known(columns), self.manifest.shards[group.shard]
+        shard = self.manifest.shards[group.shard]
         if problem := size_problem(self.folder, shard):
             raise DatasetError(problem, "Build the dataset again, or restore the file")
         with open_shard(self.folder / shard.path) as file:
             if group.group >= file.num_row_groups:
                 raise _altered(self.folder / shard.path, f"{file.num_row_groups} row groups", group.group + 1)
-            table = file.read_row_group(group.group, columns).select(columns)
+            table = read_columns(file, columns, group.group)
         if table.num_rows != group.rows:
             raise _altered(self.folder / shard.path, f"{table.num_rows} rows in a group", group.rows)
         return table
 
-    def _pieces(self, columns: list[str], start: int, stop: int) -> Iterator[pa.Table]:
+    def _pieces(self, columns: Sequence[str], start: int, stop: int) -> Iterator[pa.Table]:
         """The rows start … stop - 1, as slices of row groups."""
         first = 0
         for shard, path in zip(self.manifest.shards, self.shard_paths, strict=True):
@@ -167,7 +185,7 @@ class Dataset:
                     n_rows = file.metadata.row_group(group).num_rows
                     low, high = max(start - position, 0), min(stop - position, n_rows)
                     if low < high:
-                        yield file.read_row_group(group, columns).select(columns).slice(low, high - low)
+                        yield read_columns(file, columns, group).slice(low, high - low)
                     position += n_rows
 
 
@@ -241,11 +259,6 @@ def _altered(path: Path, found: str, expected: int) -> DatasetError:
     )
 
 
-def _read_shard(path: Path, columns: list[str]) -> pa.Table:
-    with open_shard(path) as file:
-        return file.read(columns)
-
-
 @contextmanager
 def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
     """The shard, to read from; its pages are checked.
@@ -263,7 +276,11 @@ def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
         ) from None
 
 
-def _known(columns: Sequence[str]) -> list[str]:
-    for column in columns:
-        PAIR_SCHEMA.field(column)  # KeyError names it
-    return list(columns)
+def read_columns(file: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
+    """Read `columns` of a shard, or of one of its row groups; null where the shard is older than a column.
+
+    Raises: KeyError for a column that is not in `PAIR_SCHEMA`; pa.ArrowInvalid as `aligned`.
+    """
+    held = [PAIR_SCHEMA.field(name).name for name in columns]
+    table = file.read(held) if group is None else file.read_row_group(group, held)
+    return aligned(table, held)

@@ -1,6 +1,7 @@
 """`rejected.parquet`: one row for every dropped input, written a row group at a time."""
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,11 +9,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mvsent.errors import DatasetError
 from mvsent.pairs import REJECTED_SCHEMA, Reason
 from mvsent.shards.atomic import PartialFile, sync_folder
+from mvsent.storage import readable
 
 REJECTED_FILE = "rejected.parquet"
 _GROUP_ROWS = 1 << 17  # some megabytes
+_BATCH_ROWS = 8192
+
+
+def read_rejected(folder: Path) -> Iterator[pa.Table]:
+    """The dropped rows of the dataset in `folder`, some thousand at a time.
+
+    Raises: DatasetError where they cannot be read, or lack a column.
+    """
+    path = folder / REJECTED_FILE
+    try:
+        with readable(path) as source, pq.ParquetFile(source) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=REJECTED_SCHEMA.names):
+                yield pa.Table.from_batches([batch]).select(REJECTED_SCHEMA.names).cast(REJECTED_SCHEMA)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read ({str(error).splitlines()[0]})", "Restore the file, or build it again"
+        ) from None
 
 
 class RejectedFile:

@@ -2,13 +2,14 @@
 
 import io
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
+from mvsent.pairs import COLUMNS, LABEL_COLUMNS, LABEL_NAMES, PAIR_SCHEMA, Column, columns_of
 
 ROW_GROUP_ROWS = 256
 """A row group holds at most this many rows, so that one row can be read without reading a whole shard."""
@@ -17,25 +18,7 @@ PICTURELESS_ROW_GROUP_ROWS = 65536
 """The same for a shard without pictures: its rows take a few bytes each, fewer than a small group would."""
 
 IMAGE_BYTES = "image.bytes"
-
-# Columns by which a reader would skip row groups. Extremes of free text, URLs or pictures help nobody.
-INDEXED = [
-    "id",
-    "label",
-    "text_label",
-    "image_label",
-    "source",
-    "query",
-    "query_sentiment",
-    "width",
-    "height",
-    "sha256",
-    "posted_at",
-    "fetched_at",
-]
-
-_LABELS = ("label", "text_label", "image_label", "votes.list.element.text", "votes.list.element.image")
-_LABEL_COLUMNS = {"label", "text_label", "image_label"}
+_VOTES = ("votes.list.element.text", "votes.list.element.image")
 
 
 def shard_name(index: int) -> str:
@@ -57,7 +40,7 @@ def stored_schema() -> pa.Schema:
 def _feature(field: pa.Field) -> Any:
     if field.name == "image":
         return {"_type": "Image"}
-    if field.name in _LABEL_COLUMNS:
+    if field.name in LABEL_COLUMNS:
         return {"names": list(LABEL_NAMES), "_type": "ClassLabel"}
     return _value(field.type)
 
@@ -70,23 +53,23 @@ def _value(kind: pa.DataType) -> Any:
     return {"dtype": _hub_name(kind), "_type": "Value"}
 
 
-def card_features() -> list[dict[str, Any]]:
-    """The columns as the YAML of a dataset card spells them.
+def card_features(version: int) -> list[dict[str, Any]]:
+    """The columns of schema `version` as the YAML of a dataset card spells them.
 
     A ClassLabel is an int64 to `datasets`, so it takes a card to make it one of an int8 column:
     metadata of another type than the column's is ignored.
     """
-    return [{"name": field.name, **_card_type(field)} for field in PAIR_SCHEMA]
+    return [{"name": column.name, **_card_type(column)} for column in columns_of(version)]
 
 
-def _card_type(field: pa.Field) -> dict[str, Any]:
-    if field.name == "image":
+def _card_type(column: Column) -> dict[str, Any]:
+    if column.name == "image":
         return {"dtype": "image"}
-    if field.name in _LABEL_COLUMNS:
+    if column.name in LABEL_COLUMNS:
         return {"dtype": {"class_label": {"names": {str(i): name for i, name in enumerate(LABEL_NAMES)}}}}
-    if not pa.types.is_list(field.type):
-        return {"dtype": _hub_name(field.type)}
-    element = field.type.value_type
+    if not pa.types.is_list(column.type):
+        return {"dtype": _hub_name(column.type)}
+    element = column.type.value_type
     if pa.types.is_struct(element):
         return {"list": [{"name": child.name, "dtype": _hub_name(child.type)} for child in element.fields]}
     return {"list": _hub_name(element)}
@@ -95,6 +78,22 @@ def _card_type(field: pa.Field) -> dict[str, Any]:
 def _hub_name(kind: pa.DataType) -> str:
     """What `datasets` calls a type: Arrow prints float32 as `float`."""
     return "float32" if pa.types.is_float32(kind) else str(kind)
+
+
+def aligned(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """`columns` of `table`, typed as in `PAIR_SCHEMA`; a column that an older `table` lacks is null.
+
+    Raises: pa.ArrowInvalid if a column that may not be null is missing, or one cannot be cast to its type.
+    """
+    schema, held = pa.schema([PAIR_SCHEMA.field(name) for name in columns]), set(table.column_names)
+    table = table.select([name for name in columns if name in held])
+    for place, field in enumerate(schema):
+        if field.name in held:
+            continue
+        if not field.nullable:
+            raise pa.ArrowInvalid(f"no column {field.name}")
+        table = table.add_column(place, field, pa.nulls(table.num_rows, field.type))
+    return table.replace_schema_metadata() if table.schema.equals(schema) else table.cast(schema)
 
 
 @cache
@@ -117,8 +116,8 @@ def parquet_options(*, with_images: bool) -> dict[str, Any]:
     return {
         "compression": {path: "zstd" for path in leaf_columns() if path != IMAGE_BYTES},
         "use_dictionary": False,
-        "column_encoding": dict.fromkeys(_LABELS, "DELTA_BINARY_PACKED"),
-        "write_statistics": INDEXED,
+        "column_encoding": dict.fromkeys((*LABEL_COLUMNS, *_VOTES), "DELTA_BINARY_PACKED"),
+        "write_statistics": [column.name for column in COLUMNS if column.indexed],
         "write_page_index": True,
         "write_page_checksum": True,  # so that a reader notices a flipped bit
         "data_page_version": "2.0",

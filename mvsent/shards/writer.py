@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, SCHEMA_VERSION
 from mvsent.shards.atomic import PartialFile, atomic_write, sync_folder
 from mvsent.shards.card import card
 from mvsent.shards.croissant import CROISSANT_FILE, croissant_text
@@ -105,6 +105,7 @@ class DatasetWriter:
         if not funnel.adds_up:
             raise AssertionError(f"rows were lost: {n_input} in, {kept} kept, dropped {funnel.dropped}")
         manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
             name=self._name,
             created_at=creation_time(),
             settings=self._settings,

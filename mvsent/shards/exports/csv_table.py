@@ -17,7 +17,6 @@ from mvsent.shards.exports.rows import ExportOptions, Row, extension, facts, fil
 
 TABLE_FILE = "pairs.csv"
 IMAGE_FOLDER = "images"
-COLUMNS = ["id", "image", "text", "label", "label_name", *PAIR_SCHEMA.names[4:]]
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -25,12 +24,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
     """`folder` holds the table, and the pictures of the rows that have one."""
     (folder / IMAGE_FOLDER).mkdir()
+    columns = ["id", "image", "text", "label", "label_name", *PAIR_SCHEMA.names[4:]]
     with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow(COLUMNS)
+        table.writerow(columns)
         for row in rows:
             known = facts(row) | {"image": _write_image(row, folder)}
-            table.writerow([cell(known[name]) for name in COLUMNS])
+            table.writerow([cell(known[name]) for name in columns])
 
 
 def _write_image(row: Row, folder: Path) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mvsent.errors import DatasetError
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
+from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.reader import Dataset
 
 Row = Mapping[str, Any]
@@ -46,9 +46,9 @@ def read_rows(dataset: Dataset) -> Iterator[Row]:
 
     Raises: DatasetError for a shard that cannot be read, or a text that is not UTF-8.
     """
-    for batch in dataset.batches(PAIR_SCHEMA.names, BATCH_ROWS):
+    for pairs in dataset.pairs(BATCH_ROWS):
         try:
-            rows = batch.to_pylist()
+            rows = pairs.to_pylist()
         except UnicodeDecodeError:
             raise DatasetError(
                 f"{dataset.folder}: a text in it is not UTF-8", "Build the dataset again"
