@@ -6,12 +6,14 @@ other run alternately in one session, so that a busy machine slows both.
 
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mvsent.report.tables import aligned
 
+GPU = "gpu"
 MODULES = (
     "startup",
     "reconcile",
@@ -32,10 +34,18 @@ MODULES = (
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"{', '.join(MODULES)}. [default: all]", show_default=False)
+        list[str] | None,
+        typer.Argument(help=f"{', '.join(MODULES)}; or gpu. [default: all but gpu]", show_default=False),
     ] = None,
+    small: Annotated[bool, typer.Option("--small", help="gpu: a few rows, as without a GPU.")] = False,
+    out: Annotated[Path, typer.Option(help="gpu: the folder of gpu-check.md and gpu-check.json.")] = Path(),
 ) -> None:
-    """Run benchmarks: one table on stdout, what is running now on stderr."""
+    """Run benchmarks: one table on stdout, what is running now on stderr.
+
+    gpu stands alone: it checks a GPU against the CPU, and its exit code is 1 where a check fails.
+    """
+    if names == [GPU]:
+        raise typer.Exit(import_module("benchmarks.bench_gpu").main(out, small=small))
     for name in names or ():
         if name not in MODULES:
             raise typer.BadParameter(f"{name!r}: choose from {', '.join(MODULES)}")

@@ -85,10 +85,10 @@ def extraction_row(dataset: Dataset, folder: Path) -> Row:
     )
 
 
-def alternate(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+def alternate(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
     """Median seconds of each of `runs`, which take turns so that a busy machine slows all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(ROUNDS + 1):
+    for turn in range(rounds + 1):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
@@ -172,12 +172,15 @@ def draw_photograph(seed: int, width: int = 1024, height: int = 768) -> bytes:
     return stream.getvalue()
 
 
-def write_shards(folder: Path, pictures: list[bytes]) -> Dataset:
+def write_shards(
+    folder: Path, pictures: list[bytes], texts: list[str] | None = None, labels: list[int] | None = None
+) -> Dataset:
+    """A dataset of the pictures; without `texts` and `labels`, with one word and every label in turn."""
     columns = {
         "id": [f"drawn:{i}" for i in range(len(pictures))],
         "image": [{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(pictures)],
-        "text": ["drawn"] * len(pictures),
-        "label": [i % 3 for i in range(len(pictures))],
+        "text": texts or ["drawn"] * len(pictures),
+        "label": labels or [i % 3 for i in range(len(pictures))],
         "sha256": [hashlib.sha256(data).hexdigest() for data in pictures],
     }
     with DatasetWriter(folder, "drawn", settings={}, shard_size=1000) as writer:

@@ -60,34 +60,34 @@ def _alternate(*runs: Callable[[], float]) -> list[list[float]]:
     return [list(each) for each in zip(*rounds, strict=True)]
 
 
-def examples() -> Examples:
-    """Drawn rows with everything that any model reads, shaped as those of MVSA-Single."""
+def examples(n_rows: int = N_ROWS, channels: int = CHANNELS) -> Examples:
+    """Drawn rows with everything that any model reads, by default shaped as those of MVSA-Single."""
     random = np.random.default_rng(0)
 
     def floats(*shape: int) -> np.ndarray:
-        return random.normal(0, 1, (N_ROWS, *shape)).astype(np.float32)
+        return random.normal(0, 1, (n_rows, *shape)).astype(np.float32)
 
-    lengths = random.integers(3, N_WORDS + 1, N_ROWS)
+    lengths = random.integers(3, N_WORDS + 1, n_rows)
     mask = np.arange(N_WORDS) < lengths[:, None]
-    numbers = random.integers(2, N_KNOWN, (N_ROWS, N_WORDS)) * mask
-    target = random.integers(0, 3, N_ROWS)
+    numbers = random.integers(2, N_KNOWN, (n_rows, N_WORDS)) * mask
+    target = random.integers(0, 3, n_rows)
     return Examples(
         target,
         Text(lengths, numbers=numbers, sentence=(np.arange(N_WORDS) // 12) * mask),
-        regions=floats(CHANNELS, 7, 7).astype(np.float16),
+        regions=floats(channels, 7, 7).astype(np.float16),
         text_vector=floats(TEXT_SIZE),
         lexicon=floats(N_LEXICON),
         anp_scores=floats(N_ANPS),
-        links=Links(random.integers(0, N_ROWS, (N_ROWS, N_LINKS)), floats(CHANNELS + 50)),
+        links=Links(random.integers(0, n_rows, (n_rows, N_LINKS)), floats(channels + 50)),
         text_target=target,
         image_target=target,
     )
 
 
-def table_sizes() -> Sizes:
+def table_sizes(channels: int = CHANNELS) -> Sizes:
     """What the models are built for."""
     return Sizes(
-        CHANNELS,
+        channels,
         (7, 7),
         torch.randn(N_KNOWN, 50),
         3,

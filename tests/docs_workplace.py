@@ -219,10 +219,10 @@ def _curl(arguments: list[str]) -> int:
 
 
 def _python(arguments: list[str]) -> int:
-    from benchmarks.__main__ import MODULES
+    from benchmarks.__main__ import GPU, MODULES
 
     assert arguments[:2] == ["-m", "benchmarks"], arguments
-    assert set(arguments[2:]) <= set(MODULES), arguments
+    assert set(arguments[2:]) <= {GPU, *MODULES}, arguments
     return 0
 
 

@@ -15,7 +15,7 @@ from mvsent.models.joint_cross_modal import JointCrossModal
 from mvsent.models.label_rule import apply_rule, label_rule
 from mvsent.runs import train as training
 from mvsent.workers.devices import rank_device
-from mvsent.workers.ranks import Ranks
+from mvsent.workers.ranks import ALONE, Ranks
 
 from .run_folder import write_run
 from .test_models import sizes
@@ -90,15 +90,18 @@ def test_single_precision_is_not_rounded_within_the_block_only() -> None:
 
 def test_training_asks_cublas_for_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    training._compute_alike(torch.get_num_threads())
+    training.compute_alike(torch.get_num_threads())
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+SET: list[torch.device] = []
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_device", SET.append)
     monkeypatch.setattr(
         torch.cuda, "get_device_name", lambda device: f"GPU {torch.device(device).index or 0}"
     )
@@ -108,6 +111,10 @@ def test_a_rank_alone_on_its_machine_computes_on_the_device_that_was_named(two_g
     alone = Ranks(rank=1, world=2, local_rank=0, local_world=1)
     assert rank_device("cuda:1", alone) == torch.device("cuda", 1)
     assert rank_device("auto", alone) == torch.device("cuda", 0)
+
+
+def test_a_process_alone_leaves_the_other_gpus_untouched(two_gpus: None) -> None:
+    assert rank_device("cuda:1", ALONE) == torch.device("cuda", 1) == SET[-1]
 
 
 @pytest.mark.parametrize(("device", "told"), [("cpu", "CPU, "), ("cuda:1", "GPU 1"), ("auto", "GPU 0")])

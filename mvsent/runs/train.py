@@ -202,7 +202,7 @@ def _train(
     n_apart = settings.devices if by_folds else 1
     threads = threads_each(settings, n_apart * ranks.local_world)
     threads = begun.resolved.threads if begun else threads
-    _compute_alike(threads)
+    compute_alike(threads)
     device = rank_device(settings.device, ranks)
     material = ranks.in_turn(partial(prepare, settings, device=device, engine=engine, quiet=quiet))
     material = replace(material, ranks=ranks)
@@ -228,7 +228,7 @@ def _train(
     return TrainResult(run.path, folds)
 
 
-def _compute_alike(threads: int) -> None:
+def compute_alike(threads: int) -> None:
     """The same settings give the same numbers from here on."""
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add up in any order
@@ -416,7 +416,7 @@ def _train_one(sender: Connection, task: tuple[RunFolder, int, bool]) -> None:
     """What a process does: one fold of a run."""
     run, fold, quiet = task
     logging.basicConfig(format=f"fold {fold}: %(message)s", level=logging.WARNING)
-    _compute_alike(run.resolved.threads)
+    compute_alike(run.resolved.threads)
     try:
         device = compute_device(run.settings.device)
         material = prepare(run.settings, device=device, quiet=True)

@@ -45,18 +45,17 @@ def check_ranks(n_ranks: int, n_rows: int) -> None:
 
 
 def rank_device(name: str, ranks: Ranks) -> torch.device:
-    """The device called `name`; of several ranks on CUDA, each has one of its own.
+    """The device called `name`, CUDA's current one from here on; of several ranks, each has one of its own.
 
     Raises: UsageError for one that is not here.
     """
-    if ranks.world == 1:
-        return compute_device(name)
-    _check(name, ranks.local_world, f"{ranks.local_world} ranks on this machine")
+    if ranks.world > 1:
+        _check(name, ranks.local_world, f"{ranks.local_world} ranks on this machine")
     device = compute_device(name)
     if device.type == "cpu":
         return device
     own = torch.device("cuda", ranks.local_rank if device.index is None else device.index)
-    torch.cuda.set_device(own)
+    torch.cuda.set_device(own)  # else pinned memory would take some of the first GPU's
     return own
 
 

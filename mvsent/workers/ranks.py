@@ -112,18 +112,21 @@ class Ranks:
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         """Average the gradients of `objective` over the ranks; with one rank, return it as it is."""
-        if self.world == 1:
-            return objective
-        from torch.nn.parallel import DistributedDataParallel
-
-        # A head is unused in a step without rows of its label. Buffers are equal already: see `synced`.
-        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-        warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # of 1×1 convolutions
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # torch 2.6 has no other
-        return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
+        return objective if self.world == 1 else averaged(objective)
 
 
 ALONE = Ranks()
+
+
+def averaged(objective: nn.Module) -> nn.Module:
+    """Average the gradients of `objective` over the ranks of torch's default process group."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    # A head is unused in a step without rows of its label. Buffers are equal already: see `synced`.
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # of 1×1 convolutions
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # torch 2.6 has no other
+    return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
 
 
 def under_launcher() -> bool:
