@@ -27,7 +27,7 @@ from mvsent.config import TrainSettings
 from mvsent.errors import UsageError
 from mvsent.learn.batches import Examples, Rows
 from mvsent.learn.checkpoint import Checkpoint
-from mvsent.learn.distributed import Part, Step, synced
+from mvsent.learn.distributed import LossScale, Step, synced
 from mvsent.learn.loop import inverse_frequency
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import Standardize
@@ -133,7 +133,7 @@ def test_the_mean_over_ranks_of_their_parts_is_the_loss_of_all_rows(
     for rank in range(world):
         ranks = Ranks(rank, world)
         mine = torch.from_numpy(ranks.share(np.arange(n)))
-        part = Part.of(target[mine], target, weights, ranks)
+        part = LossScale.of(target[mine], target, weights, ranks)
         taken = mine if len(mine) else torch.tensor([0])
         total += part.loss * cross_entropy(logits[taken], target[taken]).item() / world
         assert part.penalty == pytest.approx(world * len(mine) / n)
