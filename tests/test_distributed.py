@@ -27,7 +27,7 @@ from mvsent.config import TrainSettings
 from mvsent.errors import UsageError
 from mvsent.learn.batches import Examples, Rows
 from mvsent.learn.checkpoint import Checkpoint
-from mvsent.learn.distributed import Part, Step, synced
+from mvsent.learn.distributed import LossScale, Step, synced
 from mvsent.learn.loop import inverse_frequency
 from mvsent.models.batch import Batch
 from mvsent.models.encoders import Standardize
@@ -133,7 +133,7 @@ def test_the_mean_over_ranks_of_their_parts_is_the_loss_of_all_rows(
     for rank in range(world):
         ranks = Ranks(rank, world)
         mine = torch.from_numpy(ranks.share(np.arange(n)))
-        part = Part.of(target[mine], target, weights, ranks)
+        part = LossScale.of(target[mine], target, weights, ranks)
         taken = mine if len(mine) else torch.tensor([0])
         total += part.loss * cross_entropy(logits[taken], target[taken]).item() / world
         assert part.penalty == pytest.approx(world * len(mine) / n)
@@ -247,7 +247,7 @@ def test_a_killed_rank_ends_all_is_named_and_the_run_goes_on_to_the_same_end(
     assert process.wait() == 1
     told = [line for line in lines if line.startswith("mvsent:")]
     assert told == [
-        "mvsent: rank 0 was killed by signal 9 (SIGKILL). It goes on where it was saved with: mvsent train --resume"
+        "mvsent: rank 0 was killed by signal 9 (SIGKILL). Continue from what was saved with: mvsent train --resume"
     ]
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
     done = run(*mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
@@ -434,7 +434,7 @@ def test_more_devices_than_gpus_are_refused_before_anything_starts(
 @pytest.mark.parametrize(
     ("n", "told"),
     [
-        (1000, r"--devices 1000: that is more than 4 processes a core here\. Give --devices 2"),
+        (1000, r"--devices 1000: more than 4 processes per core of this machine\. Give --devices 2"),
         (8, "8 ranks are"),
     ],
 )

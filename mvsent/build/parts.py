@@ -122,7 +122,7 @@ def _one_per_host(urls: Iterable[str]) -> list[str]:
 
 
 def _write_part(part: Path, drafts: Mapping[str, Draft | Rejection], spool: Spool) -> None:
-    """Write both files of a partition, the one that marks it as done last."""
+    """Write the rejections and the pairs, which get their name last: they mark the partition as done."""
     rejected: list[tuple[str, str, str]] = []
 
     def pairs() -> Iterator[tuple[Draft, Fetched]]:
@@ -160,7 +160,7 @@ def batches(items: Iterable[T], n_bytes: Callable[[T], int]) -> Iterator[list[T]
 
 
 def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
-    """(id, reason, detail) as a table."""
+    """A table of (id, reason, detail)."""
     columns = [[row[column] for row in rows] for column in range(len(REJECTED_SCHEMA))]
     return pa.table(columns, schema=REJECTED_SCHEMA)
 
@@ -197,6 +197,6 @@ def _table(pairs: Sequence[tuple[Draft, Fetched]]) -> pa.Table:
 
 
 def image_name(fetched: Fetched) -> str:
-    """`123.jpg` for `flickr:123`, by what the picture is and not by what its address says."""
+    """`123.jpg` for `flickr:123`; the extension follows the picture's format, not its address."""
     kind = fetched.facts.format
     return f"{fetched.id.partition(':')[2]}.{_EXTENSIONS.get(kind, kind.lower())}"

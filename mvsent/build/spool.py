@@ -1,6 +1,6 @@
-"""Pictures as they come in: one file, appended to, of which a killed process loses nothing that was written.
+"""Outcomes of an unfinished partition in one file, appended to as they come, so that a kill loses none.
 
-A record is a JSON head and the picture's bytes, with their lengths and a checksum in front.
+A record is a JSON head and the picture's bytes, after their lengths and a checksum.
 """
 
 import json
@@ -27,7 +27,7 @@ class _Place:
 
 
 class Spool:
-    """The outcomes in `path`, by id; what was only half written when a process died is cut off."""
+    """The outcomes in the file `path`, by id; a half-written record at its end is cut off."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -50,7 +50,7 @@ class Spool:
 
     @property
     def n_pictures(self) -> int:
-        """How many of the outcomes are pictures."""
+        """Number of outcomes that are pictures."""
         return sum(map(self.is_picture, self._places))
 
     def __contains__(self, id: str) -> bool:
@@ -61,17 +61,29 @@ class Spool:
         return id in self._places and "reason" not in self._places[id].head
 
     def add(self, outcome: Fetched | Dropped) -> None:
-        """The outcome is in the file. Raises: OSError naming the file."""
-        head, data = _head(outcome), outcome.data if isinstance(outcome, Fetched) else b""
+        """Append the outcome. Raises: OSError naming the file."""
+        head: dict[str, Any]
+        if isinstance(outcome, Dropped):
+            head, data = {"id": outcome.id, "reason": str(outcome.reason), "detail": outcome.detail}, b""
+        else:
+            head = {"id": outcome.id, "facts": asdict(outcome.facts), "url": outcome.url}
+            data = outcome.data
         text = json.dumps(head).encode()
         prefix = _PREFIX.pack(len(text), len(data), zlib.crc32(data, zlib.crc32(text)))
         start = self._end + len(prefix) + len(text)
-        self._write(prefix + text + data)
+        self._file.seek(self._end)
+        left = memoryview(prefix + text + data)
+        try:
+            while left:  # an unbuffered write may take only part of it
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            error.filename = error.filename or str(self._path)
+            raise
         self._places[outcome.id] = _Place(head, start, len(data))
         self._end = start + len(data)
 
     def get(self, id: str) -> Fetched | Dropped:
-        """The outcome of a candidate. Raises: KeyError if there is none."""
+        """The outcome of a candidate. Raises: KeyError if it has none."""
         place = self._places[id]
         if "reason" in place.head:
             return Dropped(id, Reason(place.head["reason"]), place.head["detail"])
@@ -80,21 +92,11 @@ class Spool:
         return Fetched(id, data, ImageFacts(**place.head["facts"]), place.head["url"])
 
     def remove(self) -> None:
-        """The file is gone."""
+        """Delete the file."""
         self._path.unlink(missing_ok=True)
 
-    def _write(self, record: bytes) -> None:
-        self._file.seek(self._end)
-        left = memoryview(record)
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            error.filename = error.filename or str(self._path)
-            raise
-
     def _records(self) -> Iterator[tuple[dict[str, Any], int, int]]:
-        """(head, where the bytes start, how many) of every whole record, up to the first that is not."""
+        """Yield (head, start of the bytes, number of bytes) of each record before the first damaged one."""
         while len(prefix := self._file.read(_PREFIX.size)) == _PREFIX.size:
             n_head, n_bytes, checksum = _PREFIX.unpack(prefix)
             text = self._file.read(n_head)
@@ -103,9 +105,3 @@ class Spool:
             if zlib.crc32(data, zlib.crc32(text)) != checksum or len(data) != n_bytes:
                 return
             yield json.loads(text), start, n_bytes
-
-
-def _head(outcome: Fetched | Dropped) -> dict[str, Any]:
-    if isinstance(outcome, Dropped):
-        return {"id": outcome.id, "reason": str(outcome.reason), "detail": outcome.detail}
-    return {"id": outcome.id, "facts": asdict(outcome.facts), "url": outcome.url}

@@ -1,4 +1,4 @@
-"""Pictures from hosts that nobody vouches for: fetched together, checked, in order, within limits."""
+"""Fetch pictures from untrusted hosts: concurrently, checked, in order, within limits."""
 
 from mvsent.fetch.downloads import fetch_images
 from mvsent.fetch.outage import fetch_all

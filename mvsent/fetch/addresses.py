@@ -1,4 +1,4 @@
-"""Which hosts may be asked: never one inside this network, whatever a redirect or a name server says."""
+"""Refuse hosts inside this network, whatever a redirect or a name server says."""
 
 import ipaddress
 import socket
@@ -14,11 +14,11 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class BlockedHostError(Exception):
-    """The address is private, loopback, link-local or otherwise not the internet's."""
+    """The address is private, loopback, link-local or otherwise not public."""
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` (IPv4 or IPv6 in digits) is one of the internet's, for one host.
+    """Whether the numeric IPv4 or IPv6 `address` is a public unicast address.
 
     >>> is_public("8.8.8.8"), is_public("10.0.0.1"), is_public("169.254.169.254"), is_public("::1")
     (True, False, False, False)
@@ -36,30 +36,30 @@ def is_public(address: str) -> bool:
 
 
 def _embedded(ip: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a mapped, 6to4 or NAT64 address leads to."""
+    """The IPv4 address in a mapped, 6to4 or NAT64 address; None for others."""
     if ip in _NAT64:
         return IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour
 
 
 def check_literal(url: URL, allowed: Places) -> None:
-    """Raise BlockedHostError if the URL's host is an address in digits that may not be asked."""
+    """Raise BlockedHostError if the URL's host is a numeric address that is neither public nor allowed."""
     host = url.raw_host or ""
     if (host, url.port) in allowed:
         return
     try:
         public = is_public(host)
     except ValueError:
-        public = ":" not in host  # a name, which the resolver checks; a colon never is in one
+        public = ":" not in host  # a name, which the resolver checks; names have no colon
     if not public:
         raise BlockedHostError(f"{host} is not a public address")
 
 
 class CheckedResolver(AbstractResolver):
-    """Looks names up, and gives addresses only if all of a name's are public or the place is allowed.
+    """Resolves names whose addresses are all public, and allowed places.
 
-    The connection is made to the very addresses given here, so a name that has another address a moment
-    later (DNS rebinding) gains nothing by it.
+    aiohttp connects to the addresses returned here, so a name that changes its address after the check (DNS
+    rebinding) gains nothing.
     """
 
     def __init__(self, allowed: Places) -> None:
@@ -69,13 +69,13 @@ class CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Raises: BlockedHostError; OSError where the name has no address."""
-        found = await self._system.resolve(host, port, family)
+        """Raises: BlockedHostError; OSError if the name has no address."""
+        results = await self._system.resolve(host, port, family)
         if (host, port) not in self._allowed:
-            for one in found:
-                if not is_public(one["host"]):
-                    raise BlockedHostError(f"{host} has the address {one['host']}, which is not public")
-        return found
+            for result in results:
+                if not is_public(result["host"]):
+                    raise BlockedHostError(f"{host} has the address {result['host']}, which is not public")
+        return results
 
     async def close(self) -> None:
         await self._system.close()

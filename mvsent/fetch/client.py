@@ -1,4 +1,4 @@
-"""One picture's bytes: redirects, deadline, byte cap, retries and the host's wishes."""
+"""Download one picture: redirects, deadline, byte cap, retries, pauses that the host asks for."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,17 @@ from mvsent.fetch.responses import GONE, PASSING, REDIRECTS, Failure, is_placeho
 from mvsent.limits import backoff, retry_after
 from mvsent.pairs import Reason
 
-_ADDRESSES_S = 300  # how long a host's checked addresses are good for further connections
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)  # ours is `Deadline`
+_ADDRESSES_S = 300  # during which connections use the addresses of a host that were checked
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)  # `Deadline` is used instead
 
 
 class Stopped(Exception):
-    """Nothing new is begun any more."""
+    """No new request may begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What came, not yet looked at."""
+    """A response body, not yet examined."""
 
     data: bytes
     encoding: str  # Content-Encoding, in lower case
@@ -34,14 +34,14 @@ class Body:
 
 
 class Deadline:
-    """Seconds that run only while something is under way."""
+    """A time limit that runs only during requests, not while waiting for a turn."""
 
     def __init__(self, seconds: float) -> None:
         self._left_s = seconds
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Raises: TimeoutError inside, when none are left."""
+        """Let the time run within the block. Raises: TimeoutError there, when none is left."""
         start = time.monotonic()
         try:
             async with asyncio.timeout(self._left_s):
@@ -51,7 +51,7 @@ class Deadline:
 
 
 class ImageClient:
-    """Downloads pictures under one policy, in one event loop; nothing new once `stopping` is set."""
+    """Downloads pictures under one policy, in one event loop; begins no request once `stopping` is set."""
 
     def __init__(self, policy: FetchPolicy, limits: HostLimits, stopping: asyncio.Event) -> None:
         self._policy = policy
@@ -76,10 +76,10 @@ class ImageClient:
         await self._session.close()
 
     async def download(self, url: str) -> Body:
-        """The body behind `url`.
+        """The body at `url`, with retries.
 
-        Raises: Failure when it is not to be had; Stopped when that was not found out, which is also so for
-            a host that left the pictures before it unanswered.
+        Raises: Failure if the picture cannot be downloaded; Stopped if that is not known, because no request
+            may begin, or the host has left too many pictures unanswered.
         """
         deadline = Deadline(self._policy.timeout_s)
         n_failed = n_busy = 0
@@ -99,32 +99,29 @@ class ImageClient:
                     await self._wait(backoff(n_failed - 1, base_s=self._policy.backoff_s))
 
     async def _follow(self, address: str, deadline: Deadline, n_busy: int) -> Body:
-        """The body at the end of the redirects; a host that asks to be left alone is."""
+        """The body at the end of the redirects; honours Retry-After by pausing that host."""
         url = _joined(None, address)
         for _ in range(self._policy.max_redirects + 1):
             self._check(url)
-            await self._turn(url.raw_host or "")
+            host = url.raw_host or ""
+            await self._wait(self._limits.reserve(host))
+            while not self._limits.is_free(host):  # paused since the turn was taken: take another
+                await self._wait(self._limits.reserve(host))
             try:
-                found = await self._ask(url, deadline)
+                response = await self._request(url, deadline)
             except Failure as failure:
                 if failure.busy:
                     asked_s = failure.wait_s
                     wait_s = backoff(n_busy, base_s=self._policy.backoff_s) if asked_s is None else asked_s
-                    self._limits.pause(url.raw_host or "", wait_s)
+                    self._limits.pause(host, wait_s)
                 raise
-            if isinstance(found, Body):
-                return found
-            url = _joined(url, found)
+            if isinstance(response, Body):
+                return response
+            url = _joined(url, response)
         raise Failure(Reason.HTTP_ERROR, f"more than {self._policy.max_redirects} redirects")
 
-    async def _turn(self, host: str) -> None:
-        """It is our turn to ask the host. One that it asked to be left alone before counts no more."""
-        await self._wait(self._limits.reserve(host))
-        while not self._limits.is_free(host):
-            await self._wait(self._limits.reserve(host))
-
     def _check(self, url: URL) -> None:
-        """Raise Failure if the URL is not one to ask for, Stopped if its host is asked no more."""
+        """Raise Failure if the URL must not be requested, Stopped if its host leaves too many unanswered."""
         if is_placeholder(url):
             raise Failure(Reason.IMAGE_MISSING, "Flickr shows its placeholder instead")
         if url.scheme not in ("http", "https"):
@@ -138,19 +135,21 @@ class ImageClient:
         if self._limits.n_unanswered(url.raw_host) >= self._policy.n_unanswered:
             raise Stopped
 
-    async def _ask(self, url: URL, deadline: Deadline) -> Body | str:
-        """One request: a body, or where to look instead. Raises: Failure, whatever the network does."""
+    async def _request(self, url: URL, deadline: Deadline) -> Body | str:
+        """One request: the body, or the address of a redirect. Raises: Failure, whatever the network does."""
         host = url.raw_host or ""
         try:
             async with deadline.running(), self._session.get(url, allow_redirects=False) as response:
                 self._limits.note_answer(host, str(url))
                 try:
-                    return _redirect(response) or await self._body(response)
+                    if response.status in REDIRECTS and (location := response.headers.get("Location")):
+                        return location
+                    return await self._body(response)
                 finally:
                     if not response.content.at_eof():
-                        response.close()
+                        response.close()  # rather than read the rest to reuse the connection
         except TimeoutError:
-            detail = f"{host}: not done in {self._policy.timeout_s:g} s"
+            detail = f"{host}: not finished in {self._policy.timeout_s:g} s"
             raise Failure(Reason.TIMEOUT, detail, unanswered=host) from None
         except BlockedHostError as error:
             raise Failure(Reason.BLOCKED_HOST, str(error)) from None
@@ -165,7 +164,7 @@ class ImageClient:
             raise Failure(Reason.HTTP_ERROR, f"{host}: {_one_line(error)}", again=True) from None
 
     async def _body(self, response: aiohttp.ClientResponse) -> Body:
-        """All of the body, unless it is too long. What the server says of its length is not relied on."""
+        """The whole body, counted as it comes, since Content-Length may be missing or wrong."""
         max_bytes = self._policy.max_bytes
         _refuse_status(response, self._policy.max_wait_s)
         if (response.content_length or 0) > max_bytes:
@@ -180,7 +179,7 @@ class ImageClient:
         return Body(b"".join(chunks), encoding, str(response.url))
 
     async def _wait(self, seconds: float) -> None:
-        """Raises: Stopped, as soon as nothing new is to be begun."""
+        """Sleep. Raises: Stopped, as soon as no request may begin."""
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
@@ -188,7 +187,7 @@ class ImageClient:
 
 
 def _joined(base: URL | None, address: str) -> URL:
-    """The address as a URL, seen from `base`. Raises: Failure for what yarl or IDNA cannot make sense of."""
+    """The address as a URL, relative to `base`. Raises: Failure if yarl or IDNA cannot parse it."""
     try:
         url = URL(address)
         return base.join(url) if base else url
@@ -196,13 +195,8 @@ def _joined(base: URL | None, address: str) -> URL:
         raise Failure(Reason.HTTP_ERROR, f"unusable address: {_one_line(error)}") from None
 
 
-def _redirect(response: aiohttp.ClientResponse) -> str:
-    """Where the answer sends us; empty if nowhere."""
-    return response.headers.get("Location", "") if response.status in REDIRECTS else ""
-
-
 def _refuse_status(response: aiohttp.ClientResponse, max_wait_s: float) -> None:
-    """Raise Failure unless a body may be taken."""
+    """Raise Failure unless the response has a body that may be used."""
     status, host = response.status, response.url.raw_host
     if status == 200:
         if refuses_ai(response.headers.getall("X-Robots-Tag", [])):

@@ -1,4 +1,4 @@
-"""Many pictures at once, given out in order: an event loop in a thread behind a plain generator."""
+"""Fetch many pictures at once and yield them in order: a generator before an event loop in a thread."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from mvsent.fetch.policy import Dropped, Fetched, FetchPolicy, HostLimits, Image
 from mvsent.fetch.responses import Failure, plain
 from mvsent.pairs import Rejection
 
-AHEAD = 4  # pictures begun but not given out yet, for each request that may be in flight
-AHEAD_BYTES = 64 * 2**20  # of pictures that wait to be given out; with more, none is begun
-_LOOK_S = 0.1  # how often `stop` is looked at
+AHEAD = 4  # pictures begun but not yielded yet, per request that may be in flight
+AHEAD_BYTES = 64 * 2**20  # of pictures not yielded yet, beyond which none is begun
+_LOOK_S = 0.1  # between looks at `stop`
 
 Outcome = Fetched | Dropped
 
@@ -29,16 +29,16 @@ def fetch_images(
     stop: threading.Event | None = None,
     on_progress: Callable[[Outcome], object] | None = None,
 ) -> Iterator[Outcome]:
-    """What became of every request, in the order of the requests.
+    """Yield the outcome of every request, in the order of the requests.
 
-    Once `stop` is set, requests in flight are finished and given out, and the others are left out: they are
-    neither fetched nor dropped; so are those of a host that left `policy.n_unanswered` in a row unanswered,
-    which `outage.fetch_all` comes back to. Memory holds at most AHEAD_BYTES of pictures and those in flight.
+    Once `stop` is set, pictures in flight are finished and yielded, and the others left out: they are neither
+    fetched nor dropped. So are those of a host that leaves `policy.n_unanswered` in a row unanswered, to
+    which `outage.fetch_all` returns. Memory holds at most AHEAD_BYTES of pictures and those in flight.
 
     Args:
-        limits: what hosts asked for in earlier calls; None for a new one.
+        limits: shared with other calls; None for new ones.
         stop: set by another thread or a signal handler.
-        on_progress: called in another thread with each outcome as soon as it is known, in any order.
+        on_progress: called from another thread with each outcome as soon as it is known, in any order.
     """
     run = _Run(requests, policy, limits or HostLimits(policy.per_host_per_s), stop, on_progress)
     thread = threading.Thread(target=run.work, name="mvsent-fetch", daemon=True)
@@ -51,7 +51,7 @@ def fetch_images(
 
 
 class _Run:
-    """One call of `fetch_images`: the thread's side (`work`) and the generator's side (`outcomes`)."""
+    """A call of `fetch_images`: `work` runs in the thread, `outcomes` in the generator."""
 
     def __init__(
         self,
@@ -77,26 +77,26 @@ class _Run:
         self._bytes_ahead = 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Every outcome, in order, as the thread makes them."""
+        """Yield the outcomes in order, as the thread makes them."""
         while (slot := self._slots.get()) is not None:
             outcome = slot.result()
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for space
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits for space
                 self._loop.call_soon_threadsafe(self._give_space, _n_bytes(outcome))
             if outcome is not None:
                 yield outcome
 
     def cancel(self) -> None:
-        """Nothing is waited for any more."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it was done
+        """Let the thread end without waiting for pictures in flight."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: all was done
             self._loop.call_soon_threadsafe(self._cancel_main)
 
     def _cancel_main(self) -> None:
-        self._stopping.set()  # in case it has not begun
+        self._stopping.set()  # in case `_fetch_all` has not begun
         if self._main is not None:
             self._main.cancel()
 
     def work(self) -> None:
-        """Fetch everything; ends with the last slot, or when cancelled, or with what went wrong."""
+        """Fetch everything; the last slot is None, after an exception if there was one."""
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner, self._pool:
                 runner.run(self._fetch_all())
@@ -117,10 +117,19 @@ class _Run:
                 ImageClient(self._policy, self._limits, self._stopping) as client,
                 asyncio.TaskGroup() as group,
             ):
+                most = self._policy.concurrency
                 for request in self._requests:
-                    await self._wait_for_space()
+                    while not self._stopping.is_set() and (
+                        self._n_in_flight >= most
+                        or self._n_ahead >= AHEAD * most
+                        or self._bytes_ahead >= AHEAD_BYTES
+                    ):
+                        self._space.clear()
+                        await self._space.wait()
                     if self._stopping.is_set():
                         break
+                    self._n_in_flight += 1
+                    self._n_ahead += 1
                     slot: Future[Outcome | None] = Future()
                     self._slots.put(slot)
                     group.create_task(self._fill(slot, client, request))
@@ -128,7 +137,7 @@ class _Run:
             watch.cancel()
 
     async def _watch(self) -> None:
-        """Pass `stop` on to the loop: a threading.Event cannot wake it by itself."""
+        """Pass `stop` on to the loop, which a threading.Event cannot wake by itself."""
         while self._stop is not None:
             if self._stop.is_set():
                 self._stopping.set()
@@ -136,24 +145,13 @@ class _Run:
                 return
             await asyncio.sleep(_LOOK_S)
 
-    async def _wait_for_space(self) -> None:
-        while not self._stopping.is_set() and self._is_full():
-            self._space.clear()
-            await self._space.wait()
-        self._n_in_flight += 1
-        self._n_ahead += 1
-
-    def _is_full(self) -> bool:
-        most = self._policy.concurrency
-        return self._n_in_flight >= most or self._n_ahead >= AHEAD * most or self._bytes_ahead >= AHEAD_BYTES
-
     def _give_space(self, n_bytes: int) -> None:
         self._n_ahead -= 1
         self._bytes_ahead -= n_bytes
         self._space.set()
 
     async def _fill(self, slot: "Future[Outcome | None]", client: ImageClient, request: ImageRequest) -> None:
-        """`slot` holds the outcome, None if the request was left out, or what went wrong with us."""
+        """Set the result of `slot`: the outcome, None if the request was left out, or an exception."""
         try:
             outcome = await self._outcome(client, request)
             if self._on_progress is not None:
@@ -163,11 +161,11 @@ class _Run:
         except asyncio.CancelledError:
             slot.set_result(None)
             raise
-        except Exception as error:  # raised where the outcome would have been given out
+        except Exception as error:  # raised by the generator in place of the outcome
             slot.set_exception(error)
         else:
             slot.set_result(outcome)
-        finally:  # only now, so that a kill costs no more requests than may be in flight
+        finally:  # after on_progress, so that a kill loses no more pictures than may be in flight
             self._n_in_flight -= 1
             self._space.set()
 
@@ -183,7 +181,7 @@ class _Run:
 
 
 def examine(id: str, body: Body, policy: FetchPolicy) -> Outcome:
-    """The picture in the body, if it is one that can be used."""
+    """Check the picture in the body."""
     try:
         data = plain(body.data, body.encoding, policy.max_bytes)
     except Failure as failure:

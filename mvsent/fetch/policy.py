@@ -1,4 +1,4 @@
-"""What is asked for, under which limits, and what comes of it."""
+"""Requests for pictures, their outcomes, and the limits that they are fetched under."""
 
 import time
 from collections import Counter
@@ -12,7 +12,7 @@ from mvsent.pairs import Reason
 
 USER_AGENT = f"mvsent/{__version__} (+https://github.com/mvsent/mvsent)"
 
-_UNLIMITED_PER_S = 1_000_000  # more than one event loop can ask for
+_UNLIMITED_PER_S = 1_000_000  # more than an event loop can request
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,51 +25,51 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A picture that was fetched and is fit to keep."""
+    """A picture that was fetched and passed every check."""
 
     id: str
-    data: bytes  # as the server has it
+    data: bytes  # without a Content-Encoding, otherwise as sent
     facts: ImageFacts
-    url: str  # where it was in the end, after redirects
+    url: str  # after redirects
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A picture that is not to be had, or not fit to keep."""
+    """A picture that cannot be downloaded, or failed a check."""
 
     id: str
     reason: Reason
     detail: str
-    unanswered: str = ""  # the host that gave no answer to the last attempt: it, or the network, may be down
+    unanswered: str = ""  # the host, if it did not answer the last attempt: it, or the network, may be down
 
 
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
-    """The limits that every picture is fetched under."""
+    """The limits under which each picture is fetched."""
 
-    concurrency: int = 32  # pictures under way at once, those that wait for a retry included
-    timeout_s: float = 30.0  # for all of a picture's requests together; waiting for a turn does not count
-    max_bytes: int = 32 * 2**20  # of the body, and of what a compressed body becomes
+    concurrency: int = 32  # pictures in flight at once, including those that wait for a retry
+    timeout_s: float = 30.0  # for all requests for a picture together, without waiting for turns
+    max_bytes: int = 32 * 2**20  # of the body, compressed and decompressed
     max_pixels: int = 100_000_000
     min_side: int = 64  # pixels
     max_redirects: int = 5
     retries: int = 3  # after the first attempt, on 5xx, a cut connection or a cut body
-    patience: int = 10  # attempts more that a host may answer with 429, or 503 and Retry-After
-    per_host_per_s: float | None = None  # requests a second to one host; None: no limit
+    patience: int = 10  # further attempts after 429, or 503 with Retry-After
+    per_host_per_s: float | None = None  # requests per second to one host; None: no limit
     allowed: frozenset[tuple[str, int]] = frozenset()  # (host, port) that may have a private address
     user_agent: str = USER_AGENT
-    backoff_s: float = 1.0  # the longest first wait before a retry; it doubles with each
-    max_wait_s: float = 60.0  # the longest that a server's Retry-After is obeyed
-    workers: int = 0  # threads that check pictures; 0: one a core
+    backoff_s: float = 1.0  # the longest wait before the first retry; it doubles with each
+    max_wait_s: float = 60.0  # the longest Retry-After that is honoured
+    workers: int = 0  # threads that check pictures; 0: one per core
 
     @property
     def n_unanswered(self) -> int:
-        """Pictures in a row that a host may leave unanswered before it is asked no more."""
+        """Pictures in a row that a host may leave unanswered before no more are requested from it."""
         return max(20, self.concurrency)
 
 
 class HostLimits:
-    """When each host may be asked next. Several calls that get the same one share what hosts asked for.
+    """When each host may get the next request; calls that share one also share the pauses of hosts.
 
     Args:
         clock: seconds that only go forward.
@@ -83,34 +83,34 @@ class HostLimits:
         self._answered: dict[str, str] = {}
 
     def reserve(self, host: str) -> float:
-        """Take the host's next turn and give the seconds until it comes."""
+        """Take the host's next turn; return the seconds until it comes."""
         return self._bucket(host).reserve()
 
     def pause(self, host: str, seconds: float) -> None:
-        """No turn that is taken from now on comes before `seconds` have passed."""
+        """Let no turn that is taken from now on come before `seconds` have passed."""
         self._bucket(host).pause(seconds)
 
     def is_free(self, host: str) -> bool:
-        """Whether the host is not to be left alone now."""
+        """Whether the host is not paused."""
         return self._bucket(host).paused_s == 0
 
     def paused(self) -> dict[str, float]:
-        """Of each host that is to be left alone, the seconds that are left of it."""
+        """The seconds left of each paused host's pause."""
         return {host: s for host, bucket in self._buckets.items() if (s := bucket.paused_s) > 0}
 
     def note_answer(self, host: str, url: str) -> None:
-        """The host is there."""
+        """Record that the host answered, whatever it said."""
         self._answered.pop(host, None)
         self._answered[host] = url
         del self._unanswered[host]
 
     @property
     def answered(self) -> dict[str, str]:
-        """By host, the last address that it answered, whatever it said; who was heard last is last."""
+        """By host, the last address that it answered; the latest host is last."""
         return self._answered
 
     def note_unanswered(self, host: str) -> None:
-        """One more picture was given up because the host did not answer."""
+        """Count a picture that was given up because the host did not answer."""
         self._unanswered[host] += 1
 
     def n_unanswered(self, host: str) -> int:

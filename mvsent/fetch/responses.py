@@ -1,4 +1,4 @@
-"""What an answer means, from its status, headers and body alone."""
+"""Interpret a response by its status, headers and body alone."""
 
 from collections.abc import Iterable
 
@@ -10,20 +10,20 @@ from mvsent.pairs import Reason
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GONE = frozenset({404, 410})
 PASSING = frozenset({408, 425, 500, 502, 503, 504})
-"""Another attempt at the same picture may succeed."""
+"""Statuses after which another attempt may succeed."""
 
 _NO_AI = frozenset({"noai", "noimageai"})
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 
 
 class Failure(Exception):
-    """A picture is not to be had, for now or for good.
+    """A picture cannot be downloaded, at present or at all.
 
     Args:
         again: whether another attempt may succeed.
-        busy: whether the host itself asked to be left alone …
-        wait_s: … for so long, where it said.
-        unanswered: the host, if it may not be there at all: that is no picture's fault.
+        busy: whether the host asked for a pause.
+        wait_s: seconds of the pause; None if the host named none.
+        unanswered: the host, if it did not answer: it, or the network, may be down.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ def refuses_ai(values: Iterable[str], agent: str = "mvsent") -> bool:
 
 
 def is_placeholder(url: URL) -> bool:
-    """Whether the URL is one of the pictures that Flickr shows in place of a removed one.
+    """Whether the URL is the picture that Flickr shows in place of a removed one.
 
     >>> is_placeholder(URL("https://s.yimg.com/pw/images/en-us/photo_unavailable_l.png"))
     True
@@ -74,9 +74,9 @@ def is_placeholder(url: URL) -> bool:
 
 
 def plain(data: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The body without its `Content-Encoding`, cut after max_bytes + 1 bytes.
+    """The body without its `Content-Encoding`, cut off after max_bytes + 1 bytes.
 
-    Raises: Failure when it cannot be undone.
+    Raises: Failure if it cannot be decoded.
     """
     try:
         return decoded(data, encoding, max_bytes)

@@ -15,7 +15,7 @@ from mvsent.workers.ranks import Ranks
 
 
 @dataclass(frozen=True)
-class Part:
+class LossScale:
     """Factors of a mean over a rank's rows that make the average over ranks the mean over the step's rows.
 
     Attributes:
@@ -27,7 +27,7 @@ class Part:
     penalty: float
 
     @classmethod
-    def of(cls, mine: Tensor, all_rows: Tensor, class_weights: Tensor | None, ranks: Ranks) -> "Part":
+    def of(cls, mine: Tensor, all_rows: Tensor, class_weights: Tensor | None, ranks: Ranks) -> "LossScale":
         """The factors for a rank whose rows have the targets `mine`, of the step's targets `all_rows`."""
         penalty = ranks.world * len(mine) / len(all_rows)
         if class_weights is None:

@@ -20,7 +20,7 @@ from mvsent.errors import NonFiniteLossError, RunError
 from mvsent.features.device import device_memory_named, single_precision
 from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Begun, Checkpoint, EpochRecord, random_state, restore_random_state
-from mvsent.learn.distributed import Part, Step, synced
+from mvsent.learn.distributed import LossScale, Step, synced
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models.batch import Batch, Batches, Output, Settled, Solved
 from mvsent.workers.ranks import ALONE, Ranks
@@ -51,16 +51,16 @@ class Objective(nn.Module):
         self.network, self.lower = network, lower
         self.cross_entropy = nn.CrossEntropyLoss(weight=class_weights)
 
-    def forward(self, batch: Batch, part: Part | None = None) -> tuple[Tensor, Tensor]:
-        """The loss of the batch, or of it as `part` of a larger one, and its logits `[B, n_classes]`."""
+    def forward(self, batch: Batch, scale: LossScale | None = None) -> tuple[Tensor, Tensor]:
+        """The loss of the batch, multiplied by `scale`, and its logits `[B, n_classes]`."""
         assert batch.target is not None
         with torch.autocast(batch.target.device.type, dtype=self.lower, enabled=self.lower is not None):
             output: Output = self.network(batch)
         loss: Tensor = self.cross_entropy(output.logits.float(), batch.target)
-        if part is not None:
-            loss = loss * part.loss
+        if scale is not None:
+            loss = loss * scale.loss
         if output.penalty is not None:
-            loss = loss + (output.penalty if part is None else output.penalty * part.penalty)
+            loss = loss + (output.penalty if scale is None else output.penalty * scale.penalty)
         return loss, output.logits
 
 
@@ -221,7 +221,7 @@ class Trainer:
         order = self.source.order(fold.train, seed=self.settings.seed, fold=fold.number, epoch=epoch)
         steps = cut(order, self.settings.batch_size)[begun.step :]
         mine = [self.ranks.share(rows) for rows in steps]
-        # A rank without rows in a step takes part in it all the same, with a row that does not count.
+        # DDP requires every rank in every step: one without rows takes part with a row that does not count.
         taken = [rows if len(rows) else steps[i][:1] for i, rows in enumerate(mine)]
         if not self.ranks.first:
             begun = replace(begun, loss=0.0, correct=0)  # the first rank has those of all
@@ -229,7 +229,7 @@ class Trainer:
         for rows, own, host in zip(steps, mine, self.source.batches(taken, pin=pin), strict=True):
             batch = host.to(self.device)
             assert batch.target is not None
-            loss, logits = minimised(batch, self._part(own, rows))
+            loss, logits = minimised(batch, self._scale(own, rows))
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(
                     f"fold {fold.number}, epoch {epoch}, step {begun.step}: the loss is {loss.item()}",
@@ -251,13 +251,13 @@ class Trainer:
         total, correct = self.ranks.sums(begun.loss, begun.correct)
         return total / len(order), correct / len(order)
 
-    def _part(self, mine: Rows, rows: Rows) -> Part | None:
-        """What this rank's rows are of the step's; None where they are all, and nothing need be scaled."""
+    def _scale(self, mine: Rows, rows: Rows) -> LossScale | None:
+        """Begin a step of `rows`, of which this rank has `mine`; None if nothing is to be scaled."""
         self.step.mine, self.step.all = len(mine), len(rows)
         if self.ranks.world == 1:
             return None
-        of_mine, of_all = (torch.from_numpy(self.source.target[part]) for part in (mine, rows))
-        return Part.of(of_mine, of_all, self.class_weights, self.ranks)
+        of_mine, of_all = (torch.from_numpy(self.source.target[some]) for some in (mine, rows))
+        return LossScale.of(of_mine, of_all, self.class_weights, self.ranks)
 
     def _quality(self, rows: Rows) -> tuple[float, float]:
         """Loss and accuracy of `rows`."""

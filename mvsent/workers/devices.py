@@ -1,4 +1,4 @@
-"""Which device each of several processes computes on, and with how many threads."""
+"""The device that each process computes on, and its number of threads."""
 
 import os
 
@@ -8,13 +8,13 @@ from mvsent.config import TrainSettings
 from mvsent.errors import UsageError
 from mvsent.workers.ranks import Ranks
 
-_PROCESSES_A_CORE = 4  # more would only take memory from each other
+_PROCESSES_PER_CORE = 4  # more only compete for memory
 
 
 def compute_device(name: str) -> torch.device:
-    """The device called `name`: cpu, cuda, cuda:N, or `auto`, the first CUDA device, else the CPU.
+    """The device called `name`: cpu, cuda, cuda:N, or `auto` for the first CUDA device, else the CPU.
 
-    Raises: UsageError for one that is not here.
+    Raises: UsageError if this machine does not have it.
     """
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     here = ["cuda"] * bool(n_cuda) + [f"cuda:{i}" for i in range(n_cuda)] + ["cpu"]
@@ -26,17 +26,17 @@ def compute_device(name: str) -> torch.device:
 
 
 def check_devices(settings: TrainSettings) -> None:
-    """Raises: UsageError where this machine has not as many devices as asked for, or the asked one."""
+    """Raises: UsageError if this machine has fewer devices than `settings` ask for, or not the one named."""
     who = f"--devices {settings.devices}"
     _check(settings.device, settings.devices, who)
     cores = os.cpu_count() or 1
-    if compute_device(settings.device).type == "cpu" and settings.devices > _PROCESSES_A_CORE * cores:
-        few = f"Give --devices {cores}, one process a core"
-        raise UsageError(f"{who}: that is more than {_PROCESSES_A_CORE} processes a core here", few)
+    if compute_device(settings.device).type == "cpu" and settings.devices > _PROCESSES_PER_CORE * cores:
+        few = f"Give --devices {cores}, one process per core"
+        raise UsageError(f"{who}: more than {_PROCESSES_PER_CORE} processes per core of this machine", few)
 
 
 def check_ranks(n_ranks: int, n_rows: int) -> None:
-    """Raises: UsageError where a step of `n_rows` rows has fewer than there are ranks."""
+    """Raises: UsageError if a step has fewer rows than there are ranks."""
     if n_rows < n_ranks:
         raise UsageError(
             f"{n_ranks} ranks are more than the {n_rows} rows of a step",
@@ -45,9 +45,9 @@ def check_ranks(n_ranks: int, n_rows: int) -> None:
 
 
 def rank_device(name: str, ranks: Ranks) -> torch.device:
-    """The device called `name`, CUDA's current one from here on; of several ranks, each has one of its own.
+    """Make the device called `name` CUDA's current one, and return it; several ranks have one device each.
 
-    Raises: UsageError for one that is not here.
+    Raises: UsageError if this machine does not have it, or too few.
     """
     if ranks.world > 1:
         _check(name, ranks.local_world, f"{ranks.local_world} ranks on this machine")
@@ -60,7 +60,7 @@ def rank_device(name: str, ranks: Ranks) -> torch.device:
 
 
 def described(device: torch.device, ranks: Ranks, n_folds: int, threads: int) -> str:
-    """What computes, for the user; `n_folds` are trained at a time.
+    """Describe what computes, for the log; `n_folds` are trained at a time.
 
     >>> described(torch.device("cpu"), Ranks(0, 2), 1, 4)
     'training in 2 ranks over gloo, the first on the CPU (4 threads)'
@@ -77,7 +77,7 @@ def described(device: torch.device, ranks: Ranks, n_folds: int, threads: int) ->
 
 
 def threads_each(settings: TrainSettings, n_processes: int) -> int:
-    """The threads of torch in each of `n_processes` on this machine."""
+    """Threads of torch in each of `n_processes` on this machine."""
     return settings.threads or max(1, (os.cpu_count() or 1) // n_processes)
 
 
@@ -86,7 +86,7 @@ def _check(name: str, n: int, who: str) -> None:
     if device.type == "cpu" or n == 1:
         return
     if ":" in name:
-        raise UsageError(f"--device {name}: is one device, for {who}", "Give --device cuda, or leave it out")
+        raise UsageError(f"--device {name}: one device for {who}", "Give --device cuda, or leave it out")
     if (n_gpus := torch.cuda.device_count()) < n:
         few = f"Give --devices {n_gpus}, or --device cpu"
         raise UsageError(f"{who}: there {'is' if n_gpus == 1 else 'are'} {n_gpus} on CUDA here", few)
