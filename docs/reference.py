@@ -1,4 +1,4 @@
-"""The pages of the site that are made from the code: commands, settings, columns, reasons, errors, changes.
+"""The pages of the site that are made from the code: commands, settings, metrics, columns, reasons, errors.
 
 mkdocs calls `on_files` (mkdocs.yml, `hooks`). A page here can be wrong only where the code is.
 """
@@ -17,6 +17,7 @@ from mkdocs.structure.files import File, Files
 from mvsent import errors
 from mvsent.cli.command import COMMANDS, Command, sections
 from mvsent.cli.given import variable
+from mvsent.learn.metrics import METRICS, PERCENT
 from mvsent.pairs import COLUMNS, Reason
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +56,26 @@ def settings_page() -> str:
         head = ("setting", "meaning", "values", "default")
         parts.append(f"## {name}\n\nVariables: `{variable(name, '')}…`\n\n{_table(head, rows).rstrip()}")
     return "\n\n".join(parts) + "\n"
+
+
+def metrics_page() -> str:
+    """Every metric of `metrics.json`."""
+    rows = [
+        (
+            f"`{metric.name}`" + (", by class" if metric.rows else ""),
+            _text(metric.title),
+            _first_line(score.__doc__),
+            "percent" if metric.unit == PERCENT else _text(metric.unit),
+            "lower" if metric.lower_is_better else "higher",
+        )
+        for metric, score in METRICS.items()
+    ]
+    head = (
+        "# Metrics\n\nOf `metrics.json`, in order. A metric by class has the keys `NAME_weighted`, "
+        "`NAME_macro`, `NAME_micro`, `NAME_negative`, `NAME_neutral` and `NAME_positive`. In percent: "
+        "a share from 0 to 1 in the file, times 100 in tables.\n\n"
+    )
+    return head + _table(("key", "title", "meaning", "unit", "better"), rows)
 
 
 def columns_page() -> str:
@@ -97,6 +118,7 @@ def changes_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/settings.md": settings_page,
+    "reference/metrics.md": metrics_page,
     "reference/columns.md": columns_page,
     "reference/reasons.md": reasons_page,
     "reference/errors.md": errors_page,

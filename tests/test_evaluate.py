@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.errors import DatasetError, RunError, UsageError
-from mvsent.learn.metrics import point_metrics
+from mvsent.learn.metrics import CLASS, METRICS, ByClass, Metric, register, score
+from mvsent.pages.report_run import run_report
+from mvsent.report.benchmark_tables import render_csv
 from mvsent.runs import evaluate as evaluation
 from mvsent.runs import predictor as predictor_module
+from mvsent.runs.benchmark_results import summaries
 from mvsent.runs.evaluate import PICTURES, evaluate
 from mvsent.runs.run_folder import RunFolder, newest_run
 from mvsent.shards.reader import Dataset
@@ -60,7 +64,7 @@ def test_everything_is_written_and_nothing_else(run):
 
 def test_metrics_are_those_of_the_test_rows_and_their_mean_over_folds(run):
     document = evaluate(run, ["roc"]).document
-    expected = [point_metrics(*answers(120, (0, 1, 2), fold), (0, 1, 2)) for fold in range(3)]
+    expected = [score(*answers(120, (0, 1, 2), fold), (0, 1, 2)) for fold in range(3)]
     assert [fold["metrics"]["f1_macro"] for fold in document["folds"]] == pytest.approx(
         [metrics["f1_macro"] for metrics in expected], abs=1e-6
     )
@@ -348,6 +352,64 @@ def test_an_empty_dataset_is_refused(run, make_dataset, predictor):
 def test_training_curves_of_another_dataset_are_refused(run, small_dataset):
     with pytest.raises(UsageError, match="nothing was trained that way"):
         evaluate(run, ["curves"], small_dataset)
+
+
+# A metric that is added
+
+
+@pytest.fixture
+def two_more_metrics():
+    """A metric in a unit of its own, and one by class."""
+    before = dict(METRICS)
+
+    @register(Metric("confidence", "mean confidence", "0 to 1", lower_is_better=True))
+    def confidence(answers):
+        return answers.mean(answers.y_prob.max(axis=1))
+
+    @register(Metric("specificity", "specificity", rows=(CLASS, "macro"), headline=("macro",)))
+    def specificity(answers):
+        hits, support, predicted = answers.counts
+        others = answers.total[:, None] - support
+        each = 1 - (predicted - hits) / others
+        return ByClass(each, (each * others).sum(axis=1) / others.sum(axis=1))
+
+    yield
+    METRICS.clear()
+    METRICS.update(before)
+
+
+@pytest.mark.usefixtures("two_more_metrics")
+def test_a_registered_metric_is_in_the_table_the_files_and_the_pages(run):
+    told = invoke(str(run), "--metrics", "roc").stdout
+    assert re.search(
+        r"mean confidence ↓ \(0 to 1\) +0\.\d{3} ± 0\.\d{3} +0\.\d{3}–0\.\d{3} +0\.\d{3}\n", told
+    )
+    assert re.search(r"specificity, neutral +9\d\.\d\d ± \d\.\d\d +9\d\.\d\d–\d+\.\d\d +100\.00\n", told)
+    document = json.loads((run / "metrics.json").read_text())
+    y_true, y_prob = answers(120, (0, 1, 2), 1)
+    of_fold = document["folds"][1]["metrics"]
+    assert of_fold["confidence"] == pytest.approx(y_prob.max(axis=1).mean(), abs=1e-6)
+    negative = y_prob.argmax(axis=1) == 0
+    assert of_fold["specificity_negative"] == pytest.approx((~negative)[y_true != 0].mean())
+    for of in ("metrics", "majority"):
+        assert set(document[of]["confidence"]) == {"mean", "std", "low", "high"}
+    for page in ((run / "report.html").read_text(), run_report(run, 4, quiet=True)[0]):
+        assert '<th scope="row">mean confidence ↓ (0 to 1)</th>' in page  # in the table of results
+        assert '<th scope="col">specificity, macro</th>' in page  # in that of folds
+    row = {"folds": [], **summaries(document["metrics"])}
+    header, line = render_csv({"tables": [{"table": "2", "rows": [row]}]}).splitlines()
+    by_column = dict(zip(header.split(","), line.split(","), strict=True))
+    assert float(by_column["confidence_mean"]) == document["metrics"]["confidence"]["mean"]
+    assert float(by_column["specificity_macro_low"]) == document["metrics"]["specificity_macro"]["low"]
+
+
+def test_an_evaluation_older_than_a_metric_is_a_row_of_a_benchmark_without_it(run):
+    document = evaluate(run, ["roc"]).document
+    del document["metrics"]["log_loss"]
+    row = {"folds": [], **summaries(document["metrics"])}
+    header, line = render_csv({"tables": [{"table": "2", "rows": [row]}]}).splitlines()
+    by_column = dict(zip(header.split(","), line.split(","), strict=True))
+    assert by_column["log_loss_mean"] == "" and by_column["accuracy_mean"]
 
 
 # The command

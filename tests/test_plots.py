@@ -11,11 +11,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mvsent.learn.bootstrap import summarise
 from mvsent.learn.curves import GRID, prc_curves, prevalence, roc_curves
-from mvsent.learn.metrics import summarise
 from mvsent.report import plots
 from mvsent.report.page import own_ids, render_page
-from mvsent.report.tables import aligned, render_results, result_rows
+from mvsent.report.results import render_results, result_table
+from mvsent.report.tables import aligned
 from tests.run_folder import answers
 
 CURVES = ["negative", "neutral", "positive", "macro", "micro"]
@@ -190,14 +191,15 @@ def test_a_table_is_aligned_by_what_is_seen():
     ]
 
 
+def result_rows(document: dict) -> dict[str, tuple[str, ...]]:
+    """The cells beside the title of each metric."""
+    return {title: tuple(cells) for title, *cells in result_table(document)[1]}
+
+
 def test_result_rows_stand_beside_the_numbers_of_the_paper():
-    rows = {row.metric: row for row in result_rows(document())}
-    assert (rows["accuracy"].paper, rows["F1, weighted"].paper, rows["F1, macro"].paper) == (
-        "89.30",
-        "89.19",
-        "",
-    )
-    assert re.fullmatch(r"\d\d\.\d\d ± \d+\.\d\d", rows["accuracy"].ours)
+    rows = result_rows(document())
+    assert [rows[title][-1] for title in ("accuracy", "F1, weighted", "F1, macro")] == ["89.30", "89.19", ""]
+    assert re.fullmatch(r"\d\d\.\d\d ± \d+\.\d\d", rows["accuracy"][0])
     assert {"F1, negative", "F1, positive", "ROC AUC, positive", "average precision, micro"} <= rows.keys()
     assert not [name for name in rows if "neutral" in name]
 
@@ -210,8 +212,34 @@ def test_the_papers_column_is_there_only_where_the_paper_has_numbers():
 def test_what_is_undefined_is_a_dash():
     nothing = dict.fromkeys(("mean", "std", "low", "high"))
     metrics = document()["metrics"] | {"f1_negative": nothing}
-    row = next(row for row in result_rows(document(metrics=metrics)) if row.metric == "F1, negative")
-    assert (row.ours, row.interval) == ("–", "–")
+    assert result_rows(document(metrics=metrics))["F1, negative"][:2] == ("–", "–")
+
+
+def test_a_number_that_is_no_percentage_says_its_unit_and_an_arrow_that_lower_is_better():
+    text = render_results(document())
+    assert re.search(
+        r"^log loss ↓ \(nats\) +0\.\d{3} ± 0\.\d{3} +0\.\d{3}–0\.\d{3} +0\.\d{3}$", text, re.MULTILINE
+    )
+    assert re.search(r"^expected calibration error ↓ +\d+\.\d\d ± ", text, re.MULTILINE)
+    assert "\n↓: lower is better.\n" in text
+    assert "↓: lower is better. The interval of the calibration error lies too high" in render_page(
+        document(), {}
+    )
+
+
+def test_a_document_older_than_a_metric_has_no_row_and_no_footnote_of_it():
+    whole = document()
+    old = {key: value for key, value in whole["metrics"].items() if key.startswith(("accuracy", "f1_"))}
+    text = render_results({**whole, "metrics": old, "majority": old})
+    assert [line.split("  ")[0] for line in text.splitlines()[4:10]] == [
+        "accuracy",
+        "F1, weighted",
+        "F1, macro",
+        "F1, negative",
+        "F1, positive",
+        "",
+    ]
+    assert "↓" not in text
 
 
 def test_the_title_says_when_folds_are_missing_and_which_options_were_set():

@@ -580,6 +580,20 @@ def test_an_evaluation_of_fewer_folds_or_edited_is_made_again(edited: Any, tmp_p
 
 
 @pytest.mark.usefixtures("few_resamples")
+def test_an_evaluation_older_than_a_metric_is_shown_as_it_is(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "a-run", n_folds=2)
+    page_of(run, tmp_path / "r.html")
+    document = json.loads((run / "metrics.json").read_text())
+    del document["metrics"]["log_loss"], document["majority"]["log_loss"]
+    for fold in document["folds"]:
+        del fold["metrics"]["log_loss"]
+    (run / "metrics.json").write_text(json.dumps(document))
+    page = page_of(run, tmp_path / "r.html")
+    assert "Brier score" in page and "log loss" not in page
+    assert json.loads((run / "metrics.json").read_text()) == document
+
+
+@pytest.mark.usefixtures("few_resamples")
 def test_the_newest_run_is_reported_where_none_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,7 +202,7 @@ def evaluate(
         documents = [result.document for result in results]
         typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], indent=2))
         return
-    from mvsent.report.tables import render_results
+    from mvsent.report.results import render_results
 
     for number, result in enumerate(results):
         written = [*result.pictures, result.folder / "report.html", result.folder / "metrics.json"]

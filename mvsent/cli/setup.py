@@ -110,7 +110,7 @@ def demo(
     """
     from mvsent.demo import demo as run_demo
     from mvsent.report.funnel import funnel_document, render_funnel
-    from mvsent.report.tables import render_results
+    from mvsent.report.results import render_results
 
     result = run_demo(out, n_rows=rows, epochs=epochs, seed=seed, engine=engine.chosen(), quiet=quiet)
     if as_json:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mvsent.learn.metrics import Bools, Floats, Fold, one_vs_rest
+from mvsent.learn.answers import Bools, Floats, Fold, one_vs_rest
 from mvsent.pairs import LABEL_NAMES
 
 GRID: Floats = np.linspace(0, 1, 201)

@@ -1,300 +1,245 @@
-"""How good predictions are: point values through scikit-learn, 95% intervals by a vectorised bootstrap.
+"""How good a model's answers are: each metric is one entry, a function of answers under row weights.
 
-Everywhere `y_true` is int [N], the label numbers; `y_prob` is float [N, 3], its columns in `Label`'s order, 0
-for a class that the model does not know; `classes` lists the labels that count, sorted. A metric of a class
-without a row in `y_true` is undefined: None in a point value, NaN in an array. So is every macro average over
-such a class, because a mean over other classes is another quantity.
+Point values, the bootstrap, `metrics.json`, tables, pages, a benchmark's files and the reference follow from
+the entry. A metric of a class without weight is undefined: NaN in an array, None in a dictionary. So is every
+macro average over such a class, because a mean over the other classes is another quantity.
 """
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from mvsent.learn.answers import N_LABELS, Answers, Floats, Ints, ratio
 from mvsent.pairs import LABEL_NAMES
 
-Ints = npt.NDArray[np.integer]
-Floats = npt.NDArray[np.floating]
-Bools = npt.NDArray[np.bool_]
-Fold = tuple[Ints, Floats]
-"""The test rows of one fold: `(y_true, y_prob)`."""
-Metrics = dict[str, float | None]
+Scores = dict[str, float | None]
+"""Metrics by key; None where undefined."""
+
+PERCENT = "percent"
+CLASS = "class"
 
 
-class Summary(TypedDict):
-    """A metric over folds: mean and sample standard deviation, and the 95% interval of the mean.
+class ByClass(NamedTuple):
+    """A metric of each class against the rest."""
 
-    None where undefined: the standard deviation of one fold, everything of a metric that no fold defines.
+    each: Floats  # [R, C]; NaN for a class without weight
+    micro: Floats  # [R]; over all pairs of a row and a class
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The name of a metric, and how a reader sees its numbers.
+
+    Attributes:
+        name: its key in `metrics.json`; of a metric by class, the start of its keys, such as NAME_macro.
+        title: its name in tables.
+        unit: `PERCENT` for a share from 0 to 1, which tables multiply by 100; otherwise a unit or a range,
+            which tables put beside the title.
+        lower_is_better: tables mark the title with ↓.
+        rows: of a metric by class, its rows in the table of results: weighted, macro, micro, `CLASS`.
+        headline: of a metric by class, the averages in the table of folds and in a benchmark's files.
+        caution: a sentence that tables put below, without its full stop.
     """
 
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
+    name: str
+    title: str
+    unit: str = PERCENT
+    lower_is_better: bool = False
+    rows: tuple[str, ...] = ()
+    headline: tuple[str, ...] = ()
+    caution: str = ""
+
+    def keys(self, parts: Sequence[str], classes: Sequence[str] = ()) -> list[str]:
+        """The keys of `parts`, some of `rows`; NAME alone if the metric is not by class."""
+        if not self.rows:
+            return [self.name]
+        return [f"{self.name}_{of}" for part in parts for of in (classes if part == CLASS else [part])]
+
+    def heading(self, key: str) -> str:
+        """The title of one of the keys, with direction and unit.
+
+        >>> Metric("brier_score", "Brier score", "0 to 2", lower_is_better=True).heading("brier_score")
+        'Brier score ↓ (0 to 2)'
+        >>> Metric("f1", "F1", rows=(CLASS,)).heading("f1_neutral")
+        'F1, neutral'
+        """
+        of = key.removeprefix(self.name).replace("_", ", ", 1)
+        unit = "" if self.unit == PERCENT else f" ({self.unit})"
+        return f"{self.title}{of}{' ↓' if self.lower_is_better else ''}{unit}"
 
 
-def point_metrics(y_true: Ints, y_prob: Floats, classes: Sequence[int]) -> Metrics:
-    """Every metric, by name: accuracy, then NAME_AVERAGE and NAME_CLASS.
+Score = Callable[[Answers], Floats | ByClass]
+METRICS: dict[Metric, Score] = {}
+"""Every metric with its function, in the order of `metrics.json` and of the tables."""
 
-    NAME is precision, recall, f1, roc_auc or average_precision; the last two are one-vs-rest. The precision
-    of a class that is never predicted is 0, as in scikit-learn.
+
+def register(metric: Metric) -> Callable[[Score], Score]:
+    """Decorate the function that computes `metric`: values [R] of `Answers`, or a `ByClass`.
+
+    The first line of its docstring describes the metric in the reference.
+    """
+
+    def add(score: Score) -> Score:
+        METRICS[metric] = score
+        return score
+
+    return add
+
+
+def headlines() -> dict[str, Metric]:
+    """The keys that stand for all metrics where a table has one column for each."""
+    return {key: metric for metric in METRICS for key in metric.keys(metric.headline)}
+
+
+def values(answers: Answers) -> dict[str, Floats]:
+    """Every metric [R] by key: NAME, or NAME_weighted, NAME_macro, NAME_micro and NAME_CLASS."""
+    support = answers.counts[1]
+    share = support / support.sum(axis=1, keepdims=True)
+    by_key: dict[str, Floats] = {}
+    for name, value in ((metric.name, score(answers)) for metric, score in METRICS.items()):
+        if not isinstance(value, ByClass):
+            by_key[name] = value
+            continue
+        # Without the condition, the NaN of a class without rows would count, although its weight is 0.
+        by_key[f"{name}_weighted"] = np.where(support > 0, share * value.each, 0.0).sum(axis=1)
+        by_key[f"{name}_macro"] = value.each.mean(axis=1)
+        by_key[f"{name}_micro"] = value.micro
+        by_key |= {f"{name}_{LABEL_NAMES[c]}": value.each[:, i] for i, c in enumerate(answers.classes)}
+    return by_key
+
+
+def score(
+    y_true: Ints, y_prob: Floats, classes: Sequence[int] = range(N_LABELS), weights: Floats | None = None
+) -> Scores:
+    """Every metric by key. The arguments are those of `Answers`, with one weight for each row, 1 by default.
 
     >>> y_prob = np.array([[0.9, 0.0, 0.1], [0.2, 0.0, 0.8], [0.4, 0.0, 0.6], [0.3, 0.0, 0.7]])
-    >>> metrics = point_metrics(np.array([0, 2, 0, 2]), y_prob, classes=[0, 2])
-    >>> metrics["accuracy"], metrics["recall_negative"], metrics["roc_auc_positive"]
+    >>> scores = score(np.array([0, 2, 0, 2]), y_prob, classes=[0, 2])
+    >>> scores["accuracy"], scores["recall_negative"], scores["roc_auc_positive"]
     (0.75, 0.5, 1.0)
     """
-    from sklearn.metrics import accuracy_score
+    weights = np.ones(len(y_true)) if weights is None else weights
+    by_key = values(Answers(y_true, y_prob, classes, weights[:, None]))
+    return {key: None if np.isnan(value[0]) else float(value[0]) for key, value in by_key.items()}
 
-    metrics: Metrics = {"accuracy": float(accuracy_score(y_true, y_prob.argmax(axis=1)))}
-    return metrics | _decision_metrics(y_true, y_prob, classes) | _ranking_metrics(y_true, y_prob, classes)
+
+@register(Metric("accuracy", "accuracy"))
+def accuracy(answers: Answers) -> Floats:
+    """Share of the rows whose most probable class is the true one."""
+    return answers.mean(answers.y_pred == answers.y_true)
 
 
-def _decision_metrics(y_true: Ints, y_prob: Floats, classes: Sequence[int]) -> Metrics:
-    from sklearn.metrics import precision_recall_fscore_support
+@register(Metric("precision", "precision", rows=("weighted", "macro")))
+def precision(answers: Answers) -> ByClass:
+    """Share of the rows predicted as a class that belong to it; 0 for a class that is never predicted."""
+    hits, support, predicted = answers.counts
+    return _shares(hits, predicted, support)
 
-    def scores(average: str | None) -> list[Floats]:
-        every = precision_recall_fscore_support(
-            y_true, y_prob.argmax(axis=1), labels=list(classes), average=average, zero_division=0
+
+@register(Metric("recall", "recall", rows=("weighted", "macro")))
+def recall(answers: Answers) -> ByClass:
+    """Share of the rows of a class that are predicted as it."""
+    hits, support, _ = answers.counts
+    return _shares(hits, support, support)
+
+
+@register(Metric("f1", "F1", rows=("weighted", "macro", CLASS), headline=("weighted", "macro")))
+def f1(answers: Answers) -> ByClass:
+    """Harmonic mean of precision and recall."""
+    hits, support, predicted = answers.counts
+    return _shares(2 * hits, support + predicted, support)
+
+
+def _shares(part: Floats, whole: Floats, support: Floats) -> ByClass:
+    """`part / whole` [R, C] for each class, and for all classes together; 0 where the whole is 0."""
+    each = np.where(support > 0, ratio(part, whole, 0.0), math.nan)
+    return ByClass(each, ratio(part.sum(axis=1), whole.sum(axis=1), 0.0))
+
+
+@register(Metric("roc_auc", "ROC AUC", rows=(CLASS, "macro", "micro"), headline=("macro",)))
+def roc_auc(answers: Answers) -> ByClass:
+    """Area under the ROC curve of a class against the rest; a tie of a hit and a miss counts half."""
+    areas = []
+    for hits, hits_to, items_above, items_to, total in answers.ranked:
+        n_misses = total - hits.sum(axis=0)
+        misses_above = (items_above + items_to + hits) / 2 - hits_to  # those of equal score by half
+        areas.append(
+            ratio((hits * (n_misses - misses_above)).sum(axis=0), hits.sum(axis=0) * n_misses, math.nan)
         )
-        return [np.asarray(values) for values in every[:3]]
-
-    by_average = {average: scores(average) for average in ("weighted", "macro", "micro")}
-    if not all(np.isin(classes, y_true)):
-        by_average["macro"] = [np.asarray(math.nan)] * 3
-    by_class = scores(None)
-    metrics: Metrics = {}
-    for i, name in enumerate(("precision", "recall", "f1")):
-        metrics |= {f"{name}_{average}": _or_none(values[i]) for average, values in by_average.items()}
-        for label, value in zip(classes, by_class[i], strict=True):
-            metrics[f"{name}_{LABEL_NAMES[label]}"] = float(value) if label in y_true else None
-    return metrics
+    return ByClass(np.stack(areas[:-1], axis=1), areas[-1])
 
 
-def _ranking_metrics(y_true: Ints, y_prob: Floats, classes: Sequence[int]) -> Metrics:
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    hits, scores = one_vs_rest(y_true, y_prob, classes)  # [N, C] each
-    support = hits.sum(axis=0).astype(float)
-    metrics: Metrics = {}
-    for name, score, others in (
-        ("roc_auc", roc_auc_score, 1),  # needs an item that is no hit as well
-        ("average_precision", average_precision_score, 0),
-    ):
-        each = np.array([_score(score, hits[:, i], scores[:, i], others) for i in range(len(classes))])
-        metrics[f"{name}_weighted"] = _or_none(_support_weighted(each, support))
-        metrics[f"{name}_macro"] = _or_none(each.mean())
-        metrics[f"{name}_micro"] = _or_none(_score(score, hits.ravel(), scores.ravel(), others))
-        metrics |= {f"{name}_{LABEL_NAMES[c]}": _or_none(each[i]) for i, c in enumerate(classes)}
-    return metrics
-
-
-def _score(score: Callable[[Bools, Floats], float], hits: Bools, scores: Floats, others: int) -> float:
-    """What `score` gives, or NaN without a hit or with fewer than `others` items that are none."""
-    return float(score(hits, scores)) if 0 < hits.sum() <= hits.size - others else math.nan
-
-
-def one_vs_rest(y_true: Ints, y_prob: Floats, classes: Sequence[int]) -> tuple[Bools, Floats]:
-    """Whether each row is of each class, and the probability it was given: [N, C] each."""
-    return y_true[:, None] == np.asarray(classes)[None, :], y_prob[:, list(classes)]
-
-
-def weighted_metrics(
-    y_true: Ints, y_prob: Floats, weightings: Iterable[Floats], classes: Sequence[int]
-) -> dict[str, Floats]:
-    """`point_metrics` of R weightings of the same rows: arrays [R], NaN where undefined.
-
-    The weights, ≥ 0, come in blocks [N, ≤ R], only one of which is held in memory. A column of whole numbers
-    gives what `point_metrics` gives when each row is repeated so many times.
-    """
-    hits, scores = one_vs_rest(y_true, y_prob, classes)
-    rows = np.arange(len(y_true))
-    rankings = [_rank(hits[:, i], scores[:, i], rows) for i in range(len(classes))]
-    rankings.append(_rank(hits.ravel(), scores.ravel(), np.repeat(rows, len(classes))))  # micro
-    blocks = []
-    for weights in weightings:
-        support, metrics = _weighted_decisions(y_true, y_prob, weights, classes)
-        ranks = [_weighted_ranking(ranking, weights) for ranking in rankings]
-        for i, name in enumerate(("roc_auc", "average_precision")):
-            *by_class, micro = (rank[i] for rank in ranks)
-            metrics |= _averages(name, np.stack(by_class, axis=1), support, micro, classes)
-        blocks.append(metrics)
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _averages(
-    name: str, each: Floats, support: Floats, micro: Floats, classes: Sequence[int]
-) -> dict[str, Floats]:
-    """The metrics called NAME_AVERAGE and NAME_CLASS out of the values of each class [R, C]."""
-    return {
-        f"{name}_weighted": _support_weighted(each, support),
-        f"{name}_macro": each.mean(axis=1),
-        f"{name}_micro": micro,
-        **{f"{name}_{LABEL_NAMES[c]}": each[:, i] for i, c in enumerate(classes)},
-    }
-
-
-def _weighted_decisions(
-    y_true: Ints, y_prob: Floats, weights: Floats, classes: Sequence[int]
-) -> tuple[Floats, dict[str, Floats]]:
-    """The weight of each class [R, C], and everything that follows from the weighted confusion matrices."""
-    n_labels = len(LABEL_NAMES)
-    cell = y_true.astype(np.int64) * n_labels + y_prob.argmax(
-        axis=1
-    )  # [N], which cell of the matrix a row is in
-    confusion = weights.T @ np.eye(n_labels**2)[cell]  # [R, 9]
-    confusion = confusion.reshape(-1, n_labels, n_labels)  # [R, true, predicted]
-    found = np.diagonal(confusion, axis1=1, axis2=2)[:, list(classes)]  # [R, C]
-    support = confusion.sum(axis=2)[:, list(classes)]
-    predicted = confusion.sum(axis=1)[:, list(classes)]
-    metrics: dict[str, Floats] = {"accuracy": _ratio(found.sum(axis=1), support.sum(axis=1), math.nan)}
-    for name, n_found, out_of in (
-        ("precision", found, predicted),
-        ("recall", found, support),
-        ("f1", 2 * found, support + predicted),
-    ):
-        each = np.where(support > 0, _ratio(n_found, out_of, 0.0), math.nan)
-        micro = _ratio(n_found.sum(axis=1), out_of.sum(axis=1), 0.0)
-        metrics |= _averages(name, each, support, micro, classes)
-    return support, metrics
-
-
-class Ranking(NamedTuple):
-    """K scored items from the best score to the worst, and the G distinct scores at which there is a hit."""
-
-    rows: Ints  # [K], whose weight each item carries
-    at: Ints  # the positions of the hits
-    first: Ints  # [G], where in `at` each such score begins
-    begin: Ints  # [G], the position at which the items of each such score begin
-    end: Ints  # [G], and the one after their last
-
-
-def _rank(hits: Bools, scores: Floats, rows: Ints) -> Ranking:
-    """Sort once what every weighting needs.
-
-    >>> _rank(np.array([True, False, True, False]), np.array([0.5, 0.5, 0.5, 0.9]), np.arange(4))
-    Ranking(rows=array([3, 0, 1, 2]), at=array([1, 3]), first=array([0]), begin=array([1]), end=array([4]))
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, at = scores[order], np.flatnonzero(hits[order])
-    begins = np.append(0, 1 + np.flatnonzero(ranked[1:] != ranked[:-1]))  # of each run of equal scores
-    run, first = np.unique(np.searchsorted(begins, at, side="right") - 1, return_index=True)
-    return Ranking(rows[order], at, first, begins[run], np.append(begins, len(ranked))[run + 1])
-
-
-def _weighted_ranking(ranking: Ranking, weights: Floats) -> tuple[Floats, Floats]:
-    """ROC AUC and average precision [R] for weights [N, R].
-
-    Items of equal score enter together: ties count half in the AUC and as one step in the average precision.
-    Both are sums over the scores at which there is a hit: after one cumulative sum only those are looked at.
-    """
-    if len(ranking.at) == 0:
-        undefined = np.full(weights.shape[1], math.nan)
-        return undefined, undefined
-    item_weights = weights[ranking.rows]  # [K, R]
-    above = np.zeros((len(item_weights) + 1, weights.shape[1]))
-    np.cumsum(item_weights, axis=0, out=above[1:])
-    new_hits = np.add.reduceat(item_weights[ranking.at], ranking.first, axis=0)  # [G, R]
-    hits_above = np.cumsum(new_hits, axis=0)
-    n_hits, total = hits_above[-1], above[-1]
-    at_or_above = above[ranking.end]
-    misses_above = (above[ranking.begin] + at_or_above + new_hits) / 2 - hits_above  # ties by half
-    area = (new_hits * (total - n_hits - misses_above)).sum(axis=0)
-    steps = (new_hits * _ratio(hits_above, at_or_above, 0.0)).sum(axis=0)
-    return _ratio(area, n_hits * (total - n_hits), math.nan), _ratio(steps, n_hits, math.nan)
-
-
-def bootstrap_intervals(
-    folds: Sequence[Fold], classes: Sequence[int], n: int = 1000, seed: int = 0
-) -> dict[str, tuple[float | None, float | None]]:
-    """The 95% percentile interval of each metric's mean over folds, from `n` resamplings of each fold's rows.
-
-    Folds are resampled independently of one another. In a resampling that leaves a fold without a class, that
-    class's metric is the mean over the other folds. Memory does not grow with the number of rows times `n`.
-    """
-    resampled = [
-        weighted_metrics(*fold, _resamplings(len(fold[0]), n, np.random.default_rng([seed, i])), classes)
-        for i, fold in enumerate(folds)
+@register(
+    Metric("average_precision", "average precision", rows=(CLASS, "macro", "micro"), headline=("macro",))
+)
+def average_precision(answers: Answers) -> ByClass:
+    """Mean over the rows of a class of the precision at their score; rows of equal score are one step."""
+    means = [
+        ratio((hits * ratio(hits_to, items_to, 0.0)).sum(axis=0), hits.sum(axis=0), math.nan)
+        for hits, hits_to, _, items_to, _ in answers.ranked
     ]
-    intervals: dict[str, tuple[float | None, float | None]] = {}
-    for name in resampled[0]:
-        means = _nan_mean(np.stack([values[name] for values in resampled]))
-        means = means[~np.isnan(means)]
-        low, high = np.percentile(means, [2.5, 97.5]) if len(means) else (math.nan, math.nan)
-        intervals[name] = (_or_none(low), _or_none(high))
-    return intervals
+    return ByClass(np.stack(means[:-1], axis=1), means[-1])
 
 
-def _resamplings(n_rows: int, n: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """How often each row is drawn in each of `n` resamplings, [N, ≤ n] at a time: half a million numbers."""
-    at_once = max(1, 2**19 // n_rows)
-    for start in range(0, n, at_once):
-        size = min(at_once, n - start)
-        drawn = rng.integers(n_rows, size=(n_rows, size)) * size + np.arange(size)
-        yield np.bincount(drawn.ravel(), minlength=n_rows * size).reshape(n_rows, size).astype(np.float64)
+@register(Metric("matthews_corrcoef", "Matthews' correlation", "−1 to 1"))
+def matthews_corrcoef(answers: Answers) -> Floats:
+    """Correlation of predicted and true classes; 0 if all rows are of one class or predicted as one.
 
-
-def summarise(
-    folds: Sequence[Fold], classes: Sequence[int], *, n: int = 1000, seed: int = 0
-) -> tuple[list[Metrics], dict[str, Summary]]:
-    """The metrics of each fold, and their summary over the folds that define them."""
-    per_fold = [point_metrics(y_true, y_prob, classes) for y_true, y_prob in folds]
-    intervals = bootstrap_intervals(folds, classes, n, seed)
-    return per_fold, {name: _summary([m[name] for m in per_fold], *intervals[name]) for name in per_fold[0]}
-
-
-def _summary(values: Sequence[float | None], low: float | None, high: float | None) -> Summary:
-    defined = [value for value in values if value is not None]
-    return Summary(
-        mean=float(np.mean(defined)) if defined else None,
-        std=float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
-        low=low,
-        high=high,
-    )
-
-
-def prior_prob(y_train: Ints, n_rows: int) -> Floats:
-    """What the majority baseline predicts for every row: the class shares of `y_train`, [n_rows, 3].
-
-    >>> prior_prob(np.array([2, 2, 0, 1]), 1)
-    array([[0.25, 0.25, 0.5 ]])
+    Reference: Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004.
     """
-    shares = np.bincount(y_train, minlength=len(LABEL_NAMES)) / len(y_train)
-    return np.tile(shares, (n_rows, 1))
+    true, predicted = answers.confusion.sum(axis=2), answers.confusion.sum(axis=1)
+    hits, total = answers.confusion.trace(axis1=1, axis2=2), true.sum(axis=1)
+    variances = [total**2 - (count**2).sum(axis=1) for count in (true, predicted)]
+    return ratio(total * hits - (true * predicted).sum(axis=1), np.sqrt(np.prod(variances, axis=0)), 0.0)
 
 
-def confusion_counts(y_true: Ints, y_prob: Floats) -> npt.NDArray[np.int64]:
-    """How many rows of each label (first axis) were predicted as each label (second axis): [3, 3]."""
-    from sklearn.metrics import confusion_matrix
+@register(Metric("cohen_kappa", "Cohen's kappa", "−1 to 1"))
+def cohen_kappa(answers: Answers) -> Floats:
+    """Agreement of predicted and true classes beyond chance; undefined if both are one and the same class.
 
-    counts: npt.NDArray[np.int64] = confusion_matrix(
-        y_true, y_prob.argmax(axis=1), labels=range(len(LABEL_NAMES))
+    Reference: Cohen, A coefficient of agreement for nominal scales, 1960.
+    """
+    hits, support, predicted = answers.counts
+    total = support.sum(axis=1)
+    by_chance = total**2 - (support * predicted).sum(axis=1)
+    return 1 - ratio(total * (total - hits.sum(axis=1)), by_chance, math.nan)
+
+
+@register(Metric("log_loss", "log loss", "nats", lower_is_better=True))
+def log_loss(answers: Answers) -> Floats:
+    """Mean negative logarithm of the probability of the true class, at most 36 for a row."""
+    probability = answers.y_prob[np.arange(len(answers.y_true)), answers.y_true]
+    eps = np.finfo(np.float64).eps  # scikit-learn's bound; without it, one certain error would be infinite
+    return answers.mean(-np.log(probability.clip(eps, 1 - eps)))
+
+
+@register(Metric("brier_score", "Brier score", "0 to 2", lower_is_better=True))
+def brier_score(answers: Answers) -> Floats:
+    """Mean squared error of the probabilities against 1 for the true class and 0 for others, summed.
+
+    Reference: Brier, Verification of forecasts expressed in terms of probability, 1950.
+    """
+    return answers.mean(((answers.y_prob - np.eye(N_LABELS)[answers.y_true]) ** 2).sum(axis=1))
+
+
+@register(
+    Metric(
+        "expected_calibration_error",
+        "expected calibration error",
+        lower_is_better=True,
+        caution="The interval of the calibration error lies too high: repeated rows look worse calibrated",
     )
-    return counts
+)
+def expected_calibration_error(answers: Answers) -> Floats:
+    """Difference of accuracy and highest probability, in 15 bins of equal width of that probability.
 
-
-def _ratio(part: Floats, whole: Floats, otherwise: float) -> Floats:
-    """`part / whole`, and `otherwise` where `whole` is 0."""
-    ratio: Floats = np.divide(part, whole, out=np.full(np.shape(whole), otherwise), where=whole != 0)
-    return ratio
-
-
-def _support_weighted(each: Floats, support: Floats) -> Floats:
-    """The mean of `each` [..., C] weighted by `support` [..., C]; a class without support does not count."""
-    share = support / support.sum(axis=-1, keepdims=True)
-    mean: Floats = np.where(support > 0, share * each, 0.0).sum(axis=-1)
-    return mean
-
-
-def _nan_mean(values: Floats) -> Floats:
-    """The mean over the first axis of what is defined; NaN where nothing is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # "mean of empty slice" is the answer NaN here
-        return np.asarray(np.nanmean(values, axis=0))
-
-
-def _or_none(value: float | np.floating | Floats) -> float | None:
-    return None if np.isnan(value) else float(value)
+    Reference: Guo et al., On Calibration of Modern Neural Networks, 2017, Eq. 3.
+    """
+    n_bins, confidence = 15, answers.y_prob.max(axis=1)
+    bins = np.digitize(confidence, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
+    gaps = (answers.y_pred == answers.y_true) - confidence
+    sums = [gaps[bins == number] @ answers.weights[bins == number] for number in range(n_bins)]
+    return ratio(np.abs(sums).sum(axis=0), answers.total, math.nan)

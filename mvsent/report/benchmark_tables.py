@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvsent.errors import UsageError
-from mvsent.report.tables import UNDEFINED, aligned, interval, mean_std, percent
+from mvsent.learn.metrics import headlines
+from mvsent.report.results import interval, mean_std
+from mvsent.report.tables import UNDEFINED, aligned, percent
 
 Document = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -17,7 +19,6 @@ BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 
 _TITLES = {"2": "Table II", "3": "Table III", "4": "Table IV", "all": "All systems"}
 _PLAIN = ("dataset", "table", "system", "model", "ablation", "kind", "fidelity", "protocol", "split_sha256")
-_MEASURES = ("accuracy", "f1_weighted", "f1_macro")
 _OTHERS = ("parameters", "seconds", "p", "leak", "failure")
 
 
@@ -194,15 +195,15 @@ def _markdown(text: str) -> str:
 
 
 def render_csv(document: Document) -> str:
-    """Every row of every table; accuracies, F1 and the leak as shares from 0 to 1, the papers' too."""
-    measures = [f"{name}_{part}" for name in _MEASURES for part in ("mean", "std", "low", "high")]
+    """Every row of every table; what tables print in percent is a share from 0 to 1, the papers' too."""
+    measures = [f"{key}_{part}" for key in headlines() for part in ("mean", "std", "low", "high")]
     header = [*_PLAIN, "seed", "n_folds", "published_accuracy", "published_f1", *measures, *_OTHERS]
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for table in document["tables"]:
         for row in table["rows"]:
-            flat = {f"{m}_{part}": value for m in _MEASURES for part, value in (row[m] or {}).items()}
+            flat = {f"{m}_{part}": value for m in headlines() for part, value in (row[m] or {}).items()}
             writer.writerow({**row, **flat, "table": table["table"], "n_folds": len(row["folds"]) or None})
     return text.getvalue()
 

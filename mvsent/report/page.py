@@ -7,14 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mvsent.report.document import environment
-from mvsent.report.tables import (
-    mean_std,
-    metric_title,
-    percent,
-    result_notes,
-    result_table,
-    result_title,
-)
+from mvsent.report.results import page_tables, result_notes, result_title
 
 CAPTIONS = {
     "roc": "ROC curves, each class against the rest. Line: mean over folds; band: ± one standard deviation.",
@@ -24,7 +17,6 @@ CAPTIONS = {
     "curves": "Training curves: (a) loss, (b) accuracy. Thin: a fold; thick: their mean ± one standard "
     "deviation while every fold was training; dot: the epoch whose network was kept.",
 }
-FOLD_METRICS = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro", "average_precision_macro")
 
 
 def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
@@ -37,24 +29,9 @@ def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
             document=document,
             notes=result_notes(document),
             figures=[(Markup(own_ids(svg, name)), CAPTIONS[name]) for name, svg in figures.items()],  # noqa: S704
-            **result_tables(document),
+            **page_tables(document),
         )
     )
-
-
-def result_tables(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the tables of results and of folds, by their names in the templates."""
-    header, rows = result_table(document)
-    return {
-        "header": header,
-        "rows": rows,
-        "fold_header": [metric_title(name) for name in FOLD_METRICS],
-        "fold_rows": [
-            [fold["fold"], fold["n_test"], *(percent(fold["metrics"][name]) for name in FOLD_METRICS)]
-            for fold in document["folds"]
-        ],
-        "summary": [mean_std(document["metrics"][name]) for name in FOLD_METRICS],
-    }
 
 
 def own_ids(svg: str, prefix: str) -> str:

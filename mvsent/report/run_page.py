@@ -4,10 +4,12 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from mvsent.learn.metrics import headlines
 from mvsent.report.document import render_document
 from mvsent.report.gallery import Gallery, shown
-from mvsent.report.page import CAPTIONS, result_tables
-from mvsent.report.tables import metric_title, percent, result_notes, result_title
+from mvsent.report.page import CAPTIONS
+from mvsent.report.results import page_tables, result_notes, result_title
+from mvsent.report.tables import percent
 
 _TILES = ("accuracy", "f1_weighted", "f1_macro", "roc_auc_macro")
 
@@ -26,7 +28,7 @@ def render_run(document: Mapping[str, Any], figures: Mapping[str, str], gallery:
         uri = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
         drawn.append((name, uri, _alt(name, document), CAPTIONS[name]))
     options = "".join(f", {key}={value}" for key, value in document["options"].items())
-    metrics = document["metrics"]
+    metrics, titles = document["metrics"], headlines()
     return render_document(
         "run.html",
         {
@@ -40,8 +42,7 @@ def render_run(document: Mapping[str, Any], figures: Mapping[str, str], gallery:
                 ("settings", "Where the numbers come from"),
             ],
             "notes": [f"{note}." for note in result_notes(document)],
-            "tiles": [(f"{metric_title(name)}, %", percent(metrics[name]["mean"])) for name in _TILES],
-            "resamples": document["bootstrap"]["resamples"],
+            "tiles": [(f"{titles[key].heading(key)}, %", percent(metrics[key]["mean"])) for key in _TILES],
             "figures": drawn,
             "gallery": gallery,
             "settings": [
@@ -51,7 +52,7 @@ def render_run(document: Mapping[str, Any], figures: Mapping[str, str], gallery:
                 ("seed", ", ".join(map(str, document["seeds"]))),
                 ("mvsent", document["mvsent_version"]),
             ],
-            **result_tables(document),
+            **page_tables(document),
         },
     )
 

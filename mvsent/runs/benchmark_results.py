@@ -11,6 +11,7 @@ from mvsent import __version__
 from mvsent.config import TrainSettings
 from mvsent.datasets.split import find_split
 from mvsent.errors import MvsentError, SplitError
+from mvsent.learn.metrics import headlines
 from mvsent.learn.significance import corrected_t_test
 from mvsent.report import benchmark_tables as report
 from mvsent.report import plots
@@ -25,7 +26,8 @@ from mvsent.splits import GROUPED, TRAIN
 Document = dict[str, Any]
 Row = dict[str, Any]
 
-MEASURES = ("accuracy", "f1_weighted", "f1_macro")
+PRINTED = ("accuracy", "f1_weighted", "f1_macro")
+"""The metrics of the printed tables; the files have all headlines."""
 
 
 def collect(
@@ -33,7 +35,7 @@ def collect(
 ) -> Document:
     """The content of `results.json`: for each dataset and table a row a system and protocol.
 
-    Every accuracy and F1 is a share from 0 to 1, the papers' too; `leak` is the difference of two.
+    A metric in percent is a share from 0 to 1 here, the papers' numbers too; `leak` is the difference of two.
     Nothing in it depends on when the cells were run or in which order, but the seconds.
     """
     rows = {cell.path: row_or_failure(cell, failures.get(cell.path, "")) for cell in cells}
@@ -89,7 +91,7 @@ def make_row(cell: Cell, failure: str) -> Row:
         "seed": cell.settings.seed,
         "published_accuracy": _share(published.accuracy if published else None),
         "published_f1": _share(published.f1 if published else None),
-        **dict.fromkeys((*MEASURES, "parameters", "seconds", "p", "leak")),
+        **dict.fromkeys((*headlines(), "parameters", "seconds", "p", "leak")),
         "folds": [],
         "notes": [],
         "run": str(cell.path),
@@ -111,7 +113,7 @@ def measured(cell: Cell) -> Row:
     parameters = [n for folder in folders if (n := trained_parameters(folder / MODEL)) is not None]
     return {
         "split_sha256": run.resolved.split_sha256[:8],
-        **{name: cell.metrics["metrics"][name] for name in MEASURES},
+        **summaries(cell.metrics["metrics"]),
         # Trained word vectors are as many as the fold's training rows have words.
         "parameters": round(float(np.mean(parameters))) if parameters else None,
         "seconds": sum(record.seconds for record in epochs),
@@ -121,6 +123,11 @@ def measured(cell: Cell) -> Row:
         ],
         "notes": cell.metrics["notes"],
     }
+
+
+def summaries(metrics: Mapping[str, Any]) -> Row:
+    """The headlines of a `metrics.json`; None for a metric that is younger than the file."""
+    return {key: metrics[key] if key in PRINTED else metrics.get(key) for key in headlines()}
 
 
 def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
@@ -140,7 +147,7 @@ def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
             "seconds": 0.0,
         }
         row |= {"notes": [], **dict.fromkeys(("published_accuracy", "published_f1", "p", "leak"))}
-        found.append(row | {name: cell.metrics["majority"][name] for name in MEASURES})
+        found.append(row | summaries(cell.metrics["majority"]))
     _set_leaks({row["protocol"]: row for row in found})
     return found
 

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from mvsent import __version__
 from mvsent.errors import UsageError, did_you_mean
 from mvsent.learn import curves
+from mvsent.learn.answers import confusion_counts
+from mvsent.learn.bootstrap import summarise
 from mvsent.learn.checkpoint import EpochRecord
 from mvsent.learn.loop import best_epoch
-from mvsent.learn.metrics import Metrics, confusion_counts, summarise
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report import plots
@@ -130,10 +131,17 @@ def make_document(trial: Trial, seed: int) -> Document:
         {
             "fold": tested.fold,
             "n_test": len(tested.answers.ids),
-            "metrics": values,
+            "metrics": scores,
             "confusion": confusion_counts(tested.answers.y_true, tested.answers.y_prob).tolist(),
         }
-        for tested, values in zip(trial.tested, per_fold, strict=True)
+        for tested, scores in zip(trial.tested, per_fold, strict=True)
+    ]
+    undefined = [
+        f"fold {tested.fold} has no {LABEL_NAMES[label]} test row: its metrics of that class and its macro "
+        "averages are undefined, the means are over the other folds"
+        for tested in trial.tested
+        for label in trial.classes
+        if label not in tested.answers.y_true
     ]
     return {
         "mvsent_version": __version__,
@@ -151,22 +159,12 @@ def make_document(trial: Trial, seed: int) -> Document:
         "classes": [LABEL_NAMES[label] for label in trial.classes],
         "n_folds": run.resolved.n_folds,
         "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95},
-        "notes": [*trial.notes, *_undefined_notes(trial, per_fold)],
+        "notes": [*trial.notes, *undefined],
         "published": asdict(published) if published else None,
         "metrics": metrics,
         "majority": majority,
         "folds": folds,
     }
-
-
-def _undefined_notes(trial: Trial, per_fold: Sequence[Metrics]) -> list[str]:
-    return [
-        f"fold {tested.fold} has no {LABEL_NAMES[label]} test row: its metrics of that class and its macro "
-        "averages are undefined, the means are over the other folds"
-        for tested, metrics in zip(trial.tested, per_fold, strict=True)
-        for label in trial.classes
-        if metrics[f"recall_{LABEL_NAMES[label]}"] is None
-    ]
 
 
 def draw(trial: Trial, document: Document, pictures: Sequence[str] | None) -> dict[str, Figure]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mvsent.datasets.split import find_split
 from mvsent.errors import DatasetError, RunError, UsageError
-from mvsent.learn.metrics import Fold
+from mvsent.learn.answers import Fold, prior_prob
 from mvsent.models import registry
 from mvsent.models.batch import ANP_SCORES
 from mvsent.runs.predictions import Predictions, prediction_table, read_predictions, write_predictions
@@ -72,8 +72,6 @@ class Trial:
     @property
     def baseline_folds(self) -> list[Fold]:
         """The same rows, answered by the majority baseline."""
-        from mvsent.learn.metrics import prior_prob
-
         return [(t.answers.y_true, prior_prob(t.prior, len(t.answers.ids))) for t in self.tested]
 
 
