@@ -25,7 +25,7 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.flickr import EXTRAS, FlickrClient, FlickrFailure, is_bad_key, is_retryable, parse_search
+from mvsent.sources.flickr import BAD_KEY, EXTRAS, FlickrClient, FlickrFailure, parse_search
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, Replay
 from mvsent.standin.world import World
@@ -153,21 +153,11 @@ def test_unknown_licence_keeps_its_number() -> None:
     assert candidate.license == "Flickr licence 99"
 
 
-@pytest.mark.parametrize("code", [0, 10, 105, 201])
-def test_codes_of_a_service_that_is_down_may_be_retried(code: int) -> None:
-    assert is_retryable(code) and not is_bad_key(code)
-
-
-@pytest.mark.parametrize("code", [3, 96, 98, 100])
-def test_codes_of_a_wrong_request_are_final(code: int) -> None:
-    assert not is_retryable(code)
-
-
 def test_fail_with_http_200_is_a_failure_with_its_code() -> None:
     with pytest.raises(FlickrFailure) as caught:
         parse_search({"stat": "fail", "code": "100", "message": "Invalid API Key (Key has expired)"})
     assert (caught.value.code, caught.value.message) == (100, "Invalid API Key (Key has expired)")
-    assert is_bad_key(caught.value.code)
+    assert caught.value.code == BAD_KEY
 
 
 @settings(max_examples=100)

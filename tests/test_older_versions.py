@@ -8,14 +8,13 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
-from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from mvsent.build.refresh import refresh
 from mvsent.cli import app
 from mvsent.cli.command import sections
 from mvsent.shards.reader import Dataset
 from mvsent.sources.flickr import FlickrClient
+from tests.building import refresh
 from tests.conftest import write_dataset
 from tests.docs_workplace import annotate
 from tests.drawing import draw_pairs
@@ -132,9 +131,7 @@ def test_annotations_of_it_come_back(place: Path) -> None:
 def test_what_flickr_has_no_more_is_taken_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, *others = Dataset.open(place / "flickr").ids
     monkeypatch.setattr(FlickrClient, "is_public", lambda self, id: id != first)
-    assert refresh(place / "flickr", SecretStr("key"), quota_per_hour=10_000_000, quiet=True).removed == [
-        first
-    ]
+    assert refresh(place / "flickr").removed == [first]
     assert Dataset.open(place / "flickr").ids == others
     assert '"clean": true' in run("validate flickr --json")
 

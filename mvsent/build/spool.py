@@ -1,4 +1,4 @@
-"""Pictures as they come in: one file, appended to, of which a killed process loses nothing that was written.
+"""Outcomes of fetching in one file that is only appended to, so that a killed process loses none.
 
 A record is a JSON head and the picture's bytes, with their lengths and a checksum in front.
 """
@@ -27,7 +27,7 @@ class _Place:
 
 
 class Spool:
-    """The outcomes in `path`, by id; what was only half written when a process died is cut off."""
+    """The outcomes in `path`, by id; a record that was half written when a process died is cut off."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -50,7 +50,7 @@ class Spool:
 
     @property
     def n_pictures(self) -> int:
-        """How many of the outcomes are pictures."""
+        """Number of outcomes that are pictures."""
         return sum(map(self.is_picture, self._places))
 
     def __contains__(self, id: str) -> bool:
@@ -61,7 +61,7 @@ class Spool:
         return id in self._places and "reason" not in self._places[id].head
 
     def add(self, outcome: Fetched | Dropped) -> None:
-        """The outcome is in the file. Raises: OSError naming the file."""
+        """Append an outcome. Raises: OSError naming the file."""
         head, data = _head(outcome), outcome.data if isinstance(outcome, Fetched) else b""
         text = json.dumps(head).encode()
         prefix = _PREFIX.pack(len(text), len(data), zlib.crc32(data, zlib.crc32(text)))
@@ -80,7 +80,7 @@ class Spool:
         return Fetched(id, data, ImageFacts(**place.head["facts"]), place.head["url"])
 
     def remove(self) -> None:
-        """The file is gone."""
+        """Delete the file."""
         self._path.unlink(missing_ok=True)
 
     def _write(self, record: bytes) -> None:
@@ -94,7 +94,7 @@ class Spool:
             raise
 
     def _records(self) -> Iterator[tuple[dict[str, Any], int, int]]:
-        """(head, where the bytes start, how many) of every whole record, up to the first that is not."""
+        """(head, position of the bytes, their number) of every record up to the first incomplete one."""
         while len(prefix := self._file.read(_PREFIX.size)) == _PREFIX.size:
             n_head, n_bytes, checksum = _PREFIX.unpack(prefix)
             text = self._file.read(n_head)

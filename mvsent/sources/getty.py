@@ -1,4 +1,4 @@
-"""Getty Images' search (API v3): a pure parser, and a thin client.
+"""Getty Images: its settings, a pure parser of the search (API v3), a thin client, and the source.
 
 {"result_count": 204, "images": [
     {"id": "9183", "title": "A pier at dawn", "caption": null, "artist": "someone",
@@ -12,15 +12,17 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
+from mvsent.config import GettySettings
+from mvsent.lexicons import Term, load_keywords
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.sources import answers
 from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
-from mvsent.sources.calls import Caller
 from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.failures import (
     AccessRevoked,
@@ -31,9 +33,13 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
+from mvsent.sources.frontier import Query, Window
+from mvsent.sources.registry import Key, Keys, Paging, Search, SearchedSource, Terms
 
 ENDPOINT = "https://api.gettyimages.com/v3"
 TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
+KEY = Key("GETTY_API_KEY", "https://developer.gettyimages.com/")
+SECRET = Key("GETTY_API_SECRET", KEY.url, is_optional=True)
 _NEW_KEY = "Put a valid one into GETTY_API_KEY; the same command then continues"
 MAX_PAGE_SIZE = 100
 FIELDS = (
@@ -49,9 +55,9 @@ _SIDE_IN_ADDRESS = re.compile(r"[?&]s=(\d{2,5})x(\d{2,5})(?:&|$)")
 
 
 def parse_search(payload: object, page: int = 1, page_size: int = MAX_PAGE_SIZE) -> SearchPage:
-    """The page of an answer to `search/images`; which page it is, only the asker knows.
+    """Parse an answer to `search/images`; the answer does not say which page it is.
 
-    Raises: BadAnswer for what is no answer of Getty's.
+    Raises: BadAnswer for anything but a search answer.
     """
     images = payload.get("images") if isinstance(payload, dict) else None
     if not isinstance(payload, dict) or not isinstance(images, list):
@@ -68,7 +74,7 @@ def parse_search(payload: object, page: int = 1, page_size: int = MAX_PAGE_SIZE)
 
 
 def _parse_image(image: object) -> Candidate | Skipped:
-    """A candidate, or why there is none; what has no id gets one of its content, the same on every page."""
+    """A candidate, or why there is none; an item without an id is named by its content."""
     number = as_id(image.get("id")) if isinstance(image, dict) else ""
     if not isinstance(image, dict) or not number:
         name = answers.content_name(image)
@@ -90,7 +96,7 @@ def _parse_image(image: object) -> Candidate | Skipped:
 
 
 def _sizes(image: dict[str, Any]) -> tuple[Size, ...]:
-    """The JPEGs of the answer; the WebP twin of each (`comp_webp`, …) shows nothing more."""
+    """The JPEGs on offer; each has a WebP twin (`comp_webp`, …) that shows the same."""
     listed = image.get("display_sizes")
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     shape = image.get("max_dimensions")
@@ -139,7 +145,7 @@ def _moment(value: object) -> datetime | None:
 
 
 def parse_token(payload: object) -> tuple[str, float]:
-    """An access token and the seconds that it lives; `expires_in` may be a number, text, or missing.
+    """Parse an access token and its life in seconds; `expires_in` may be a number, text, or missing.
 
     >>> parse_token({"access_token": "abc", "expires_in": "1800"})
     ('abc', 1800.0)
@@ -170,10 +176,7 @@ def parse_failure(answer: HttpAnswer, now: float, secrets: Sequence[str] = ()) -
     elif status == 429 or status >= 500 or (status == 403 and "per second" in lower):
         failure = RetryLater(wait_s, f"Getty answers with HTTP {status}: {said}")
     elif status == 403 and "inactive" in lower:
-        failure = BadKey(
-            f"Getty does not accept the key: {said}",
-            _NEW_KEY,
-        )
+        failure = BadKey(f"Getty does not accept the key: {said}", _NEW_KEY)
     elif status in (401, 403):
         next_step = "Ask Getty about the key, then run the same command"
         failure = AccessRevoked(f"Getty refuses access (HTTP {status}): {said}", next_step)
@@ -193,7 +196,7 @@ def _message(body: bytes) -> str:
 
 
 class GettyClient:
-    """Asks Getty, one call at a time and without retries; how long to wait is for the caller to decide.
+    """Makes one call at a time, without retries or waits.
 
     Args:
         key: the API key; it travels in a header, and is in no address, message or representation.
@@ -214,6 +217,8 @@ class GettyClient:
         timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        from mvsent.sources.calls import Caller  # httpx takes as long to import as all else that --help needs
+
         self._key = SecretStr(answers.check_key(key, "Getty API key"))
         self._secret = SecretStr(answers.check_key(secret, "Getty API secret")) if secret else None
         self._endpoint = (endpoint or ENDPOINT).rstrip("/")
@@ -228,7 +233,7 @@ class GettyClient:
     def search(
         self, phrase: str, page: int, *, page_size: int = MAX_PAGE_SIZE, family: str = "creative"
     ) -> SearchPage:
-        """A page of the images that match `phrase`; a page that Getty refuses (400) after the first is empty.
+        """A page of the images that match `phrase`; one after the first that Getty refuses (400) is empty.
 
         Args:
             family: creative or editorial.
@@ -253,7 +258,7 @@ class GettyClient:
         return parse_search(payload, page, page_size)
 
     def _get(self, url: str, parameters: dict[str, str | int]) -> HttpAnswer:
-        """The answer to a search; an unknown token (401) is replaced once."""
+        """Ask for a search; a token that Getty no longer knows (401) is renewed once."""
         answer = self._ask("GET", url, params=parameters, headers=self._headers())
         if answer.status == 401 and self._secret:
             self._token_ends = 0.0
@@ -291,3 +296,45 @@ class GettyClient:
 
     def _secrets(self) -> list[str]:
         return [value.get_secret_value() for value in (self._key, self._secret, self._token) if value]
+
+
+def _lexicon(settings: GettySettings) -> list[Term]:
+    return load_keywords(Path(settings.keywords) if settings.keywords else None)
+
+
+def _search(settings: GettySettings, keys: Keys) -> Search:
+    answers.check_endpoint(settings.token_url, "--token-url")
+    client = GettyClient(
+        keys[KEY.name].get_secret_value(),
+        keys[SECRET.name].get_secret_value() if SECRET.name in keys else None,
+        endpoint=settings.endpoint or None,
+        token_url=settings.token_url or None,
+    )
+
+    def page(query: Query, window: Window) -> SearchPage:  # Getty knows no upload dates, so no windows
+        return client.search(query.text, window.page, family=settings.family)
+
+    return page
+
+
+SOURCE = SearchedSource(
+    name="getty",
+    title="Getty",
+    about="""
+It is written to data/getty, by the paper's rules. Needs GETTY_API_KEY; uses GETTY_API_SECRET if it is set.
+Getty's licence restricts machine-learning use: read your agreement first. Stop it at any time: the
+same command continues. The default of --per-query, 10000, is a hundred calls per query.
+
+Example: mvsent build-getty --family editorial --per-query 200 --dry-run""",
+    settings=GettySettings,
+    keys=(KEY, SECRET),
+    paging=Paging(MAX_PAGE_SIZE),
+    lexicon=_lexicon,
+    search=_search,
+    terms=Terms(
+        """Pictures and captions belong to Getty Images and its contributors. Its licence restricts
+machine-learning use: read your agreement before you train on them, and do not pass them on. Pictures may
+carry a watermark. Unless a lexicon was given, the keywords are not the paper's but a reconstruction.""",
+        "https://www.gettyimages.com/eula",
+    ),
+)

@@ -23,7 +23,26 @@ from mvsent.curate.labels import IMAGE, TEXT, Labels
 from mvsent.errors import InputError, UsageError
 from mvsent.pairs import Label
 from mvsent.sources.archive import Files, open_files
+from mvsent.sources.registry import Source, Terms
 from mvsent.storage import unlike_driver
+
+CITATION = """@inproceedings{niu2016mvsa,
+  title = {Sentiment Analysis on Multi-View Social Data},
+  author = {Niu, Teng and Zhu, Shiai and Pang, Lei and El Saddik, Abdulmotaleb},
+  booktitle = {MultiMedia Modeling},
+  year = {2016},
+  doi = {10.1007/978-3-319-27674-8_2}
+}"""
+
+SOURCE = Source(
+    name="mvsa",
+    terms=Terms(
+        """Texts and pictures are tweets of MVSA and belong to their authors. MVSA is given out for
+research: ask its authors for a copy instead of passing this one on, and delete what a tweet's author
+deletes.""",
+        citation=CITATION,
+    ),
+)
 
 LABEL_FILE = "labelResultAll.txt"
 MAX_LABEL_FILE_BYTES = 2**28  # more than ten million rows
