@@ -26,11 +26,11 @@ from pydantic import SecretStr
 
 from benchmarks.memory import peak_megabytes
 from mvsent.build import search as builds
-from mvsent.config import FlickrSettings
 from mvsent.limits import HOUR_S, TokenBucket
 from mvsent.sources import flickr, getty
 from mvsent.sources.candidate import Candidate, SearchPage, Size
 from mvsent.sources.crawl import search
+from mvsent.sources.flickr import FlickrSettings
 from mvsent.sources.frontier import Beginning, Frontier, Query, Window
 from mvsent.sources.patience import Asker
 from mvsent.sources.registry import Paging

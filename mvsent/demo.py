@@ -17,12 +17,14 @@ from pydantic import SecretStr
 
 from mvsent.build.reconcile import reconcile
 from mvsent.build.search import BuildResult, build
-from mvsent.config import FlickrSettings, GettySettings, ReconcileSettings, TrainSettings
+from mvsent.config import ReconcileSettings, TrainSettings
 from mvsent.errors import OutputExistsError
 from mvsent.lexicons import format_lexicon, load_anps, load_keywords, select
 from mvsent.runs.evaluate import Evaluation, evaluate
 from mvsent.runs.train import train
 from mvsent.sources import flickr, getty
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.getty import GettySettings
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import KEY, SECRET, Replay
 from mvsent.standin.world import World

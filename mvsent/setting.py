@@ -4,10 +4,12 @@ Type, default, limits, help, heading, flags, completion, and whether it can chan
 Options, the file of `mvsent init`, environment variables and the site's reference are made from them.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from datetime import date
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 
@@ -147,3 +149,16 @@ class Settings(BaseModel):
     def without_effect(cls) -> set[str]:
         """The names of the settings that cannot change a result."""
         return {name for name, stated in cls.stated().items() if not stated.changes_result}
+
+
+def _parse_day(value: object) -> object:
+    # A number would be taken for seconds, and TOML has no null.
+    if value in (None, ""):
+        return None
+    if type(value) is not date and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", str(value)):
+        raise ValueError("should be a day as 2020-12-31")
+    return value
+
+
+Day = Annotated[date | None, BeforeValidator(_parse_day)]
+"""The type of a setting that is a day, such as 2020-12-31, or empty."""

@@ -16,8 +16,10 @@ from mvsent.build import search
 from mvsent.build.refresh import RefreshResult, open_refreshable
 from mvsent.build.refresh import refresh as refreshed
 from mvsent.build.search import BuildResult
-from mvsent.config import BuildSettings, FlickrSettings, GettySettings
+from mvsent.config import BuildSettings
 from mvsent.sources import flickr, getty, patience
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.getty import GettySettings
 from mvsent.standin.replay import KEY, SECRET, Replay
 from mvsent.standin.world import World
 from mvsent.workers.engine import LOCAL, Engine

@@ -20,7 +20,6 @@ from mvsent.build.progress import Stage
 from mvsent.build.search import BuildResult
 from mvsent.build.spool import Spool
 from mvsent.cli import app
-from mvsent.config import FlickrSettings, GettySettings
 from mvsent.curate.images import ImageFacts
 from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
@@ -32,6 +31,8 @@ from mvsent.shards.staging import lock_file, locked
 from mvsent.sources import flickr as flickr_source
 from mvsent.sources import getty as getty_source
 from mvsent.sources.failures import AccessRevoked, BadKey, DailyLimit
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.getty import GettySettings
 from mvsent.sources.keys import read_keys
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, Replay

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
+from pydantic import SecretStr
+
 from mvsent.errors import UsageError
 from mvsent.sources.failures import BadAnswer, BadKey, RetryLater
 
@@ -52,12 +54,12 @@ class HttpAnswer:
     body: bytes
 
 
-def check_key(key: str, name: str) -> str:
+def check_key(key: SecretStr, name: str) -> SecretStr:
     """Strip a key. Raises: BadKey, without repeating it, if an HTTP header could not carry it."""
-    stripped = key.strip()
+    stripped = key.get_secret_value().strip()
     if not KEY.fullmatch(stripped):
-        raise BadKey(f"The {name} is empty or holds characters that no key has", f"Copy the {name} again")
-    return stripped
+        raise BadKey(f"{name} is empty or holds characters that no key has", "Copy it again")
+    return SecretStr(stripped)
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:

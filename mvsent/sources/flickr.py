@@ -8,19 +8,21 @@
 An error is HTTP 200 too: {"stat": "fail", "code": 100, "message": "Invalid API Key (Key has expired)"}.
 """
 
+import re
 import time
 from datetime import UTC, date, datetime
 from datetime import time as day_time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 
-from mvsent.config import FlickrSettings
+from mvsent.config import DATA, MACHINE, BuildSettings, language, lexicon, per_query
 from mvsent.errors import UsageError
 from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
+from mvsent.setting import Day, setting
 from mvsent.sources import answers
 from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
 from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
@@ -33,7 +35,7 @@ from mvsent.sources.failures import (
     SourceFailure,
 )
 from mvsent.sources.frontier import Query, Window
-from mvsent.sources.registry import Key, Keys, Paging, Search, SearchedSource, Terms
+from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
 MAX_PER_PAGE = 500
@@ -70,6 +72,33 @@ GONE = frozenset({1, 2})
 """Codes of `photos.getInfo` for a photo that was removed (1) or is not public (2)."""
 
 _LAST_SECOND = 253_402_300_799  # of the year 9999: datetime knows no later one
+
+
+class FlickrSettings(BuildSettings):
+    """The settings of `build-flickr`."""
+
+    anps: str = lexicon(unset="the 1200 ANPs")
+    per_query: int = per_query(500)
+    language: str = language("en")
+    since: Day = setting(None, DATA, "First day of upload (UTC), as 2020-12-31.", unset="2004-02-10")
+    until: Day = setting(None, DATA, "Last day of upload (UTC), as 2020-12-31.", unset="now")
+    license: str = setting("", DATA, "Flickr's licence numbers, such as 4,5,9,10.", unset="all")
+    safe: Literal["safe", "moderate", "restricted"] = setting("safe", DATA, "Flickr's safe-search level.")
+    endpoint: str = setting(
+        "",
+        MACHINE,
+        "Address of another REST server.",
+        unset="Flickr's",
+        changes_result=False,
+        variable="MVSENT_FLICKR_ENDPOINT",
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _is_numbers(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", value):
+            raise ValueError("should be Flickr's licence numbers, as 4,5,9,10")
+        return value
 
 
 class FlickrFailure(SourceFailure):
@@ -159,59 +188,45 @@ class FlickrClient:
     """Makes one call at a time, without retries or waits.
 
     Args:
-        key: the API key; it travels in the body of a request, and is in no address, message or repr.
-        endpoint: the whole REST address; Flickr's own by default.
+        settings: its endpoint, and what to search for.
+        keys: of which the key travels in the body of a request, and is in no address, message or repr.
         timeout_s: seconds for one call, from its first byte to its last.
     """
 
-    def __init__(self, key: str, *, endpoint: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(self, settings: FlickrSettings, keys: Keys, *, timeout_s: float = 30.0) -> None:
         from flickrapi import FlickrAPI  # takes as long to import as all else that --help needs
 
-        transport = _Transport(SecretStr(answers.check_key(key, "Flickr API key")), timeout_s)
+        self._settings = settings
+        self._transport = _Transport(answers.check_key(keys[KEY.name], KEY.name), timeout_s)
         # flickrapi gets no key: it would write it into its logs, and sign with a secret that we do not need.
         self._api = FlickrAPI("", "", format="json", store_token=False)
-        self._api.REST_URL = endpoint or ENDPOINT
-        self._api.flickr_oauth = transport
-        self._transport = transport
+        self._api.REST_URL = settings.endpoint or ENDPOINT
+        self._api.flickr_oauth = self._transport
 
     def __repr__(self) -> str:
         return f"FlickrClient({answers.host_of(self._api.REST_URL)})"
 
-    def search(
-        self,
-        query: str,
-        since: int,
-        until: int,
-        page: int,
-        *,
-        per_page: int = MAX_PER_PAGE,
-        license: str | None = None,
-        safe: int = 1,
-    ) -> SearchPage:
-        """A page of photos whose words match `query`, uploaded from `since` to `until` (seconds, inclusive).
-
-        Args:
-            license: Flickr's numbers, separated by commas; None for all.
-            safe: 1 safe, 2 moderate, 3 restricted.
+    def search(self, query: Query, window: Window) -> SearchPage:
+        """A page of the photos that match the query and were uploaded in the window.
 
         Raises: SourceFailure, see `sources/failures.py`.
         """
         payload = self._call(
             self._api.photos.search,
-            text=query,
-            min_upload_date=since,
-            max_upload_date=until,
-            page=page,
-            per_page=per_page,
-            license=license or None,
-            safe_search=safe,
+            text=query.text,
+            min_upload_date=window.since,
+            max_upload_date=window.until,
+            page=window.page,
+            per_page=MAX_PER_PAGE,
+            license=self._settings.license or None,
+            safe_search=SAFE[self._settings.safe],
             content_type=1,  # photos; no screenshots, no drawings
             media="photos",
             sort="date-posted-asc",  # new uploads come last and shift no page
             extras=EXTRAS,
         )
         try:
-            return parse_search(payload, page)
+            return parse_search(payload, window.page)
         except FlickrFailure as failure:
             cause = self._cause(failure)
         raise cause  # outside, since a traceback also shows the failure in whose handler it was raised
@@ -302,26 +317,6 @@ def _span(settings: FlickrSettings, now: datetime) -> tuple[int, int]:
     return since, until
 
 
-def _client(settings: FlickrSettings, keys: Keys) -> FlickrClient:
-    return FlickrClient(keys[KEY.name].get_secret_value(), endpoint=settings.endpoint or None)
-
-
-def _search(settings: FlickrSettings, keys: Keys) -> Search:
-    client = _client(settings, keys)
-
-    def page(query: Query, window: Window) -> SearchPage:
-        return client.search(
-            query.text,
-            window.since,
-            window.until,
-            window.page,
-            license=settings.license or None,
-            safe=SAFE[settings.safe],
-        )
-
-    return page
-
-
 SOURCE = SearchedSource(
     name="flickr",
     title="Flickr",
@@ -336,8 +331,8 @@ Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
     paging=Paging(MAX_PER_PAGE, max_results=4000),
     lexicon=_lexicon,
     span=_span,
-    search=_search,
-    still_public=lambda settings, keys: _client(settings, keys).is_public,
+    search=lambda settings, keys: FlickrClient(settings, keys).search,
+    still_public=lambda settings, keys: FlickrClient(settings, keys).is_public,
     terms=Terms(
         """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each
 picture keeps its owner's licence, given in the column `license`; remove what its owner removes, as

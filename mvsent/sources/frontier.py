@@ -148,7 +148,14 @@ class Frontier:
                 f"{CRAWL_SCHEMA_VERSION})",
                 "Continue it with that version, or begin anew with --overwrite",
             )
-        _refuse_other_settings(self.path, self.settings, start.settings)
+        begun, given = self.settings, json.loads(json.dumps(start.settings))
+        for key in {**begun, **given}:
+            if begun.get(key) != given.get(key):
+                what = f"{key} was {_short(begun.get(key))} and is {_short(given.get(key))}"
+                raise UsageError(
+                    f"{self.path}: this crawl was begun with other settings ({what})",
+                    "Give the same ones to continue it, name another --out, or begin anew with --overwrite",
+                )
 
     def _begin(self, start: Beginning) -> None:
         with self.transaction():
@@ -334,18 +341,6 @@ class Frontier:
         """Times of the recorded calls, in seconds since 1970."""
         with readable(self.path):
             return [row[0] for row in self._db.execute("SELECT at FROM calls ORDER BY at")]
-
-
-def _refuse_other_settings(path: Path, begun: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    given = json.loads(json.dumps(given))
-    differing = [key for key in {**begun, **given} if begun.get(key) != given.get(key)]
-    if differing:
-        key = differing[0]
-        what = f"{key} was {_short(begun.get(key))} and is {_short(given.get(key))}"
-        raise UsageError(
-            f"{path}: this crawl was begun with other settings ({what})",
-            "Give the same ones to continue it, name another --out, or begin anew with --overwrite",
-        )
 
 
 def _short(value: object) -> str:

@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from mvsent.config import GettySettings
+from mvsent.config import DATA, MACHINE, BuildSettings, lexicon, per_query
 from mvsent.lexicons import Term, load_keywords
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
+from mvsent.setting import setting
 from mvsent.sources import answers
 from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
 from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
@@ -34,7 +35,7 @@ from mvsent.sources.failures import (
     SourceFailure,
 )
 from mvsent.sources.frontier import Query, Window
-from mvsent.sources.registry import Key, Keys, Paging, Search, SearchedSource, Terms
+from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.gettyimages.com/v3"
 TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
@@ -54,7 +55,31 @@ TOKEN_MARGIN_S = 60.0
 _SIDE_IN_ADDRESS = re.compile(r"[?&]s=(\d{2,5})x(\d{2,5})(?:&|$)")
 
 
-def parse_search(payload: object, page: int = 1, page_size: int = MAX_PAGE_SIZE) -> SearchPage:
+class GettySettings(BuildSettings):
+    """The settings of `build-getty`."""
+
+    keywords: str = lexicon(unset="the 101 keywords")
+    per_query: int = per_query(10_000)
+    family: Literal["creative", "editorial"] = setting("creative", DATA, "Getty's family of pictures.")
+    endpoint: str = setting(
+        "",
+        MACHINE,
+        "Another base address, …/v3.",
+        unset="Getty's",
+        changes_result=False,
+        variable="MVSENT_GETTY_ENDPOINT",
+    )
+    token_url: str = setting(
+        "",
+        MACHINE,
+        "Address that hands out tokens.",
+        unset="Getty's",
+        changes_result=False,
+        variable="MVSENT_GETTY_TOKEN_URL",
+    )
+
+
+def parse_search(payload: object, page: int = 1) -> SearchPage:
     """Parse an answer to `search/images`; the answer does not say which page it is.
 
     Raises: BadAnswer for anything but a search answer.
@@ -67,7 +92,7 @@ def parse_search(payload: object, page: int = 1, page_size: int = MAX_PAGE_SIZE)
     return SearchPage(
         total=total,
         page=page,
-        pages=None if total is None else -(-total // page_size),
+        pages=None if total is None else -(-total // MAX_PAGE_SIZE),
         candidates=tuple(item for item in parsed if isinstance(item, Candidate)),
         skipped=tuple(item for item in parsed if not isinstance(item, Candidate)),
     )
@@ -199,30 +224,31 @@ class GettyClient:
     """Makes one call at a time, without retries or waits.
 
     Args:
-        key: the API key; it travels in a header, and is in no address, message or representation.
-        secret: with it, searches carry a token that is fetched when needed; None searches with the key alone.
-        endpoint: the base of the API, `…/v3`; Getty's own by default.
-        token_url: where tokens come from; Getty's own by default.
+        settings: its addresses, and the family to search in.
+        keys: which travel in headers, and are in no address, message or repr. With the secret, searches carry
+            a token, which is fetched when needed.
         timeout_s: seconds for one call, from its first byte to its last.
         clock: a monotonic clock in seconds, by which tokens expire.
+
+    Raises: BadKey; UsageError for a bad address of the token.
     """
 
     def __init__(
         self,
-        key: str,
-        secret: str | None = None,
+        settings: GettySettings,
+        keys: Keys,
         *,
-        endpoint: str | None = None,
-        token_url: str | None = None,
         timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from mvsent.sources.calls import Caller  # httpx takes as long to import as all else that --help needs
 
-        self._key = SecretStr(answers.check_key(key, "Getty API key"))
-        self._secret = SecretStr(answers.check_key(secret, "Getty API secret")) if secret else None
-        self._endpoint = (endpoint or ENDPOINT).rstrip("/")
-        self._token_url = token_url or TOKEN_URL
+        answers.check_endpoint(settings.token_url, "--token-url")
+        self._key = answers.check_key(keys[KEY.name], KEY.name)
+        self._secret = answers.check_key(keys[SECRET.name], SECRET.name) if SECRET.name in keys else None
+        self._endpoint = (settings.endpoint or ENDPOINT).rstrip("/")
+        self._token_url = settings.token_url or TOKEN_URL
+        self._family = settings.family
         self._clock = clock
         self._token, self._token_ends = SecretStr(""), 0.0
         self._caller = Caller(timeout_s)
@@ -230,32 +256,27 @@ class GettyClient:
     def __repr__(self) -> str:
         return f"GettyClient({answers.host_of(self._endpoint)})"
 
-    def search(
-        self, phrase: str, page: int, *, page_size: int = MAX_PAGE_SIZE, family: str = "creative"
-    ) -> SearchPage:
-        """A page of the images that match `phrase`; one after the first that Getty refuses (400) is empty.
-
-        Args:
-            family: creative or editorial.
+    def search(self, query: Query, window: Window) -> SearchPage:
+        """A page of the images that match the query; one after the first that Getty refuses (400) is empty.
 
         Raises: SourceFailure, see `sources/failures.py`.
         """
-        url = f"{self._endpoint}/search/images/{family}"
+        url = f"{self._endpoint}/search/images/{self._family}"
         parameters: dict[str, str | int] = {
-            "phrase": phrase,
-            "page": page,
-            "page_size": page_size,
+            "phrase": query.text,
+            "page": window.page,  # all there is to a window, as Getty cannot search by upload date
+            "page_size": MAX_PAGE_SIZE,
             "fields": FIELDS,
         }
         answer = self._get(url, parameters)
-        if answer.status == 400 and page > 1:
-            return SearchPage(None, page, None, (), ())
+        if answer.status == 400 and window.page > 1:
+            return SearchPage(None, window.page, None, (), ())
         if answer.status != 200:
             raise parse_failure(answer, time.time(), self._secrets())
         payload = answers.parse_json(
             answer.body, what=f"Getty ({answers.host_of(url)})", secrets=self._secrets()
         )
-        return parse_search(payload, page, page_size)
+        return parse_search(payload, window.page)
 
     def _get(self, url: str, parameters: dict[str, str | int]) -> HttpAnswer:
         """Ask for a search; a token that Getty no longer knows (401) is renewed once."""
@@ -302,21 +323,6 @@ def _lexicon(settings: GettySettings) -> list[Term]:
     return load_keywords(Path(settings.keywords) if settings.keywords else None)
 
 
-def _search(settings: GettySettings, keys: Keys) -> Search:
-    answers.check_endpoint(settings.token_url, "--token-url")
-    client = GettyClient(
-        keys[KEY.name].get_secret_value(),
-        keys[SECRET.name].get_secret_value() if SECRET.name in keys else None,
-        endpoint=settings.endpoint or None,
-        token_url=settings.token_url or None,
-    )
-
-    def page(query: Query, window: Window) -> SearchPage:  # Getty knows no upload dates, so no windows
-        return client.search(query.text, window.page, family=settings.family)
-
-    return page
-
-
 SOURCE = SearchedSource(
     name="getty",
     title="Getty",
@@ -330,7 +336,7 @@ Example: mvsent build-getty --family editorial --per-query 200 --dry-run""",
     keys=(KEY, SECRET),
     paging=Paging(MAX_PAGE_SIZE),
     lexicon=_lexicon,
-    search=_search,
+    search=lambda settings, keys: GettyClient(settings, keys).search,
     terms=Terms(
         """Pictures and captions belong to Getty Images and its contributors. Its licence restricts
 machine-learning use: read your agreement before you train on them, and do not pass them on. Pictures may
