@@ -28,11 +28,11 @@ from benchmarks.memory import peak_megabytes
 from mvsent.build import search as builds
 from mvsent.limits import HOUR_S, TokenBucket
 from mvsent.sources import flickr, getty
-from mvsent.sources.candidate import Candidate, SearchPage, Size
-from mvsent.sources.crawl import search
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size
+from mvsent.sources.crawl.frontier import Beginning, Frontier, Query, Window
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.crawl.search import search
 from mvsent.sources.flickr import FlickrSettings
-from mvsent.sources.frontier import Beginning, Frontier, Query, Window
-from mvsent.sources.patience import Asker
 from mvsent.sources.registry import Paging
 
 FEW, MANY = (int(n) for n in os.environ.get("BENCH_BUILD_PAIRS", "10000,100000").split(","))

@@ -17,7 +17,8 @@ from mvsent.build.refresh import RefreshResult, open_refreshable
 from mvsent.build.refresh import refresh as refreshed
 from mvsent.build.search import BuildResult
 from mvsent.config import BuildSettings
-from mvsent.sources import flickr, getty, patience
+from mvsent.sources import flickr, getty
+from mvsent.sources.crawl import patience
 from mvsent.sources.flickr import FlickrSettings
 from mvsent.sources.getty import GettySettings
 from mvsent.standin.replay import KEY, SECRET, Replay

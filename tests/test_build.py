@@ -30,7 +30,7 @@ from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked
 from mvsent.sources import flickr as flickr_source
 from mvsent.sources import getty as getty_source
-from mvsent.sources.failures import AccessRevoked, BadKey, DailyLimit
+from mvsent.sources.crawl.failures import AccessRevoked, BadKey, DailyLimit
 from mvsent.sources.flickr import FlickrSettings
 from mvsent.sources.getty import GettySettings
 from mvsent.sources.keys import read_keys

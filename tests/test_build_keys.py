@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvsent.cli import app, exit_code
-from mvsent.sources.failures import AccessRevoked
+from mvsent.sources.crawl.failures import AccessRevoked
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, SECRET, Replay
 from tests.building import (
@@ -153,7 +153,7 @@ main()
     ("source", "place"),
     [
         ("flickr", "httpx:Client.send"),
-        ("flickr", "mvsent.sources.crawl:follow_up"),
+        ("flickr", "mvsent.sources.crawl.search:follow_up"),
         ("getty", "httpx:Client.send"),
         ("getty", "mvsent.sources.getty:parse_token"),
     ],

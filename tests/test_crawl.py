@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 from mvsent.errors import DatasetError, Interrupted, StorageError, UsageError
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
-from mvsent.sources.candidate import (
+from mvsent.sources.crawl.candidate import (
     Candidate,
     SearchPage,
     Size,
     candidate_from_json,
     candidate_to_json,
 )
-from mvsent.sources.crawl import BARREN_PAGES, follow_up, search
-from mvsent.sources.failures import BadAnswer, BadKey, RequestRefused, RetryLater
-from mvsent.sources.frontier import (
+from mvsent.sources.crawl.failures import BadAnswer, BadKey, RequestRefused, RetryLater
+from mvsent.sources.crawl.frontier import (
     Beginning,
     Frontier,
     Query,
     Window,
 )
-from mvsent.sources.patience import Asker
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.crawl.search import BARREN_PAGES, follow_up, search
 from mvsent.sources.registry import Paging, searched
 
 SPAN = (0, 100_000)

@@ -9,8 +9,8 @@ from mvsent.build import filters
 from mvsent.build.filters import FILTERS, Draft, apply_filters
 from mvsent.config import BuildSettings
 from mvsent.pairs import Label, Reason, Rejection
-from mvsent.sources.candidate import Candidate, Size
-from mvsent.sources.frontier import Found, Query
+from mvsent.sources.crawl.candidate import Candidate, Size
+from mvsent.sources.crawl.frontier import Found, Query
 
 DOG = Query(1, "happy dog", "happy_dog", 1.5)
 TREE = Query(2, "dead tree", "dead_tree", -1.25)

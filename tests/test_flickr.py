@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mvsent.pairs import Reason
-from mvsent.sources import answers
-from mvsent.sources.candidate import SearchPage, Size, choose_size
-from mvsent.sources.failures import (
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.candidate import SearchPage, Size, choose_size
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -27,8 +27,8 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
+from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.flickr import BAD_KEY, EXTRAS, FlickrClient, FlickrFailure, FlickrSettings, parse_search
-from mvsent.sources.frontier import Query, Window
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, Replay
 from mvsent.standin.world import World

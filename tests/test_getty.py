@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from pydantic import SecretStr
 
 from mvsent.pairs import Reason
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer
-from mvsent.sources.candidate import SearchPage
-from mvsent.sources.failures import (
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer
+from mvsent.sources.crawl.candidate import SearchPage
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -26,7 +26,7 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.frontier import Query, Window
+from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.getty import GettyClient, GettySettings, parse_failure, parse_search, parse_token
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, SECRET, Replay

@@ -22,7 +22,7 @@ from mvsent.shards.staging import (
     refuse_irreplaceable,
     refuse_nowhere,
 )
-from mvsent.sources.frontier import CRAWL_FILE, Beginning, Frontier
+from mvsent.sources.crawl.frontier import CRAWL_FILE, Beginning, Frontier
 from mvsent.sources.registry import S, SearchedSource
 from mvsent.storage import is_remote, reaching
 

@@ -33,11 +33,11 @@ from mvsent.shards.staging import (
     staged,
 )
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.answers import check_endpoint
-from mvsent.sources.failures import RequestRefused
-from mvsent.sources.patience import Asker
+from mvsent.sources.crawl.answers import check_endpoint
+from mvsent.sources.crawl.failures import RequestRefused
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.crawl.sqlite_errors import readable
 from mvsent.sources.registry import SEARCHED, Keys, S, SearchedSource, searched
-from mvsent.sources.sqlite_errors import readable
 from mvsent.storage import local_only
 from mvsent.workers.interrupt import interruptible
 

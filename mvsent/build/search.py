@@ -29,10 +29,10 @@ from mvsent.pairs import Reason
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
 from mvsent.shards.staging import absolute, filled, swap_in
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.answers import check_endpoint
-from mvsent.sources.crawl import search
-from mvsent.sources.frontier import Frontier
-from mvsent.sources.patience import Asker
+from mvsent.sources.crawl.answers import check_endpoint
+from mvsent.sources.crawl.frontier import Frontier
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.crawl.search import search
 from mvsent.sources.registry import Keys, Paging, S, Search, SearchedSource
 from mvsent.storage import is_remote
 from mvsent.workers.engine import LOCAL, Engine

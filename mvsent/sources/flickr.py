@@ -23,10 +23,10 @@ from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.setting import Day, setting
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
-from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
-from mvsent.sources.failures import (
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer, as_count, as_id, as_text, as_url
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -34,7 +34,7 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.frontier import Query, Window
+from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
@@ -209,7 +209,7 @@ class FlickrClient:
     def search(self, query: Query, window: Window) -> SearchPage:
         """A page of the photos that match the query and were uploaded in the window.
 
-        Raises: SourceFailure, see `sources/failures.py`.
+        Raises: SourceFailure, see `sources/crawl/failures.py`.
         """
         payload = self._call(
             self._api.photos.search,
@@ -272,7 +272,7 @@ class _Transport:
     key = "…"  # what flickrapi's representation prints
 
     def __init__(self, key: SecretStr, timeout_s: float) -> None:
-        from mvsent.sources.calls import Caller
+        from mvsent.sources.crawl.calls import Caller
 
         self._key, self._caller = key, Caller(timeout_s)
         self.name = "Flickr"

@@ -22,10 +22,10 @@ from mvsent.lexicons import Term, load_keywords
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.setting import setting
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
-from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
-from mvsent.sources.failures import (
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer, as_count, as_id, as_text, as_url
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -34,7 +34,7 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.frontier import Query, Window
+from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.gettyimages.com/v3"
@@ -241,7 +241,9 @@ class GettyClient:
         timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from mvsent.sources.calls import Caller  # httpx takes as long to import as all else that --help needs
+        from mvsent.sources.crawl.calls import (
+            Caller,  # httpx takes as long to import as all else that --help needs
+        )
 
         answers.check_endpoint(settings.token_url, "--token-url")
         self._key = answers.check_key(keys[KEY.name], KEY.name)
@@ -259,7 +261,7 @@ class GettyClient:
     def search(self, query: Query, window: Window) -> SearchPage:
         """A page of the images that match the query; one after the first that Getty refuses (400) is empty.
 
-        Raises: SourceFailure, see `sources/failures.py`.
+        Raises: SourceFailure, see `sources/crawl/failures.py`.
         """
         url = f"{self._endpoint}/search/images/{self._family}"
         parameters: dict[str, str | int] = {

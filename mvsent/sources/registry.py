@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from mvsent.config import BuildSettings
     from mvsent.lexicons import Term
-    from mvsent.sources.candidate import SearchPage
-    from mvsent.sources.frontier import Query, Window
+    from mvsent.sources.crawl.candidate import SearchPage
+    from mvsent.sources.crawl.frontier import Query, Window
 
 SEARCHED = {
     "flickr": "Build a dataset from Flickr's adjective-noun pairs.",

@@ -9,9 +9,9 @@ import httpx
 
 from mvsent import __version__
 from mvsent.encoding import EncodingError, decoded
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer
-from mvsent.sources.failures import BadAnswer, RetryLater
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer
+from mvsent.sources.crawl.failures import BadAnswer, RetryLater
 
 
 class Caller:

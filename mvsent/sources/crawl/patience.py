@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from mvsent.errors import Interrupted
 from mvsent.limits import TokenBucket, backoff
-from mvsent.sources.failures import BadAnswer, RetryLater
+from mvsent.sources.crawl.failures import BadAnswer, RetryLater
 
 RETRIES = 8
 """Further attempts while the source is busy or down: about three minutes, unless it says how long to wait."""

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from mvsent.sources.candidate import SearchPage
-from mvsent.sources.failures import RequestRefused
-from mvsent.sources.frontier import Frontier, Window
-from mvsent.sources.patience import Asker
+from mvsent.sources.crawl.candidate import SearchPage
+from mvsent.sources.crawl.failures import RequestRefused
+from mvsent.sources.crawl.frontier import Frontier, Window
+from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.registry import Paging, Search
 
 log = logging.getLogger("mvsent")

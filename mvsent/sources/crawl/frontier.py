@@ -25,8 +25,8 @@ import numpy.typing as npt
 from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import HOUR_S
 from mvsent.pairs import Reason
-from mvsent.sources.candidate import Candidate, SearchPage, candidate_from_json, candidate_to_json
-from mvsent.sources.sqlite_errors import readable
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, candidate_from_json, candidate_to_json
+from mvsent.sources.crawl.sqlite_errors import readable
 
 CRAWL_FILE = "crawl.sqlite"
 CRAWL_SCHEMA_VERSION = 2

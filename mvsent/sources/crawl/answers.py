@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 from pydantic import SecretStr
 
 from mvsent.errors import UsageError
-from mvsent.sources.failures import BadAnswer, BadKey, RetryLater
+from mvsent.sources.crawl.failures import BadAnswer, BadKey, RetryLater
 
 MAX_ANSWER_BYTES = 50_000_000
 """Limit of a body, both as sent and after its Content-Encoding is undone."""
