@@ -5,6 +5,7 @@ Options, the file of `mvsent init`, environment variables and the site's referen
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -151,13 +152,16 @@ class Settings(BaseModel):
         return {name for name, stated in cls.stated().items() if not stated.changes_result}
 
 
-def _parse_day(value: object) -> object:
-    # A number would be taken for seconds, and TOML has no null.
-    if value in (None, ""):
+def _parse_day(value: object) -> date | None:
+    if value in (None, ""):  # TOML has no null
         return None
-    if type(value) is not date and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", str(value)):
-        raise ValueError("should be a day as 2020-12-31")
-    return value
+    if type(value) is date:
+        return value
+    # pydantic would take a number for seconds, and Python 20201231 for a day.
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    raise ValueError("should be a day as 2020-12-31")
 
 
 Day = Annotated[date | None, BeforeValidator(_parse_day)]
