@@ -25,13 +25,15 @@ from PIL import Image
 from pydantic import SecretStr
 
 from benchmarks.memory import peak_megabytes
-from mvsent.build.search import build_flickr
-from mvsent.config import FlickrSettings
+from mvsent.build import search as builds
 from mvsent.limits import HOUR_S, TokenBucket
-from mvsent.sources.candidate import Candidate, SearchPage, Size
-from mvsent.sources.crawl import FLICKR_PAGING, GETTY_PAGING, Paging, search
-from mvsent.sources.frontier import Beginning, Frontier, Query, Window
-from mvsent.sources.patience import Asker
+from mvsent.sources import flickr, getty
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size
+from mvsent.sources.crawl.frontier import Beginning, Frontier, Query, Window
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.crawl.search import search
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.registry import Paging
 
 FEW, MANY = (int(n) for n in os.environ.get("BENCH_BUILD_PAIRS", "10000,100000").split(","))
 PER_QUERY, SIDE = 500, 96
@@ -75,7 +77,8 @@ def build(address: str, folder: Path, n_pairs: int) -> float:
         quota_per_hour=10**7,
         images_per_second=0,
     )
-    kept = build_flickr(folder / "out", settings, SecretStr("key"), quiet=True).manifest.funnel.kept
+    keys = {flickr.KEY.name: SecretStr("key")}
+    kept = builds.build(flickr.SOURCE, folder / "out", settings, keys, quiet=True).manifest.funnel.kept
     if kept != n_pairs:
         raise RuntimeError(f"{kept} pairs were built, not {n_pairs}")
     return peak_megabytes()
@@ -169,8 +172,8 @@ def candidate(second: int) -> Candidate:
 def call_rows() -> list[Row]:
     """For either source, the number of photos that costs the most beside the fewest calls possible."""
     return [
-        worst_calls("Flickr", FLICKR_PHOTOS, FLICKR_PAGING),
-        worst_calls("Getty", GETTY_PHOTOS, GETTY_PAGING),
+        worst_calls("Flickr", FLICKR_PHOTOS, flickr.SOURCE.paging),
+        worst_calls("Getty", GETTY_PHOTOS, getty.SOURCE.paging),
     ]
 
 
@@ -186,7 +189,7 @@ def calls(n: int, paging: Paging) -> int:
     shelf = Shelf(n, paging)
     asker = Asker(TokenBucket(1.0, burst=10**9), threading.Event(), lambda: None)
     with Frontier.open(Path(":memory:"), Beginning({}, [("query", "query", 1.0)], (0, n), 0)) as frontier:
-        search(frontier, shelf, asker, found_at=lambda: 0)
+        search(frontier, shelf.page, paging, asker, found_at=lambda: 0)
         if frontier.n_candidates != n:
             raise RuntimeError(f"{frontier.n_candidates} photos were found, not {n}")
     return shelf.n_calls

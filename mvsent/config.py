@@ -1,9 +1,6 @@
 """The settings of the commands, each a table of `mvsent.toml`; `mvsent.setting` says how they are stated."""
 
-import re
 import tomllib
-from contextlib import suppress
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +9,6 @@ from pydantic import field_validator
 
 from mvsent.errors import UsageError
 from mvsent.setting import Settings, setting
-
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 LABELS, DATA, TEXT, PICTURES = "Labels", "Data", "Text", "Pictures"
 MODEL, INPUTS, OPTIMISATION, MACHINE, OUTPUT = "Model", "Inputs", "Optimisation", "Machine", "Output"
@@ -67,7 +62,7 @@ class ReconcileSettings(LabelRules):
 
 
 class BuildSettings(Settings):
-    """What `build-flickr` and `build-getty` have in common: together with the lexicon it decides the rows."""
+    """The settings of every `build-NAME` that searches a source; with the lexicon they decide the rows."""
 
     per_query: int = per_query(0)
     max_pairs: int = setting(0, DATA, "Maximum number of pairs.", unset="all", ge=0)
@@ -128,70 +123,6 @@ class BuildSettings(Settings):
         if not value:
             raise ValueError("name at least one of title, description, tags")
         return tuple(dict.fromkeys(value))
-
-
-class FlickrSettings(BuildSettings):
-    """The settings of `build-flickr`."""
-
-    anps: str = lexicon(unset="the 1200 ANPs")
-    per_query: int = per_query(500)
-    language: str = language("en")
-    since: date | None = setting(None, DATA, "First day of upload (UTC), as 2020-12-31.", unset="2004-02-10")
-    until: date | None = setting(None, DATA, "Last day of upload (UTC), as 2020-12-31.", unset="now")
-    license: str = setting("", DATA, "Flickr's licence numbers, such as 4,5,9,10.", unset="all")
-    safe: Literal["safe", "moderate", "restricted"] = setting("safe", DATA, "Flickr's safe-search level.")
-    endpoint: str = setting(
-        "",
-        MACHINE,
-        "Address of another REST server.",
-        unset="Flickr's",
-        changes_result=False,
-        variable="MVSENT_FLICKR_ENDPOINT",
-    )
-
-    @field_validator("since", "until", mode="before")
-    @classmethod
-    def _is_a_day(cls, value: object) -> object:
-        """A number would be taken for seconds; TOML has no null, so the empty text stands for None."""
-        if value in (None, ""):
-            return None
-        if type(value) is date:
-            return value
-        if isinstance(value, str) and _DAY.fullmatch(value):
-            with suppress(ValueError):
-                return date.fromisoformat(value)
-        raise ValueError("should be a day as 2020-12-31")
-
-    @field_validator("license")
-    @classmethod
-    def _is_numbers(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", value):
-            raise ValueError("should be Flickr's licence numbers, as 4,5,9,10")
-        return value
-
-
-class GettySettings(BuildSettings):
-    """The settings of `build-getty`."""
-
-    keywords: str = lexicon(unset="the 101 keywords")
-    per_query: int = per_query(10_000)
-    family: Literal["creative", "editorial"] = setting("creative", DATA, "Getty's family of pictures.")
-    endpoint: str = setting(
-        "",
-        MACHINE,
-        "Another base address, …/v3.",
-        unset="Getty's",
-        changes_result=False,
-        variable="MVSENT_GETTY_ENDPOINT",
-    )
-    token_url: str = setting(
-        "",
-        MACHINE,
-        "Address that hands out tokens.",
-        unset="Getty's",
-        changes_result=False,
-        variable="MVSENT_GETTY_TOKEN_URL",
-    )
 
 
 class TrainSettings(Settings):

@@ -16,12 +16,15 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from mvsent.build.reconcile import reconcile
-from mvsent.build.search import BuildResult, build_flickr, build_getty
-from mvsent.config import FlickrSettings, GettySettings, ReconcileSettings, TrainSettings
+from mvsent.build.search import BuildResult, build
+from mvsent.config import ReconcileSettings, TrainSettings
 from mvsent.errors import OutputExistsError
 from mvsent.lexicons import format_lexicon, load_anps, load_keywords, select
 from mvsent.runs.evaluate import Evaluation, evaluate
 from mvsent.runs.train import train
+from mvsent.sources import flickr, getty
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.getty import GettySettings
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import KEY, SECRET, Replay
 from mvsent.standin.world import World
@@ -79,8 +82,8 @@ def demo(
     with cache_in(out / "cache"), engine:
         with Replay(small_world(seed)) as replay:
             log.info("1/5 building from a stand-in for Flickr, then one for Getty, over real sockets")
-            flickr = build_small_flickr(replay, out, engine=engine, quiet=quiet)
-            getty = build_small_getty(replay, out, engine=engine, quiet=quiet)
+            from_flickr = build_small_flickr(replay, out, engine=engine, quiet=quiet)
+            from_getty = build_small_getty(replay, out, engine=engine, quiet=quiet)
         log.info("2/5 drawing %d tweets with pictures, three annotators", n_rows)
         draw_dataset(out / "MVSA_Drawn", n_rows=n_rows, seed=seed)
         log.info("3/5 reconciling the annotations, checking the files")
@@ -93,10 +96,10 @@ def demo(
         on_mvsa = train(settings(mvsa.folder, epochs, seed), runs=runs, engine=engine, quiet=quiet)
         evaluations = [evaluate(on_mvsa.run, quiet=quiet)]
         log.info("5/5 training DMLANet on one split of what Flickr gave, evaluating")
-        one_fold = settings(flickr.folder, epochs, seed).model_copy(update={"folds": [0]})
+        one_fold = settings(from_flickr.folder, epochs, seed).model_copy(update={"folds": [0]})
         on_flickr = train(one_fold, runs=runs, engine=engine, quiet=quiet)
         evaluations.append(evaluate(on_flickr.run, quiet=quiet))
-    datasets = [flickr, getty, BuildResult(mvsa.folder, mvsa.manifest)]
+    datasets = [from_flickr, from_getty, BuildResult(mvsa.folder, mvsa.manifest)]
     return DemoResult(out, datasets, evaluations, time.monotonic() - start)
 
 
@@ -119,7 +122,8 @@ def build_small_flickr(replay: Replay, out: Path, *, engine: Engine = LOCAL, qui
         shard_size=100,
     )
     folder = out / "data" / FLICKR
-    return build_flickr(folder, asked, SecretStr(KEY), name=FLICKR, engine=engine, quiet=quiet)
+    keys = {flickr.KEY.name: SecretStr(KEY)}
+    return build(flickr.SOURCE, folder, asked, keys, name=FLICKR, engine=engine, quiet=quiet)
 
 
 def build_small_getty(replay: Replay, out: Path, *, engine: Engine = LOCAL, quiet: bool) -> BuildResult:
@@ -132,9 +136,8 @@ def build_small_getty(replay: Replay, out: Path, *, engine: Engine = LOCAL, quie
         shard_size=100,
     )
     folder = out / "data" / GETTY
-    return build_getty(
-        folder, asked, SecretStr(KEY), SecretStr(SECRET), name=GETTY, engine=engine, quiet=quiet
-    )
+    keys = {getty.KEY.name: SecretStr(KEY), getty.SECRET.name: SecretStr(SECRET)}
+    return build(getty.SOURCE, folder, asked, keys, name=GETTY, engine=engine, quiet=quiet)
 
 
 def settings(dataset: Path, epochs: int, seed: int) -> TrainSettings:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvsent import __version__
+from mvsent.sources.registry import all_keys
 
 PACKAGES = (
     "torch",
@@ -34,8 +35,6 @@ EXTRAS = {
     "gs": ("universal-pathlib", "gcsfs"),
 }
 """Extra of mvsent → the packages that it brings, as in pyproject.toml."""
-
-KEYS = ("FLICKR_API_KEY", "GETTY_API_KEY", "GETTY_API_SECRET")
 
 Findings = dict[str, str]
 
@@ -171,5 +170,5 @@ def _free(folder: Path) -> str:
 
 
 def keys() -> Findings:
-    """Which API keys the environment holds: "set" or "not set", never a value."""
-    return {name: "set" if os.environ.get(name) else "not set" for name in KEYS}
+    """For each API key of the sources whether the environment holds it: "set" or "not set", never a value."""
+    return {name: "set" if os.environ.get(name) else "not set" for name in all_keys()}

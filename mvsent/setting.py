@@ -4,10 +4,13 @@ Type, default, limits, help, heading, flags, completion, and whether it can chan
 Options, the file of `mvsent init`, environment variables and the site's reference are made from them.
 """
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from datetime import date
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 
@@ -147,3 +150,19 @@ class Settings(BaseModel):
     def without_effect(cls) -> set[str]:
         """The names of the settings that cannot change a result."""
         return {name for name, stated in cls.stated().items() if not stated.changes_result}
+
+
+def _parse_day(value: object) -> date | None:
+    if value in (None, ""):  # TOML has no null
+        return None
+    if type(value) is date:
+        return value
+    # pydantic would take a number for seconds, and Python 20201231 for a day.
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    raise ValueError("should be a day as 2020-12-31")
+
+
+Day = Annotated[date | None, BeforeValidator(_parse_day)]
+"""The type of a setting that is a day, such as 2020-12-31, or empty."""

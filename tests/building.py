@@ -12,9 +12,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mvsent.build.search import BuildResult, build_flickr, build_getty
-from mvsent.config import BuildSettings, FlickrSettings, GettySettings
-from mvsent.sources import patience
+from mvsent.build import search
+from mvsent.build.refresh import RefreshResult, open_refreshable
+from mvsent.build.refresh import refresh as refreshed
+from mvsent.build.search import BuildResult
+from mvsent.config import BuildSettings
+from mvsent.sources import flickr, getty
+from mvsent.sources.crawl import patience
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.getty import GettySettings
 from mvsent.standin.replay import KEY, SECRET, Replay
 from mvsent.standin.world import World
 from mvsent.workers.engine import LOCAL, Engine
@@ -26,6 +32,11 @@ SENTIMENTS = {
     "sad song": -0.5,
     "lovely bench": 1.0,
     "broken window": -1.0,
+}
+KEYS = {
+    "FLICKR_API_KEY": SecretStr(KEY),
+    "GETTY_API_KEY": SecretStr(KEY),
+    "GETTY_API_SECRET": SecretStr(SECRET),
 }
 EPOCH = "1700000000"
 TOKEN_PATH = "/oauth2/token"
@@ -84,14 +95,26 @@ SETTINGS: dict[str, Callable[..., BuildSettings]] = {"flickr": flickr_settings, 
 
 
 def build(
-    out: Path, settings: BuildSettings, *, overwrite: bool = False, engine: Engine = LOCAL
+    out: Path,
+    settings: BuildSettings,
+    *,
+    key: str = "",
+    overwrite: bool = False,
+    engine: Engine = LOCAL,
 ) -> BuildResult:
-    """Build what the settings are for, with the stand-in's key."""
-    given: Any = {"overwrite": overwrite, "workers": 1, "engine": engine, "quiet": True}
-    if isinstance(settings, GettySettings):
-        return build_getty(out, settings, SecretStr(KEY), SecretStr(SECRET), **given)
-    assert isinstance(settings, FlickrSettings)
-    return build_flickr(out, settings, SecretStr(KEY), **given)
+    """Build what the settings are for, with the stand-in's keys, or with `key` alone."""
+    source = next(one for one in (flickr.SOURCE, getty.SOURCE) if isinstance(settings, one.settings))
+    keys = {name: SecretStr(key) for name in KEYS} if key else KEYS
+    return search.build(
+        source, out, settings, keys, overwrite=overwrite, workers=1, engine=engine, quiet=True
+    )
+
+
+def refresh(folder: Path, endpoint: str = "") -> RefreshResult:
+    """Refresh the dataset in `folder`, with the stand-in's key and no quota."""
+    dataset, source = open_refreshable(folder)
+    settings = source.settings(endpoint=endpoint, quota_per_hour=10_000_000)
+    return refreshed(dataset, source, settings, KEYS, quiet=True)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

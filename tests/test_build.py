@@ -16,11 +16,10 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from mvsent.build.refresh import refresh
-from mvsent.build.search import BuildResult, _Stage, build_flickr, build_getty
+from mvsent.build.progress import Stage
+from mvsent.build.search import BuildResult
 from mvsent.build.spool import Spool
 from mvsent.cli import app
-from mvsent.config import FlickrSettings, GettySettings
 from mvsent.curate.images import ImageFacts
 from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
@@ -29,8 +28,12 @@ from mvsent.pairs import Reason
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked
-from mvsent.sources.failures import AccessRevoked, BadKey, DailyLimit
-from mvsent.sources.keys import api_key
+from mvsent.sources import flickr as flickr_source
+from mvsent.sources import getty as getty_source
+from mvsent.sources.crawl.failures import AccessRevoked, BadKey, DailyLimit
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.getty import GettySettings
+from mvsent.sources.keys import read_keys
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, Replay
 from tests.building import (
@@ -40,6 +43,7 @@ from tests.building import (
     files_of,
     flickr_settings,
     getty_settings,
+    refresh,
     small_world,
     start_build,
     write_lexicon,
@@ -165,7 +169,7 @@ def test_a_dry_run_asks_nothing_writes_nothing_and_needs_no_key(
 def test_no_key_says_where_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLICKR_API_KEY", raising=False)
     with pytest.raises(UsageError, match=r"No FLICKR_API_KEY is set\. Get one at https://www\.flickr"):
-        api_key("FLICKR_API_KEY")
+        read_keys(flickr_source.SOURCE.keys)
 
 
 def test_a_key_file_that_others_can_read_is_warned_of(
@@ -174,16 +178,16 @@ def test_a_key_file_that_others_can_read_is_warned_of(
     file = tmp_path / "keys"
     file.write_text("# mine\nFLICKR_API_KEY=abc\nGETTY_API_KEY='def'\n")
     file.chmod(0o600)
-    assert api_key("GETTY_API_KEY", file).get_secret_value() == "def"
+    assert read_keys(getty_source.SOURCE.keys, file) == {"GETTY_API_KEY": SecretStr("def")}
     assert not caplog.records
     file.chmod(0o644)
-    assert api_key("FLICKR_API_KEY", file).get_secret_value() == "abc"
+    assert read_keys(flickr_source.SOURCE.keys, file) == {"FLICKR_API_KEY": SecretStr("abc")}
     assert "chmod 600" in caplog.text and "abc" not in caplog.text
 
 
 def test_a_wrong_key_ends_the_build_at_once(replay: Replay, tmp_path: Path) -> None:
     with pytest.raises(BadKey) as failure:
-        build_flickr(tmp_path / "flickr", flickr_settings(replay, tmp_path), SecretStr("other"), quiet=True)
+        build(tmp_path / "flickr", flickr_settings(replay, tmp_path), key="other")
     assert failure.value.exit_code == 2
     assert replay.calls["flickr.photos.search"] == 1
     assert flickr(replay, tmp_path).manifest.funnel.adds_up
@@ -217,7 +221,7 @@ def test_a_lexicon_with_a_mistake_is_named_with_its_line(replay: Replay, tmp_pat
     lexicon.write_text("word\tsentiment\nhappy dog\tvery\n")
     settings = flickr_settings(replay, tmp_path, anps=str(lexicon))
     with pytest.raises(InputError, match=r"mine\.tsv:2"):
-        build_flickr(tmp_path / "flickr", settings, SecretStr(KEY), quiet=True)
+        build(tmp_path / "flickr", settings)
 
 
 def test_a_second_process_on_the_same_folder_is_refused(replay: Replay, tmp_path: Path) -> None:
@@ -242,7 +246,7 @@ def test_a_finished_dataset_is_replaced_only_when_asked_and_only_by_a_finished_o
         flickr(replay, tmp_path, per_query=5)
     with pytest.raises(BadKey):
         settings = flickr_settings(replay, tmp_path, per_query=5)
-        build_flickr(tmp_path / "flickr", settings, SecretStr("x"), overwrite=True, quiet=True)
+        build(tmp_path / "flickr", settings, key="x", overwrite=True)
     assert files_of(tmp_path / "flickr") == before
     result = flickr(replay, tmp_path, per_query=5, overwrite=True)
     assert result.manifest.settings["per_query"] == 5
@@ -260,7 +264,7 @@ def test_a_finished_dataset_with_files_of_others_is_not_replaced_and_nothing_is_
     with pytest.raises(UsageError, match=f"holds {Path(name).parts[0]}"):
         flickr(replay, tmp_path, overwrite=True)
     with pytest.raises(UsageError, match=f"holds {Path(name).parts[0]}"):
-        refresh(tmp_path / "flickr", SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+        refresh(tmp_path / "flickr", replay.flickr_endpoint)
     assert work.read_text() == "years of work"
     assert not replay.requests
 
@@ -274,7 +278,7 @@ def test_a_folder_that_cannot_be_renamed_is_built_in_but_not_replaced_and_nothin
     with pytest.raises(UsageError, match="is a mount point"):
         flickr(replay, tmp_path, overwrite=True)
     with pytest.raises(UsageError, match="is a mount point"):
-        refresh(tmp_path / "flickr", SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+        refresh(tmp_path / "flickr", replay.flickr_endpoint)
     assert not replay.requests
 
 
@@ -343,7 +347,7 @@ def test_masked_texts_do_not_hold_the_query(replay: Replay, tmp_path: Path) -> N
 
 def test_titles_and_tags_can_be_part_of_the_text(replay: Replay, tmp_path: Path) -> None:
     settings = flickr_settings(replay, tmp_path, text_fields="title,tags")
-    result = build_flickr(tmp_path / "flickr", settings, SecretStr(KEY), workers=1, quiet=True)
+    result = build(tmp_path / "flickr", settings)
     for row in Dataset.open(result.folder).table(["text", "tags"]).to_pylist():
         assert row["text"].endswith(" ".join(row["tags"]))
 
@@ -368,14 +372,14 @@ def test_pictures_that_look_alike_are_dropped_when_asked(replay: Replay, tmp_pat
 def test_an_endpoint_that_is_none_is_refused_without_repeating_it(tmp_path: Path, endpoint: str) -> None:
     settings = FlickrSettings(endpoint=endpoint)
     with pytest.raises(UsageError) as failure:
-        build_flickr(tmp_path / "flickr", settings, SecretStr(KEY), quiet=True)
+        build(tmp_path / "flickr", settings)
     assert "geheim" not in str(failure.value)
 
 
 def test_a_password_in_the_address_of_the_token_is_refused_without_repeating_it(tmp_path: Path) -> None:
     settings = GettySettings(token_url="http://user:geheim@x.org/token")
     with pytest.raises(UsageError, match="--token-url: holds a name, a password") as failure:
-        build_getty(tmp_path / "getty", settings, SecretStr(KEY), quiet=True)
+        build(tmp_path / "getty", settings)
     assert "geheim" not in str(failure.value) and not list(tmp_path.iterdir())
 
 
@@ -387,7 +391,7 @@ def test_the_last_day_that_a_calendar_has_can_be_searched(replay: Replay, tmp_pa
 def test_a_pipe_is_no_key_file_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "keys")
     with pytest.raises(UsageError, match="keys: not a regular file"):
-        api_key("FLICKR_API_KEY", tmp_path / "keys")
+        read_keys(flickr_source.SOURCE.keys, tmp_path / "keys")
 
 
 def test_nothing_found_is_an_error_and_not_an_empty_dataset(replay: Replay, tmp_path: Path) -> None:
@@ -409,7 +413,7 @@ def test_ctrl_c_finishes_what_is_under_way_and_the_same_command_continues(tmp_pa
         assert victims[0].exitcode == 130
         assert not (tmp_path / "flickr" / "dataset.json").exists()
         requests.count_anew(lambda n: None)
-        result = build_flickr(tmp_path / "flickr", settings, SecretStr(KEY), workers=1, quiet=True)
+        result = build(tmp_path / "flickr", settings)
         paths = [request.path for request in requests if request.path.startswith("/images/")]
         assert len(paths) == len(set(paths))
         assert result.manifest.funnel.adds_up
@@ -438,7 +442,7 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_continues(replay: Re
     settings = FlickrSettings(
         anps=str(lexicon), endpoint=replay.flickr_endpoint, language="any", images_per_second=0
     )
-    result = build_flickr(tmp_path / "data" / "flickr", settings, SecretStr(KEY), quiet=True)
+    result = build(tmp_path / "data" / "flickr", settings)
     assert result.manifest.funnel.adds_up
 
 
@@ -447,7 +451,7 @@ def test_refresh_writes_a_version_without_what_is_gone(replay: Replay, tmp_path:
     before = Dataset.open(folder)
     gone = before.ids[::5]
     replay.removed.update(id.removeprefix("flickr:") for id in gone)
-    result = refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+    result = refresh(folder, replay.flickr_endpoint)
     after = Dataset.open(folder)
     assert result.removed == gone
     assert after.ids == [id for id in before.ids if id not in set(gone)]
@@ -466,10 +470,10 @@ def test_refresh_asks_no_photo_twice_and_leaves_the_dataset_until_it_is_done(
     replay.removed.add(Dataset.open(folder).ids[0].removeprefix("flickr:"))
     replay.faults = Faults(revoked_after=10)
     with pytest.raises(AccessRevoked):
-        refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+        refresh(folder, replay.flickr_endpoint)
     assert files_of(folder) == before
     replay.faults = Faults()
-    refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+    refresh(folder, replay.flickr_endpoint)
     assert replay.calls["flickr.photos.getInfo"] == n_photos + 1
     assert len(Dataset.open(folder)) == n_photos - 1
 
@@ -481,16 +485,18 @@ def test_a_spoilt_memory_of_a_refresh_is_named_with_what_to_do(replay: Replay, t
     with pytest.raises(
         DatasetError, match=r"\.flickr\.refresh\.sqlite: .*\. Delete it, then run the same"
     ) as end:
-        refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+        refresh(folder, replay.flickr_endpoint)
     assert "--overwrite" not in str(end.value)
     memory.unlink()
-    assert refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True).removed == []
+    assert refresh(folder, replay.flickr_endpoint).removed == []
 
 
 def test_refresh_of_what_is_not_flickrs_is_refused(replay: Replay, tmp_path: Path) -> None:
     folder = getty(replay, tmp_path).folder
-    with pytest.raises(UsageError, match="not Flickr's"):
-        refresh(folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+    with pytest.raises(
+        UsageError, match=r"getty:.* cannot be refreshed\. Only a dataset of build-flickr can"
+    ):
+        refresh(folder, replay.flickr_endpoint)
 
 
 @pytest.mark.parametrize("quota", ["-5", "0", "9" * 20])
@@ -554,7 +560,7 @@ def test_an_unfinished_build_is_named_as_one(tmp_path: Path) -> None:
 def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
     replay: Replay, tmp_path: Path
 ) -> None:
-    build_flickr(tmp_path / "flickr", flickr_settings(replay, tmp_path), SecretStr(KEY), quiet=True)
+    build(tmp_path / "flickr", flickr_settings(replay, tmp_path))
     page = (tmp_path / "flickr" / "README.md").read_text()
     assert "Labels are weak" in page and "6 queries were asked" in page
     assert "| lexicon_sha256 |" in page and "| query_conflict | drop |" in page
@@ -563,8 +569,8 @@ def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
 def test_a_stage_leaves_a_trace_where_nobody_sees_a_bar(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mvsent.build.search.LOG_EVERY_S", 0.0)
+    monkeypatch.setattr("mvsent.build.progress.LOG_EVERY_S", 0.0)
     caplog.set_level("INFO", "mvsent")
-    with _Stage("fetch", 10, 0, "candidates", hidden=True) as stage:
+    with Stage("fetch", 10, 0, "candidates", quiet=True) as stage:
         stage.to(4, "3 pictures")
     assert "fetch: 4 of 10 candidates, 3 pictures" in caplog.text

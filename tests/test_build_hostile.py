@@ -21,12 +21,12 @@ import pytest
 from mvsent.build import search as pipeline
 from mvsent.build.search import BuildResult
 from mvsent.cli import app, exit_code
-from mvsent.config import FlickrSettings
 from mvsent.errors import DatasetError, StorageError
 from mvsent.limits import HOUR_S, TokenBucket
 from mvsent.shards.reader import Dataset
 from mvsent.sources import frontier
-from mvsent.sources.failures import AccessRevoked, BadAnswer
+from mvsent.sources.crawl.failures import AccessRevoked, BadAnswer
+from mvsent.sources.flickr import FlickrSettings
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import Replay
 from tests.api_answers import flickr_answer, flickr_photo

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvsent.cli import app, exit_code
-from mvsent.sources.failures import AccessRevoked
+from mvsent.sources.crawl.failures import AccessRevoked
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, SECRET, Replay
 from tests.building import (
@@ -153,7 +153,7 @@ main()
     ("source", "place"),
     [
         ("flickr", "httpx:Client.send"),
-        ("flickr", "mvsent.sources.crawl:follow_up"),
+        ("flickr", "mvsent.sources.crawl.search:follow_up"),
         ("getty", "httpx:Client.send"),
         ("getty", "mvsent.sources.getty:parse_token"),
     ],
@@ -184,7 +184,7 @@ def test_the_values_of_all_variables_on_the_way_to_an_unforeseen_failure(
         build(tmp_path / source, SETTINGS[source](replay, tmp_path))
     shown = traceback.TracebackException.from_exception(failure.value, capture_locals=True)
     text = "".join(shown.format())
-    assert "client = " in text or "client=" in text
+    assert "Client(127.0.0.1:" in text
     assert_no_secret_in(text)
 
 

@@ -14,20 +14,26 @@ from hypothesis import strategies as st
 from mvsent.errors import DatasetError, Interrupted, StorageError, UsageError
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
-from mvsent.sources.candidate import Candidate, SearchPage, Size
-from mvsent.sources.crawl import BARREN_PAGES, FLICKR_PAGING, GETTY_PAGING, Paging, follow_up, search
-from mvsent.sources.failures import BadAnswer, BadKey, RequestRefused, RetryLater
-from mvsent.sources.frontier import (
+from mvsent.sources.crawl.candidate import (
+    Candidate,
+    SearchPage,
+    Size,
+    candidate_from_json,
+    candidate_to_json,
+)
+from mvsent.sources.crawl.failures import BadAnswer, BadKey, RequestRefused, RetryLater
+from mvsent.sources.crawl.frontier import (
     Beginning,
     Frontier,
     Query,
     Window,
-    candidate_from_json,
-    candidate_to_json,
 )
-from mvsent.sources.patience import Asker
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.crawl.search import BARREN_PAGES, follow_up, search
+from mvsent.sources.registry import Paging, searched
 
 SPAN = (0, 100_000)
+FLICKR_PAGING, GETTY_PAGING = (searched(name).paging for name in ("flickr", "getty"))
 
 
 def photo(number: int, uploaded: int | None = 0) -> Candidate:
@@ -73,7 +79,7 @@ def asker(sleep: Callable[[float], object] = lambda s: None) -> Asker:
 
 def crawl(path: Path, shelf: Shelf, **given: int) -> set[str]:
     with begin(path) as frontier:
-        search(frontier, shelf, asker(), found_at=lambda: 0, **given)
+        search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 0, **given)
         return set(frontier.ids(frontier.numbers().tolist()))
 
 
@@ -174,7 +180,7 @@ def test_a_query_whose_answers_are_always_the_same_is_ended_with_one_warning(
 ) -> None:
     shelf = Deaf([second + 1000 for second in uploads])
     with begin(tmp_path / "c.sqlite", queries=2) as frontier:
-        search(frontier, shelf, asker(), found_at=lambda: 0)
+        search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 0)
         assert (frontier.n_candidates, frontier.n_queries_left) == (3, 0)
         assert len(shelf.asked) <= 2 * (1 + BARREN_PAGES)
         n_ended = len(frontier.refusals())
@@ -186,7 +192,7 @@ def test_a_second_after_the_other_that_is_too_full_is_said_once_a_query(
 ) -> None:
     shelf = Shelf([second for second in range(4) for _ in range(30)])
     crawl(tmp_path / "c.sqlite", shelf)
-    assert caplog.text.count("more was uploaded than Flickr shows") == 1
+    assert caplog.text.count("more was uploaded than a search shows") == 1
 
 
 @pytest.mark.parametrize("sorts", [True, False])
@@ -195,13 +201,14 @@ def test_uploads_in_one_moment_of_two_decades_are_found_all_the_same(sorts: bool
     asked = [("query", "query", 1.0)]
     start = Beginning({}, asked, (0, 700_000_000), 7)
     with Frontier.open(tmp_path / "c.sqlite", start) as frontier:
-        search(frontier, shelf, asker(), found_at=lambda: 0)
+        search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 0)
         assert frontier.n_candidates == 100
 
 
 def test_an_id_found_by_two_queries_is_one_candidate_with_both(tmp_path: Path) -> None:
     with begin(tmp_path / "c.sqlite", queries=2) as frontier:
-        search(frontier, Shelf([1, 2, 3]), asker(), found_at=lambda: 5)
+        shelf = Shelf([1, 2, 3])
+        search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 5)
         assert frontier.n_candidates == 3
         found = frontier.found(1)
         assert [query.text for query in found.queries] == ["query 0", "query 1"]
@@ -245,7 +252,7 @@ def test_a_refused_query_is_left_out_and_remembered(tmp_path: Path, caplog: pyte
 
     shelf.page = refuses  # type: ignore[method-assign]
     with begin(tmp_path / "c.sqlite", queries=3) as frontier:
-        search(frontier, shelf, asker(), found_at=lambda: 0)
+        search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 0)
         assert frontier.refusals() == {"query 1": "too many tags"}
     assert "query 1" in caplog.text
 
@@ -254,7 +261,7 @@ def test_a_refusal_of_the_very_first_query_ends_the_build(tmp_path: Path) -> Non
     shelf = Shelf([1])
     shelf.page = lambda query, window: (_ for _ in ()).throw(RequestRefused("bad licence"))  # type: ignore[method-assign]
     with begin(tmp_path / "c.sqlite") as frontier, pytest.raises(RequestRefused):
-        search(frontier, shelf, asker(), found_at=lambda: 0)
+        search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 0)
 
 
 def test_candidates_survive_the_database() -> None:
@@ -284,12 +291,13 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_clear_line_and_loses_nothing(tmp_path: Path) -> None:
+    shelf = Shelf(list(range(2000)), FLICKR_PAGING)
     with begin(tmp_path / "c.sqlite") as frontier:
         frontier._db.execute("PRAGMA max_page_count = 20")
         with pytest.raises(StorageError, match=r"c\.sqlite: database or disk is full"):
-            search(frontier, Shelf(list(range(2000)), FLICKR_PAGING), asker(), found_at=lambda: 0)
+            search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 0)
         frontier._db.execute("PRAGMA max_page_count = 100000")
-        search(frontier, Shelf(list(range(2000)), FLICKR_PAGING), asker(), found_at=lambda: 0)
+        search(frontier, shelf.page, shelf.paging, asker(), found_at=lambda: 0)
         assert frontier.n_candidates == 2000
 
 

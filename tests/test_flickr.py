@@ -7,17 +7,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from mvsent.pairs import Reason
-from mvsent.sources import answers
-from mvsent.sources.candidate import SearchPage, Size, choose_size
-from mvsent.sources.failures import (
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.candidate import SearchPage, Size, choose_size
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -25,7 +27,8 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.flickr import EXTRAS, FlickrClient, FlickrFailure, is_bad_key, is_retryable, parse_search
+from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.flickr import BAD_KEY, EXTRAS, FlickrClient, FlickrFailure, FlickrSettings, parse_search
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, Replay
 from mvsent.standin.world import World
@@ -33,7 +36,8 @@ from tests.api_answers import flickr_answer, flickr_photo, mutated
 from tests.fault_server import drip, serving, silence
 from tests.raw_server import http, raw_server
 
-ANY_TIME = (0, 2**31 - 1)
+HAPPY_DOG = Query(1, "happy dog", "happy_dog", 1.0)
+ANY_TIME = Window(1, 0, 2**31 - 1)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +46,14 @@ def replay() -> Iterator[Replay]:
         yield server
 
 
-def client(endpoint: str, key: str = KEY, timeout_s: float = 10) -> FlickrClient:
-    return FlickrClient(key, endpoint=endpoint, timeout_s=timeout_s)
+def client(endpoint: str, key: str = KEY, timeout_s: float = 10, **given: Any) -> FlickrClient:
+    settings = FlickrSettings(endpoint=endpoint, **given)
+    return FlickrClient(settings, {"FLICKR_API_KEY": SecretStr(key)}, timeout_s=timeout_s)
 
 
 def failure_of(endpoint: str, key: str = KEY, timeout_s: float = 10) -> SourceFailure:
     with pytest.raises(SourceFailure) as caught:
-        client(endpoint, key, timeout_s).search("happy dog", *ANY_TIME, 1)
+        client(endpoint, key, timeout_s).search(HAPPY_DOG, ANY_TIME)
     return caught.value
 
 
@@ -153,21 +158,11 @@ def test_unknown_licence_keeps_its_number() -> None:
     assert candidate.license == "Flickr licence 99"
 
 
-@pytest.mark.parametrize("code", [0, 10, 105, 201])
-def test_codes_of_a_service_that_is_down_may_be_retried(code: int) -> None:
-    assert is_retryable(code) and not is_bad_key(code)
-
-
-@pytest.mark.parametrize("code", [3, 96, 98, 100])
-def test_codes_of_a_wrong_request_are_final(code: int) -> None:
-    assert not is_retryable(code)
-
-
 def test_fail_with_http_200_is_a_failure_with_its_code() -> None:
     with pytest.raises(FlickrFailure) as caught:
         parse_search({"stat": "fail", "code": "100", "message": "Invalid API Key (Key has expired)"})
     assert (caught.value.code, caught.value.message) == (100, "Invalid API Key (Key has expired)")
-    assert is_bad_key(caught.value.code)
+    assert caught.value.code == BAD_KEY
 
 
 @settings(max_examples=100)
@@ -251,14 +246,14 @@ def test_chosen_size_is_the_best_that_exists(sizes: list[Size]) -> None:
 
 
 def test_search_sends_what_was_asked_for(replay: Replay) -> None:
-    client(replay.flickr_endpoint).search("happy dog", 1, 2**31, 2, per_page=10, license="4,5", safe=1)
+    client(replay.flickr_endpoint, license="4,5").search(HAPPY_DOG, Window(1, 1, 2**31, page=2))
     sent = replay.requests[-1].path
     for part in (
         "text=happy+dog",
         "min_upload_date=1&",
         "max_upload_date=2147483648",
         "page=2",
-        "per_page=10",
+        "per_page=500",
     ):
         assert part in sent
     for part in ("license=4%2C5", "safe_search=1", "media=photos", "nojsoncallback=1", "format=json"):
@@ -266,10 +261,13 @@ def test_search_sends_what_was_asked_for(replay: Replay) -> None:
     assert "url_z" in EXTRAS and "extras=" in sent
 
 
-def test_search_finds_every_photo_once_through_all_pages(replay: Replay) -> None:
+def test_search_finds_every_photo_once_through_all_pages(
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = client(replay.flickr_endpoint)
-    pages = [found.search("happy dog", *ANY_TIME, page, per_page=10) for page in (1, 2, 3, 4)]
-    whole = found.search("happy dog", *ANY_TIME, 1)
+    whole = found.search(HAPPY_DOG, ANY_TIME)
+    monkeypatch.setattr("mvsent.sources.flickr.MAX_PER_PAGE", 10)
+    pages = [found.search(HAPPY_DOG, replace(ANY_TIME, page=page)) for page in (1, 2, 3, 4)]
     items = [c.id for page in pages[: pages[0].pages] for c in page.candidates]
     assert items == [candidate.id for candidate in whole.candidates]
 
@@ -282,7 +280,7 @@ def test_wrong_key_is_a_bad_key(replay: Replay) -> None:
 @pytest.mark.parametrize("key", ["", "  ", "two words", "line\nbreak", "schlüssel", "nul\0"])
 def test_key_that_no_header_can_carry_is_refused_without_repeating_it(key: str) -> None:
     with pytest.raises(BadKey) as caught:
-        FlickrClient(key)
+        client("", key)
     assert not key.strip() or key.strip() not in str(caught.value)
 
 
@@ -454,7 +452,7 @@ def test_key_is_in_no_message_log_or_traceback(answer: bytes, caplog: pytest.Log
             caplog.set_level(logging.DEBUG, logger=name)
         said = repr(asker) + str(vars(asker)) + str(vars(asker._transport))
         try:
-            asker.search("happy dog", *ANY_TIME, 1)
+            asker.search(HAPPY_DOG, ANY_TIME)
         except SourceFailure as failure:
             said += everything_said(failure)
     for text in (said, caplog.text):
@@ -462,7 +460,7 @@ def test_key_is_in_no_message_log_or_traceback(answer: bytes, caplog: pytest.Log
 
 
 def test_key_is_in_no_address(replay: Replay) -> None:
-    client(replay.flickr_endpoint).search("happy dog", *ANY_TIME, 1)
+    client(replay.flickr_endpoint).search(HAPPY_DOG, ANY_TIME)
     assert all(KEY not in request.path for request in replay.requests)
 
 
@@ -473,7 +471,7 @@ def test_key_that_the_answer_repeats_is_in_no_candidate() -> None:
     )
     body = json.dumps(flickr_answer(photo | {"ownername": "OWNER"})).replace("OWNER", escaped)
     with raw_server(http(body.encode())) as address:
-        [candidate] = client(address, SECRET_KEY).search("happy dog", *ANY_TIME, 1).candidates
+        [candidate] = client(address, SECRET_KEY).search(HAPPY_DOG, ANY_TIME).candidates
     assert SECRET_KEY not in repr(candidate)
     assert (candidate.title, candidate.owner, candidate.tags) == ("[key]", "[key]", ("a", "[key]"))
     assert [size.width for size in candidate.sizes] == [640]  # the address that held the key is left out

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from pydantic import SecretStr
 
 from mvsent.pairs import Reason
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer
-from mvsent.sources.candidate import SearchPage
-from mvsent.sources.failures import (
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer
+from mvsent.sources.crawl.candidate import SearchPage
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -25,7 +26,8 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.getty import GettyClient, parse_failure, parse_search, parse_token
+from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.getty import GettyClient, GettySettings, parse_failure, parse_search, parse_token
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, SECRET, Replay
 from mvsent.standin.world import World
@@ -40,13 +42,29 @@ def replay() -> Iterator[Replay]:
         yield server
 
 
-def client(server: Replay, *, secret: str | None = None, key: str = KEY, **given: Any) -> GettyClient:
-    return GettyClient(key, secret, endpoint=server.getty_endpoint, token_url=server.getty_token_url, **given)
+JOY = Query(1, "joy", "joy", 1.0)
+
+
+def page(number: int = 1) -> Window:
+    return Window(1, 0, 0, number)
+
+
+def client(
+    server: Replay | str, *, secret: str = "", key: str = KEY, family: str = "creative", **given: Any
+) -> GettyClient:
+    """A client of the stand-in, or of what answers at an address."""
+    at = (
+        (server, f"{server}/oauth2/token")
+        if isinstance(server, str)
+        else (server.getty_endpoint, server.getty_token_url)
+    )
+    keys = {"GETTY_API_KEY": SecretStr(key)} | ({"GETTY_API_SECRET": SecretStr(secret)} if secret else {})
+    return GettyClient(GettySettings(endpoint=at[0], token_url=at[1], family=family), keys, **given)
 
 
 def failure_of(asker: GettyClient) -> SourceFailure:
     with pytest.raises(SourceFailure) as caught:
-        asker.search("joy", 1)
+        asker.search(JOY, page())
     return caught.value
 
 
@@ -156,32 +174,32 @@ def test_mutated_answer_is_parsed_or_refused_with_the_documented_failure(answer:
 
 def test_search_finds_every_image_through_all_pages(replay: Replay) -> None:
     asker = client(replay)
-    first = asker.search("joy", 1)
-    pages = [first, *(asker.search("joy", page) for page in range(2, (first.pages or 0) + 1))]
+    first = asker.search(JOY, page())
+    pages = [first, *(asker.search(JOY, page(number)) for number in range(2, (first.pages or 0) + 1))]
     assert sum(len(page.candidates) + len(page.skipped) for page in pages) == first.total
 
 
 def test_page_after_the_last_is_empty(replay: Replay) -> None:
-    page = client(replay).search("joy", 40)
-    assert (page.candidates, page.skipped) == ((), ())
+    after = client(replay).search(JOY, page(40))
+    assert (after.candidates, after.skipped) == ((), ())
 
 
 def test_page_that_getty_refuses_after_the_first_is_empty() -> None:
     with raw_server(http(b'{"message": "Invalid Request."}', "400 Bad Request")) as address:
-        asker = GettyClient(KEY, endpoint=address)
-        assert asker.search("joy", 2) == SearchPage(None, 2, None, (), ())
+        asker = client(address)
+        assert asker.search(JOY, page(2)) == SearchPage(None, 2, None, (), ())
         assert type(failure_of(asker)) is RequestRefused
 
 
 @pytest.mark.parametrize("family", ["creative", "editorial"])
 def test_families_are_searched_apart(replay: Replay, family: str) -> None:
-    client(replay).search("joy", 1, page_size=10, family=family)
+    client(replay, family=family).search(JOY, page())
     assert f"/v3/search/images/{family}?" in replay.requests[-1].path
-    assert "page_size=10" in replay.requests[-1].path
+    assert "page_size=100" in replay.requests[-1].path
 
 
 def test_key_alone_searches_without_a_token(replay: Replay) -> None:
-    client(replay).search("joy", 1)
+    client(replay).search(JOY, page())
     assert replay.calls["getty.token"] == 0
 
 
@@ -190,13 +208,13 @@ def test_token_is_fetched_once_and_again_before_it_ends(replay: Replay) -> None:
     asker = client(replay, secret=SECRET, clock=lambda: times[-1])
     for now, tokens in ((0.0, 1), (1700.0, 1), (1750.0, 2), (3400.0, 2), (3500.0, 3)):
         times.append(now)
-        asker.search("joy", 1, page_size=1)
+        asker.search(JOY, page())
         assert replay.calls["getty.token"] == tokens
 
 
 def test_token_that_is_not_known_any_more_is_replaced_once() -> None:
     with Replay(World(photos=5), faults=Faults(getty_token=1.0, repeats=1)) as server:
-        assert client(server, secret=SECRET).search("joy", 1).total
+        assert client(server, secret=SECRET).search(JOY, page()).total
         assert server.calls["getty.token"] == 2
 
 
@@ -219,8 +237,8 @@ def test_wrong_secret_is_a_bad_key(replay: Replay) -> None:
 def test_daily_limit_stops_after_the_calls_of_the_day() -> None:
     with Replay(World(photos=5), faults=Faults(daily_limit=2)) as server:
         asker = client(server)
-        asker.search("joy", 1)
-        asker.search("joy", 1)
+        asker.search(JOY, page())
+        asker.search(JOY, page())
         failure = failure_of(asker)
     assert type(failure) is DailyLimit and failure.exit_code == 3
 
@@ -241,7 +259,7 @@ def test_passing_faults_have_their_cause_and_pass(fault: str, kind: type[SourceF
     with Replay(World(photos=5), faults=Faults(**{fault: 1.0}, repeats=1)) as server:
         asker = client(server)
         assert type(failure_of(asker)) is kind
-        assert asker.search("joy", 1).total
+        assert asker.search(JOY, page()).total
         assert not server.trespasses
 
 
@@ -267,7 +285,7 @@ def test_compressed_answer_is_unpacked_no_further_than_the_size_limit(
 ) -> None:
     monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
     with raw_server(gzipped(50_000_000, layers)) as address:
-        asker = GettyClient(KEY, endpoint=address)
+        asker = client(address)
         tracemalloc.start()
         try:
             failure = failure_of(asker)
@@ -281,7 +299,7 @@ def test_compressed_answer_is_unpacked_no_further_than_the_size_limit(
 def test_compressed_answer_is_an_answer() -> None:
     body = gzip.compress(json.dumps(getty_answer(GETTY_IMAGE)).encode())
     with raw_server(http(body, Content_Encoding="gzip")) as address:
-        assert GettyClient(KEY, endpoint=address).search("joy", 1).total == 1
+        assert client(address).search(JOY, page()).total == 1
 
 
 # The key
@@ -305,12 +323,12 @@ def test_keys_and_tokens_are_in_no_message_log_or_traceback(
 ) -> None:
     token = http(json.dumps({"access_token": KEYS[2], "expires_in": "1800"}).encode())
     with raw_server(token, answer) as address:
-        asker = GettyClient(KEYS[0], KEYS[1], endpoint=address, token_url=address + "/oauth2/token")
+        asker = client(address, key=KEYS[0], secret=KEYS[1])
         for name in ("", "httpcore"):
             caplog.set_level(logging.DEBUG, logger=name)
         said = ""
         try:
-            asker.search("joy", 1)
+            asker.search(JOY, page())
         except SourceFailure as failure:
             said += everything_said(failure)
         said += repr(asker) + str(vars(asker))
@@ -322,6 +340,6 @@ def test_keys_and_tokens_that_the_answer_repeats_are_in_no_candidate() -> None:
     token = http(json.dumps({"access_token": KEYS[2], "expires_in": "1800"}).encode())
     image = GETTY_IMAGE | {"title": KEYS[0], "caption": f"secret {KEYS[1]}", "artist": KEYS[2]}
     with raw_server(token, http(json.dumps(getty_answer(image)).encode())) as address:
-        asker = GettyClient(KEYS[0], KEYS[1], endpoint=address, token_url=address + "/oauth2/token")
-        [candidate] = asker.search("joy", 1).candidates
+        asker = client(address, key=KEYS[0], secret=KEYS[1])
+        [candidate] = asker.search(JOY, page()).candidates
     assert (candidate.title, candidate.description, candidate.owner) == ("[key]", "secret [key]", "[key]")

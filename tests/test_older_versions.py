@@ -15,19 +15,17 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from mvsent.build.assemble import assemble
 from mvsent.build.parts import part_path, rejected_path, rejected_table
-from mvsent.build.refresh import refresh
 from mvsent.cli import app
 from mvsent.cli.command import sections
-from mvsent.config import FlickrSettings
 from mvsent.datasets.export import FORMATS
 from mvsent.shards.reader import Dataset
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.flickr import FlickrClient
+from mvsent.sources.flickr import FlickrClient, FlickrSettings
+from tests.building import refresh
 from tests.conftest import write_dataset
 from tests.docs_workplace import annotate
 from tests.drawing import draw_pairs
@@ -180,9 +178,7 @@ def test_what_flickr_has_no_more_is_taken_out(
 ) -> None:
     first, *others = Dataset.open(place / "flickr").ids
     monkeypatch.setattr(FlickrClient, "is_public", lambda self, id: id != first)
-    assert refresh(place / "flickr", SecretStr("key"), quota_per_hour=10_000_000, quiet=True).removed == [
-        first
-    ]
+    assert refresh(place / "flickr").removed == [first]
     check(place / "flickr", others, n_more=n_more)
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 
 from mvsent.errors import UsageError
 from mvsent.pairs import Label
-from mvsent.sources.flickr import FlickrClient
+from mvsent.sources.flickr import FlickrClient, FlickrSettings
 from mvsent.standin.damage import bomb
 from mvsent.standin.faults import NAMES, Chance, Faults
 from mvsent.standin.replay import KEY, OTHER_LOOPBACK, Replay
@@ -435,6 +436,7 @@ def test_rate_out_of_bounds_is_refused(text: str) -> None:
 
 def test_photo_that_is_gone_is_found_by_a_search_and_not_by_its_number() -> None:
     with Replay(World(TWO, photos=5), faults=Faults(photo_gone=1)) as server:
-        client = FlickrClient(KEY, endpoint=server.flickr_endpoint)
+        settings = FlickrSettings(endpoint=server.flickr_endpoint)
+        client = FlickrClient(settings, {"FLICKR_API_KEY": SecretStr(KEY)})
         assert photos(server)
         assert not client.is_public("flickr:10000000001")

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app, setup
 from mvsent.cli.command import COMMANDS, Command, sections
-from mvsent.config import FlickrSettings, GettySettings, ReconcileSettings, TrainSettings
+from mvsent.config import ReconcileSettings, TrainSettings
 from mvsent.errors import UsageError
 from mvsent.setting import Settings, setting
+from mvsent.sources.flickr import FlickrSettings
+from mvsent.sources.getty import GettySettings
 
 ROOT = Path(__file__).parents[1]
 

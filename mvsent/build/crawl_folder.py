@@ -1,16 +1,14 @@
-"""Where a build works, and whether what is there may go on."""
+"""The folder in which a build works, and the crawl that it may continue there."""
 
 import hashlib
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
-from datetime import time as day_time
 from pathlib import Path
 from typing import Any
 
-from mvsent.config import BuildSettings, FlickrSettings
+from mvsent.config import BuildSettings
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.lexicons import Term, format_lexicon
 from mvsent.shards.croissant import CROISSANT_FILE
@@ -24,27 +22,27 @@ from mvsent.shards.staging import (
     refuse_irreplaceable,
     refuse_nowhere,
 )
-from mvsent.sources.frontier import CRAWL_FILE, Beginning, Frontier
+from mvsent.sources.crawl.frontier import CRAWL_FILE, Beginning, Frontier
+from mvsent.sources.registry import S, SearchedSource
 from mvsent.storage import is_remote, reaching
 
 log = logging.getLogger("mvsent")
 
 PARTS = "parts"
-FLICKR_BEGAN = date(2004, 2, 10)
 
 _DATABASE = {CRAWL_FILE, *(f"{CRAWL_FILE}-{kind}" for kind in ("wal", "shm", "journal"))}
-"""SQLite's files: until the first commit it keeps a journal, from there on a WAL with its index."""
+"""SQLite's files: it keeps a journal until the first commit, then a WAL with its index."""
 
 _OURS = {*_DATABASE, PARTS, "data", "README.md", CROISSANT_FILE, REJECTED_FILE}
 
 
 @contextmanager
 def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """The folder to build in, which nobody else writes: `out`, or a sibling while a finished one is there.
+    """Lock the folder to build in: `out`, or a sibling if `out` holds a finished dataset to replace.
 
-    The crawl of a dataset in object storage is in `data/.NAME-HASH.crawl` here: SQLite needs a disk.
+    The crawl of a dataset in object storage is in `data/.NAME-HASH.crawl` here, as SQLite needs a disk.
 
-    Raises: UsageError or OutputExistsError where the work would be in vain, or cost what no build wrote.
+    Raises: UsageError or OutputExistsError if `out` cannot be written, or holds files that no build wrote.
     """
     refuse_nowhere(out)
     with locked(lock_file(out)):
@@ -53,7 +51,9 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
         if is_remote(out):
             refuse_finished(out, overwrite=overwrite)
             refuse_foreign_files(out)
-        elif (out / MANIFEST_FILE).exists() and not (out / PARTS).exists():  # else only tidying up is left
+        elif (out / MANIFEST_FILE).exists() and not (
+            out / PARTS
+        ).exists():  # with parts, only clearing up is left
             refuse_finished(out, overwrite=overwrite)
             refuse_irreplaceable(out)
             refuse_foreign_files(out)
@@ -68,7 +68,7 @@ def _crawl_of(out: Path) -> Path:
 
 
 def refuse_finished(out: Path, *, overwrite: bool) -> None:
-    """Raise OutputExistsError where `out` is a finished dataset, unless it is to be replaced."""
+    """Raise OutputExistsError if `out` is a finished dataset, unless it is to be replaced."""
     with reaching(out):
         if not overwrite and (out / MANIFEST_FILE).exists():
             raise OutputExistsError(
@@ -91,13 +91,15 @@ def _refuse_strangers(work: Path) -> None:
         )
 
 
-def open_frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *, overwrite: bool) -> Frontier:
-    """The crawl in `work`, begun if there is none; one that was begun otherwise goes if `overwrite`."""
+def open_frontier(
+    work: Path, source: SearchedSource[S], words: Sequence[Term], settings: S, *, overwrite: bool
+) -> Frontier:
+    """Open the crawl in `work`, or begin it; `overwrite` discards one that was begun with other settings."""
     now = creation_time()
     start = Beginning(
-        settings=identity(settings, terms),
-        queries=[(term.query, term.word, term.sentiment) for term in terms],
-        span=upload_span(settings, now),
+        settings=identity(settings, words),
+        queries=[(word.query, word.word, word.sentiment) for word in words],
+        span=source.span(settings, now),
         started_at=int(now.timestamp()),
     )
     try:
@@ -105,7 +107,7 @@ def open_frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *,
     except (UsageError, DatasetError):
         if not overwrite:
             raise
-    log.warning("%s: the unfinished crawl is thrown away and begun anew", work)
+    log.warning("%s: the unfinished crawl is discarded and begun anew", work)
     for path in work.iterdir():  # `work` itself may be where a disk is mounted
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -115,23 +117,7 @@ def open_frontier(work: Path, terms: Sequence[Term], settings: BuildSettings, *,
 
 
 def identity(settings: BuildSettings, terms: Sequence[Term]) -> dict[str, Any]:
-    """What has to be the same for a crawl to go on: the settings that decide its rows, and the lexicon."""
+    """The settings and the hash of the lexicon, which must stay the same for a crawl to continue."""
     kept = settings.model_dump(mode="json", exclude=settings.without_effect())
     lexicon = hashlib.sha256(format_lexicon(terms).encode()).hexdigest()
     return {"source": type(settings).__name__, "lexicon_sha256": lexicon, **kept}
-
-
-def upload_span(settings: BuildSettings, now: datetime) -> tuple[int, int]:
-    """The first and the last second of upload to search for. Raises: UsageError if there is none between."""
-    if not isinstance(settings, FlickrSettings):
-        return 0, 0
-    first = settings.since or FLICKR_BEGAN
-    since = _second(first, day_time.min)
-    until = _second(settings.until, day_time(23, 59, 59)) if settings.until else int(now.timestamp())
-    if since > until:
-        raise UsageError(f"--since {first} is after --until {settings.until or 'now'}", "Swap them")
-    return since, until
-
-
-def _second(day: date, time: day_time) -> int:
-    return int(datetime.combine(day, time, UTC).timestamp())

@@ -1,15 +1,11 @@
-"""What a build would ask for, before it asks: queries, calls, time under the quota, disk."""
+"""An estimate of what a build asks for and needs: queries, calls, time under the quota, disk."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvsent.build.crawl_folder import upload_span
-from mvsent.config import BuildSettings
-from mvsent.lexicons import Term
 from mvsent.limits import HOUR_S
 from mvsent.shards.manifest import creation_time
-from mvsent.sources.crawl import Paging
+from mvsent.sources.registry import S, SearchedSource
 
 PICTURE_BYTES = 200_000
 """A JPEG of 1024 pixels, on average; smaller ones take less."""
@@ -42,16 +38,17 @@ class BuildPlan:
         return vars(self) | {"first_queries": list(self.first_queries)}
 
 
-def plan(source: str, terms: Sequence[Term], settings: BuildSettings, paging: Paging) -> BuildPlan:
-    """The plan of a build that begins from nothing. Raises: UsageError for what the build would refuse."""
-    upload_span(settings, creation_time())
+def plan(source: SearchedSource[S], settings: S) -> BuildPlan:
+    """Plan a build that begins from nothing. Raises: UsageError for settings that the build would refuse."""
+    terms = source.words(settings)
+    source.span(settings, creation_time())
     n_positive = sum(term.sentiment > 0 for term in terms)
     n_candidates = settings.per_query * len(terms) or None
-    n_calls = n_candidates and len(terms) * -(-settings.per_query // paging.per_page)
+    n_calls = n_candidates and len(terms) * -(-settings.per_query // source.paging.per_page)
     n_pairs = n_candidates and min(n_candidates * KEPT, settings.max_pairs or n_candidates)
     per_hour = settings.images_per_second * HOUR_S
     return BuildPlan(
-        source=source,
+        source=source.name,
         n_queries=len(terms),
         n_positive=n_positive,
         n_negative=len(terms) - n_positive,

@@ -15,7 +15,7 @@ from mvsent.config import BuildSettings
 from mvsent.errors import Interrupted, MvsentError
 from mvsent.fetch import FetchPolicy
 from mvsent.fetch.shared import LeasedLimits, LimitsOffice
-from mvsent.sources.frontier import Frontier
+from mvsent.sources.crawl.frontier import Frontier
 from mvsent.workers.engine import Engine
 
 

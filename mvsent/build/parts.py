@@ -18,7 +18,7 @@ from mvsent.fetch.shared import LeasedLimits
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Rejection, pair_table
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options
-from mvsent.sources.frontier import Found
+from mvsent.sources.crawl.frontier import Found
 
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 BATCH_BYTES = 32 * 2**20

@@ -1,4 +1,8 @@
-"""MVSA's annotations, tweets and pictures → a dataset of pairs with one label each (paper §4.1 A)."""
+"""MVSA's annotations, tweets and pictures → a dataset of pairs with one label each (paper §4.1 A).
+
+decide_votes  the annotators' votes → a label per row, or no-majority or label-conflict
+examine       the text, then the picture of each labelled row → a pair, or why there is none
+"""
 
 import os
 import sys
@@ -40,7 +44,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """Where the dataset is, and what became of every row."""
+    """The folder of the dataset, its manifest, and how far the annotators agree."""
 
     folder: Path
     manifest: Manifest
@@ -50,7 +54,7 @@ class ReconcileResult:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A row's files, fit to keep."""
+    """A row's usable text and picture."""
 
     raw_text: str
     text: str
@@ -70,7 +74,7 @@ def reconcile(
     engine: Engine = LOCAL,
     quiet: bool = False,
 ) -> ReconcileResult:
-    """Folder `out` holds a finished dataset of the pairs in `root`, and of every other row its reason.
+    """Write the dataset of the pairs in `root` to `out`, with the reason of every row that is dropped.
 
     Args:
         root: the MVSA folder, or its zip.
@@ -87,7 +91,11 @@ def reconcile(
         with (
             staged(out, overwrite=overwrite) as folder,
             DatasetWriter(
-                folder, annotations.name, settings=settings.model_dump(), shard_size=_shard_rows(settings)
+                folder,
+                annotations.name,
+                settings=settings.model_dump(),
+                shard_size=settings.shard_size
+                or (PICTURELESS_SHARD_ROWS if settings.labels_only else SHARD_ROWS),
             ) as writer,
             ThreadPoolExecutor(1) as beside,
         ):
@@ -110,12 +118,8 @@ def reconcile(
     return ReconcileResult(out, manifest, agreement)
 
 
-def _shard_rows(settings: ReconcileSettings) -> int:
-    return settings.shard_size or (PICTURELESS_SHARD_ROWS if settings.labels_only else SHARD_ROWS)
-
-
 def decide_votes(votes: Labels, settings: LabelRules) -> Decisions:
-    """[N, K, 2] votes → one decision per row, as the settings have it."""
+    """[N, K, 2] votes → one decision per row, by the rule of the settings."""
     if settings.aggregate == "dawid-skene":
         return decide_by_dawid_skene(votes)
     return decide(votes, settings.ties)
@@ -139,7 +143,7 @@ def _write_pairs(
     engine: Engine,
     quiet: bool,
 ) -> dict[int, Rejection]:
-    """Write every row that has a label and good files, in order; return what is wrong with the others."""
+    """Write every row that has a label and usable files, in order; return why the others have none."""
     labelled = np.flatnonzero(decisions.kept).tolist()
     ids = annotations.ids.take(pa.array(labelled, pa.int64())).to_pylist()
     examine_one = partial(examine, mvsa, settings=settings)
@@ -162,7 +166,7 @@ def _write_pairs(
 
 
 def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejection:
-    """The row's text and picture, or what is wrong: with the text first, then with the picture."""
+    """The row's text and picture, or why one cannot be used, of which the text comes first."""
     raw_text = _read_text(mvsa, id)
     if isinstance(raw_text, Rejection):
         return raw_text
@@ -180,7 +184,7 @@ def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejectio
 
 
 def _read_text(mvsa: Mvsa, id: str) -> str | Rejection:
-    """The decoded text, with something visible in it, or why there is none."""
+    """The decoded text, in which something is visible, or why there is none."""
     path = mvsa.text_name(id)
     try:
         data = mvsa.text(id)
@@ -195,7 +199,7 @@ def _read_text(mvsa: Mvsa, id: str) -> str | Rejection:
 
 
 def _label_table(annotations: Annotations, decisions: Decisions) -> pa.Table:
-    """All rows that have a label, without files; put together in parallel."""
+    """The rows that have a label, without their files."""
     parts = np.array_split(np.flatnonzero(decisions.kept), os.cpu_count() or 1)
     with ThreadPoolExecutor() as pool:
         return pa.concat_tables(
@@ -205,14 +209,14 @@ def _label_table(annotations: Annotations, decisions: Decisions) -> pa.Table:
 
 def _pair_table(annotations: Annotations, decisions: Decisions, pairs: Mapping[int, Pair]) -> pa.Table:
     """The rows (row number → files) with every column that MVSA can fill."""
-    found = list(pairs.values())
-    facts = [pair.facts for pair in found]
+    files = list(pairs.values())
+    facts = [pair.facts for pair in files]
     return pair_table(
         _labelled(annotations, decisions, np.array(list(pairs), dtype=np.int64))
         | {
-            "image": [{"bytes": pair.image, "path": pair.path} for pair in found],
-            "text": [pair.text for pair in found],
-            "description": [pair.raw_text for pair in found],
+            "image": [{"bytes": pair.image, "path": pair.path} for pair in files],
+            "text": [pair.text for pair in files],
+            "description": [pair.raw_text for pair in files],
             "width": [fact.width for fact in facts],
             "height": [fact.height for fact in facts],
             "sha256": [fact.sha256 for fact in facts],
@@ -222,7 +226,7 @@ def _pair_table(annotations: Annotations, decisions: Decisions, pairs: Mapping[i
 
 
 def _labelled(annotations: Annotations, decisions: Decisions, rows: Rows) -> dict[str, Any]:
-    """The columns that need no files: ids, labels, votes."""
+    """The columns that come from the label file: ids, labels, votes."""
     return {
         "id": _ids(annotations, rows),
         "label": pa.array(decisions.label[rows]),
@@ -251,13 +255,17 @@ def _votes(votes: Labels) -> pa.Array:
 def _rejected(
     annotations: Annotations, decisions: Decisions, rejections: Mapping[int, Rejection]
 ) -> pa.Table:
-    """All dropped rows in the order of the label file: those without a label, and `rejections` (by row)."""
+    """The dropped rows in the order of the label file: those without a label, and `rejections` (by row)."""
     unlabelled = np.flatnonzero(~decisions.kept)
     rows = np.concatenate([unlabelled, np.array(list(rejections), dtype=np.int64)])
-    found = rejections.values()
-    reasons = pa.array(decisions.reason[unlabelled].tolist() + [one.reason for one in found], pa.string())
+    reasons = pa.array(
+        decisions.reason[unlabelled].tolist() + [one.reason for one in rejections.values()], pa.string()
+    )
     details = pa.chunked_array(
-        [_in_words(annotations.votes[unlabelled]), pa.array([one.detail for one in found], pa.string())]
+        [
+            _in_words(annotations.votes[unlabelled]),
+            pa.array([one.detail for one in rejections.values()], pa.string()),
+        ]
     )
     table = pa.table([_ids(annotations, rows), reasons, details], schema=REJECTED_SCHEMA)
     return table.take(pa.array(np.argsort(rows))) if rejections else table
@@ -276,7 +284,7 @@ def _in_words(votes: Labels) -> pa.Array:
 
 
 def _refuse_nothing(root: Path, decisions: Decisions, rejections: Mapping[int, Rejection]) -> None:
-    """Raise InputError if not one row is left: then the folder is not what the user thinks it is."""
+    """Raise InputError if no row is left, as for a folder of something else."""
     if int(decisions.kept.sum()) > len(rejections):
         return
     reasons: Sequence[Reason] = [reason for reason in decisions.reason if reason] + [

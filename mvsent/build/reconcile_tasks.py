@@ -1,4 +1,4 @@
-"""Label Studio's annotations of a dataset → a new one of the same pairs, labelled by the rules of MVSA."""
+"""Label Studio's annotations of a dataset → a dataset of the same pairs, labelled by the rules of MVSA."""
 
 import hashlib
 from collections import Counter
@@ -25,7 +25,7 @@ MAX_VOTES = 2**30  # rows x annotators x 2, a byte each
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedResult(ReconcileResult):
-    """The same, and what became of every annotation."""
+    """The same, with the number of annotations that count, and of others by why they do not."""
 
     annotations: dict[str, int]
 
@@ -39,9 +39,9 @@ def reconcile_tasks(
     name: str = "",
     overwrite: bool = False,
 ) -> AnnotatedResult:
-    """`out` holds the pairs of the dataset in `folder` on which the annotators in `export` agree.
+    """Write the pairs of the dataset in `folder` on which the annotators in `export` agree to `out`.
 
-    Its input are the rows of that dataset; one that nobody annotated is dropped as `not-annotated`.
+    The funnel's input is the rows of that dataset; one that nobody annotated is dropped as `not-annotated`.
 
     Args:
         out: None for data/NAME-annotated.
@@ -96,29 +96,29 @@ Rows = Sequence[dict[str, Vote]]
 
 
 def _by_row(dataset: Dataset, answers: Annotations, export: Path) -> Rows:
-    """Raises: InputError where not one vote is on a pair of the dataset."""
-    found = [answers.votes.pop(id, {}) for id in dataset.ids]
+    """The votes on each row of the dataset. Raises: InputError if there are none at all."""
+    votes = [answers.votes.pop(id, {}) for id in dataset.ids]
     strangers = sum(map(len, answers.votes.values()))
     if strangers:
         answers.set_aside[SetAside.UNKNOWN_ID] += strangers
-    if not any(found):
+    if not any(votes):
         counted = ", ".join(f"{n} {reason}" for reason, n in answers.set_aside.most_common())
         raise InputError(
             f"{export}: none of its {answers.n_tasks} tasks has an annotation of a pair in {dataset.folder}"
             + (f": {counted}" if counted else ""),
             "Give the export of the project that was made from this dataset",
         )
-    return found
+    return votes
 
 
 def _counts(answers: Annotations) -> dict[str, int]:
-    """What became of every annotation: `counted`, and the others by why they do not count."""
+    """Annotations that count, as `counted`, and the others by why they do not."""
     set_aside = {str(reason): answers.set_aside[reason] for reason in SetAside if answers.set_aside[reason]}
     return {"counted": answers.n_annotations - sum(set_aside.values()), **set_aside}
 
 
 def _dense(rows: Rows) -> Labels:
-    """[N, K, 2] with the votes of a row side by side; K is the most that any row has."""
+    """[N, K, 2] with the votes of a row side by side; K is the largest number of a row."""
     votes = _no_votes(len(rows), max(map(len, rows), default=0))
     for row, given in enumerate(rows):
         for place, person in enumerate(sorted(given)):
@@ -127,7 +127,7 @@ def _dense(rows: Rows) -> Labels:
 
 
 def _no_votes(n_rows: int, n_annotators: int) -> Labels:
-    """[N, K, 2] without a vote. Raises: InputError where that would fill the memory."""
+    """[N, K, 2] without a vote. Raises: InputError if that would fill the memory."""
     if 2 * n_rows * n_annotators > MAX_VOTES:
         raise InputError(
             f"{n_rows} rows with {n_annotators} annotators are more votes than {MAX_VOTES}",
@@ -137,7 +137,7 @@ def _no_votes(n_rows: int, n_annotators: int) -> Labels:
 
 
 def _for_decision(rows: Rows, settings: ReconcileTasksSettings) -> Labels:
-    """[N, K, 2]; Dawid-Skene wants a column for each annotator, the majority does not care."""
+    """[N, K, 2]; Dawid-Skene needs a column for each annotator, a majority does not."""
     if settings.aggregate == "majority":
         return _dense(rows)
     people = {person: k for k, person in enumerate(sorted({p for given in rows for p in given}))}
@@ -149,7 +149,7 @@ def _for_decision(rows: Rows, settings: ReconcileTasksSettings) -> Labels:
 
 
 def _write_pairs(writer: DatasetWriter, dataset: Dataset, decisions: Decisions, rows: Rows) -> None:
-    """Every row that has a label, with the pictures and texts that it had."""
+    """Write every row that has a label, with its picture and text."""
     position = 0
     for pairs in dataset.pairs(BATCH_ROWS):
         at = slice(position, position + pairs.num_rows)
@@ -181,7 +181,7 @@ def _or_null(label: int) -> int | None:
 
 
 def _rejected(ids: Sequence[str], decisions: Decisions, rows: Rows) -> pa.Table:
-    """All dropped rows in the order of the dataset."""
+    """The dropped rows in the order of the dataset."""
     dropped = [
         {"id": ids[row], "reason": str(_reason(decisions, rows, row)), "detail": _in_words(rows[row])}
         for row in np.flatnonzero(~decisions.kept).tolist()
@@ -205,7 +205,7 @@ def _in_words(given: dict[str, Vote]) -> str:
 
 
 def _refuse_nothing(export: Path, decisions: Decisions, rows: Rows) -> None:
-    """Raise InputError if not one row is left."""
+    """Raise InputError if no row is left."""
     if decisions.kept.any():
         return
     counted = Counter(str(_reason(decisions, rows, row)) for row in range(len(rows)))

@@ -1,4 +1,4 @@
-"""A dataset of Flickr's without the photos that were removed or made private since: the take-down duty."""
+"""Take-down: drop from a dataset the rows that its source has removed or made private since."""
 
 import logging
 import sqlite3
@@ -13,11 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import SecretStr
 from tqdm import tqdm
 
 from mvsent.build.parts import rejected_table
-from mvsent.build.search import endpoint_place
 from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
@@ -34,10 +32,11 @@ from mvsent.shards.staging import (
     staged,
 )
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.failures import RequestRefused
-from mvsent.sources.flickr import FlickrClient
-from mvsent.sources.frontier import readable
-from mvsent.sources.patience import Asker
+from mvsent.sources.crawl.answers import check_endpoint
+from mvsent.sources.crawl.failures import RequestRefused
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.crawl.sqlite_errors import readable
+from mvsent.sources.registry import SEARCHED, Keys, S, SearchedSource, searched
 from mvsent.storage import local_only
 from mvsent.workers.interrupt import interruptible
 
@@ -48,24 +47,18 @@ _BATCH_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
-    """Where the new version is, how many photos Flickr was asked for, and the ids of those that are gone."""
+    """The folder of the new version, how many rows were checked, and the ids of those that are gone."""
 
     folder: Path
     n_asked: int
     removed: list[str]
 
 
-def refresh(
-    folder: Path, key: SecretStr, *, endpoint: str = "", quota_per_hour: int = 3600, quiet: bool = False
-) -> RefreshResult:
-    """The dataset in `folder` holds only photos that Flickr still shows to everyone.
+def open_refreshable(folder: Path) -> tuple[Dataset, SearchedSource[Any]]:
+    """The dataset in `folder`, and the source that can be asked about its rows.
 
-    What Flickr said so far is in `.NAME.refresh.sqlite` beside the folder until that is done.
-
-    Raises: UsageError for a dataset that is not Flickr's or cannot be replaced; Interrupted or SourceFailure,
-        after which the same call goes on. The dataset then is as it was.
+    Raises: UsageError for a dataset of no such source, or of several, or one that cannot be replaced.
     """
-    endpoint_place(endpoint)
     folder = absolute(local_only(folder, "a dataset to refresh"))
     refuse_irreplaceable(folder)
     if folder.parent.is_dir():
@@ -73,18 +66,51 @@ def refresh(
             recover(folder)  # one that was killed between its two renames left the dataset without its name
     dataset = Dataset.open(folder)
     refuse_foreign_files(folder)
-    strangers = [id for id in dataset.ids if not id.startswith("flickr:")]
-    if strangers:
+    name = dataset.ids[0].partition(":")[0]
+    strangers = [id for id in dataset.ids if not id.startswith(f"{name}:")]
+    source = searched(name) if name in SEARCHED else None
+    if source is None or source.still_public is None or strangers:
+        can = [f"build-{each}" for each in SEARCHED if searched(each).still_public]
         raise UsageError(
-            f"{folder}: {strangers[0]} is not Flickr's", "Only datasets of build-flickr are refreshed"
+            f"{folder}: {[*strangers, dataset.ids[0]][0]} cannot be refreshed",
+            f"Only a dataset of {' or '.join(can)} can",
         )
-    client = FlickrClient(key.get_secret_value(), endpoint=endpoint or None)
+    return dataset, source
+
+
+def refresh(
+    dataset: Dataset, source: SearchedSource[S], settings: S, keys: Keys, *, quiet: bool = False
+) -> RefreshResult:
+    """Drop from the dataset the rows that its source no longer shows to everyone.
+
+    The answers so far are in `.NAME.refresh.sqlite` beside its folder until all are there.
+
+    Args:
+        dataset, source: as from `open_refreshable`.
+        settings: of which `endpoint` and `quota_per_hour` count.
+
+    Raises: Interrupted or SourceFailure, after which the same call continues. The dataset then is as it was.
+    """
+    assert source.still_public is not None
+    check_endpoint(settings.endpoint)
+    still_public = source.still_public(settings, keys)
+    folder = dataset.folder
     state = folder.with_name(f".{folder.name}.refresh.sqlite")
     with locked(folder.with_name(f".{folder.name}.refresh.lock")), interruptible() as stop:
         with _Answers(state, dataset.sha256) as answers:
-            bucket = TokenBucket.per_hour(quota_per_hour)
+            bucket = TokenBucket.per_hour(settings.quota_per_hour)
             bucket.restore(answers.calls())
-            _ask(dataset.ids, client, Asker(bucket, stop, answers.note_call), answers, quiet)
+            asker = Asker(bucket, stop, answers.note_call)
+            hidden = quiet or not sys.stderr.isatty()
+            for id in tqdm(
+                answers.without(dataset.ids), desc=f"ask {source.title}", unit=" rows", disable=hidden
+            ):
+                try:
+                    is_public = asker.ask(lambda id=id: still_public(id))  # type: ignore[misc]
+                except RequestRefused as refusal:
+                    log.warning("%s: %s. It stays", id, refusal.what)
+                    is_public = True
+                answers.note(id, is_public)
             gone = answers.gone()
         removed = [id for id in dataset.ids if id in gone]
         if removed:
@@ -93,21 +119,8 @@ def refresh(
     return RefreshResult(folder, len(dataset), removed)
 
 
-def _ask(ids: Sequence[str], client: FlickrClient, asker: Asker, answers: "_Answers", quiet: bool) -> None:
-    """Flickr has said of every photo whether it is public; one that it will not talk about stays."""
-    left = answers.without(ids)
-    hidden = quiet or not sys.stderr.isatty()
-    for id in tqdm(left, desc="ask Flickr", unit=" photos", disable=hidden):
-        try:
-            public = asker.ask(lambda id=id: client.is_public(id))  # type: ignore[misc]
-        except RequestRefused as refusal:
-            log.warning("%s: %s. It stays", id, refusal.what)
-            public = True
-        answers.note(id, public)
-
-
 def _rewrite(dataset: Dataset, gone: set[str]) -> None:
-    """A new version of the dataset without the rows of `gone` is in its place."""
+    """Replace the dataset by a version without the rows of `gone`."""
     manifest = dataset.manifest
     values = pa.array(sorted(gone), pa.string())
     with (
@@ -125,7 +138,7 @@ def _rewrite(dataset: Dataset, gone: set[str]) -> None:
             rejected_table([(id, str(Reason.TAKEN_DOWN), "removed or made private since") for id in taken])
         )
         if len(taken) == len(dataset):
-            raise DatasetError(f"{dataset.folder}: not one of its photos is public any more", "Delete it")
+            raise DatasetError(f"{dataset.folder}: none of its rows is public any more", "Delete it")
         writer.finish(
             manifest.funnel.input,
             extra={
@@ -143,7 +156,7 @@ def _shard_size(manifest: Manifest) -> int:
 
 
 class _Answers:
-    """What Flickr said so far, in a small database, of this version of the dataset only."""
+    """The source's answers so far about this version of the dataset, in a small database."""
 
     def __init__(self, path: Path, dataset_sha256: str) -> None:
         self._path = path
@@ -154,7 +167,7 @@ class _Answers:
                 self._begin(dataset_sha256)
 
     def _readable(self) -> AbstractContextManager[None]:
-        advice = "Delete it, then run the same command again: every photo is asked for anew"
+        advice = "Delete it, then run the same command again, which asks for every row anew"
         return readable(self._path, if_spoilt=advice)
 
     def _begin(self, dataset_sha256: str) -> None:
@@ -185,7 +198,7 @@ class _Answers:
             self._db.execute("INSERT OR REPLACE INTO photos VALUES (?, ?)", (id, public))
 
     def without(self, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that nothing is known of."""
+        """Those of `ids` without an answer."""
         known = set(self._column("SELECT id FROM photos"))
         return [id for id in ids if id not in known]
 

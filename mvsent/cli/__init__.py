@@ -54,7 +54,7 @@ BROKEN_PIPE = 141  # as the shell says of a program whose reader went away
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 # What goes on where it was when it is asked for again. `train` says itself how to, once there is a run.
-CONTINUING = {"build-flickr", "build-getty", "refresh", "benchmark"}
+CONTINUING = ("build-", "refresh", "benchmark")
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def exit_code(run: Callable[[], object], command: str = "") -> int:
             raise
         return _fail(str(known), known.exit_code)
     if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
-        again = "continues" if command in CONTINUING else "begins anew"
+        again = "continues" if command.startswith(CONTINUING) else "begins anew"
         return _fail(f"interrupted. The same command {again}", INTERRUPTED)
     return result if isinstance(result, int) else 0
 

@@ -1,21 +1,23 @@
-"""Commands that build datasets from Flickr and Getty."""
+"""Commands that build datasets from the registered sources."""
 
 import json
+import os
 from enum import StrEnum
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mvsent.cli import options
-from mvsent.cli.command import command
+from mvsent.cli.command import MAKERS, Command, command
 from mvsent.cli.options import flag
+from mvsent.sources import registry
 
 if TYPE_CHECKING:
-    from mvsent.build.dry_run import BuildPlan
-    from mvsent.build.search import BuildResult
     from mvsent.cli.given import Given
-    from mvsent.config import FlickrSettings, GettySettings
+    from mvsent.config import BuildSettings
+    from mvsent.setting import Settings
 
 KeyFile = Annotated[
     Path | None,
@@ -26,10 +28,10 @@ DryRun = Annotated[
 ]
 
 
-@command("build-flickr", "Build", settings="mvsent.config:FlickrSettings")
-def build_flickr(
+def build(
+    name: str,
     *,
-    given: "Given[FlickrSettings]",
+    given: "Given[BuildSettings]",
     key_file: KeyFile = None,
     workers: options.Workers = 0,
     engine: options.Engine,
@@ -39,65 +41,58 @@ def build_flickr(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Build a dataset from Flickr's adjective-noun pairs.
-
-    It is written to data/flickr, by the paper's rules. Needs FLICKR_API_KEY. Takes hours, or days under a
-    lower quota; --dry-run estimates them. Stop it at any time: the same command continues.
-    The default of --per-query, 500, is one call per query.
-
-    Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run
-    """
-    from mvsent.build import search as build
-
+    """Build a dataset from the source called `name`."""
+    source = registry.searched(name)
     settings = given.resolve()
     if dry_run:
         from mvsent.build.dry_run import plan
-        from mvsent.sources.crawl import FLICKR_PAGING
+        from mvsent.report.plan import render_plan
 
-        _show_plan(plan("flickr", build.flickr_terms(settings), settings, FLICKR_PAGING), as_json)
+        estimate = plan(source, settings).document()
+        typer.echo(json.dumps(estimate, indent=2) if as_json else render_plan(estimate))
         return
-    from mvsent.sources.keys import api_key
+    from mvsent.build.search import build as run_build
+    from mvsent.report.funnel import funnel_document, render_funnel
+    from mvsent.sources.keys import read_keys
 
-    key = api_key("FLICKR_API_KEY", key_file)
-    how: Any = {"overwrite": overwrite, "workers": workers, "engine": engine.chosen(), "quiet": quiet}
-    _show_result(build.build_flickr(out or Path("data", "flickr"), settings, key, **how), as_json)
+    result = run_build(
+        source,
+        out or Path("data", name),
+        settings,
+        read_keys(source.keys, key_file),
+        overwrite=overwrite,
+        workers=workers,
+        engine=engine.chosen(),
+        quiet=quiet,
+    )
+    if as_json:
+        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
+    else:
+        typer.echo(render_funnel(result.folder, result.manifest))
+        typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
+        typer.echo(f"Licences and terms: {result.folder / 'README.md'}")
+        typer.echo(f"Next: mvsent train {result.folder}")
 
 
-@command("build-getty", "Build", settings="mvsent.config:GettySettings")
-def build_getty(
-    *,
-    given: "Given[GettySettings]",
-    key_file: KeyFile = None,
-    workers: options.Workers = 0,
-    engine: options.Engine,
-    dry_run: DryRun = False,
-    out: options.Out = None,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Build a dataset from Getty's affective keywords.
+class BuildCommand(Command):
+    """`build-NAME` of a registered source, whose module is imported when the command is typed."""
 
-    It is written to data/getty, by the paper's rules. Needs GETTY_API_KEY; uses GETTY_API_SECRET if it is
-    set. Getty's licence restricts machine-learning use: read your agreement first. Stop it at any time: the
-    same command continues. The default of --per-query, 10000, is a hundred calls per query.
+    def __init__(self, name: str) -> None:
+        super().__init__(f"build-{name}", "Build", partial(build, name), settings="of the source")
+        self.source, self.short_help = name, registry.SEARCHED[name]
 
-    Example: mvsent build-getty --family editorial --per-query 200 --dry-run
-    """
-    from mvsent.build import search as build
+    @cached_property
+    def kind(self) -> "type[Settings]":
+        return registry.searched(self.source).settings
 
-    settings = given.resolve()
-    if dry_run:
-        from mvsent.build.dry_run import plan
-        from mvsent.sources.crawl import GETTY_PAGING
+    # Click assigns to it.
+    help = property(
+        lambda self: f"{self.short_help}\n\n{registry.searched(self.source).about.strip()}",
+        lambda self, _: None,
+    )
 
-        _show_plan(plan("getty", build.getty_terms(settings), settings, GETTY_PAGING), as_json)
-        return
-    from mvsent.sources.keys import api_key, optional_key
 
-    key, secret = api_key("GETTY_API_KEY", key_file), optional_key("GETTY_API_SECRET", key_file)
-    how: Any = {"overwrite": overwrite, "workers": workers, "engine": engine.chosen(), "quiet": quiet}
-    _show_result(build.build_getty(out or Path("data", "getty"), settings, key, secret, **how), as_json)
+MAKERS.append(lambda: map(BuildCommand, registry.SEARCHED))
 
 
 @command("refresh", "Build")
@@ -107,11 +102,7 @@ def refresh(
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(
-            help="Address of another REST server. [default: Flickr's]",
-            show_default=False,
-            envvar="MVSENT_FLICKR_ENDPOINT",
-        ),
+        typer.Option(help="Address of another API server. [default: the source's]", show_default=False),
     ] = None,
     key_file: KeyFile = None,
     quota_per_hour: Annotated[
@@ -128,16 +119,15 @@ def refresh(
 
     Example: mvsent refresh data/flickr
     """
+    from mvsent.build.refresh import open_refreshable
     from mvsent.build.refresh import refresh as run_refresh
-    from mvsent.sources.keys import api_key
+    from mvsent.sources.keys import read_keys
 
-    result = run_refresh(
-        folder or Path("data", "flickr"),
-        api_key("FLICKR_API_KEY", key_file),
-        endpoint=endpoint or "",
-        quota_per_hour=quota_per_hour,
-        quiet=quiet,
-    )
+    dataset, source = open_refreshable(folder or Path("data", "flickr"))
+    variable = source.settings.stated()["endpoint"].variable
+    endpoint = endpoint or os.environ.get(variable, "")
+    settings = source.settings(endpoint=endpoint, quota_per_hour=quota_per_hour)
+    result = run_refresh(dataset, source, settings, read_keys(source.keys, key_file), quiet=quiet)
     document = {"folder": str(result.folder), "asked": result.n_asked, "removed": result.removed}
     if as_json:
         typer.echo(json.dumps(document, indent=2))
@@ -208,21 +198,3 @@ def lexicon(
         typer.echo(f"{out}: {document['positive']} positive, {document['negative']} negative words")
     else:
         typer.echo(format_lexicon(terms), nl=False)
-
-
-def _show_result(result: "BuildResult", as_json: bool) -> None:
-    from mvsent.report.funnel import funnel_document, render_funnel
-
-    if as_json:
-        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
-    else:
-        typer.echo(render_funnel(result.folder, result.manifest))
-        typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
-        typer.echo(f"Licences and terms: {result.folder / 'README.md'}")
-        typer.echo(f"Next: mvsent train {result.folder}")
-
-
-def _show_plan(plan: "BuildPlan", as_json: bool) -> None:
-    from mvsent.report.plan import render_plan
-
-    typer.echo(json.dumps(plan.document(), indent=2) if as_json else render_plan(plan.document()))

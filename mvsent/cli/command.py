@@ -26,6 +26,9 @@ PANELS = ("Build", "Label", "Learn", "Look", "Share", "Set up")
 COMMANDS: "dict[str, Command]" = {}
 """The declared commands, by name."""
 
+MAKERS: "list[Callable[[], Iterable[Command]]]" = []
+"""Functions that make a command for each entry of a registry."""
+
 _FEW = 10  # options that need no headings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -151,7 +154,7 @@ class Commands(TyperGroup):
     """All declared commands, under their headings."""
 
     def __init__(self, **given: Any) -> None:
-        in_order = sorted(COMMANDS.values(), key=lambda each: PANELS.index(each.panel))
+        in_order = sorted(commands().values(), key=lambda each: PANELS.index(each.panel))
         super().__init__(**{**given, "commands": in_order})
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -173,6 +176,12 @@ def write_sections(formatter: Any, sections: dict[str, list[tuple[str, str]]]) -
             formatter.write_dl([(term.ljust(width), meaning) for term, meaning in rows])
 
 
+def commands() -> "dict[str, Command]":
+    """All commands by name, those made of registries first."""
+    made = [each for make in MAKERS for each in make()]
+    return {each.name or "": each for each in made} | COMMANDS
+
+
 def sections() -> "dict[str, Command]":
     """The commands that have a table in `mvsent.toml`, by its name."""
-    return {name: each for name, each in COMMANDS.items() if each.settings and each.section == name}
+    return {name: each for name, each in commands().items() if each.settings and each.section == name}

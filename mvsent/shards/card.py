@@ -8,7 +8,8 @@ from typing import Any
 
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.schema import card_features
-from mvsent.shards.terms import Terms, joint_terms
+from mvsent.shards.terms import joint_terms
+from mvsent.sources.registry import Terms
 
 MAX_CHARACTERS = 100
 """What the card repeats of a stranger's words."""

@@ -21,6 +21,7 @@ from pydantic import (
 from mvsent import __version__
 from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import LABEL_NAMES, SCHEMA_VERSION
+from mvsent.sources.registry import SEARCHED
 from mvsent.storage import reaching, refuse_no_bucket
 
 MANIFEST_FILE = "dataset.json"
@@ -146,7 +147,8 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
             f"{folder}: not a finished dataset (it has no {MANIFEST_FILE})",
             "The build that began it continues by the same command"
             if unfinished
-            else "Name a dataset folder, or build one: mvsent reconcile-mvsa, build-flickr, build-getty",
+            else "Name a dataset folder, or build one: mvsent reconcile-mvsa"
+            + "".join(f", build-{name}" for name in SEARCHED),
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

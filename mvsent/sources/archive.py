@@ -1,4 +1,4 @@
-"""The files of a dataset as its publisher laid them out: in a folder, or in a zip that is never extracted.
+"""The files of a published dataset, in a folder or in a zip that is never extracted.
 
 Names are relative and use `/`; reads are bounded, so neither a huge file nor a zip bomb costs more than its
 limit.
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from mvsent.errors import InputError, UsageError
 from mvsent.storage import local_only, unlike_driver
 
-# What `zipfile` raises for a member that is not what the directory says, by its ways to compress.
+# Errors of `zipfile` for a damaged member; which one depends on its compression.
 _DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
@@ -33,28 +33,27 @@ class Files(Protocol):
     """Named files that can be read from several threads at once."""
 
     def where(self, name: str) -> str:
-        """How to call the file in a message."""
+        """The file's name in messages."""
 
     def names(self, depth: int) -> Iterator[str]:
-        """The names of all files that are at most `depth` folders deep, in no particular order."""
+        """Names of all files at most `depth` folders deep, in no particular order."""
 
     def path(self, name: str) -> Path | None:
-        """Where the file lies on the disk; None where it is in a zip, or missing."""
+        """Path of the file on the disk; None if it is in a zip, or missing."""
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """The file's bytes, cut off after `limit + 1` of them; None where there is no such file.
+        """The file's bytes, cut off after `limit + 1` of them; None if there is no such file.
 
-        Raises: InputError where the file cannot be read, or the bytes in a zip are not what its directory
-        says.
+        Raises: InputError if the file cannot be read or is damaged.
         """
 
 
 @contextmanager
 def open_files(root: Path) -> Iterator[Files]:
-    """The files under the folder or in the zip `root`.
+    """Open the files under the folder or in the zip `root`.
 
-    Raises: UsageError where there is no `root`. InputError where it is neither a folder nor a readable zip,
-    or the zip is encrypted.
+    Raises: UsageError if there is no `root`; InputError if it is neither a folder nor a readable zip, or an
+    encrypted one.
     """
     if local_only(root, "the folder or zip").is_dir():
         yield FolderFiles(root)
@@ -113,7 +112,7 @@ class FolderFiles:
         path = self._root / name
         try:
             status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
                 return None
             with path.open("rb") as file:
                 return file.read(min(status.st_size, limit + 1))
@@ -124,7 +123,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """The members of a zip, looked up by name only: where a name would lead on extraction cannot matter."""
+    """The members of a zip, looked up by name and never extracted, so that names like ../x do no harm."""
 
     def __init__(self, archive: zipfile.ZipFile, root: Path) -> None:
         members = [member for member in archive.infolist() if not member.is_dir()]
@@ -155,6 +154,6 @@ class ZipFiles:
             return None
         try:
             with self._archive.open(member) as file:
-                return file.read(limit + 1)  # whatever size the directory declares
+                return file.read(limit + 1)  # the declared size may be a lie
         except _DAMAGES as error:
             raise InputError(f"{name}: damaged in {self._root.name}: {error}") from None

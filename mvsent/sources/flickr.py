@@ -1,4 +1,4 @@
-"""Flickr's `photos.search`: a pure parser, and a thin client through flickrapi.
+"""Flickr: its settings, a pure parser of `photos.search`, a thin client through flickrapi, and the source.
 
     {"stat": "ok", "photos": {"page": 1, "pages": 5, "perpage": 500, "total": "2204", "photo": [
         {"id": "5123", "owner": "12@N00", "ownername": "someone", "title": "Pier at dawn", "tags": "sea pier",
@@ -8,20 +8,25 @@
 An error is HTTP 200 too: {"stat": "fail", "code": 100, "message": "Invalid API Key (Key has expired)"}.
 """
 
+import re
 import time
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime
+from datetime import time as day_time
+from pathlib import Path
+from typing import Any, Literal
 
-from flickrapi import FlickrAPI
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 
+from mvsent.config import DATA, MACHINE, BuildSettings, language, lexicon, per_query
+from mvsent.errors import UsageError
+from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
-from mvsent.sources.calls import Caller
-from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
-from mvsent.sources.failures import (
+from mvsent.setting import Day, setting
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer, as_count, as_id, as_text, as_url
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -29,6 +34,8 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
+from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
 MAX_PER_PAGE = 500
@@ -50,37 +57,62 @@ LICENSES = {
     "9": "CC0 1.0",
     "10": "Public Domain Mark 1.0",
 }
+SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
+BEGAN = date(2004, 2, 10)
+KEY = Key("FLICKR_API_KEY", "https://www.flickr.com/services/apps/create/")
 _NEW_KEY = "Put a valid one into FLICKR_API_KEY; the same command then continues"
+
+PASSING = frozenset({0, 10, 105, 201})
+"""Codes of failures that may pass: the service (0, 105), the search (10) or the whole site (201) is down."""
+
+BAD_KEY = 100
+"""Code of a key that is unknown, expired or of the wrong form."""
+
+GONE = frozenset({1, 2})
+"""Codes of `photos.getInfo` for a photo that was removed (1) or is not public (2)."""
+
 _LAST_SECOND = 253_402_300_799  # of the year 9999: datetime knows no later one
 
 
+class FlickrSettings(BuildSettings):
+    """The settings of `build-flickr`."""
+
+    anps: str = lexicon(unset="the 1200 ANPs")
+    per_query: int = per_query(500)
+    language: str = language("en")
+    since: Day = setting(None, DATA, "First day of upload (UTC), as 2020-12-31.", unset="2004-02-10")
+    until: Day = setting(None, DATA, "Last day of upload (UTC), as 2020-12-31.", unset="now")
+    license: str = setting("", DATA, "Flickr's licence numbers, such as 4,5,9,10.", unset="all")
+    safe: Literal["safe", "moderate", "restricted"] = setting("safe", DATA, "Flickr's safe-search level.")
+    endpoint: str = setting(
+        "",
+        MACHINE,
+        "Address of another REST server.",
+        unset="Flickr's",
+        changes_result=False,
+        variable="MVSENT_FLICKR_ENDPOINT",
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _is_numbers(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", value):
+            raise ValueError("should be Flickr's licence numbers, as 4,5,9,10")
+        return value
+
+
 class FlickrFailure(SourceFailure):
-    """`stat=fail`: what Flickr says instead of an answer. The code is -1 where it names none."""
+    """Flickr answers `stat=fail`. The code is -1 if it names none."""
 
     def __init__(self, code: int, message: str) -> None:
         self.code, self.message = code, message
         super().__init__(f"Flickr answers with code {code}: {answers.excerpt(message)}")
 
 
-def is_retryable(code: int) -> bool:
-    """Whether a failure may pass: the service (0, 105), the search (10) or the whole site (201) is down."""
-    return code in (0, 10, 105, 201)
-
-
-def is_bad_key(code: int) -> bool:
-    """Whether Flickr does not accept the key: unknown, expired or of the wrong form."""
-    return code == 100
-
-
-def is_gone(code: int) -> bool:
-    """Whether `photos.getInfo` says that a photo was removed (1) or is not for us to see (2)."""
-    return code in (1, 2)
-
-
 def parse_search(payload: object, page: int = 1) -> SearchPage:
-    """The page of an answer to `photos.search`; `page` is what was asked for, if the answer does not say.
+    """Parse an answer to `photos.search`; `page` is its number if the answer does not say.
 
-    Raises: FlickrFailure for `stat=fail`; BadAnswer for what is no answer of Flickr's.
+    Raises: FlickrFailure for `stat=fail`; BadAnswer for anything but a search answer.
     """
     photos = parse_ok(payload).get("photos")
     listed = photos.get("photo") if isinstance(photos, dict) else None
@@ -97,7 +129,7 @@ def parse_search(payload: object, page: int = 1) -> SearchPage:
 
 
 def parse_ok(payload: object) -> dict[str, Any]:
-    """The answer, if it is one. Raises: FlickrFailure for `stat=fail`; BadAnswer for anything else."""
+    """Return an answer with `stat=ok`. Raises: FlickrFailure for `stat=fail`; BadAnswer for anything else."""
     if not isinstance(payload, dict):
         raise BadAnswer("Flickr's answer is not a JSON object")
     if payload.get("stat") == "fail":
@@ -109,7 +141,7 @@ def parse_ok(payload: object) -> dict[str, Any]:
 
 
 def _parse_photo(photo: object) -> Candidate | Skipped:
-    """A candidate, or why there is none; what has no id gets one of its content, the same on every page."""
+    """A candidate, or why there is none; an item without an id is named by its content."""
     number = as_id(photo.get("id")) if isinstance(photo, dict) else ""
     if not isinstance(photo, dict) or not number:
         name = answers.content_name(photo)
@@ -117,15 +149,16 @@ def _parse_photo(photo: object) -> Candidate | Skipped:
     sizes = tuple(size for size in (_size(photo, name) for name in SIZES) if size)
     if not sizes:
         return f"flickr:{number}", Reason.IMAGE_MISSING, "the answer gives no address for this photo"
+    owner, license = as_text(photo.get("owner")), as_text(photo.get("license"))
     return Candidate(
         id=f"flickr:{number}",
         title=_content(photo.get("title")),
         description=_content(photo.get("description")),
         tags=tuple(as_text(photo.get("tags")).split()),
         sizes=sizes,
-        page_url=_page_url(as_text(photo.get("owner")), number),
-        license=_license(photo.get("license")),
-        owner=as_text(photo.get("ownername")) or as_text(photo.get("owner")),
+        page_url=as_url(f"https://www.flickr.com/photos/{owner}/{number}") if owner else "",
+        license=LICENSES.get(license, f"Flickr licence {license}" if license else ""),
+        owner=as_text(photo.get("ownername")) or owner,
         posted_at=_moment(photo.get("dateupload")),
     )
 
@@ -146,99 +179,75 @@ def _content(value: object) -> str:
     return as_text(value.get("_content") if isinstance(value, dict) else value)
 
 
-def _page_url(owner: str, number: str) -> str:
-    return as_url(f"https://www.flickr.com/photos/{owner}/{number}") if owner else ""
-
-
-def _license(value: object) -> str:
-    number = as_text(value)
-    return LICENSES.get(number, f"Flickr licence {number}" if number else "")
-
-
 def _moment(value: object) -> datetime | None:
     seconds = as_count(value)
     return datetime.fromtimestamp(seconds, UTC) if seconds and seconds <= _LAST_SECOND else None
 
 
-def _is_public(payload: dict[str, Any]) -> bool:
-    info = payload.get("photo")
-    if not isinstance(info, dict):
-        raise BadAnswer("Flickr's answer holds no photo")
-    visibility = info.get("visibility")
-    return not (isinstance(visibility, dict) and as_count(visibility.get("ispublic")) == 0)
-
-
 class FlickrClient:
-    """Asks Flickr, one call at a time and without retries; how long to wait is for the caller to decide.
+    """Makes one call at a time, without retries or waits.
 
     Args:
-        key: the API key; it travels in the body of a request, and is in no address, message or repr.
-        endpoint: the whole REST address; Flickr's own by default.
+        settings: its endpoint, and what to search for.
+        keys: of which the key travels in the body of a request, and is in no address, message or repr.
         timeout_s: seconds for one call, from its first byte to its last.
     """
 
-    def __init__(self, key: str, *, endpoint: str | None = None, timeout_s: float = 30.0) -> None:
-        transport = _Transport(SecretStr(answers.check_key(key, "Flickr API key")), timeout_s)
+    def __init__(self, settings: FlickrSettings, keys: Keys, *, timeout_s: float = 30.0) -> None:
+        from flickrapi import FlickrAPI  # takes as long to import as all else that --help needs
+
+        self._settings = settings
+        self._transport = _Transport(answers.check_key(keys[KEY.name], KEY.name), timeout_s)
         # flickrapi gets no key: it would write it into its logs, and sign with a secret that we do not need.
         self._api = FlickrAPI("", "", format="json", store_token=False)
-        self._api.REST_URL = endpoint or ENDPOINT
-        self._api.flickr_oauth = transport
-        self._transport = transport
+        self._api.REST_URL = settings.endpoint or ENDPOINT
+        self._api.flickr_oauth = self._transport
 
     def __repr__(self) -> str:
         return f"FlickrClient({answers.host_of(self._api.REST_URL)})"
 
-    def search(
-        self,
-        query: str,
-        since: int,
-        until: int,
-        page: int,
-        *,
-        per_page: int = MAX_PER_PAGE,
-        license: str | None = None,
-        safe: int = 1,
-    ) -> SearchPage:
-        """A page of photos whose words match `query`, uploaded from `since` to `until` (seconds, inclusive).
+    def search(self, query: Query, window: Window) -> SearchPage:
+        """A page of the photos that match the query and were uploaded in the window.
 
-        Args:
-            license: Flickr's numbers, separated by commas; None for all.
-            safe: 1 safe, 2 moderate, 3 restricted.
-
-        Raises: SourceFailure, see `sources/failures.py`.
+        Raises: SourceFailure, see `sources/crawl/failures.py`.
         """
         payload = self._call(
             self._api.photos.search,
-            text=query,
-            min_upload_date=since,
-            max_upload_date=until,
-            page=page,
-            per_page=per_page,
-            license=license or None,
-            safe_search=safe,
-            content_type=1,  # photos, no screenshots and no drawings
+            text=query.text,
+            min_upload_date=window.since,
+            max_upload_date=window.until,
+            page=window.page,
+            per_page=MAX_PER_PAGE,
+            license=self._settings.license or None,
+            safe_search=SAFE[self._settings.safe],
+            content_type=1,  # photos; no screenshots, no drawings
             media="photos",
             sort="date-posted-asc",  # new uploads come last and shift no page
             extras=EXTRAS,
         )
         try:
-            return parse_search(payload, page)
+            return parse_search(payload, window.page)
         except FlickrFailure as failure:
             cause = self._cause(failure)
-        raise cause
+        raise cause  # outside, since a traceback also shows the failure in whose handler it was raised
 
     def is_public(self, photo_id: str) -> bool:
-        """Whether the photo can still be seen by everyone; `flickr:` before its number is left out.
+        """Whether everyone can still see the photo, which is named by its number or `flickr:NUMBER`.
 
-        Raises: SourceFailure where Flickr does not say.
+        Raises: SourceFailure if Flickr does not say.
         """
         payload = self._call(self._api.photos.getInfo, photo_id=photo_id.removeprefix("flickr:"))
         try:
-            return _is_public(parse_ok(payload))
+            photo = parse_ok(payload).get("photo")
         except FlickrFailure as failure:
-            if is_gone(failure.code):
+            if failure.code in GONE:
                 return False
             cause = self._cause(failure)
+        else:
+            if not isinstance(photo, dict):
+                raise BadAnswer("Flickr's answer holds no photo")
+            visibility = photo.get("visibility")
+            return not (isinstance(visibility, dict) and as_count(visibility.get("ispublic")) == 0)
         raise cause
 
     def _call(self, method: Any, **parameters: Any) -> object:
@@ -246,37 +255,35 @@ class FlickrClient:
         return answers.parse_json(body, what=self._transport.name, secrets=self._transport.secrets)
 
     def _cause(self, failure: FlickrFailure) -> SourceFailure:
-        """The cause behind Flickr's code."""
         message = answers.excerpt(failure.message, self._transport.secrets)
-        if is_bad_key(failure.code):
-            return BadKey(
-                f"Flickr does not accept the key: {message}",
-                _NEW_KEY,
-            )
-        if is_retryable(failure.code):
+        if failure.code == BAD_KEY:
+            return BadKey(f"Flickr does not accept the key: {message}", _NEW_KEY)
+        if failure.code in PASSING:
             return RetryLater(None, f"Flickr answers with code {failure.code}: {message}")
         return RequestRefused(f"Flickr refuses the request with code {failure.code}: {message}")
 
 
 class _Transport:
-    """What flickrapi sends its calls through: the key goes along unsigned, and nothing of the answer is lost.
+    """Transport for flickrapi's calls, which adds the key, unsigned.
 
-    flickrapi's own `do_request` drops the headers, logs whole bodies, and waits for each byte anew.
+    flickrapi's own `do_request` drops the headers, logs whole bodies, and restarts its timeout at each byte.
     """
 
     key = "…"  # what flickrapi's representation prints
 
     def __init__(self, key: SecretStr, timeout_s: float) -> None:
+        from mvsent.sources.crawl.calls import Caller
+
         self._key, self._caller = key, Caller(timeout_s)
         self.name = "Flickr"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no message may hold."""
+        """Texts that no message may contain."""
         return (self._key.get_secret_value(),)
 
     def do_request(self, url: str, params: dict[str, Any], timeout: float | None = None) -> bytes:
-        """The body of Flickr's answer. Raises: SourceFailure unless the status is 200."""
+        """Return the body of the answer. Raises: SourceFailure unless the status is 200."""
         self.name = f"Flickr ({answers.host_of(url)})"
         given = {name: value for name, value in params.items() if value is not None}
         form = {**given, "api_key": self._key.get_secret_value()}
@@ -287,14 +294,49 @@ class _Transport:
 
 
 def _status_failure(answer: HttpAnswer, name: str, now: float) -> SourceFailure:
-    """The cause behind a status that is not 200."""
     if answer.status == 429 or answer.status >= 500:
         return RetryLater(retry_after(answer.headers, now), f"{name} answers with HTTP {answer.status}")
     if answer.status == 401:
-        return BadKey(
-            f"{name} does not accept the key (HTTP 401)",
-            _NEW_KEY,
-        )
+        return BadKey(f"{name} does not accept the key (HTTP 401)", _NEW_KEY)
     if answer.status == 403:
         return AccessRevoked(f"{name} refuses access (HTTP 403)", "Ask Flickr about the key, then continue")
     return BadAnswer(f"{name} answers with HTTP {answer.status}")
+
+
+def _lexicon(settings: FlickrSettings) -> list[Term]:
+    return load_anps(Path(settings.anps) if settings.anps else None)
+
+
+def _span(settings: FlickrSettings, now: datetime) -> tuple[int, int]:
+    """The first and the last second of upload to search for. Raises: UsageError if there is none between."""
+    first, last = settings.since or BEGAN, settings.until
+    since = int(datetime.combine(first, day_time.min, UTC).timestamp())
+    until = int((datetime.combine(last, day_time(23, 59, 59), UTC) if last else now).timestamp())
+    if since > until:
+        raise UsageError(f"--since {first} is after --until {last or 'now'}", "Swap them")
+    return since, until
+
+
+SOURCE = SearchedSource(
+    name="flickr",
+    title="Flickr",
+    about="""
+It is written to data/flickr, by the paper's rules. Needs FLICKR_API_KEY. Takes hours, or days under a lower
+quota; --dry-run estimates them. Stop it at any time: the same command continues. The default of
+--per-query, 500, is one call per query.
+
+Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
+    settings=FlickrSettings,
+    keys=(KEY,),
+    paging=Paging(MAX_PER_PAGE, max_results=4000),
+    lexicon=_lexicon,
+    span=_span,
+    search=lambda settings, keys: FlickrClient(settings, keys).search,
+    still_public=lambda settings, keys: FlickrClient(settings, keys).is_public,
+    terms=Terms(
+        """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each
+picture keeps its owner's licence, given in the column `license`; remove what its owner removes, as
+`mvsent refresh` does.""",
+        "https://www.flickr.com/help/terms/api",
+    ),
+)

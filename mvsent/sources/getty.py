@@ -1,4 +1,4 @@
-"""Getty Images' search (API v3): a pure parser, and a thin client.
+"""Getty Images: its settings, a pure parser of the search (API v3), a thin client, and the source.
 
 {"result_count": 204, "images": [
     {"id": "9183", "title": "A pier at dawn", "caption": null, "artist": "someone",
@@ -12,17 +12,20 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from mvsent.config import DATA, MACHINE, BuildSettings, lexicon, per_query
+from mvsent.lexicons import Term, load_keywords
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer, as_count, as_id, as_text, as_url
-from mvsent.sources.calls import Caller
-from mvsent.sources.candidate import Candidate, SearchPage, Size, Skipped
-from mvsent.sources.failures import (
+from mvsent.setting import setting
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer, as_count, as_id, as_text, as_url
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
+from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
     BadKey,
@@ -31,9 +34,13 @@ from mvsent.sources.failures import (
     RetryLater,
     SourceFailure,
 )
+from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.gettyimages.com/v3"
 TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
+KEY = Key("GETTY_API_KEY", "https://developer.gettyimages.com/")
+SECRET = Key("GETTY_API_SECRET", KEY.url, is_optional=True)
 _NEW_KEY = "Put a valid one into GETTY_API_KEY; the same command then continues"
 MAX_PAGE_SIZE = 100
 FIELDS = (
@@ -48,10 +55,34 @@ TOKEN_MARGIN_S = 60.0
 _SIDE_IN_ADDRESS = re.compile(r"[?&]s=(\d{2,5})x(\d{2,5})(?:&|$)")
 
 
-def parse_search(payload: object, page: int = 1, page_size: int = MAX_PAGE_SIZE) -> SearchPage:
-    """The page of an answer to `search/images`; which page it is, only the asker knows.
+class GettySettings(BuildSettings):
+    """The settings of `build-getty`."""
 
-    Raises: BadAnswer for what is no answer of Getty's.
+    keywords: str = lexicon(unset="the 101 keywords")
+    per_query: int = per_query(10_000)
+    family: Literal["creative", "editorial"] = setting("creative", DATA, "Getty's family of pictures.")
+    endpoint: str = setting(
+        "",
+        MACHINE,
+        "Another base address, …/v3.",
+        unset="Getty's",
+        changes_result=False,
+        variable="MVSENT_GETTY_ENDPOINT",
+    )
+    token_url: str = setting(
+        "",
+        MACHINE,
+        "Address that hands out tokens.",
+        unset="Getty's",
+        changes_result=False,
+        variable="MVSENT_GETTY_TOKEN_URL",
+    )
+
+
+def parse_search(payload: object, page: int = 1) -> SearchPage:
+    """Parse an answer to `search/images`; the answer does not say which page it is.
+
+    Raises: BadAnswer for anything but a search answer.
     """
     images = payload.get("images") if isinstance(payload, dict) else None
     if not isinstance(payload, dict) or not isinstance(images, list):
@@ -61,14 +92,14 @@ def parse_search(payload: object, page: int = 1, page_size: int = MAX_PAGE_SIZE)
     return SearchPage(
         total=total,
         page=page,
-        pages=None if total is None else -(-total // page_size),
+        pages=None if total is None else -(-total // MAX_PAGE_SIZE),
         candidates=tuple(item for item in parsed if isinstance(item, Candidate)),
         skipped=tuple(item for item in parsed if not isinstance(item, Candidate)),
     )
 
 
 def _parse_image(image: object) -> Candidate | Skipped:
-    """A candidate, or why there is none; what has no id gets one of its content, the same on every page."""
+    """A candidate, or why there is none; an item without an id is named by its content."""
     number = as_id(image.get("id")) if isinstance(image, dict) else ""
     if not isinstance(image, dict) or not number:
         name = answers.content_name(image)
@@ -90,7 +121,7 @@ def _parse_image(image: object) -> Candidate | Skipped:
 
 
 def _sizes(image: dict[str, Any]) -> tuple[Size, ...]:
-    """The JPEGs of the answer; the WebP twin of each (`comp_webp`, …) shows nothing more."""
+    """The JPEGs on offer; each has a WebP twin (`comp_webp`, …) that shows the same."""
     listed = image.get("display_sizes")
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     shape = image.get("max_dimensions")
@@ -139,7 +170,7 @@ def _moment(value: object) -> datetime | None:
 
 
 def parse_token(payload: object) -> tuple[str, float]:
-    """An access token and the seconds that it lives; `expires_in` may be a number, text, or missing.
+    """Parse an access token and its life in seconds; `expires_in` may be a number, text, or missing.
 
     >>> parse_token({"access_token": "abc", "expires_in": "1800"})
     ('abc', 1800.0)
@@ -170,10 +201,7 @@ def parse_failure(answer: HttpAnswer, now: float, secrets: Sequence[str] = ()) -
     elif status == 429 or status >= 500 or (status == 403 and "per second" in lower):
         failure = RetryLater(wait_s, f"Getty answers with HTTP {status}: {said}")
     elif status == 403 and "inactive" in lower:
-        failure = BadKey(
-            f"Getty does not accept the key: {said}",
-            _NEW_KEY,
-        )
+        failure = BadKey(f"Getty does not accept the key: {said}", _NEW_KEY)
     elif status in (401, 403):
         next_step = "Ask Getty about the key, then run the same command"
         failure = AccessRevoked(f"Getty refuses access (HTTP {status}): {said}", next_step)
@@ -193,31 +221,36 @@ def _message(body: bytes) -> str:
 
 
 class GettyClient:
-    """Asks Getty, one call at a time and without retries; how long to wait is for the caller to decide.
+    """Makes one call at a time, without retries or waits.
 
     Args:
-        key: the API key; it travels in a header, and is in no address, message or representation.
-        secret: with it, searches carry a token that is fetched when needed; None searches with the key alone.
-        endpoint: the base of the API, `…/v3`; Getty's own by default.
-        token_url: where tokens come from; Getty's own by default.
+        settings: its addresses, and the family to search in.
+        keys: which travel in headers, and are in no address, message or repr. With the secret, searches carry
+            a token, which is fetched when needed.
         timeout_s: seconds for one call, from its first byte to its last.
         clock: a monotonic clock in seconds, by which tokens expire.
+
+    Raises: BadKey; UsageError for a bad address of the token.
     """
 
     def __init__(
         self,
-        key: str,
-        secret: str | None = None,
+        settings: GettySettings,
+        keys: Keys,
         *,
-        endpoint: str | None = None,
-        token_url: str | None = None,
         timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._key = SecretStr(answers.check_key(key, "Getty API key"))
-        self._secret = SecretStr(answers.check_key(secret, "Getty API secret")) if secret else None
-        self._endpoint = (endpoint or ENDPOINT).rstrip("/")
-        self._token_url = token_url or TOKEN_URL
+        from mvsent.sources.crawl.calls import (
+            Caller,  # httpx takes as long to import as all else that --help needs
+        )
+
+        answers.check_endpoint(settings.token_url, "--token-url")
+        self._key = answers.check_key(keys[KEY.name], KEY.name)
+        self._secret = answers.check_key(keys[SECRET.name], SECRET.name) if SECRET.name in keys else None
+        self._endpoint = (settings.endpoint or ENDPOINT).rstrip("/")
+        self._token_url = settings.token_url or TOKEN_URL
+        self._family = settings.family
         self._clock = clock
         self._token, self._token_ends = SecretStr(""), 0.0
         self._caller = Caller(timeout_s)
@@ -225,35 +258,30 @@ class GettyClient:
     def __repr__(self) -> str:
         return f"GettyClient({answers.host_of(self._endpoint)})"
 
-    def search(
-        self, phrase: str, page: int, *, page_size: int = MAX_PAGE_SIZE, family: str = "creative"
-    ) -> SearchPage:
-        """A page of the images that match `phrase`; a page that Getty refuses (400) after the first is empty.
+    def search(self, query: Query, window: Window) -> SearchPage:
+        """A page of the images that match the query; one after the first that Getty refuses (400) is empty.
 
-        Args:
-            family: creative or editorial.
-
-        Raises: SourceFailure, see `sources/failures.py`.
+        Raises: SourceFailure, see `sources/crawl/failures.py`.
         """
-        url = f"{self._endpoint}/search/images/{family}"
+        url = f"{self._endpoint}/search/images/{self._family}"
         parameters: dict[str, str | int] = {
-            "phrase": phrase,
-            "page": page,
-            "page_size": page_size,
+            "phrase": query.text,
+            "page": window.page,  # all there is to a window, as Getty cannot search by upload date
+            "page_size": MAX_PAGE_SIZE,
             "fields": FIELDS,
         }
         answer = self._get(url, parameters)
-        if answer.status == 400 and page > 1:
-            return SearchPage(None, page, None, (), ())
+        if answer.status == 400 and window.page > 1:
+            return SearchPage(None, window.page, None, (), ())
         if answer.status != 200:
             raise parse_failure(answer, time.time(), self._secrets())
         payload = answers.parse_json(
             answer.body, what=f"Getty ({answers.host_of(url)})", secrets=self._secrets()
         )
-        return parse_search(payload, page, page_size)
+        return parse_search(payload, window.page)
 
     def _get(self, url: str, parameters: dict[str, str | int]) -> HttpAnswer:
-        """The answer to a search; an unknown token (401) is replaced once."""
+        """Ask for a search; a token that Getty no longer knows (401) is renewed once."""
         answer = self._ask("GET", url, params=parameters, headers=self._headers())
         if answer.status == 401 and self._secret:
             self._token_ends = 0.0
@@ -291,3 +319,30 @@ class GettyClient:
 
     def _secrets(self) -> list[str]:
         return [value.get_secret_value() for value in (self._key, self._secret, self._token) if value]
+
+
+def _lexicon(settings: GettySettings) -> list[Term]:
+    return load_keywords(Path(settings.keywords) if settings.keywords else None)
+
+
+SOURCE = SearchedSource(
+    name="getty",
+    title="Getty",
+    about="""
+It is written to data/getty, by the paper's rules. Needs GETTY_API_KEY; uses GETTY_API_SECRET if it is set.
+Getty's licence restricts machine-learning use: read your agreement first. Stop it at any time: the
+same command continues. The default of --per-query, 10000, is a hundred calls per query.
+
+Example: mvsent build-getty --family editorial --per-query 200 --dry-run""",
+    settings=GettySettings,
+    keys=(KEY, SECRET),
+    paging=Paging(MAX_PAGE_SIZE),
+    lexicon=_lexicon,
+    search=lambda settings, keys: GettyClient(settings, keys).search,
+    terms=Terms(
+        """Pictures and captions belong to Getty Images and its contributors. Its licence restricts
+machine-learning use: read your agreement before you train on them, and do not pass them on. Pictures may
+carry a watermark. Unless a lexicon was given, the keywords are not the paper's but a reconstruction.""",
+        "https://www.gettyimages.com/eula",
+    ),
+)

@@ -3,42 +3,35 @@
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from mvsent.errors import UsageError
+from mvsent.sources.registry import Key, all_keys
 
 log = logging.getLogger("mvsent")
 
-KEYS_AT = {
-    "FLICKR_API_KEY": "https://www.flickr.com/services/apps/create/",
-    "GETTY_API_KEY": "https://developer.gettyimages.com/",
-}
 
+def read_keys(keys: Sequence[Key], file: Path | None = None) -> dict[str, SecretStr]:
+    """The keys by name, from the file if there is one, else from the environment.
 
-def api_key(name: str, file: Path | None = None) -> SecretStr:
-    """The key called `name`: from the file if there is one, else from the environment.
+    A file holds lines NAME=VALUE, or the values alone in the order of `keys`.
 
-    Raises: UsageError when it is in neither.
+    Raises: UsageError for a key that is missing and not optional, or a file that cannot be read.
     """
-    found = _from_file(file).get(name) if file else os.environ.get(name)
-    if not found:
-        where = f"{file}: holds no {name}" if file else f"No {name} is set"
-        advice = f"Get one at {KEYS_AT[name]}, then: export {name}=… or --key-file FILE with {name}=… in it"
-        raise UsageError(where, advice)
-    return SecretStr(found)
+    values = _from_file(file, keys) if file else os.environ
+    for key in keys:
+        if not values.get(key.name) and not key.is_optional:
+            where = f"{file}: holds no {key.name}" if file else f"No {key.name} is set"
+            ways = f"export {key.name}=… or --key-file FILE with {key.name}=… in it"
+            raise UsageError(where, f"Get one at {key.url}, then: {ways}")
+    return {key.name: SecretStr(values[key.name]) for key in keys if values.get(key.name)}
 
 
-def optional_key(name: str, file: Path | None = None) -> SecretStr | None:
-    """The same, or None where there is none."""
-    found = _from_file(file).get(name) if file else os.environ.get(name)
-    return SecretStr(found) if found else None
-
-
-def _from_file(file: Path) -> dict[str, str]:
-    """Lines NAME=VALUE; a bare first line is an API key of any name, a bare second one the secret."""
-    if file.is_fifo() or file.is_char_device():  # it would be waited for, without a word
+def _from_file(file: Path, keys: Sequence[Key]) -> dict[str, str]:
+    if file.is_fifo() or file.is_char_device():  # reading it would block
         raise UsageError(f"{file}: not a regular file", "Name a file that holds the key")
     try:
         text = file.read_text(encoding="utf-8")
@@ -50,11 +43,10 @@ def _from_file(file: Path) -> dict[str, str]:
         log.warning("%s: others can read this key. Run: chmod 600 %s", file, file)
     lines = [line.strip().removeprefix("export ") for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
-    keys = {
+    known = all_keys()
+    named = {
         name.strip(): value.strip().strip("'\"")
         for name, mark, value in (line.partition("=") for line in lines)
-        if mark and name.strip() in (*KEYS_AT, "GETTY_API_SECRET")
+        if mark and name.strip() in known
     }
-    if not keys and lines:
-        keys = dict.fromkeys(KEYS_AT, lines[0]) | ({"GETTY_API_SECRET": lines[1]} if lines[1:] else {})
-    return keys
+    return named or dict(zip((key.name for key in keys), lines, strict=False))

@@ -1,11 +1,11 @@
-"""Label Studio's JSON export: what annotators said of the tasks that `mvsent export --to label-studio` wrote.
+"""Label Studio's JSON export of the tasks that `mvsent export --to label-studio` wrote.
 
 [{"id": 7, "data": {"id": "mvsa-single:1", …}, "annotations": [
     {"completed_by": 2, "was_cancelled": false, "updated_at": "2024-05-01T09:30:00Z", "result": [
       {"from_name": "text_sentiment", "type": "choices", "value": {"choices": ["positive"]}},
       {"from_name": "image_sentiment", "type": "choices", "value": {"choices": ["neutral"]}}]}]}]
 
-Predictions and drafts are in there too; neither is a vote.
+It holds predictions and drafts too, which are not votes.
 """
 
 import json
@@ -36,7 +36,7 @@ class SetAside(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one person said of one task: labels as int8 numbers, -1 for a question left open."""
+    """One person's labels of one task, -1 for a question left open."""
 
     text: int
     image: int
@@ -44,7 +44,7 @@ class Vote:
 
 @dataclass
 class Annotations:
-    """The last vote of every annotator on every task, and what does not count."""
+    """The last vote of every annotator on every task, and the number of those that do not count."""
 
     votes: dict[str, dict[str, Vote]] = field(default_factory=dict)
     """By the pair's id, then by annotator."""
@@ -54,9 +54,9 @@ class Annotations:
 
 
 def parse_export(content: bytes, where: str) -> Annotations:
-    """The answers in an export; `where` names it in messages.
+    """Parse an export; `where` names it in messages.
 
-    Raises: InputError where it is no such export, or one of a project that asked other questions.
+    Raises: InputError for another kind of file, or a project that asked other questions.
     """
     tasks = _tasks(content, where)
     answers, asked = Annotations(n_tasks=len(tasks)), set[str]()
@@ -94,10 +94,10 @@ def _tasks(content: bytes, where: str) -> list[dict[str, Any]]:
 
 
 def _annotations(task: dict[str, Any], number: int, where: str) -> list[dict[str, Any]]:
-    found = task.get("annotations")
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    listed = task.get("annotations")
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise InputError(f"{where}: task {number + 1} has no list of annotations", _AGAIN)
-    return found
+    return listed
 
 
 def _items(annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -106,7 +106,7 @@ def _items(annotation: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _vote(annotation: dict[str, Any]) -> Vote | SetAside:
-    """The labels that were chosen, or why the annotation does not count."""
+    """The chosen labels, or why the annotation does not count."""
     if annotation.get("was_cancelled"):
         return SetAside.SKIPPED
     chosen: dict[str, int] = {}
@@ -135,7 +135,7 @@ def _label(item: dict[str, Any]) -> int | None:
 
 
 def _annotator(annotation: dict[str, Any]) -> str:
-    """Who it was: `completed_by` is a number, an address, or an object that has them; empty if unknown."""
+    """The person: `completed_by` is a number, an address, or an object that has them; empty if unknown."""
     person = annotation.get("completed_by")
     if isinstance(person, dict):
         person = next((person[key] for key in ("id", "email") if person.get(key) is not None), None)
@@ -149,7 +149,7 @@ def _date(annotation: dict[str, Any]) -> str:
 def _keep_last(
     answers: Annotations, dates: dict[tuple[str, str], str], key: tuple[str, str], vote: Vote, date: str
 ) -> None:
-    """Of several votes of one person on one task the latest counts; without dates the last in the file."""
+    """Record a vote: of several by one person on one task the latest counts, else the last in the file."""
     id, person = key
     if key in dates:
         answers.set_aside[SetAside.ANSWERED_AGAIN] += 1

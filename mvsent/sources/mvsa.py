@@ -23,7 +23,26 @@ from mvsent.curate.labels import IMAGE, TEXT, Labels
 from mvsent.errors import InputError, UsageError
 from mvsent.pairs import Label
 from mvsent.sources.archive import Files, open_files
+from mvsent.sources.registry import Source, Terms
 from mvsent.storage import unlike_driver
+
+CITATION = """@inproceedings{niu2016mvsa,
+  title = {Sentiment Analysis on Multi-View Social Data},
+  author = {Niu, Teng and Zhu, Shiai and Pang, Lei and El Saddik, Abdulmotaleb},
+  booktitle = {MultiMedia Modeling},
+  year = {2016},
+  doi = {10.1007/978-3-319-27674-8_2}
+}"""
+
+SOURCE = Source(
+    name="mvsa",
+    terms=Terms(
+        """Texts and pictures are tweets of MVSA and belong to their authors. MVSA is given out for
+research: ask its authors for a copy instead of passing this one on, and delete what a tweet's author
+deletes.""",
+        citation=CITATION,
+    ),
+)
 
 LABEL_FILE = "labelResultAll.txt"
 MAX_LABEL_FILE_BYTES = 2**28  # more than ten million rows
@@ -38,7 +57,7 @@ _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The label file: N rows, K annotators."""
+    """A parsed label file of N rows and K annotators."""
 
     ids: pa.StringArray  # [N], unique
     votes: Labels  # [N, K, 2]: text, image
@@ -46,13 +65,13 @@ class Annotations:
 
     @property
     def name(self) -> str:
-        """The name it was given, or the paper's: single or multiple by the number of annotators."""
+        """The given name, else mvsa-single or mvsa-multiple by the number of annotators."""
         return self.given_name or ("mvsa-single" if self.votes.shape[1] == 1 else "mvsa-multiple")
 
 
 @dataclass(frozen=True, slots=True)
 class Mvsa:
-    """An opened copy of MVSA. `base` is where in `files` the label file lies: nothing, or `NAME/`."""
+    """An opened copy of MVSA; `base` is the folder of the label file in `files`: empty, or `NAME/`."""
 
     files: Files
     base: str
@@ -61,7 +80,7 @@ class Mvsa:
         return _opened_elsewhere, (self.files, self.base)
 
     def annotations(self) -> Annotations:
-        """The label file, parsed. Raises: InputError, see `parse_annotations`."""
+        """Parse the label file. Raises: InputError, see `parse_annotations`."""
         name = self.base + LABEL_FILE
         where = self.files.where(name)
         path = self.files.path(name)
@@ -74,11 +93,11 @@ class Mvsa:
         return parse_annotations(content, where)
 
     def text(self, id: str) -> bytes | None:
-        """The tweet's bytes, cut off after MAX_TEXT_BYTES + 1; None where there is no file."""
+        """The tweet's bytes, cut off after MAX_TEXT_BYTES + 1; None if there is no file."""
         return self.files.read(self.text_name(id), MAX_TEXT_BYTES)
 
     def image(self, id: str, max_bytes: int) -> bytes | None:
-        """The picture's bytes, cut off after `max_bytes` + 1; None where there is no file."""
+        """The picture's bytes, cut off after `max_bytes` + 1; None if there is no file."""
         return self.files.read(self.image_name(id), max_bytes)
 
     def text_name(self, id: str) -> str:
@@ -97,20 +116,20 @@ def _opened_elsewhere(files: Files, base: str) -> Mvsa:
 
 @contextmanager
 def open_mvsa(root: Path) -> Iterator[Mvsa]:
-    """The MVSA dataset in the folder or zip `root`, or in the one folder at its top.
+    """Open the MVSA dataset in the folder or zip `root`, or in the one folder at its top.
 
-    Raises: UsageError where there is no `root`. InputError where it holds no label file, or several.
+    Raises: UsageError if there is no `root`; InputError if it holds no label file, or several.
     """
     with open_files(root) as files:
-        found = [name for name in files.names(depth=1) if PurePosixPath(name).name == LABEL_FILE]
-        if not found:
+        label_files = [name for name in files.names(depth=1) if PurePosixPath(name).name == LABEL_FILE]
+        if not label_files:
             raise InputError(
                 f"{root}: no {LABEL_FILE} in it", "Give the MVSA folder that holds it, or its zip"
             )
-        at_top = min(found, key=len)
-        if at_top != LABEL_FILE and len(found) > 1:
+        at_top = min(label_files, key=len)
+        if at_top != LABEL_FILE and len(label_files) > 1:
             raise InputError(
-                f"{root}: several datasets: {', '.join(sorted(found))}", "Give one of these folders"
+                f"{root}: several datasets: {', '.join(sorted(label_files))}", "Give one of these folders"
             )
         yield Mvsa(files, at_top.removesuffix(LABEL_FILE))
 
@@ -118,29 +137,29 @@ def open_mvsa(root: Path) -> Iterator[Mvsa]:
 def find_root(folder: Path = Path()) -> Path:
     """The one MVSA folder or zip in `folder`, by name: MVSA_Single, MVSA-Multiple, MVSA, mvsa_single.zip, …
 
-    A zip beside the folder of the same name is passed over.
+    A zip beside the folder of the same name is ignored.
 
-    Raises: UsageError where there is none, or more than one.
+    Raises: UsageError if there is none, or more than one.
     """
-    found = sorted(path for path in folder.iterdir() if _ROOT.fullmatch(path.name))
-    folders = {path.name for path in found if path.is_dir()}
-    found = [path for path in found if path.name in folders or path.stem not in folders]
-    if not found:
+    named = sorted(path for path in folder.iterdir() if _ROOT.fullmatch(path.name))
+    folders = {path.name for path in named if path.is_dir()}
+    roots = [path for path in named if path.name in folders or path.stem not in folders]
+    if not roots:
         raise UsageError(
             "No MVSA_Single, MVSA_Multiple or MVSA folder or zip here",
             "Name it: mvsent reconcile-mvsa ROOT",
         )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    if len(roots) > 1:
+        names = ", ".join(path.name for path in roots)
         raise UsageError(f"Several MVSA folders here: {names}", "Name one: mvsent reconcile-mvsa ROOT")
-    return found[0]
+    return roots[0]
 
 
 def parse_annotations(content: bytes | Path, where: str) -> Annotations:
-    r"""The annotations in a label file, given by its bytes or its path; `where` names it in messages.
+    r"""Parse a label file, given as its bytes or its path; `where` names it in messages.
 
-    >>> found = parse_annotations(b"ID\ttext,image\r\n1\tneutral,positive\r\n", "labels")
-    >>> found.ids.to_pylist(), found.votes.tolist(), found.name
+    >>> parsed = parse_annotations(b"ID\ttext,image\r\n1\tneutral,positive\r\n", "labels")
+    >>> parsed.ids.to_pylist(), parsed.votes.tolist(), parsed.name
     (['1'], [[[1, 2]]], 'mvsa-single')
 
     Raises: InputError naming the line of a bad header, row, id, label or repeated id; or for an empty or
@@ -173,7 +192,7 @@ def _opened(content: bytes | Path) -> pa.NativeFile:
 
 
 def _is_utf16(head: bytes) -> bool:
-    """Whether there is its byte order mark, or about every second byte is zero."""
+    """Whether it begins with a byte order mark of UTF-16, or about every second byte is zero."""
     start = head[:256]
     return start[:2] in (b"\xff\xfe", b"\xfe\xff") or len(start) < 3 * start.count(0) < 2 * len(start)
 
@@ -196,7 +215,7 @@ def _stripped(cell: str) -> str:
 def _parse_columns(
     file: pa.NativeFile, n_annotators: int, on_other_width: Callable[[Any], str] | None = None
 ) -> Annotations:
-    """The fast way, for a file without faults. Raises: ArrowInvalid or ValueError, not saying where."""
+    """Parse a file without faults, fast. Raises: ArrowInvalid or ValueError, without the line."""
     names = ["id", *(f"votes-{k}" for k in range(n_annotators))]
     table = pyarrow.csv.read_csv(
         file,
@@ -218,17 +237,17 @@ def _parse_columns(
         meaning = np.array([parse_vote(cell) for cell in column.dictionary.to_pylist()], dtype=np.int8)
         for modality in (TEXT, IMAGE):
             meaning[:, modality].take(column.indices.to_numpy(), out=votes[k, modality], mode="clip")
-    _check_ids(ids)  # last: a repeated id is then the only kind of fault
+    _check_ids(ids)  # last, so that a repeated id is the only fault then
     return Annotations(ids, votes.transpose(2, 0, 1))
 
 
 def _skip_blanks(row: pyarrow.csv.InvalidRow) -> str:
-    """What Arrow shall do with a row of another width."""
+    """How Arrow treats a row of another width."""
     return "error" if row.text.strip(" ") else "skip"
 
 
 class _RepeatedIdError(ValueError):
-    """Nothing else is wrong than that `id`, the first of its kind, is repeated."""
+    """The only fault is that ids are repeated; `id` is the first."""
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -236,9 +255,9 @@ class _RepeatedIdError(ValueError):
 
 
 def _check_ids(ids: pa.StringArray) -> None:
-    """Every id can be a file name and none is repeated; quick for the usual rising numbers.
+    """Check that every id can be a file name and none is repeated; fast for the usual rising numbers.
 
-    Raises: _RepeatedIdError for the first repeated one. ValueError for one that cannot be a file name.
+    Raises: _RepeatedIdError; ValueError for an id that cannot be a file name.
     """
     try:
         numbers = pc.cast(ids, pa.uint64()).to_numpy()
@@ -253,12 +272,12 @@ def _check_ids(ids: pa.StringArray) -> None:
 
 
 def parse_vote(cell: str) -> tuple[Label, Label]:
-    """One annotator's labels of the text and of the image.
+    """Parse one annotator's labels of the text and of the image.
 
     >>> parse_vote("neutral,positive")
     (<Label.NEUTRAL: 1>, <Label.POSITIVE: 2>)
 
-    Raises: ValueError for anything else than two of negative, neutral and positive, in any case.
+    Raises: ValueError for anything but two of negative, neutral and positive, in any case.
     """
     try:
         text, image = cell.split(",")
@@ -268,7 +287,7 @@ def parse_vote(cell: str) -> tuple[Label, Label]:
 
 
 def _raise_repeated(data: bytes, id: str, where: str) -> NoReturn:
-    """The quick way to name the line where `id` occurs again, if nothing else is wrong."""
+    """Raise the InputError of a repeated id, if there is no other fault; fast."""
     rows = islice(re.finditer(rb"[\r\n]%b\t" % re.escape(id.encode()), data), 2)
     first, again = (_line_number(data, row.start() + 1) for row in rows)
     raise _repeated(where, again, id, first)
@@ -291,9 +310,9 @@ def _repeated(where: str, number: int, id: str, first: int) -> InputError:
 
 
 def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -> None:
-    """The slow way, for a file with a fault: InputError that names the first faulty line."""
+    """Raise the InputError of the first faulty line; slow."""
     line_of_id: dict[bytes, int] = {}
-    good_votes: set[bytes] = set()  # few differ, so each is looked at once
+    good_votes: set[bytes] = set()  # few differ, so each is parsed once
     lines = (line for piece in file for line in piece.splitlines())  # a piece may hold lines that end in \r
     for number, line in enumerate(lines, start=1):
         if number == 1 or not line.strip(b" "):
@@ -305,10 +324,12 @@ def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -
         if len(cells) != n_annotators:
             raise InputError(
                 f"{where}:{number}: {len(cells)} votes where the header has {n_annotators}: {line[:80]!r}",
-                "Mend or delete the line",
+                "Correct or delete the line",
             )
         if not _FITTING_ID(id):
-            raise InputError(f"{where}:{number}: an id that cannot be a file name: {name[:80]!r}", "Mend it")
+            raise InputError(
+                f"{where}:{number}: an id that cannot be a file name: {name[:80]!r}", "Correct it"
+            )
         if id in line_of_id:
             raise _repeated(where, number, name, line_of_id[id])
         line_of_id[id] = number
@@ -316,7 +337,7 @@ def _raise_first_problem(file: Iterable[bytes], n_annotators: int, where: str) -
             try:
                 parse_vote(cell)
             except ValueError as error:
-                raise InputError(f"{where}:{number}: {error}", "Mend or delete the line") from None
+                raise InputError(f"{where}:{number}: {error}", "Correct or delete the line") from None
         good_votes.add(votes)
     if not line_of_id:
         raise InputError(f"{where}: a header and no rows", "Unpack the dataset again")

@@ -1,4 +1,4 @@
-"""How a source can fail: one exception per cause, for Flickr and Getty alike.
+"""Failures of a source, one exception per cause.
 
 `RetryLater` and `BadAnswer` may pass: the crawl tries again. The others end the build, or this query.
 """
@@ -7,14 +7,14 @@ from mvsent.errors import MvsentError
 
 
 class SourceFailure(MvsentError):
-    """A source did not give what was asked for."""
+    """A source did not answer a request."""
 
 
 class RetryLater(SourceFailure):
     """The source is busy or unreachable, or asks to slow down.
 
     Args:
-        after_s: seconds that the source asks to wait; None where it does not say.
+        after_s: seconds that the source asks to wait; None if it does not say.
         what: what happened.
     """
 
@@ -26,7 +26,7 @@ class RetryLater(SourceFailure):
 
 
 class BadAnswer(SourceFailure):
-    """What came back is not an answer of the API: HTML, JSONP, a cut-off document. A few retries may help."""
+    """The body is no answer of the API: HTML, JSONP, a cut-off document. A few retries may help."""
 
     exit_code = 3
 
@@ -35,7 +35,7 @@ class BadAnswer(SourceFailure):
 
 
 class RequestRefused(SourceFailure):
-    """The source understood this one request and refuses it; asking again gives the same answer."""
+    """The source refuses this one request, and would refuse it again."""
 
 
 class BadKey(SourceFailure):
@@ -60,6 +60,6 @@ class DailyLimit(SourceFailure):
 
 
 class AccessRevoked(SourceFailure):
-    """The source knows the key and no longer lets it in."""
+    """The source knows the key and has revoked it."""
 
     exit_code = 3

@@ -1,4 +1,4 @@
-"""Calling a web API over HTTP: within a deadline, up to a size, and following no redirect."""
+"""Calls of a web API over HTTP, within a deadline and a size limit; redirects are not followed."""
 
 import socket
 import threading
@@ -9,13 +9,13 @@ import httpx
 
 from mvsent import __version__
 from mvsent.encoding import EncodingError, decoded
-from mvsent.sources import answers
-from mvsent.sources.answers import HttpAnswer
-from mvsent.sources.failures import BadAnswer, RetryLater
+from mvsent.sources.crawl import answers
+from mvsent.sources.crawl.answers import HttpAnswer
+from mvsent.sources.crawl.failures import BadAnswer, RetryLater
 
 
 class Caller:
-    """Makes one call at a time, without retries; whoever it calls holds it up for `timeout_s` at most.
+    """Makes one call at a time, without retries.
 
     Args:
         timeout_s: seconds for one call, from its first byte to its last.
@@ -32,14 +32,14 @@ class Caller:
         self._sockets: list[socket.socket] = []
 
     def call(self, method: str, url: str, *, name: str, **given: Any) -> HttpAnswer:
-        """The answer, whatever its status; `name` is what messages call the other side.
+        """Return the answer, whatever its status; `name` is the server's name in messages.
 
-        Raises: RetryLater where none came in time; BadAnswer where it is too long or cannot be decoded.
+        Raises: RetryLater if none came in time; BadAnswer if it is too long or cannot be decoded.
         """
         over = threading.Event()
 
         def hang_up() -> None:
-            """The thread that is left behind gets an error at its next read, and so ends."""
+            """Make the abandoned thread end: its next read fails."""
             over.set()
             for one in self._sockets:
                 with suppress(OSError):
@@ -55,16 +55,16 @@ class Caller:
     def _send(
         self, method: str, url: str, name: str, stop_at: float, over: threading.Event, **given: Any
     ) -> HttpAnswer:
-        """One request, in the thread that may be left behind."""
+        """Make the request, in a thread that may be abandoned."""
 
         def watch(event: str, info: dict[str, Any]) -> None:
-            """Every new connection's socket is known, and none is made for a call that is over."""
+            """Remember the socket of every new connection, and open none for a call that is over."""
             stream = info.get("return_value")
             if event.endswith(("connect_tcp.complete", "start_tls.complete")) and stream is not None:
                 still_open = [one for one in self._sockets if one.fileno() >= 0]
                 self._sockets = [*still_open, stream.get_extra_info("socket")]
                 if over.is_set():
-                    raise RetryLater(None, f"{name} took its time to connect")
+                    raise RetryLater(None, f"{name} took too long to connect")
 
         try:
             with self._http.stream(method, url, extensions={"trace": watch}, **given) as response:

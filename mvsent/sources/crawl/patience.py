@@ -1,4 +1,4 @@
-"""Asking an API within its quota, again where it may help, and no longer than the user wants."""
+"""Calls of an API within its quota, repeated where that may help, until the user interrupts."""
 
 import random
 import threading
@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from mvsent.errors import Interrupted
 from mvsent.limits import TokenBucket, backoff
-from mvsent.sources.failures import BadAnswer, RetryLater
+from mvsent.sources.crawl.failures import BadAnswer, RetryLater
 
 RETRIES = 8
-"""Further attempts while the source is busy or down: three minutes or so, unless it says how long."""
+"""Further attempts while the source is busy or down: about three minutes, unless it says how long to wait."""
 
 BAD_ANSWER_RETRIES = 4
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class Asker:
-    """Makes calls one at a time, each in its turn.
+    """Makes calls one at a time.
 
     Args:
         bucket: the key's quota.
-        stop: once set, nothing more is asked, and no wait goes on.
+        stop: once set, no call is made and every wait ends.
         note_call: called before each call, so that the quota outlives the process.
     """
 
@@ -37,9 +37,9 @@ class Asker:
         self._stop, self._note_call, self._rng = stop, note_call, rng
 
     def ask(self, call: Callable[[], T]) -> T:
-        """What `call` gives, after as many attempts as it takes.
+        """Return `call()`, repeated after failures that may pass.
 
-        Raises: Interrupted when stopped meanwhile; SourceFailure when it does not pass.
+        Raises: Interrupted once `stop` is set; SourceFailure for a failure that stays.
         """
         n_failed = 0
         while True:

@@ -1,108 +1,49 @@
 """The search: every query of a lexicon, page after page, into a frontier.
 
-Flickr repeats a search's pages past 4000 results. Results come in the order of their upload, so the search
-goes on from the last upload that it was shown: [since, until] becomes [last, until], and what both list is
-found once. Where that overlap would cost a page, it becomes [last + 1, until], and the second `last` is asked
-by itself if the totals do not add up. Where results are in no order, the window is cut in the middle instead.
-No page is asked for only to learn a total.
+Some sources repeat a search's pages past `Paging.max_results`. Results come in the order of upload, so the
+search continues from the last upload it was shown: window [since, until] becomes [last, until], and items
+that both list are recorded once. If that overlap would cost a page, it becomes [last + 1, until], and the
+second `last` is asked by itself if the totals do not add up. If results are in no order, the window is halved
+instead. No page is asked for only to learn a total.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
-from mvsent.sources import flickr, getty
-from mvsent.sources.candidate import SearchPage
-from mvsent.sources.failures import RequestRefused
-from mvsent.sources.flickr import FlickrClient
-from mvsent.sources.frontier import Frontier, Query, Window
-from mvsent.sources.getty import GettyClient
-from mvsent.sources.patience import Asker
+from mvsent.sources.crawl.candidate import SearchPage
+from mvsent.sources.crawl.failures import RequestRefused
+from mvsent.sources.crawl.frontier import Frontier, Window
+from mvsent.sources.crawl.patience import Asker
+from mvsent.sources.registry import Paging, Search
 
 log = logging.getLogger("mvsent")
 
-FLICKR_MAX_RESULTS = 4000
-"""Past so many results, a search's pages repeat."""
-
 BARREN_PAGES = 64
-"""Pages in a row that bring nothing new, after which a query ends. Cutting two decades down to one second
-takes 30 cuts into two halves each, so a source that knows its windows brings something before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Paging:
-    """How far a source pages: items of a page, and of a search; None where no limit is known."""
-
-    per_page: int
-    max_results: int | None = None
-
-
-FLICKR_PAGING = Paging(flickr.MAX_PER_PAGE, FLICKR_MAX_RESULTS)
-GETTY_PAGING = Paging(getty.MAX_PAGE_SIZE)
-
-
-class Source(Protocol):
-    """Where to search."""
-
-    @property
-    def paging(self) -> Paging:
-        """How far it pages."""
-
-    def page(self, query: Query, window: Window) -> SearchPage:
-        """The window's page. Raises: SourceFailure."""
-
-
-@dataclass(frozen=True)
-class FlickrSearch:
-    """Flickr, with the filters of a build."""
-
-    client: FlickrClient
-    license: str = ""
-    safe: int = 1
-    paging: Paging = FLICKR_PAGING
-
-    def page(self, query: Query, window: Window) -> SearchPage:
-        return self.client.search(
-            query.text,
-            window.since,
-            window.until,
-            window.page,
-            per_page=self.paging.per_page,
-            license=self.license or None,
-            safe=self.safe,
-        )
-
-
-@dataclass(frozen=True)
-class GettySearch:
-    """Getty, creative or editorial; it knows no windows."""
-
-    client: GettyClient
-    family: str = "creative"
-    paging: Paging = GETTY_PAGING
-
-    def page(self, query: Query, window: Window) -> SearchPage:
-        return self.client.search(query.text, window.page, page_size=self.paging.per_page, family=self.family)
+"""Pages in a row that bring nothing new, after which a query ends. Halving two decades down to one second
+takes 30 cuts into two windows each, so a source that respects windows brings something before."""
 
 
 def search(
     frontier: Frontier,
-    source: Source,
+    ask: Search,
+    paging: Paging,
     asker: Asker,
     *,
     per_query: int = 0,
     found_at: Callable[[], int],
     on_page: Callable[[], object] = lambda: None,
 ) -> None:
-    """Everything that is left to ask has been asked, and the frontier holds what was found.
+    """Ask every window that is left, and record the answers in the frontier.
 
     Args:
+        ask: the source's search, see `registry.SearchedSource`.
+        paging: the source's.
         per_query: candidates of one query at most; 0 for all.
         found_at: now, in seconds since 1970.
         on_page: called after every page.
 
-    Raises: Interrupted; SourceFailure. The frontier then knows where to go on.
+    Raises: Interrupted; SourceFailure. The same call then continues.
     """
     course = _Course()
     while (window := frontier.next_window()) is not None:
@@ -110,7 +51,7 @@ def search(
         if query.number != course.query:
             course = _Course(query.number)
         try:
-            page = asker.ask(lambda query=query, window=window: source.page(query, window))  # type: ignore[misc]
+            page = asker.ask(lambda query=query, window=window: ask(query, window))  # type: ignore[misc]
         except RequestRefused as refusal:
             if frontier.n_candidates == 0:
                 raise  # more likely a filter that the source does not know than this one query
@@ -120,7 +61,7 @@ def search(
             room = per_query - query.found if per_query else None
             with frontier.transaction():
                 n_new = frontier.note(window.query, page, room, found_at())
-                successors = follow_up(window, page, n_new, source.paging, course.overflow)
+                successors = follow_up(window, page, n_new, paging, course.overflow)
                 frontier.replace(window, successors)
                 if room is not None and n_new >= room:
                     frontier.end_query(window.query)
@@ -132,21 +73,21 @@ def search(
 
 
 class _Course:
-    """What the pages of one query gave lately."""
+    """How the pages of one query went."""
 
     def __init__(self, query: int | None = None) -> None:
         self.query = query
         self._n_barren, self._overflowed = 0, False
 
     def is_barren(self, n_new: int) -> bool:
-        """Whether a page with `n_new` new items is one too many of those that brought nothing."""
+        """Count a page with `n_new` new items: whether it is one too many that brought nothing."""
         self._n_barren = 0 if n_new else self._n_barren + 1
         return self._n_barren >= BARREN_PAGES
 
     def overflow(self, second: int) -> None:
-        """It is said once that a second holds more than the source shows."""
+        """Warn, once a query, that a second holds more than the source shows."""
         if not self._overflowed:
-            log.warning("In second %d more was uploaded than Flickr shows; the rest is left out", second)
+            log.warning("In second %d more was uploaded than a search shows; the rest is left out", second)
         self._overflowed = True
 
 
@@ -157,11 +98,11 @@ def follow_up(
     paging: Paging,
     on_overflow: Callable[[int], object] = lambda second: None,
 ) -> list[Window]:
-    """What to ask after a window's page: nothing more, the next page, or other windows.
+    """Windows to ask after a window's page: none, its next page, or others.
 
     Args:
         n_new: items of the page that the query had not found before.
-        on_overflow: told of a second in which more was uploaded than the source shows: it is passed by.
+        on_overflow: called with a second that holds more uploads than the source shows; it is skipped.
     """
     successors = _successors(replace(window, owed=None), page, n_new, paging)
     if successors is None:
@@ -169,12 +110,12 @@ def follow_up(
         successors = _past_first_second(window)
     if window.owed is None or page.total == window.owed:
         return successors
-    second = window.since - 1  # more happened in it than was shown, or a total was wrong
+    second = window.since - 1  # more was uploaded in it than was shown, or a total was wrong
     return [Window(window.query, second, second, overlaps=True), *successors]
 
 
 def _successors(window: Window, page: SearchPage, n_new: int, paging: Paging) -> list[Window] | None:
-    """What comes after; None where its first second alone is more than is shown, so that no cut helps."""
+    """Windows that follow; None if the first second alone holds more than is shown, so that no cut helps."""
     n_asked = window.page * paging.per_page
     if not (page.candidates or page.skipped):
         return []
@@ -201,7 +142,7 @@ def _in_order(page: SearchPage) -> bool:
 
 
 def _halves(window: Window) -> list[Window] | None:
-    """Two windows in the place of one: seconds are whole, so nothing lies between `middle` and the next."""
+    """Halve the window; None if it is one second, as uploads are dated to the second."""
     if window.since >= window.until:
         return None
     middle = (window.since + window.until) // 2
@@ -212,15 +153,15 @@ def _halves(window: Window) -> list[Window] | None:
 
 
 def _rest(window: Window, page: SearchPage, paging: Paging) -> list[Window] | None:
-    """From the last upload shown to the end; that second is asked again, for more may have happened in it.
+    """The window from the last upload shown to the end; that second is asked again, as it may hold more.
 
-    Where a last window follows whose pages it would overfill, that is put off until the totals are compared.
+    If repeating it would cost one page more, that is put off until the totals are compared.
     """
     uploads = _uploads(page)
     if not uploads:
         return _halves(window)
     last = max(uploads)
-    if last <= window.since:  # the whole window's reach was one second
+    if last <= window.since:  # all results shown are of one second
         return None
     n_asked = window.page * paging.per_page
     if page.total is not None and last < window.until:

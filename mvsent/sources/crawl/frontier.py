@@ -1,10 +1,10 @@
-"""A crawl's memory, `crawl.sqlite`: what is searched, how far, and all that was found, in that order.
+"""The state of a crawl, `crawl.sqlite`: its queries, what is left to ask, and the candidates in order.
 
     queries     the words to search for, in the order of the lexicon
     windows     what is left of each search: upload dates (inclusive, in seconds) and the next page
-    candidates  what was found, each id once; skipped items have a reason and no body
-    sightings   which queries found it
-    calls       when the API was called in the last hour, so that a quota holds across restarts
+    candidates  the items of all pages, each id once; skipped items have a reason and no body
+    sightings   which queries found a candidate
+    calls       times of the API calls of the last hours, so that a quota holds across restarts
 
 Every page is one transaction, so a killed process loses at most the page that was under way.
 """
@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.errors import DatasetError, StorageError, UsageError
+from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import HOUR_S
 from mvsent.pairs import Reason
-from mvsent.sources.candidate import Candidate, SearchPage, Size
+from mvsent.sources.crawl.candidate import Candidate, SearchPage, candidate_from_json, candidate_to_json
+from mvsent.sources.crawl.sqlite_errors import readable
 
 CRAWL_FILE = "crawl.sqlite"
 CRAWL_SCHEMA_VERSION = 2
@@ -47,7 +48,7 @@ CREATE TABLE calls (at REAL NOT NULL);
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search: what is sent (`text`), the lexicon's word and its sentiment."""
+    """A search: the text that is sent, the lexicon's word and its sentiment."""
 
     number: int
     text: str
@@ -58,22 +59,22 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What is left to ask of a query: uploads from `since` to `until`, inclusive, from page `page` on."""
+    """Part of a query that is left to ask: uploads from `since` to `until`, inclusive, from page `page`."""
 
     query: int
     since: int
     until: int
     page: int = 1
     overlaps: bool = False
-    """Whether its first results were listed by the window before it."""
+    """Whether the window before it listed its first results."""
     owed: int | None = None
-    """Its total, if all of the second before `since` was shown; None where nothing is left to compare."""
+    """The total it has if all of the second before `since` was shown; None if that is not in doubt."""
     number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A candidate with all that the crawl knows of it; `queries` in the order in which they found it."""
+    """A candidate as the crawl has it; `queries` in the order in which they found it."""
 
     id: str
     found_at: datetime
@@ -85,10 +86,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a crawl begins with.
+    """Arguments of a new crawl.
 
     Args:
-        settings: what decides the result; a crawl that was begun with others is not continued.
+        settings: those that decide the result; a crawl that was begun with others is not continued.
         queries: (text, word, sentiment) of each search.
         span: the upload dates to search, inclusive, in seconds.
         started_at: seconds since 1970.
@@ -98,30 +99,6 @@ class Beginning:
     queries: Sequence[tuple[str, str, float]]
     span: tuple[int, int]
     started_at: int
-
-
-_SPOILT = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}  # the last: no such table
-_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-@contextmanager
-def readable(path: Path, if_spoilt: str = "Move it away, or begin anew with --overwrite") -> Iterator[None]:
-    """SQLite's own errors in the block become one of ours that says which file, and what to do.
-
-    Raises: DatasetError, which advises `if_spoilt`, for a file that is none of ours; StorageError for one
-        that may be sound, but is held by another program, or on a disk that fails.
-    """
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its details
-        if code in _SPOILT:
-            raise DatasetError(f"{path}: not a crawl ({error})", if_spoilt) from None
-        if code in _HELD:
-            next_step = "Another program has it open: end it or wait, then run the same command again"
-        else:
-            next_step = "See to the disk, then run the same command again"
-        raise StorageError(f"{path}: {error}", next_step) from None
 
 
 class Frontier:
@@ -136,10 +113,10 @@ class Frontier:
 
     @classmethod
     def open(cls, path: Path, start: Beginning) -> "Frontier":
-        """The crawl at `path`, begun there if there is none yet; the dates of the beginning stay.
+        """Open the crawl at `path`, or begin it; one that exists keeps the dates of its beginning.
 
-        Raises: DatasetError for a file of another version or none of ours; UsageError for other settings;
-            StorageError for one that cannot be read as things are.
+        Raises: DatasetError for a file of another version or kind; UsageError for other settings;
+            StorageError for a file that another program holds or a disk that fails.
         """
         frontier = cls(path)
         try:
@@ -156,7 +133,7 @@ class Frontier:
         self.close()
 
     def close(self) -> None:
-        """The file is complete without its WAL."""
+        """Close the file, which then needs no WAL."""
         self._db.close()
 
     def _begin_or_check(self, start: Beginning) -> None:
@@ -171,7 +148,14 @@ class Frontier:
                 f"{CRAWL_SCHEMA_VERSION})",
                 "Continue it with that version, or begin anew with --overwrite",
             )
-        _refuse_other_settings(self.path, self.settings, start.settings)
+        begun, given = self.settings, json.loads(json.dumps(start.settings))
+        for key in {**begun, **given}:
+            if begun.get(key) != given.get(key):
+                what = f"{key} was {_short(begun.get(key))} and is {_short(given.get(key))}"
+                raise UsageError(
+                    f"{self.path}: this crawl was begun with other settings ({what})",
+                    "Give the same ones to continue it, name another --out, or begin anew with --overwrite",
+                )
 
     def _begin(self, start: Beginning) -> None:
         with self.transaction():
@@ -197,7 +181,7 @@ class Frontier:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written in the block is on the disk after it, or none of it."""
+        """Write everything in the block to the disk, or nothing."""
         with readable(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -217,13 +201,13 @@ class Frontier:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The upload dates that are searched, inclusive."""
+        """The first and the last second of upload that is searched for."""
         since, until = json.loads(self._meta("span"))
         return since, until
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the crawl was begun with."""
+        """The settings with which the crawl was begun."""
         begun: dict[str, Any] = json.loads(self._meta("settings"))
         return begun
 
@@ -244,12 +228,12 @@ class Frontier:
             return int(self._db.execute(query).fetchone()[0])
 
     def refusals(self) -> dict[str, str]:
-        """The searches that the source refused, and why."""
+        """The queries that the source refused, with the reasons."""
         with readable(self.path):
             return dict(self._db.execute("SELECT text, refusal FROM queries WHERE refusal IS NOT NULL"))
 
     def next_window(self) -> Window | None:
-        """What to ask next; None when everything was asked."""
+        """The next window to ask; None once everything was asked."""
         with readable(self.path):
             row = self._db.execute(
                 "SELECT query, since, until, page, overlaps, owed, number FROM windows "
@@ -266,7 +250,7 @@ class Frontier:
         return Query(*row)
 
     def replace(self, window: Window, successors: Sequence[Window]) -> None:
-        """`window` is done, and `successors` are asked in its place. Within a transaction."""
+        """Replace a window that was asked by its successors, within a transaction."""
         self._db.execute("DELETE FROM windows WHERE number = ?", (window.number,))
         self._db.executemany(
             "INSERT INTO windows (query, since, until, page, overlaps, owed) VALUES (?, ?, ?, ?, ?, ?)",
@@ -274,17 +258,17 @@ class Frontier:
         )
 
     def end_query(self, query: int) -> None:
-        """Nothing more is asked of the query. Within a transaction."""
+        """Ask nothing more of the query. Within a transaction."""
         self._db.execute("DELETE FROM windows WHERE query = ?", (query,))
 
     def refuse(self, query: int, why: str) -> None:
-        """The source refuses the query."""
+        """End a query that the source refuses, and record why."""
         with self.transaction():
             self.end_query(query)
             self._db.execute("UPDATE queries SET refusal = ? WHERE number = ?", (why, query))
 
     def note(self, query: int, page: SearchPage, room: int | None, found_at: int) -> int:
-        """The number of items new to the query; up to `room` of them are noted. Within a transaction."""
+        """Record up to `room` items of a page, within a transaction; return how many are new to the query."""
         rows: list[tuple[str, str | None, str | None, str | None]] = [
             (one.id, candidate_to_json(one), None, None) for one in page.candidates
         ]
@@ -300,7 +284,7 @@ class Frontier:
     def _note_one(
         self, query: int, rank: int, row: tuple[str, str | None, str | None, str | None], found_at: int
     ) -> int:
-        """1 if the query finds the item for the first time, else 0. `rank`: the query's items before it."""
+        """Record an item: 1 if it is new to the query, else 0. `rank`: the query's items before it."""
         id, *rest = row
         self._db.execute(
             "INSERT INTO candidates (id, rank, found_at, body, reason, detail) VALUES (?, ?, ?, ?, ?, ?) "
@@ -312,7 +296,7 @@ class Frontier:
         return done.rowcount
 
     def numbers(self, *, by_turns: bool = False) -> npt.NDArray[np.int64]:
-        """The candidates' numbers in the order of finding; or by turns, the first of each query first."""
+        """Numbers of all candidates in the order of finding; or by turns, the first of each query first."""
         order = "rank, number" if by_turns else "number"
         with readable(self.path):
             rows = self._db.execute(f"SELECT number FROM candidates ORDER BY {order}")  # noqa: S608
@@ -347,61 +331,18 @@ class Frontier:
         )
 
     def note_call(self, at: float | None = None) -> None:
-        """The API is called now."""
+        """Record a call of the API, and forget old ones."""
         now = time.time() if at is None else at
         with self.transaction():
             self._db.execute("INSERT INTO calls VALUES (?)", (now,))
             self._db.execute("DELETE FROM calls WHERE at < ?", (now - 2 * HOUR_S,))
 
     def calls(self) -> list[float]:
-        """When the API was called lately, in seconds since 1970."""
+        """Times of the recorded calls, in seconds since 1970."""
         with readable(self.path):
             return [row[0] for row in self._db.execute("SELECT at FROM calls ORDER BY at")]
-
-
-def _refuse_other_settings(path: Path, begun: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    given = json.loads(json.dumps(given))
-    differing = [key for key in {**begun, **given} if begun.get(key) != given.get(key)]
-    if differing:
-        key = differing[0]
-        what = f"{key} was {_short(begun.get(key))} and is {_short(given.get(key))}"
-        raise UsageError(
-            f"{path}: this crawl was begun with other settings ({what})",
-            "Give the same ones to continue it, name another --out, or begin anew with --overwrite",
-        )
 
 
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def candidate_to_json(candidate: Candidate) -> str:
-    """All of a candidate but its id, as `candidate_from_json` reads it."""
-    posted = candidate.posted_at
-    return json.dumps(
-        {
-            "title": candidate.title,
-            "description": candidate.description,
-            "tags": candidate.tags,
-            "sizes": [[size.url, size.width, size.height] for size in candidate.sizes],
-            "page_url": candidate.page_url,
-            "license": candidate.license,
-            "owner": candidate.owner,
-            "posted_at": posted and posted.isoformat(),
-        },
-        ensure_ascii=False,
-    )
-
-
-def candidate_from_json(id: str, body: str) -> Candidate:
-    """The candidate that `candidate_to_json` wrote."""
-    fields = json.loads(body)
-    posted = fields.pop("posted_at")
-    return Candidate(
-        id=id,
-        tags=tuple(fields.pop("tags")),
-        sizes=tuple(Size(*size) for size in fields.pop("sizes")),
-        posted_at=posted and datetime.fromisoformat(posted),
-        **fields,
-    )

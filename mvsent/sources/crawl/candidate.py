@@ -1,5 +1,6 @@
-"""A picture with its words as a source's search names it, before anything is decided or fetched."""
+"""A picture and its texts as a search lists them, before anything is decided or fetched."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,12 +8,12 @@ from datetime import datetime
 from mvsent.pairs import Reason
 
 Skipped = tuple[str, Reason, str]
-"""An item of a page that can be no candidate: id, reason, detail."""
+"""An item of a page that is no candidate: id, reason, detail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One size in which a picture can be fetched; pixels, 0 where the source does not say."""
+    """One size in which a picture is offered; width and height in pixels, 0 if unknown."""
 
     url: str
     width: int
@@ -26,7 +27,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a source says of one picture. `id` is the Pair's, e.g. `flickr:123`; texts are raw."""
+    """A listed picture. `id` is the pair's, such as `flickr:123`; texts are raw."""
 
     id: str
     title: str
@@ -44,7 +45,7 @@ class SearchPage:
     """One page of a search: every item of the answer is in `candidates` or in `skipped`, in its order."""
 
     total: int | None
-    """Results of the whole search; None where the answer does not say."""
+    """Results of the whole search; None if the answer does not say."""
     page: int
     """Counted from 1."""
     pages: int | None
@@ -69,3 +70,34 @@ def choose_size(sizes: Sequence[Size], target: int = 1024, minimum: int = 640) -
     if larger:
         return min(larger, key=lambda size: size.side)
     return max(known, key=lambda size: size.side) if known else next(iter(sizes), None)
+
+
+def candidate_to_json(candidate: Candidate) -> str:
+    """Serialise a candidate without its id, for `candidate_from_json`."""
+    posted = candidate.posted_at
+    return json.dumps(
+        {
+            "title": candidate.title,
+            "description": candidate.description,
+            "tags": candidate.tags,
+            "sizes": [[size.url, size.width, size.height] for size in candidate.sizes],
+            "page_url": candidate.page_url,
+            "license": candidate.license,
+            "owner": candidate.owner,
+            "posted_at": posted and posted.isoformat(),
+        },
+        ensure_ascii=False,
+    )
+
+
+def candidate_from_json(id: str, body: str) -> Candidate:
+    """Parse what `candidate_to_json` wrote."""
+    fields = json.loads(body)
+    posted = fields.pop("posted_at")
+    return Candidate(
+        id=id,
+        tags=tuple(fields.pop("tags")),
+        sizes=tuple(Size(*size) for size in fields.pop("sizes")),
+        posted_at=posted and datetime.fromisoformat(posted),
+        **fields,
+    )

@@ -1,6 +1,6 @@
-"""Asking a web API once and reading what it says: a deadline, a size limit, and JSON that is not trusted.
+"""One call of a web API and its answer: a deadline, a size limit, and JSON that is not trusted.
 
-Whatever comes back, no key leaves here: messages are redacted, and no library's exception is passed on.
+No key leaves this module: messages are redacted, and no library's exception is passed on.
 """
 
 import hashlib
@@ -15,21 +15,24 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
-from mvsent.sources.failures import BadAnswer, BadKey, RetryLater
+from pydantic import SecretStr
+
+from mvsent.errors import UsageError
+from mvsent.sources.crawl.failures import BadAnswer, BadKey, RetryLater
 
 MAX_ANSWER_BYTES = 50_000_000
-"""As it is sent, and as it is after a Content-Encoding is undone."""
+"""Limit of a body, both as sent and after its Content-Encoding is undone."""
 
 MAX_DIGITS = 18
-"""Longer integers are text: 18 digits fit 64 bits, in SQLite and Arrow alike."""
+"""Longer integers stay text: 18 digits fit 64 bits, which is what SQLite and Arrow hold."""
 
 KEY = re.compile(r"[!-~]{1,512}")
 QUOTED_CHARACTERS = 160
-"""How much of a server's own words a message repeats."""
+"""Limit of a server's words in a message."""
 
 REDACTED = "[key]"
 SHORTEST_SECRET = 8
-"""Characters; what is shorter is a word that data may hold."""
+"""Characters; a shorter one may be an ordinary word in the data."""
 
 _TALKATIVE = (
     "flickrapi.core",
@@ -44,23 +47,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """An HTTP answer, read whole. Header names are lower-case."""
+    """A whole HTTP answer. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-def check_key(key: str, name: str) -> str:
-    """The key without blanks around it. Raises: BadKey, not repeating it, if no header could carry it."""
-    stripped = key.strip()
+def check_key(key: SecretStr, name: str) -> SecretStr:
+    """Strip a key. Raises: BadKey, without repeating it, if an HTTP header could not carry it."""
+    stripped = key.get_secret_value().strip()
     if not KEY.fullmatch(stripped):
-        raise BadKey(f"The {name} is empty or holds characters that no key has", f"Copy the {name} again")
-    return stripped
+        raise BadKey(f"{name} is empty or holds characters that no key has", "Copy it again")
+    return SecretStr(stripped)
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret in it replaced, as it is or percent-encoded.
+    """Replace every secret in `text`, whether plain or percent-encoded.
 
     >>> redact("GET /?api_key=a%2Fb failed for a/b", ["a/b"])
     'GET /?api_key=[key] failed for [key]'
@@ -72,13 +75,13 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def excerpt(text: str, secrets: Iterable[str] = ()) -> str:
-    """The start of a server's words on one line, without control characters and secrets."""
+    """The start of a server's words as one line, without control characters and secrets."""
     plain = "".join(c if c.isprintable() else " " for c in redact(text, secrets))
     return " ".join(plain.split())[:QUOTED_CHARACTERS]
 
 
 def host_of(endpoint: str) -> str:
-    """The host and port of an address: all of it that a message shows.
+    """Host and port of an address, the only part that a message may show.
 
     >>> host_of("https://user:secret@api.example.com:8080/rest/?key=1")
     'api.example.com:8080'
@@ -89,11 +92,33 @@ def host_of(endpoint: str) -> str:
         return "the endpoint"
 
 
-def within(deadline_s: float, call: Callable[[float], T], *, what: str, give_up: Callable[[], object]) -> T:
-    """What `call` returns, given the `time.monotonic()` at which it should stop.
+def check_endpoint(endpoint: str, option: str = "--endpoint") -> tuple[str, int] | None:
+    """The host and port of an address that `option` gives; None for an empty one.
 
-    The call runs in a thread of its own and is left behind at the deadline, so that no server holds the
-    crawl up, however slowly it sends its headers. `give_up` then makes the call end, so that no thread stays.
+    >>> check_endpoint("http://127.0.0.1:8000/services/rest/"), check_endpoint("")
+    (('127.0.0.1', 8000), None)
+
+    Raises: UsageError for an address that is not http or holds a password, without repeating it.
+    """
+    if not endpoint:
+        return None
+    try:
+        parts = urlsplit(endpoint)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:
+        raise UsageError(f"{option}: not an address", "Give one like https://HOST/PATH") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{option}: not an http address", "Give one like https://HOST/PATH")
+    if "@" in parts.netloc or parts.query:
+        raise UsageError(f"{option}: holds a name, a password or parameters", "Leave them out")
+    return parts.hostname, port
+
+
+def within(deadline_s: float, call: Callable[[float], T], *, what: str, give_up: Callable[[], object]) -> T:
+    """Return `call(stop_at)`, where `stop_at` is the deadline on the clock `time.monotonic()`.
+
+    The call runs in its own thread, which is abandoned at the deadline: a server that sends its headers byte
+    by byte would otherwise hold up the crawl. `give_up` then makes the call fail, so that the thread ends.
 
     Raises: RetryLater at the deadline; whatever `call` raises.
     """
@@ -118,7 +143,7 @@ def within(deadline_s: float, call: Callable[[float], T], *, what: str, give_up:
 
 
 def read_capped(chunks: Iterable[bytes], stop_at: float, *, what: str) -> bytes:
-    """All the bytes of a body. Raises: BadAnswer past MAX_ANSWER_BYTES; RetryLater past `stop_at`."""
+    """Join the bytes of a body. Raises: BadAnswer past MAX_ANSWER_BYTES; RetryLater past `stop_at`."""
     body = bytearray()  # chunks may be of one byte each
     for chunk in chunks:
         body += capped(chunk, what=what, n_before=len(body))
@@ -128,18 +153,18 @@ def read_capped(chunks: Iterable[bytes], stop_at: float, *, what: str) -> bytes:
 
 
 def capped(data: bytes, *, what: str, n_before: int = 0) -> bytes:
-    """The data. Raises: BadAnswer if it makes more than MAX_ANSWER_BYTES with the `n_before` before it."""
+    """Return `data`. Raises: BadAnswer if it passes MAX_ANSWER_BYTES with the `n_before` bytes before it."""
     if n_before + len(data) > MAX_ANSWER_BYTES:
         raise BadAnswer(f"{what} sent more than {MAX_ANSWER_BYTES} bytes")
     return data
 
 
 def parse_json(body: bytes, *, what: str, secrets: Iterable[str] = ()) -> object:
-    """The JSON document in `body`, with integers of more than 18 digits as text and NaN as None.
+    """Parse a JSON document, with integers of more than 18 digits as text and NaN as None.
 
-    A server may repeat a key in its answer, which is stored: no text of the document holds one of `secrets`.
+    Answers are stored, and a server may repeat a key in its answer: every text is redacted of `secrets`.
 
-    Raises: BadAnswer, naming HTML and JSONP as what they are, for anything else.
+    Raises: BadAnswer for anything else, which names HTML and JSONP.
     """
     try:
         text = body.decode("utf-8-sig")
@@ -161,7 +186,7 @@ def _integer_or_text(digits: str) -> object:
 
 
 def _without(document: Any, secrets: Sequence[str]) -> Any:
-    """The document with its texts redacted. Raises: RecursionError where it is nested too deeply."""
+    """Redact the texts of a document. Raises: RecursionError if it is nested too deeply."""
     if isinstance(document, str):
         return redact(document, secrets)
     if isinstance(document, list):
@@ -172,7 +197,7 @@ def _without(document: Any, secrets: Sequence[str]) -> Any:
 
 
 def as_count(value: object) -> int | None:
-    """A whole number from 0 to 10^18 that may stand as text; None for anything else.
+    """Parse a whole number from 0 to 10^18, which may be text; None for anything else.
 
     >>> as_count("1,204"), as_count(7), as_count(7.0), as_count("many"), as_count(-1), as_count(True)
     (1204, 7, 7, None, None, None)
@@ -188,7 +213,7 @@ def as_count(value: object) -> int | None:
 
 
 def as_text(value: object) -> str:
-    """Text that any file can hold: without NULs, with U+FFFD for lone surrogates; a number's digits; else "".
+    """Text, or a number's digits, without NULs and lone surrogates, which files refuse; "" for anything else.
 
     >>> as_text("a\\0b\\ud800"), as_text(12), as_text(None), as_text(["x"])
     ('ab\ufffd', '12', '', '')
@@ -202,7 +227,7 @@ def as_text(value: object) -> str:
 def as_url(value: object) -> str:
     """An http or https address with a host and no blanks or control characters; "" for anything else.
 
-    An address that held a key is none any more.
+    An address in which a key was redacted is useless, and so "".
 
     >>> as_url("https://live.example.com/1.jpg"), as_url("javascript:alert(1)"), as_url(None)
     ('https://live.example.com/1.jpg', '', '')
@@ -218,7 +243,7 @@ def as_url(value: object) -> str:
 
 
 def as_id(value: object) -> str:
-    """What can be an id: up to 64 ASCII letters and digits, or a number; "" for anything else.
+    """An id of up to 64 ASCII letters and digits, or a number; "" for anything else.
 
     >>> as_id("49514337848"), as_id(7), as_id("../7"), as_id(None)
     ('49514337848', '7', '', '')
@@ -228,7 +253,7 @@ def as_id(value: object) -> str:
 
 
 def content_name(item: object) -> str:
-    """A name for an item without an id, made of its content: the same on every page."""
+    """A name for an item without an id, made of its content, so that it is the same on every page."""
     try:
         content = json.dumps(item, sort_keys=True)
     except (TypeError, ValueError, RecursionError):
@@ -237,6 +262,6 @@ def content_name(item: object) -> str:
 
 
 def silence_libraries() -> None:
-    """The loggers that write requests and answers only warn, whatever level is set above them."""
+    """Keep the libraries' loggers from writing requests and answers, whatever level is set above them."""
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
