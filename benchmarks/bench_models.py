@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from mvsent.config import TrainSettings
-from mvsent.learn.batches import Examples, Links, Text
+from mvsent.learn.batches import Examples, Text
 from mvsent.learn.loop import Fold, Trainer
 from mvsent.models import registry
 from mvsent.models.batch import Sizes, Solved
 from mvsent.runs.benchmark_plan import systems
+from mvsent.runs.inputs.links import Links
 
 N_ROWS, BATCH, N_WORDS, N_KNOWN, N_ANPS, ROUNDS = 512, 256, 40, 5000, 1200, 3
 N_LEXICON, TEXT_SIZE, CHANNELS, N_LINKS = 4, 384, 1280, 8
@@ -73,14 +74,16 @@ def examples(n_rows: int = N_ROWS, channels: int = CHANNELS) -> Examples:
     target = random.integers(0, 3, n_rows)
     return Examples(
         target,
-        Text(lengths, numbers=numbers, sentence=(np.arange(N_WORDS) // 12) * mask),
-        regions=floats(channels, 7, 7).astype(np.float16),
-        text_vector=floats(TEXT_SIZE),
-        lexicon=floats(N_LEXICON),
-        anp_scores=floats(N_ANPS),
-        links=Links(random.integers(0, n_rows, (n_rows, N_LINKS)), floats(channels + 50)),
-        text_target=target,
-        image_target=target,
+        {
+            "words": Text(lengths, numbers=numbers, sentence=(np.arange(N_WORDS) // 12) * mask),
+            "regions": floats(channels, 7, 7).astype(np.float16),
+            "text_vector": floats(TEXT_SIZE),
+            "lexicon": floats(N_LEXICON),
+            "anp_scores": floats(N_ANPS),
+            "links": Links(random.integers(0, n_rows, (n_rows, N_LINKS)), floats(channels + 50)),
+            "text_target": target,
+            "image_target": target,
+        },
     )
 
 

@@ -57,7 +57,7 @@ def examples() -> Examples:
     random = np.random.default_rng(0)
     words = Text(np.full(N_ROWS, N_WORDS), numbers=random.integers(1, N_KNOWN, (N_ROWS, N_WORDS)))
     pixels = random.integers(0, 256, (N_ROWS, 3, SIDE, SIDE), dtype=np.uint8)
-    return Examples(random.integers(0, 3, N_ROWS), words, pixels=pixels)
+    return Examples(random.integers(0, 3, N_ROWS), {"words": words, "pixels": pixels})
 
 
 if __name__ == "__main__":

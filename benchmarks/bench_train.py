@@ -29,8 +29,8 @@ def rows() -> list[tuple[str, float, float, float, str]]:
     pixels = random.integers(0, 256, (N_ROWS, 3, 224, 224), dtype=np.uint8)
     maps = random.normal(0, 1, (N_ROWS, 1280, 7, 7)).astype(np.float16)
     through = [
-        _epoch(Examples(target, words, pixels=pixels), "all"),
-        _epoch(Examples(target, words, regions=maps), "none"),
+        _epoch(Examples(target, {"words": words, "pixels": pixels}), "all"),
+        _epoch(Examples(target, {"words": words, "regions": maps}), "none"),
     ]
     seconds: list[list[float]] = [[], []]
     for _ in range(ROUNDS):

@@ -280,14 +280,17 @@ def test_without_runs_the_next_step_is_to_train(tmp_path):
 @pytest.fixture
 def predictor(monkeypatch):
     """The networks of every fold are sure of label 2, whatever is missing; the calls are recorded."""
-    pytest.importorskip("mvsent.runs.predictor")
     calls = []
 
-    def predict_dataset(run_path, fold, dataset, *, missing, quiet):
-        calls.append(fold)
-        return np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(dataset), 1))
+    class Sure:
+        def __init__(self, run, dataset, *, quiet):
+            self.dataset = dataset
 
-    monkeypatch.setattr(predictor_module, "predict_dataset", predict_dataset)
+        def predict(self, fold, *, missing):
+            calls.append(fold)
+            return np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(self.dataset), 1))
+
+    monkeypatch.setattr(predictor_module, "DatasetPredictor", Sure)
     return calls
 
 

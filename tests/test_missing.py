@@ -19,8 +19,8 @@ from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models import registry
 from mvsent.models.batch import Batch
 from mvsent.runs import evaluate as evaluation
-from mvsent.runs import inputs
 from mvsent.runs.evaluate import evaluate, modalities
+from mvsent.runs.inputs.pairs import DatasetPairs
 from mvsent.runs.run_folder import RunFolder, refuse_unless_free
 from mvsent.runs.train import train
 from mvsent.runs.trial import missing_trial, saved_trial
@@ -125,9 +125,8 @@ def test_encoders_that_are_trained_do_not_see_it_either() -> None:
 
 def test_a_batch_of_examples_says_what_is_missing() -> None:
     numbers = np.array([[2, 3], [4, 0]])
-    examples = Examples(
-        np.array([0, 1]), Text(np.array([2, 1]), numbers=numbers), regions=np.ones((2, 1, 2, 2), np.float16)
-    )
+    words, regions = Text(np.array([2, 1]), numbers=numbers), np.ones((2, 1, 2, 2), np.float16)
+    examples = Examples(np.array([0, 1]), {"words": words, "regions": regions})
     batch = examples.without("image").batch(np.array([1, 0]))
     assert batch.has_image is not None and not batch.has_image.any() and batch.has_text is None
     assert batch.regions is not None and batch.regions.sum() == 0
@@ -170,8 +169,8 @@ def test_what_the_pictures_show_does_not_matter_where_they_are_missing(
         return missing_trial(RunFolder.open(trained), modality, quiet=True).folds[0][1]
 
     seen = {modality: answers(modality) for modality in FLAG}
-    maps = inputs.cached_maps
-    monkeypatch.setattr(inputs, "cached_maps", lambda *args, **kwargs: maps(*args, **kwargs)[::-1] * 3)
+    maps = DatasetPairs.maps
+    monkeypatch.setattr(DatasetPairs, "maps", lambda self, backbone: maps(self, backbone)[::-1] * 3)
     assert np.array_equal(answers("image"), seen["image"])
     assert not np.array_equal(answers("text"), seen["text"])
 

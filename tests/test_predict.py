@@ -28,7 +28,7 @@ from mvsent.errors import InputError, MvsentError, OutputExistsError, RunError, 
 from mvsent.inference.model import Answers, Model
 from mvsent.inference.pair_tables import ANSWER_COLUMNS, PairRow, PairTable, open_table
 from mvsent.inference.predict import judge, predict_pair, predict_table
-from mvsent.runs import read_pairs
+from mvsent.runs.inputs import pictures as decoding
 from mvsent.runs.predictions import read_predictions
 from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.train import train
@@ -192,7 +192,7 @@ def bomb() -> bytes:
         (lambda: draw_picture(1, 1)[:400], "image-corrupt"),
         (lambda: b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "image-corrupt"),
         (bomb, "image-too-large"),
-        (lambda: b"\xff\xd8" + b"\0" * read_pairs.MAX_BYTES, "image-too-large: more than"),
+        (lambda: b"\xff\xd8" + b"\0" * decoding.MAX_BYTES, "image-too-large: more than"),
         (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "image-not-an-image"),
     ],
     ids=["empty", "text", "cut off", "half a header", "bomb", "too big", "svg"],
@@ -591,11 +591,10 @@ class Counting:
 
     def __init__(self) -> None:
         self.read = 0
-        self.reader = self
         self.texts: list[str] = []
 
-    def decode(self, image: object) -> read_pairs.Picture:
-        return read_pairs.NO_PICTURE
+    def decode(self, image: object) -> decoding.Picture:
+        return decoding.NO_PICTURE
 
     def answer(self, pictures: list[Any], texts: list[str]) -> Answers:
         n = len(texts)

@@ -29,9 +29,10 @@ from mvsent.learn.stream import GROUPS_AHEAD, STEPS_AHEAD, ReadPlan, Stream, shu
 from mvsent.models.batch import Batch
 from mvsent.runs import train as training
 from mvsent.runs.history import read_history
-from mvsent.runs.predictor import predict_dataset
+from mvsent.runs.inputs.kind import OfFold
+from mvsent.runs.predictor import DatasetPredictor
 from mvsent.runs.run_folder import RunFolder
-from mvsent.runs.streaming import ReadyPair, StoredPair
+from mvsent.runs.streaming import Streamed
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TRAIN, VALIDATION
@@ -412,7 +413,7 @@ def test_a_streamed_run_judges_a_dataset_as_in_training_and_without_a_modality(
     finished: Path, small_dataset: Path, models: Path, tmp_path: Path
 ) -> None:
     dataset = Dataset.open(small_dataset)
-    fresh = predict_dataset(finished, 0, dataset, quiet=True)
+    fresh = DatasetPredictor(RunFolder.open(finished), dataset, quiet=True).predict(0)
     saved = pq.read_table(finished / "fold-0" / "predictions.parquet")
     rows = [dataset.ids.index(i) for i in saved["id"].to_pylist()]
     assert abs(fresh[rows, 2] - saved["p_positive"].to_numpy()).max() < 1e-5
@@ -422,7 +423,8 @@ def test_a_streamed_run_judges_a_dataset_as_in_training_and_without_a_modality(
     )
     for missing in ("image", "text"):
         ours, theirs = (
-            predict_dataset(run, 0, dataset, missing=missing, quiet=True) for run in (finished, mapped)
+            DatasetPredictor(RunFolder.open(run), dataset, quiet=True).predict(0, missing=missing)
+            for run in (finished, mapped)
         )
         assert abs(ours - theirs).max() < 1e-4
         assert abs(ours - fresh).max() > 1e-3
@@ -544,21 +546,13 @@ def test_a_row_without_its_text_or_picture_is_named(what: str, models: Path, tmp
     )
     named = rf"drawn:41: has no {'text' if what == 'text' else 'picture'}"
     material = training.prepare(settings(folder, models), device=torch.device("cpu"), quiet=True)
-    assert material.streamed is not None
+    assert isinstance(material.inputs, Streamed)
     if what == "text":
         with pytest.raises(DatasetError, match=named):
-            list(material.streamed.texts(np.arange(60)))
+            list(material.inputs.texts(np.arange(60)))
+    # An empty vocabulary: no text is read before a batch asks for it.
+    source = material.inputs.source(OfFold(Vocabulary([]), np.zeros((2, 50), np.float32), np.arange(0)))
     others = np.delete(np.arange(60), 41)
-    assert len(list(material.streamed.texts(others))) == 59
+    assert len(list(material.inputs.texts(others))) == 59
     with pytest.raises(DatasetError, match=named):
-        list(source_without_words(material, folder, models, tmp_path).batches(cut(np.arange(60), 16)))
-
-
-def source_without_words(
-    material: training.Material, folder: Path, models: Path, tmp_path: Path
-) -> Stream[StoredPair, ReadyPair]:
-    """The rows of `material`, whose vocabulary is empty: no text is read before a batch asks for it."""
-    chosen = settings(folder, models)
-    run = RunFolder.create(tmp_path / "run", chosen, training.resolve(chosen, material, 1), overwrite=False)
-    assert material.streamed is not None
-    return material.streamed.source(run, Vocabulary([]))
+        list(source.batches(cut(np.arange(60), 16)))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from mvsent.cli import app
 from mvsent.config import TrainSettings, read_toml
 from mvsent.errors import DatasetError, NonFiniteLossError, OutputExistsError, RunError, UsageError
-from mvsent.runs.predictor import predict_dataset
+from mvsent.runs.predictor import DatasetPredictor
 from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
@@ -124,7 +124,7 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
 
 def test_a_dataset_is_judged_afresh_as_in_training(finished: Path, small_dataset: Path) -> None:
     dataset = Dataset.open(small_dataset)
-    fresh = predict_dataset(finished, 0, dataset, quiet=True)
+    fresh = DatasetPredictor(RunFolder.open(finished), dataset, quiet=True).predict(0)
     saved = pq.read_table(finished / "fold-0" / "predictions.parquet")
     rows = [dataset.ids.index(i) for i in saved["id"].to_pylist()]
     assert abs(fresh[rows, 2] - saved["p_positive"].to_numpy()).max() < 1e-5
@@ -254,7 +254,7 @@ def test_fine_tuning_runs_through_pixels(small_dataset: Path, tmp_path: Path) ->
     result = train(chosen, out=tmp_path / "tuned", quiet=True)
     weights = load_file(result.run / "fold-0" / "model.safetensors")
     assert any(name.startswith("backbone.") for name in weights)
-    fresh = predict_dataset(result.run, 0, Dataset.open(small_dataset), quiet=True)
+    fresh = DatasetPredictor(RunFolder.open(result.run), Dataset.open(small_dataset), quiet=True).predict(0)
     assert fresh.shape == (len(Dataset.open(small_dataset)), 3)
 
 

@@ -25,8 +25,8 @@ from mvsent.learn.loop import Fold, Trainer, parameter_groups
 from mvsent.models.batch import Batch, Batches, Output
 from mvsent.runs import train as training
 from mvsent.runs.evaluate import evaluate
-from mvsent.runs.inputs import CAPTION_TOKENS
-from mvsent.runs.predictor import predict_dataset
+from mvsent.runs.inputs.setup import CAPTION_TOKENS
+from mvsent.runs.predictor import DatasetPredictor
 from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.train import train
 from mvsent.runs.train_anps import train_anps
@@ -88,7 +88,7 @@ def settings(dataset: Path, models: Path, **changes: object) -> TrainSettings:
 
 def assert_judged_as_in_training(run: Path, dataset: Path) -> None:
     opened = Dataset.open(dataset)
-    fresh = predict_dataset(run, 0, opened, quiet=True)
+    fresh = DatasetPredictor(RunFolder.open(run), opened, quiet=True).predict(0)
     saved = pq.read_table(run / "fold-0" / "predictions.parquet")
     rows = [opened.ids.index(i) for i in saved["id"].to_pylist()]
     assert abs(fresh[rows, 2] - saved["p_positive"].to_numpy()).max() < 1e-4
@@ -145,7 +145,7 @@ def test_a_tuned_run_judges_another_dataset_and_notices_another_encoder(
     shutil.rmtree(bert)
     write_bert(bert, seed=1)
     with pytest.raises(RunError, match="encoder is another one now than in training"):
-        predict_dataset(run, 0, Dataset.open(other), quiet=True)
+        DatasetPredictor(RunFolder.open(run), Dataset.open(other), quiet=True)
 
 
 @pytest.mark.parametrize("read_as", ["words", "text_vector"])
@@ -236,7 +236,7 @@ class SolvedRecorder(Recorder):
 def recorded(network: Recorder, tmp_path: Path) -> tuple[list, Recorder]:
     """Rows 0 to 7 train, 8 and 9 validate, the others test; each carries its number."""
     numbers = np.arange(12, dtype=np.float32)[:, None]
-    rows = Examples(target=np.arange(12) % 3, lexicon=numbers)
+    rows = Examples(np.arange(12) % 3, {"lexicon": numbers})
     chosen = TrainSettings(batch_size=3, epochs=1, learning_rate=1e-9)
     trainer = Trainer(network, rows, chosen, torch.device("cpu"))
     return trainer.fit(Fold(0, np.arange(8), np.arange(8, 10)), tmp_path / "c.pt"), network
@@ -418,7 +418,7 @@ def test_a_scene_backbone_with_a_file_of_weights_is_found_from_anywhere(
     monkeypatch.chdir("/")
     run = RunFolder.open(tmp_path / "run")
     assert run.settings.scene_backbone == f"resnet50={tmp_path / 'weights' / 'r.safetensors'}"
-    assert run.resolved.scene_channels == 2048
+    assert run.resolved.width("scene_channels") == 2048
     assert_judged_as_in_training(run.path, small_dataset)
 
 

@@ -28,7 +28,7 @@ def made_up(n_rows: int = 60) -> Examples:
     words[:, 0] = target + 2
     words[::3, 3:] = 0
     text = Text((words != 0).sum(axis=1), numbers=words)
-    return Examples(target=target, words=text, regions=regions)
+    return Examples(target, {"words": text, "regions": regions})
 
 
 def trainer(examples: Examples, **settings: object) -> Trainer:
@@ -96,7 +96,7 @@ def test_shuffled_test_labels_change_nothing_that_is_chosen(tmp_path: Path) -> N
 
 def test_an_infinite_input_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
     examples = made_up()
-    examples.regions[:40] = np.inf
+    examples.columns["regions"][:40] = np.inf
     with pytest.raises(NonFiniteLossError, match=r"fold 0, epoch 0, step 0: the loss is nan\. Lower"):
         trainer(examples).fit(FOLD, tmp_path / "c.pt")
 
@@ -142,7 +142,7 @@ def test_fine_tuning_trains_only_the_chosen_parameters_and_keeps_the_batch_norms
     pixels = np.random.default_rng(3).integers(0, 256, (60, 3, 2, 2), dtype=np.uint8)
     network = ThroughEncoders(running.network, list(backbone.last.parameters()), backbone=backbone)
     rows = made_up()
-    examples = Examples(target=rows.target, words=rows.words, pixels=pixels)
+    examples = Examples(rows.target, {"words": rows.columns["words"], "pixels": pixels})
     tuned = Trainer(network, examples, running.settings, CPU)
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
     tuned.fit(FOLD, tmp_path / "c.pt")

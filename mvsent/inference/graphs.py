@@ -19,13 +19,11 @@ from torch import Tensor, nn
 from mvsent.errors import MvsentError
 from mvsent.inference.model import Model
 from mvsent.learn.batches import Examples
-from mvsent.models.batch import Batch
+from mvsent.models.batch import Batch, batch_fields
 from mvsent.models.encoders import BiGRUEncoder
 from mvsent.models.memory import Memory
 
-SEQUENCES = ("words", "word_vectors", "tokens", "word_mask", "sentence")
-"""Inputs whose second dimension is the number of words."""
-_NO_INPUTS = ("target", "text_target", "image_target")
+SEQUENCES, _NO_INPUTS = batch_fields("per word"), batch_fields("label")
 _FLAGS = ("has_image", "has_text")
 
 Floats = npt.NDArray[np.float32]
@@ -59,7 +57,8 @@ class Graph:
         ]
         names = [name for name in names if flagged or name not in _FLAGS]
         if not flagged:
-            pairs = replace(pairs, has_image=None, has_text=None)
+            kept = {name: column for name, column in pairs.columns.items() if name not in _FLAGS}
+            pairs = replace(pairs, columns=kept)
         rows = [np.arange(8, 24), np.arange(1), np.arange(3, 24, 4)]
         return cls(network, names, pairs.batch(np.arange(3, 8)), [pairs.batch(each) for each in rows])
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +14,21 @@ from mvsent.curate.text import clean_text
 from mvsent.errors import InputError, RunError, UsageError
 from mvsent.features.device import single_precision
 from mvsent.features.vocabulary import Vocabulary
-from mvsent.learn.batches import Examples, Rows, cut
+from mvsent.learn.batches import Examples, cut
 from mvsent.models.batch import Batch, Output
 from mvsent.pairs import LABEL_NAMES
-from mvsent.runs import inputs
-from mvsent.runs.inputs import Inputs
+from mvsent.runs.inputs.kind import OfFold
+from mvsent.runs.inputs.pairs import GivenPairs
+from mvsent.runs.inputs.pictures import MAX_PIXELS, NO_PICTURE, ImageLike, Picture, decode_picture
+from mvsent.runs.inputs.reader import InputReader, Inputs
+from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.network import load_network
-from mvsent.runs.predictor import check_inputs
-from mvsent.runs.read_pairs import MAX_PIXELS, NO_PICTURE, ImageLike, PairReader, Picture
 from mvsent.runs.run_folder import RunFolder
 from mvsent.storage import located
 from mvsent.workers.devices import compute_device
 
 BATCH_SIZE = 64
 NOTHING_THERE = "neither a picture nor a text"
-
-_NO_ROWS: Rows = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,14 @@ class Model:
     device: torch.device
     folds: list[int]
     max_pixels: int = MAX_PIXELS
-    reader: PairReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = PairReader(self.run, self.device, self.max_pixels)
-        blank = self.reader.inputs([NO_PICTURE], [""])
-        check_inputs(self.run, blank)
+        self.reader = InputReader(Setup(self.run.settings, self.device, None, self.run))
         self._loaded: dict[int, tuple[nn.Module, Vocabulary]] = {}
         for fold in self.folds:
-            network, vocabulary = load_network(self.run, fold, blank)
+            network, vocabulary = load_network(self.run, fold, self.reader)
             self._loaded[fold] = network.to(self.device).eval().requires_grad_(False), vocabulary
+        self._read([NO_PICTURE], [""])  # so that the first answer finds all networks on the device
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -124,7 +121,7 @@ class Model:
         with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
             for start in range(0, len(chosen_texts), batch_size):
                 rows = slice(start, start + batch_size)
-                pictures = list(pool.map(self.reader.decode, chosen_images[rows]))
+                pictures = list(pool.map(self.decode, chosen_images[rows]))
                 parts.append(self.answer(pictures, chosen_texts[rows]))
         return joined(self.classes, parts)
 
@@ -143,11 +140,15 @@ class Model:
         """
         chosen_images, chosen_texts = paired(images, texts, cleaned=cleaned)
         with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
-            pictures = list(pool.map(self.reader.decode, chosen_images))
+            pictures = list(pool.map(self.decode, chosen_images))
         for row, picture in enumerate(pictures):
             if picture.error:
                 raise InputError(f"picture {row + 1}: {picture.error}", "Leave it out, or give another")
-        return self.numbered(self.reader.inputs(pictures, chosen_texts), fold)
+        return self._numbered(self._read(pictures, chosen_texts), fold)
+
+    def decode(self, image: ImageLike | None) -> Picture:
+        """The picture as the squares that the networks read; safe to call from many threads."""
+        return decode_picture(image, self.reader.sides, self.max_pixels)
 
     def answer(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Answers:
         """What `predict` says of one batch of decoded pictures; `texts` are empty where there are none."""
@@ -159,26 +160,29 @@ class Model:
         good = [row for row, error in enumerate(errors) if not error]
         probabilities = np.full((len(errors), len(self.classes)), np.nan, np.float32)
         if good:
-            found = self.reader.inputs([pictures[row] for row in good], [texts[row] for row in good])
-            probabilities[good] = np.mean([self._probabilities(found, fold) for fold in self.folds], axis=0)
+            read = self._read([pictures[row] for row in good], [texts[row] for row in good])
+            probabilities[good] = np.mean([self._probabilities(read, fold) for fold in self.folds], axis=0)
         return Answers(self.classes, probabilities, missing, errors)
-
-    def numbered(self, found: Inputs, fold: int | None = None) -> Examples:
-        """What the reader found, with words as numbers of a fold's vocabulary (None: the first)."""
-        vocabulary = self.vocabulary(fold)
-        no_vectors = np.zeros((len(vocabulary), self.run.resolved.word_size), np.float32)
-        return inputs.examples(found, vocabulary, no_vectors, self.run.resolved.max_words, _NO_ROWS)
 
     def batches(self, examples: Examples, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
         """The examples on the model's device, in order."""
         rows = np.arange(len(examples.target))
         return (batch.to(self.device) for batch in examples.batches(cut(rows, batch_size)))
 
+    def _read(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Inputs:
+        return self.reader.read(GivenPairs(self.reader.setup, pictures, texts))
+
+    def _numbered(self, inputs: Inputs, fold: int | None) -> Examples:
+        """The pairs with words as numbers of a fold's vocabulary; nothing is linked to them."""
+        vocabulary = self.vocabulary(fold)
+        no_vectors = np.zeros((len(vocabulary), self.run.resolved.word_size), np.float32)
+        return inputs.source(OfFold(vocabulary, no_vectors, np.zeros(0, np.int64)))
+
     @torch.inference_mode()
     @single_precision()
-    def _probabilities(self, found: Inputs, fold: int) -> npt.NDArray[np.float32]:
+    def _probabilities(self, inputs: Inputs, fold: int) -> npt.NDArray[np.float32]:
         network, parts = self.network(fold), []
-        for batch in self.batches(self.numbered(found, fold)):
+        for batch in self.batches(self._numbered(inputs, fold)):
             output: Output = network(batch)
             parts.append(torch.softmax(output.logits.float(), dim=1).cpu().numpy())
         return np.concatenate(parts)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from mvsent.curate.text import clean_text, decode_text
 from mvsent.errors import InputError, UsageError
 from mvsent.pairs import LABEL_NAMES
-from mvsent.runs.read_pairs import ImageLike
+from mvsent.runs.inputs.pictures import ImageLike
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
 from mvsent.storage import is_remote

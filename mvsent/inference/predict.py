@@ -20,7 +20,7 @@ from mvsent.inference.answer_tables import answer_writer, records
 from mvsent.inference.model import BATCH_SIZE, Answers, Model, clean, load
 from mvsent.inference.pair_tables import CSV, JSONL, KINDS, PARQUET, SUFFIXES, PairRow, PairTable, open_table
 from mvsent.pairs import LABEL_NAMES
-from mvsent.runs.read_pairs import Picture
+from mvsent.runs.inputs.pictures import Picture
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.staging import claimed
 
@@ -153,7 +153,7 @@ def _read(
     try:
         for row in rows:
             image = None if row.error else row.image
-            if not _put(queue, (row, pool.submit(model.reader.decode, image)), stop):
+            if not _put(queue, (row, pool.submit(model.decode, image)), stop):
                 return
     except Exception as error:  # whatever it is, the thread that judges has to raise it
         last = error

@@ -1,6 +1,6 @@
 """Rows of a dataset to batches: which rows, in which order, as which tensors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from mvsent.features.vocabulary import UNK
-from mvsent.models.batch import Batch
+from mvsent.models.batch import Batch, batch_fields
 
 Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.floating[Any]]
 
 
 class BatchSource(Protocol):
@@ -33,6 +32,13 @@ class BatchSource(Protocol):
         """The batch of each step's rows, in the order given."""
 
 
+class Column(Protocol):
+    """An input of every row that makes several tensors of a batch."""
+
+    def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
+        """The tensors of `rows`, by field of `Batch`."""
+
+
 @dataclass(frozen=True)
 class Text:
     """The words of `N` texts: numbers of a vocabulary or of a transformer, or a transformer's vectors.
@@ -42,12 +48,20 @@ class Text:
         numbers: `[N, S]` int64, 0 after the last word.
         vectors: `[N, S, D]` float16, memory-mapped; then `numbers` is None.
         sentence: `[N, S]` int64, which sentence a word is in.
+        tuned: whether the transformer is trained with the model; then `numbers` are its own.
     """
 
     lengths: Rows
     numbers: npt.NDArray[np.int64] | None = None
     vectors: npt.NDArray[np.float16] | None = None
     sentence: npt.NDArray[np.int64] | None = None
+    tuned: bool = False
+
+    def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
+        """The words of `rows`; see `Column`."""
+        numbers, vectors, mask, sentence = self.cut(rows)
+        named = {"tokens" if self.tuned else "words": numbers, "word_vectors": vectors}
+        return named | {"word_mask": mask, "sentence": sentence}
 
     def cut(self, rows: Rows) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
         """Numbers, vectors, mask and sentences of `rows`, as long as the longest of them."""
@@ -63,53 +77,21 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Links:
-    """Rows that are linked, and what is known of them.
-
-    Attributes:
-        rows: `[N, K]` int64, linked rows, negative after the last.
-        features: `[N, F]` float32, of every row.
-    """
-
-    rows: npt.NDArray[np.int64]
-    features: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Examples:
-    """The inputs of every row of a dataset, `N` rows; a field that the model does not read is None.
+    """The inputs of every row of a dataset, `N` rows, in memory or memory-mapped.
 
     Attributes:
         target: `[N]` int64, index into the run's classes.
-        words, caption: the words of text and caption.
-        tuned: True where the transformer is trained with the model: then `words` are its own numbers.
-        regions: `[N, C, H, W]` float16, memory-mapped.
-        pixels: `[N, 3, side, side]` uint8, memory-mapped.
-        text_vector, lexicon, anp_scores, scene: `[N, …]` float32.
-        text_target, image_target: `[N]` int64, -1 where a modality has no label.
-        has_image, has_text: `[N]` bool, False where a modality is missing; None where none is.
+        columns: field of `Batch` → its values `[N, …]`; or any name → what makes several fields.
     """
 
     target: npt.NDArray[np.int64]
-    words: Text | None = None
-    caption: Text | None = None
-    tuned: bool = False
-    regions: npt.NDArray[np.float16] | None = None
-    pixels: npt.NDArray[np.uint8] | None = None
-    text_vector: Floats | None = None
-    lexicon: Floats | None = None
-    anp_scores: Floats | None = None
-    scene: Floats | None = None
-    links: Links | None = None
-    text_target: npt.NDArray[np.int64] | None = None
-    image_target: npt.NDArray[np.int64] | None = None
-    has_image: npt.NDArray[np.bool_] | None = None
-    has_text: npt.NDArray[np.bool_] | None = None
+    columns: Mapping[str, npt.NDArray[Any] | Column]
 
     def without(self, modality: str) -> Self:
         """The same rows, every one without its `image` or its `text`."""
         none = np.zeros(len(self.target), np.bool_)
-        return replace(self, has_image=none) if modality == "image" else replace(self, has_text=none)
+        return replace(self, columns={**self.columns, f"has_{modality}": none})
 
     def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
         """`rows` shuffled; see `BatchSource`."""
@@ -122,37 +104,15 @@ class Examples:
             yield batch.map(torch.Tensor.pin_memory) if pin else batch
 
     def batch(self, rows: Rows) -> Batch:
-        """The batch of `rows`, its words as many as its longest text has."""
-        found: dict[str, Tensor | None] = {"target": torch.from_numpy(self.target[rows])}
-        if self.words is not None:
-            numbers, vectors, mask, sentence = self.words.cut(rows)
-            found |= {"tokens" if self.tuned else "words": numbers, "word_vectors": vectors}
-            found |= {"word_mask": mask, "sentence": sentence}
-        if self.caption is not None:
-            numbers, vectors, mask, _ = self.caption.cut(rows)
-            found |= {"caption": numbers, "caption_vectors": vectors, "caption_mask": mask}
-        if self.links is not None:
-            linked = self.links.rows[rows]
-            mask = torch.from_numpy(linked >= 0)
-            features = torch.from_numpy(self.links.features[linked])
-            found |= {"links": features * mask.unsqueeze(-1), "link_mask": mask}
-        if self.regions is not None:
-            found["regions"] = gather(self.regions, rows).float()
-        for name in (
-            "pixels",
-            "text_vector",
-            "lexicon",
-            "anp_scores",
-            "scene",
-            "text_target",
-            "image_target",
-        ):
-            values = getattr(self, name)
-            found[name] = None if values is None else gather(values, rows)
-        for name in ("has_image", "has_text"):
-            values = getattr(self, name)
-            found[name] = None if values is None else torch.from_numpy(values[rows])
-        return blanked(Batch(**found))
+        """The batch of `rows`, with as many words as the longest of their texts."""
+        tensors: dict[str, Tensor | None] = {"target": torch.from_numpy(self.target[rows])}
+        for name, column in self.columns.items():
+            if isinstance(column, np.ndarray):
+                values = gather(column, rows)
+                tensors[name] = values.float() if values.dtype == torch.float16 else values
+            else:
+                tensors |= column.tensors(rows)
+        return blanked(Batch(**tensors))
 
 
 def blanked(batch: Batch) -> Batch:
@@ -173,8 +133,7 @@ def blanked(batch: Batch) -> Batch:
     return batch
 
 
-_OF_IMAGE = ("regions", "pixels", "anp_scores", "scene", "caption", "caption_vectors", "caption_mask")
-_OF_TEXT = ("words", "word_vectors", "tokens", "word_mask", "sentence", "text_vector", "lexicon")
+_OF_IMAGE, _OF_TEXT = batch_fields("modality", "image"), batch_fields("modality", "text")
 
 
 def _zeroed(batch: Batch, names: Iterable[str], rows: Tensor) -> Batch:

@@ -19,6 +19,11 @@ OWNER_LINKS = "owner links"
 TAG_LINKS = "tag links"
 MODALITY_LABELS = "modality labels"
 
+# What a field of `Batch` is of: a missing picture or text takes all fields of its modality away.
+OF_IMAGE, OF_TEXT = {"modality": "image"}, {"modality": "text"}
+OF_WORDS = OF_TEXT | {"per word": True}
+LABEL = {"label": True}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -48,27 +53,27 @@ class Batch:
         text_target, image_target: `[B]` int64, label number of each modality where there is one, else -1.
     """
 
-    regions: Tensor | None = None
-    pixels: Tensor | None = None
-    words: Tensor | None = None
-    word_vectors: Tensor | None = None
-    tokens: Tensor | None = None
-    word_mask: Tensor | None = None
-    sentence: Tensor | None = None
-    caption: Tensor | None = None
-    caption_vectors: Tensor | None = None
-    caption_mask: Tensor | None = None
-    text_vector: Tensor | None = None
-    lexicon: Tensor | None = None
-    anp_scores: Tensor | None = None
-    scene: Tensor | None = None
+    regions: Tensor | None = field(default=None, metadata=OF_IMAGE)
+    pixels: Tensor | None = field(default=None, metadata=OF_IMAGE)
+    words: Tensor | None = field(default=None, metadata=OF_WORDS)
+    word_vectors: Tensor | None = field(default=None, metadata=OF_WORDS)
+    tokens: Tensor | None = field(default=None, metadata=OF_WORDS)
+    word_mask: Tensor | None = field(default=None, metadata=OF_WORDS)
+    sentence: Tensor | None = field(default=None, metadata=OF_WORDS)
+    caption: Tensor | None = field(default=None, metadata=OF_IMAGE)
+    caption_vectors: Tensor | None = field(default=None, metadata=OF_IMAGE)
+    caption_mask: Tensor | None = field(default=None, metadata=OF_IMAGE)
+    text_vector: Tensor | None = field(default=None, metadata=OF_TEXT)
+    lexicon: Tensor | None = field(default=None, metadata=OF_TEXT)
+    anp_scores: Tensor | None = field(default=None, metadata=OF_IMAGE)
+    scene: Tensor | None = field(default=None, metadata=OF_IMAGE)
     links: Tensor | None = None
     link_mask: Tensor | None = None
     has_image: Tensor | None = None
     has_text: Tensor | None = None
-    target: Tensor | None = None
-    text_target: Tensor | None = None
-    image_target: Tensor | None = None
+    target: Tensor | None = field(default=None, metadata=LABEL)
+    text_target: Tensor | None = field(default=None, metadata=LABEL)
+    image_target: Tensor | None = field(default=None, metadata=LABEL)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The batch with `change` applied to every tensor it carries."""
@@ -78,6 +83,15 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         """The batch on `device`; asynchronous from pinned memory."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def batch_fields(key: str, value: object = True) -> tuple[str, ...]:
+    """Names of the fields of `Batch` that are marked with `key` as `value`.
+
+    >>> batch_fields("label")
+    ('target', 'text_target', 'image_target')
+    """
+    return tuple(each.name for each in fields(Batch) if each.metadata.get(key) == value)
 
 
 Batches = Callable[[], Iterable[Batch]]
@@ -95,8 +109,8 @@ class Sizes:
             where words come as vectors.
         word_size: `D`, features of a word, either way.
         n_classes: how many sentiments the dataset has.
-        text_size, n_lexicon, n_anps, scene_channels: of `text_vector`, `lexicon`, `anp_scores`, `scene`;
-            0 where there is none.
+        text_size, n_lexicon, n_anps, scene_channels: features of `text_vector`, `lexicon`, `anp_scores`,
+            `scene`; 0 if not read. A run keeps these widths.
         labels: the label number of each class, in order.
     """
 
@@ -105,15 +119,19 @@ class Sizes:
     vectors: Tensor | None
     n_classes: int
     word_size: int = 0
-    text_size: int = 0
-    n_lexicon: int = 0
-    n_anps: int = 0
-    scene_channels: int = 0
+    text_size: int = field(default=0, metadata={"width of": "text_vector"})
+    n_lexicon: int = field(default=0, metadata={"width of": "lexicon"})
+    n_anps: int = field(default=0, metadata={"width of": "anp_scores"})
+    scene_channels: int = field(default=0, metadata={"width of": "scene"})
     labels: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         if self.vectors is not None:
             object.__setattr__(self, "word_size", self.vectors.shape[1])
+
+
+WIDTHS = {each.name: each.metadata["width of"] for each in fields(Sizes) if "width of" in each.metadata}
+"""Field of `Sizes` → field of `Batch` `[B, width]` whose width it is."""
 
 
 @runtime_checkable

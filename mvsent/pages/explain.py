@@ -28,9 +28,9 @@ from mvsent.report import plots
 from mvsent.report.cards import read_rows
 from mvsent.report.explain_page import render_explanations
 from mvsent.report.overlays import Explained, paper_figure, spread
-from mvsent.runs.inputs import TWEET_TOKENS, targets
+from mvsent.runs.inputs.pictures import MAX_BYTES, MAX_PIXELS, ImageLike, read_picture
+from mvsent.runs.inputs.setup import targets
 from mvsent.runs.predictions import read_predictions
-from mvsent.runs.read_pairs import MAX_BYTES, MAX_PIXELS, ImageLike, read_picture
 from mvsent.runs.run_folder import PREDICTIONS, RunFolder
 from mvsent.runs.trial import own_dataset
 from mvsent.shards.atomic import atomic_write
@@ -296,7 +296,7 @@ def _explained(
     model: Model, pick: Pick, batch: Batch, output: Output, maps: dict[str, Tensor], i: int
 ) -> Explained:
     words = words_as_read(model, pick.text)
-    picture = shown_picture(pick.image, model.reader.max_pixels)
+    picture = shown_picture(pick.image, model.max_pixels)
     shades = {}
     if "words" in output.attention and pick.text.strip():
         shades["semantic attention"] = output.attention["words"][i, : len(words)].float().cpu().numpy()
@@ -317,12 +317,12 @@ def _explained(
 
 def words_as_read(model: Model, text: str) -> list[str]:
     """The words, or a transformer's pieces of words, that the weights are of."""
-    encoder, resolved = model.reader.encoder, model.run.resolved
+    encoder, max_words = model.reader.encoder, model.run.resolved.max_words
     if not text.strip():
         return []
     if encoder is not None:
-        return encoder.pieces(text, resolved.max_tokens or model.run.settings.max_words or TWEET_TOKENS)
-    return tokenize(text)[: resolved.max_words] if resolved.max_words else text.split()
+        return encoder.pieces(text, model.reader.setup.max_tokens)
+    return tokenize(text)[:max_words] if max_words else text.split()
 
 
 def shown_picture(image: ImageLike | None, max_pixels: int = MAX_PIXELS) -> Image.Image | None:

@@ -13,8 +13,10 @@ from mvsent.errors import RunError, UsageError
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models import registry
-from mvsent.models.batch import Sizes, Solved
-from mvsent.runs.inputs import Inputs
+from mvsent.models.batch import WIDTHS, Sizes, Solved
+from mvsent.runs.inputs.reader import InputReader
+from mvsent.runs.inputs.regions import Regions
+from mvsent.runs.inputs.words import Words
 from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.atomic import atomic_write
 
@@ -24,12 +26,12 @@ TRAINED_PARAMETERS = "trained_parameters"  # in the metadata of a saved network
 _MAX_HEADER = 100_000_000  # bytes, as the safetensors library has it
 
 
-def build_network(run: RunFolder, inputs: Inputs, vectors: torch.Tensor) -> nn.Module:
+def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) -> nn.Module:
     """A fresh network of the run's model, with the encoders in front of it that are trained too.
 
-    `vectors` `[V, D]` are those of the vocabulary, where there is one.
+    `vectors` `[V, D]` are those of the vocabulary, if there is one.
     """
-    backbone, encoder, settings, resolved = inputs.backbone, inputs.encoder, run.settings, run.resolved
+    backbone, encoder, settings, resolved = reader.backbone, reader.encoder, run.settings, run.resolved
     channels, grid = (backbone.channels, backbone.grid) if backbone else (1, (1, 1))
     sizes = Sizes(
         channels,
@@ -37,17 +39,15 @@ def build_network(run: RunFolder, inputs: Inputs, vectors: torch.Tensor) -> nn.M
         None if encoder else vectors,
         n_classes=len(resolved.classes),
         word_size=encoder.size if encoder else vectors.shape[1],
-        text_size=resolved.text_size,
-        n_lexicon=resolved.n_lexicon,
-        n_anps=resolved.n_anps,
-        scene_channels=resolved.scene_channels,
         labels=tuple(resolved.classes),
+        **{name: resolved.width(name) for name in WIDTHS},
     )
     model = registry.build(settings.model, sizes, settings.options)
+    regions, words = reader.of(Regions), reader.of(Words)
     trained: list[nn.Parameter] = []
     # Every fold tunes copies of its own: shared ones would carry what earlier folds saw.
-    tuned_backbone = deepcopy(backbone) if inputs.given.pixels is not None else None
-    tuned_encoder = deepcopy(encoder) if inputs.given.tuned else None
+    tuned_backbone = deepcopy(regions.backbone) if regions and regions.tuned else None
+    tuned_encoder = deepcopy(words.encoder) if words and words.tuned else None
     if tuned_backbone is not None:
         last = settings.fine_tune == "last"
         trained += tuned_backbone.last_block_parameters() if last else tuned_backbone.parameters()
@@ -84,7 +84,7 @@ def trained_parameters(path: Path) -> int | None:
         raise RunError(f"{path}: not a saved network ({error})", "Train that fold again") from None
 
 
-def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, Vocabulary]:
+def load_network(run: RunFolder, fold: int, reader: InputReader) -> tuple[nn.Module, Vocabulary]:
     """The trained network of a fold and the vocabulary it reads.
 
     Raises: RunError where a file is missing or does not fit the run's configuration.
@@ -96,7 +96,7 @@ def load_network(run: RunFolder, fold: int, inputs: Inputs) -> tuple[nn.Module, 
                 f"{needed}: missing", f"Train the fold again: mvsent train --resume --out {run.path}"
             )
     vocabulary = Vocabulary.load(folder / VOCABULARY)
-    network = build_network(run, inputs, torch.zeros(len(vocabulary), run.resolved.word_size))
+    network = build_network(run, reader, torch.zeros(len(vocabulary), run.resolved.word_size))
     try:
         network.load_state_dict(_finite(load((folder / MODEL).read_bytes())))
     except (RuntimeError, ValueError, SafetensorError) as error:

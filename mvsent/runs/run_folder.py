@@ -7,11 +7,11 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tomli_w
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from mvsent import __version__
 from mvsent.config import TrainSettings, read_toml
@@ -30,8 +30,14 @@ _OURS = re.compile(
 HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"  # of a fold; the second means it is finished
 
 
+Width = Annotated[int, Field(ge=0)]
+
+
 class Resolved(Settings):
-    """What the settings came to on this dataset; a replay checks itself against it."""
+    """What the settings came to on this dataset; a replay checks itself against it.
+
+    Further keys, fields of `models.batch.Sizes`, are the widths of inputs that are one vector a row.
+    """
 
     dataset_name: str
     dataset_sha256: str
@@ -45,10 +51,13 @@ class Resolved(Settings):
     max_tokens: int = 0  # of a text that a transformer reads; 0: none does
     threads: int
     pretrained_sha256: dict[str, str] = Field(default_factory=dict)  # of what else was pretrained
-    text_size: int = 0  # features of the text vector, the lexicon, the ANP scores, the scene; 0: not read
-    n_lexicon: int = 0
-    n_anps: int = 0
-    scene_channels: int = 0
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Width]
+
+    def width(self, name: str) -> int:
+        """Features of an input, by field of `models.batch.Sizes`; 0 if the model does not read it."""
+        return self.__pydantic_extra__.get(name, 0)
 
     @field_validator("classes")
     @classmethod

@@ -97,7 +97,7 @@ def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: b
         DatasetError: there are none.
         RunError: as `saved_trial`, or a label that the run never saw.
     """
-    from mvsent.runs.predictor import predict_dataset
+    from mvsent.runs.predictor import DatasetPredictor
 
     if dataset.sha256 == run.resolved.dataset_sha256:
         asked = f" --missing {missing}" if missing else ""
@@ -110,9 +110,9 @@ def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: b
     own = saved_trial(run)
     without = f"-missing-{missing}" if missing else ""
     folder = run.path / f"eval-{re.sub(r'[^A-Za-z0-9_.-]+', '-', dataset.name)}{without}"
-    tested = []
+    predictor, tested = DatasetPredictor(run, dataset, quiet=quiet), []
     for fold in own.tested:
-        y_prob = predict_dataset(run.path, fold.fold, dataset, missing=missing, quiet=quiet)
+        y_prob = predictor.predict(fold.fold, missing=missing)
         path = folder / f"fold-{fold.fold}" / PREDICTIONS
         write_predictions(prediction_table(dataset.ids, dataset.labels, y_prob, "test"), path)
         answers = read_predictions(path, run.resolved.classes)["test"]
@@ -127,24 +127,16 @@ def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
     Raises:
         RunError: the dataset or its split is not that of the run any more; or as `saved_trial`.
     """
-    from mvsent.runs.predictor import predict_dataset
+    from mvsent.runs.predictor import DatasetPredictor
 
     own, dataset = saved_trial(run), own_dataset(run)
     split = own_split(run, dataset)
     row_of = {row: i for i, row in enumerate(dataset.ids)}
     folder = run.path / f"missing-{modality}"
-    tested = []
+    predictor, tested = DatasetPredictor(run, dataset, quiet=quiet), []
     for fold in own.tested:
         rows = np.array([row_of[row] for row in fold.answers.ids])
-        y_prob = predict_dataset(
-            run.path,
-            fold.fold,
-            dataset,
-            rows,
-            linked_to=split.rows(fold.fold, TRAIN),
-            missing=modality,
-            quiet=quiet,
-        )
+        y_prob = predictor.predict(fold.fold, rows, train=split.rows(fold.fold, TRAIN), missing=modality)
         path = folder / f"fold-{fold.fold}" / PREDICTIONS
         write_predictions(prediction_table(fold.answers.ids, dataset.labels[rows], y_prob, "test"), path)
         tested.append(replace(fold, answers=read_predictions(path, run.resolved.classes)["test"]))

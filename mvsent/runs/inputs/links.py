@@ -1,0 +1,98 @@
+"""Links: what is known of training rows by the same owner, or with the same tags."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mvsent.errors import DatasetError, UsageError
+from mvsent.features.backbone import Backbone
+from mvsent.features.links import linked_rows
+from mvsent.learn.batches import Rows
+from mvsent.models import registry
+from mvsent.models.batch import OWNER_LINKS, TAG_LINKS
+from mvsent.runs.inputs.kind import Input, OfFold, register
+from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.regions import Floats, pooled_maps
+from mvsent.runs.inputs.setup import Setup
+from mvsent.runs.inputs.words import Unnumbered, mean_words, word_encoder
+
+log = logging.getLogger("mvsent")
+
+N_LINKS = 8
+
+
+@register(OWNER_LINKS, TAG_LINKS)
+class LinkedRows(Input):
+    """The training rows that share most owners or tags with a row."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        if setup.settings.fine_tune != "none":
+            raise UsageError("--fine-tune needs no frozen features, and this model does", "Leave it out")
+        if setup.dataset is None:
+            log.warning("the run was trained with links between rows; nothing is linked to these pairs")
+        model = setup.settings.model
+        options = (
+            f"--option {key}={value}"
+            for (key, value), name in registry.card(model).reads_with.items()
+            if name in setup.needed
+        )
+        self.needs_all_rows = next(options, f"--model {model}")
+        self.linked = setup.linked
+        self.backbone: Backbone = setup.backbone
+        self.columns = ("owner" if OWNER_LINKS in setup.needed else "tags", "text", "image")
+        self.encoder, self.max_words = word_encoder(setup), setup.max_words
+
+    @classmethod
+    def make(cls, setup: Setup) -> Self:
+        return cls(setup)
+
+    def read(self, pairs: Pairs) -> Mapping[str, Callable[[OfFold], "Links"]]:
+        column = self.columns[0]
+        values = pairs.column(column) if self.linked else [None] * len(pairs)
+        if pairs.setup.dataset and self.linked and not any(values):
+            raise DatasetError(
+                f"{pairs.setup.dataset.folder}: has no {column}, which link its rows",
+                "Leave the option out: without links the model stands alone (its stated substitute)",
+            )
+        keys = [value if isinstance(value, list) else [value] if value else [] for value in values]
+        pictures = pooled_maps(pairs.maps(self.backbone))
+        numbered = Unnumbered(pairs.texts, self.max_words)
+
+        def of_fold(fold: OfFold) -> Links:
+            if self.encoder:
+                words = mean_words(pairs.words(self.encoder))
+            else:
+                text = numbered(fold)
+                assert text.numbers is not None
+                words = fold.vectors[text.numbers].sum(axis=1) / np.maximum(text.lengths, 1)[:, None]
+            features = np.concatenate([pictures, words], axis=1).astype(np.float32)
+            return Links(linked_rows(keys, fold.train, N_LINKS), features)
+
+        return {"links": of_fold}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Rows that are linked, and what is known of them.
+
+    Attributes:
+        rows: `[N, K]` int64, linked rows, negative after the last.
+        features: `[N, F]` float32, of every row: the mean of its map, and of its words' vectors.
+    """
+
+    rows: npt.NDArray[np.int64]
+    features: Floats
+
+    def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
+        """Features of the rows that are linked to `rows`; see `Column`."""
+        linked = self.rows[rows]
+        mask = torch.from_numpy(linked >= 0)
+        features = torch.from_numpy(self.features[linked])
+        return {"links": features * mask.unsqueeze(-1), "link_mask": mask}

@@ -1,0 +1,114 @@
+"""What the inputs of a model are made with: settings, a dataset, a run, and networks that several share."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mvsent.config import TrainSettings
+from mvsent.errors import RunError
+from mvsent.features.backbone import Backbone, fused
+from mvsent.features.backbones import load_backbone
+from mvsent.features.transformer import TextEncoder, load_text_encoder
+from mvsent.models import registry
+from mvsent.runs.run_folder import RunFolder
+from mvsent.shards.reader import Dataset
+
+TWEET_WORDS, CAPTION_WORDS = 40, 100
+TWEET_TOKENS, CAPTION_TOKENS = 64, 128
+"""A transformer splits rare words, and counts its own marks."""
+
+
+@dataclass
+class Setup:
+    """What inputs are made with.
+
+    Attributes:
+        settings: of the training.
+        device: where frozen networks compute.
+        dataset: the dataset to read; None for pairs that come alone: no other column of theirs is known.
+        run: the trained run that is asked; None before a training.
+    """
+
+    settings: TrainSettings
+    device: torch.device
+    dataset: Dataset | None
+    run: RunFolder | None = None
+    _encoders: dict[str, TextEncoder] = field(default_factory=dict)
+    _fused: dict[int, Backbone] = field(default_factory=dict)
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """The inputs that the model needs, as named in `models.batch`."""
+        return registry.reads(self.settings.model, self.settings.options)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The inputs that the model uses if there are any."""
+        return registry.card(self.settings.model).may_read
+
+    @property
+    def linked(self) -> bool:
+        """Whether rows can be linked to training rows, which are of the same dataset."""
+        own = self.run is None or (self.dataset and self.dataset.sha256 == self.run.resolved.dataset_sha256)
+        return bool(own)
+
+    @cached_property
+    def target(self) -> npt.NDArray[np.int64]:
+        """`[N]` int64, the dataset's labels as indices into the run's classes.
+
+        Raises: DatasetError if it has none; RunError for a label that the run never saw.
+        """
+        assert self.dataset is not None
+        return targets(self.dataset, self.run.resolved.classes if self.run else self.dataset.classes)
+
+    @cached_property
+    def max_words(self) -> int:
+        """Words of a text that are read."""
+        return (self.run and self.run.resolved.max_words) or self._longest(TWEET_WORDS, CAPTION_WORDS)
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """Tokens of a text that a transformer reads."""
+        return (self.run and self.run.resolved.max_tokens) or self._longest(TWEET_TOKENS, CAPTION_TOKENS)
+
+    def _longest(self, tweet: int, caption: int) -> int:
+        if self.settings.max_words:
+            return self.settings.max_words
+        sources = self.dataset.table(["source"])["source"].unique().to_pylist() if self.dataset else []
+        return tweet if all(str(source).startswith("mvsa") for source in sources) else caption
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The network of `--backbone`, on the CPU. Raises: as `load_backbone`."""
+        settings = self.settings
+        return load_backbone(settings.backbone, tap=settings.tap, weights=settings.weights)
+
+    def encoder(self, name: str) -> TextEncoder:
+        """The transformer called `name`, loaded once. Raises: WeightsError."""
+        if name not in self._encoders:
+            self._encoders[name] = load_text_encoder(name)
+        return self._encoders[name]
+
+    def fused(self, backbone: Backbone) -> Backbone:
+        """A copy of `backbone` for inference on the device, made once."""
+        if id(backbone) not in self._fused:
+            self._fused[id(backbone)] = fused(backbone).to(self.device)
+        return self._fused[id(backbone)]
+
+
+def targets(dataset: Dataset, classes: Iterable[int]) -> npt.NDArray[np.int64]:
+    """`[N]` labels as indices into `classes`. Raises: RunError for a label that the run never saw."""
+    known = list(classes)
+    labels = dataset.labels.astype(np.int64)
+    strange = sorted(set(labels.tolist()) - set(known))
+    if strange:
+        raise RunError(
+            f"{dataset.folder}: has label {strange[0]}, the run knows only {known}",
+            "Evaluate on a dataset with the same sentiments",
+        )
+    indices: npt.NDArray[np.int64] = np.searchsorted(np.asarray(known), labels)
+    return indices
