@@ -1,16 +1,18 @@
 """Ctrl-C asks for an end and gets it once what is under way is saved; a second one does not wait."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 log = logging.getLogger("mvsent")
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOLD = b"Finishing what is under way; Ctrl-C again stops at once\n"
 
 
 @contextmanager
@@ -32,8 +34,9 @@ def interruptible(
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, again)
-        if tell:
-            log.warning("Finishing what is under way; Ctrl-C again stops at once")
+        if tell and log.isEnabledFor(logging.WARNING):
+            with suppress(OSError):  # stderr is closed
+                os.write(2, TOLD)  # a log record would fail while another one is being written
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
