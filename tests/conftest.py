@@ -11,6 +11,20 @@ from mvsent.shards.writer import DatasetWriter
 from mvsent.storage import located
 from tests.drawing import draw_pairs, draw_rejected
 from tests.object_storage import BUCKET, forget, s3_server, use
+from tests.programs import fork_server
+
+_fork_server = fork_server()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # xdist's workers share it
+        _fork_server.__enter__()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        _fork_server.__exit__(None, None, None)
+
 
 settings.register_profile("mvsent", deadline=None)  # a busy machine is no bug
 settings.load_profile("mvsent")

@@ -7,6 +7,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -14,10 +15,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+from mvsent.cli import main
 from mvsent.curate.images import check_image
 from mvsent.pairs import Rejection
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import KEY, SECRET, Replay
+from tests import programs
 from tests.tiny_models import write_bert, write_clip
 
 ROOT = Path(__file__).parents[1]
@@ -38,10 +41,6 @@ SHORTER = {
 
 SERVERS = {"replay": "export ", "serve": "Open http"}
 """Commands that run until they are stopped, and what they print when they answer."""
-
-
-def mvsent(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mvsent", *arguments]
 
 
 def fill(folder: Path, shell: dict[str, str]) -> None:
@@ -104,12 +103,13 @@ def write_private(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
-def programs(folder: Path) -> Path:
+def write_programs(folder: Path) -> Path:
     """A folder of programs for PATH: each calls this module with its own name."""
     folder.mkdir()
     for name in ("mvsent", "pip", "make", "curl", "python", "label-studio"):
         script = folder / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.docs_workplace {name} "$@"\n')
+        command = shlex.join(programs.python("-m", "tests.docs_workplace", name))
+        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return folder
 
@@ -160,16 +160,17 @@ def stop_servers(folder: Path) -> None:
 
 
 def _mvsent(arguments: list[str]) -> int:
-    command = mvsent(*arguments, *SHORTER.get(arguments[0], "").split())
+    words = [*arguments, *SHORTER.get(arguments[0], "").split()]
     if arguments[0] == "benchmark" and "--models" not in arguments:
-        command += ["--models", "logistic"]
+        words += ["--models", "logistic"]
     if arguments[0] == "benchmark" and "4" in arguments:
-        command += ["--dry-run"]  # two dozen trainings; test_benchmark.py has them
+        words += ["--dry-run"]  # two dozen trainings; test_benchmark.py has them
     if arguments[0] == "train" and not {"--folds", "--resume"} & set(arguments):
-        command += ["--folds", "0"]
+        words += ["--folds", "0"]
     if arguments[0] in SERVERS and "--help" not in arguments:
-        return _serve(command, SERVERS[arguments[0]])
-    os.execv(command[0], command)
+        return _serve(programs.mvsent(*words), SERVERS[arguments[0]])
+    sys.argv = ["mvsent", *words]
+    main()
     return 0
 
 

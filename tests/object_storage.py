@@ -12,6 +12,8 @@ from socket import create_connection, socket
 
 import pytest
 
+from tests import programs
+
 BUCKET = "pairs"
 
 
@@ -148,7 +150,7 @@ ANSWERS = {
 def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
     """`mvsent` in a process of its own, with this one's environment and `more`."""
     return subprocess.run(
-        [sys.executable, "-m", "mvsent", *words],
+        programs.mvsent(*words),
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from mvsent.runs.benchmark_results import make_row
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, VALIDATION
+from tests import programs
 from tests.drawing import draw_pairs
 from tests.run_folder import write_run
 
@@ -175,15 +175,13 @@ def test_killed_within_a_cell_it_repeats_no_finished_one(
     out = tmp_path / "out"
     words = [small_dataset, "--models", "text-only,hsan", "--protocol", "paper-5x", "--folds", "0,1"]
     line = [*map(str, words), "--out", str(out), *SHORT]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mvsent", "benchmark", *line], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(programs.mvsent("benchmark", *line), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     second = False
     for shown in process.stderr:
         second = second or shown.startswith("[1 of 2")
         if second and shown.startswith("fold 1 (2 of 2) epoch 0"):
-            process.send_signal(signal.SIGKILL)
+            os.kill(programs.pid(process), signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
     first = out / "small" / "paper-5x" / "text-only-s0"

@@ -5,7 +5,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -36,6 +35,7 @@ from mvsent.sources.getty import GettySettings
 from mvsent.sources.keys import read_keys
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, Replay
+from tests import programs
 from tests.building import (
     SENTIMENTS,
     Watched,
@@ -130,7 +130,7 @@ def command(folder: Path, *arguments: str, key: str = KEY, **environment: str) -
     env = {name: value for name, value in os.environ.items() if "API_KEY" not in name}
     env |= {"FLICKR_API_KEY": key} if key else {}
     return subprocess.run(
-        [sys.executable, "-m", "mvsent", *arguments],
+        programs.mvsent(*arguments),
         cwd=folder,
         env={**env, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
@@ -429,7 +429,7 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_continues(replay: Re
     env = {**os.environ, "PYTHONPATH": str(ROOT), "FLICKR_API_KEY": KEY}
     env |= {"MVSENT_FLICKR_ENDPOINT": replay.flickr_endpoint}
     done = subprocess.run(
-        [sys.executable, "-c", limited, *given],
+        programs.python("-c", limited, *given),
         cwd=tmp_path,
         env=env,
         capture_output=True,

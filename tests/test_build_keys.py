@@ -16,6 +16,7 @@ from mvsent.cli import app, exit_code
 from mvsent.sources.crawl.failures import AccessRevoked
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, SECRET, Replay
+from tests import programs
 from tests.building import (
     SENTIMENTS,
     SETTINGS,
@@ -161,7 +162,7 @@ main()
 def test_the_traceback_of_a_failure_that_nobody_foresaw(
     replay: Replay, tmp_path: Path, source: str, place: str
 ) -> None:
-    command = [sys.executable, "-c", FAILING, place, *arguments(source, tmp_path), "--json"]
+    command = programs.python("-c", FAILING, place, *arguments(source, tmp_path), "--json")
     done = subprocess.run(
         command, cwd=tmp_path, env=environment(replay), capture_output=True, text=True, check=False
     )

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from mvsent.datasets.validate import validate
 from mvsent.shards.reader import Dataset
 from mvsent.standin.replay import Replay
+from tests import programs
 from tests.building import EPOCH, SETTINGS, build, small_world
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def test_hugging_face_loads_a_built_dataset_with_its_pictures(
 def mvsent(folder: Path, *arguments: str) -> str:
     """What the command prints, run from the project's folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "mvsent", *arguments],
+        programs.mvsent(*arguments),
         cwd=folder.parents[1],
         env={**os.environ, "PYTHONPATH": str(ROOT), "MVSENT_CACHE": str(folder.parents[1] / "cache")},
         capture_output=True,

@@ -38,6 +38,7 @@ from mvsent.workers import ranks as launch
 from mvsent.workers.interrupt import interruptible
 from mvsent.workers.processes import apart
 from mvsent.workers.ranks import PLACE, Ranks, under_launcher
+from tests import programs
 from tests.drawing import draw_pairs
 from tests.test_train import assert_same_run, without_seconds
 from tests.test_training import FOLD, made_up, records, trainer
@@ -72,16 +73,12 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def mvsent(*words: str) -> list[str]:
-    return [sys.executable, "-m", "mvsent", *words]
-
-
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 def trained(dataset: Path, out: Path, *words: str) -> Path:
-    done = run(*mvsent("train", str(dataset), "--out", str(out), *words))
+    done = run(*programs.mvsent("train", str(dataset), "--out", str(out), *words))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -175,7 +172,7 @@ def test_ranks_that_torchrun_starts_by_hand_are_the_same_and_the_first_alone_spe
     by_hand = "--nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0 --local-addr 127.0.0.1"
     words = ["-m", "mvsent", "train", str(small_dataset), "--out", str(tmp_path / "run"), *QUICK.split()]
     done = run(
-        sys.executable, "-m", "torch.distributed.run", *by_hand.split(), *words, *DMLANET.split(), "--json"
+        *programs.python("-m", "torch.distributed.run", *by_hand.split(), *words, *DMLANET.split(), "--json")
     )
     assert done.returncode == 0, done.stderr
     assert_same_run(of_two, tmp_path / "run")
@@ -218,7 +215,7 @@ def long_of(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 def start(dataset: Path, out: Path, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        mvsent("train", str(dataset), "--out", str(out), *QUICK.split(), *words),
+        programs.mvsent("train", str(dataset), "--out", str(out), *QUICK.split(), *words),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -240,7 +237,7 @@ def test_a_killed_rank_ends_all_is_named_and_the_run_goes_on_to_the_same_end(
 ) -> None:
     process = start(small_dataset, tmp_path / "cut", *LONG["2"])
     at_epoch(process, 2)
-    ranks = sorted(descendants(process.pid, depth=2))
+    ranks = sorted(descendants(programs.pid(process), depth=2))
     os.kill(ranks[0], signal.SIGKILL)
     assert process.stderr is not None
     lines = process.stderr.read().splitlines()
@@ -250,7 +247,7 @@ def test_a_killed_rank_ends_all_is_named_and_the_run_goes_on_to_the_same_end(
         "mvsent: rank 0 was killed by signal 9 (SIGKILL). Continue from what was saved with: mvsent train --resume"
     ]
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
-    done = run(*mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
+    done = run(*programs.mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
     assert done.returncode == 0, done.stderr
     assert_same_folds(long_of["2"], tmp_path / "cut")
 
@@ -279,7 +276,7 @@ def test_ctrl_c_again_and_again_is_one_line_and_leaves_a_run_that_goes_on(
 ) -> None:
     process = start(small_dataset, tmp_path / "cut", *LONG["2"], "--epochs", "1000", "--patience", "1000")
     at_epoch(process, 1)
-    children = descendants(process.pid, depth=1)
+    children = descendants(programs.pid(process), depth=1)
     for _ in range(4):
         process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -326,7 +323,7 @@ def test_ranks_whose_parent_is_killed_save_and_end_in_silence_and_leave_nothing(
     (tmp_path / "tmp").mkdir()
     process = start(small_dataset, tmp_path / "cut", *LONG["2"])
     at_epoch(process, 1)
-    process.kill()
+    os.kill(programs.pid(process), signal.SIGKILL)
     assert process.stderr is not None
     lines = process.stderr.read().splitlines()  # as long as a child has it open
     assert [line for line in lines if " epoch " not in line] == []
@@ -347,7 +344,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_as_if_nothing_had_happe
     assert lines[-1].endswith(f"mvsent train --resume --out {tmp_path / 'cut'}")
     assert sum(line.startswith("Finishing what is under way") for line in lines) == 1
     assert (tmp_path / "cut" / "fold-0" / "checkpoint.pt").exists()
-    done = run(*mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
+    done = run(*programs.mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
     assert done.returncode == 0, done.stderr
     assert_same_folds(long_of["2"], tmp_path / "cut")
 
@@ -359,7 +356,7 @@ def test_a_fold_whose_process_is_killed_is_named_and_the_run_goes_on_to_the_same
     words = [*LONG["1"], "--folds", "0,1", "--devices", "2", "--parallel", "folds"]
     process = start(small_dataset, tmp_path / "cut", *words)
     at_epoch(process, 2)
-    for pid in descendants(process.pid, depth=1):
+    for pid in descendants(programs.pid(process), depth=1):
         os.kill(pid, signal.SIGKILL)
     assert process.stderr is not None
     told = [line for line in process.stderr.read().splitlines() if line.startswith("mvsent:")]
@@ -367,7 +364,7 @@ def test_a_fold_whose_process_is_killed_is_named_and_the_run_goes_on_to_the_same
     assert len(told) == 1 and re.match(
         r"mvsent: fold [01]: its process was killed by signal 9 \(SIGKILL\)\. It goes on", told[0]
     )
-    done = run(*mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
+    done = run(*programs.mvsent("train", "--resume", "--out", str(tmp_path / "cut")))
     assert done.returncode == 0, done.stderr
     assert_same_folds(long_of["1"], tmp_path / "cut")
 
@@ -377,7 +374,9 @@ def test_a_rank_that_fails_ends_all_with_its_own_line_and_exit_code(
     small_dataset: Path, tmp_path: Path
 ) -> None:
     words = ["--folds", "0", "--devices", "2", "--learning-rate", "1e30"]
-    done = run(*mvsent("train", str(small_dataset), "--out", str(tmp_path / "r"), *QUICK.split(), *words))
+    done = run(
+        *programs.mvsent("train", str(small_dataset), "--out", str(tmp_path / "r"), *QUICK.split(), *words)
+    )
     assert done.returncode == 1
     assert re.search(r"^mvsent: fold 0, epoch \d.* Lower --learning-rate", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr
@@ -386,7 +385,7 @@ def test_a_rank_that_fails_ends_all_with_its_own_line_and_exit_code(
 @pytest.mark.slow
 def test_more_ranks_than_rows_of_a_step_are_refused(small_dataset: Path, tmp_path: Path) -> None:
     words = [*QUICK.split(), "--devices", "2", "--batch-size", "1"]
-    done = run(*mvsent("train", str(small_dataset), "--out", str(tmp_path / "r"), *words))
+    done = run(*programs.mvsent("train", str(small_dataset), "--out", str(tmp_path / "r"), *words))
     assert done.returncode == 2
     line = (
         "mvsent: 2 ranks are more than the 1 rows of a step. Give fewer --devices, or a larger --batch-size"
@@ -411,7 +410,7 @@ def test_an_address_alone_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_devices_and_torchrun_together_are_refused(small_dataset: Path, tmp_path: Path) -> None:
     place = dict.fromkeys(PLACE, "0") | {"WORLD_SIZE": "2"}
-    words = mvsent("train", str(small_dataset), "--out", str(tmp_path / "r"), "--devices", "2")
+    words = programs.mvsent("train", str(small_dataset), "--out", str(tmp_path / "r"), "--devices", "2")
     done = subprocess.run(words, env=os.environ | place, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--devices: torchrun has started the ranks already. Leave it out" in done.stderr

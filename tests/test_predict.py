@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -34,6 +35,7 @@ from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked
+from tests import programs
 from tests.drawing import draw_pairs, draw_picture
 from tests.run_folder import write_run
 from tests.tiny_models import write_bert
@@ -369,7 +371,7 @@ def test_a_lone_carriage_return_ends_no_row(kind: str, run: Path, tmp_path: Path
 
 
 def test_a_scheduler_s_end_is_one_line(run: Path) -> None:
-    command = [sys.executable, "-m", "mvsent", "predict", str(run), "-", "--fold", "0"]
+    command = programs.mvsent("predict", str(run), "-", "--fold", "0")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -386,14 +388,16 @@ def test_a_scheduler_s_end_is_one_line(run: Path) -> None:
 def test_a_terminal_shows_strangers_escapes_and_does_not_obey_them(run: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_bytes("text,note\nfine,\x1b]0;mine\x07 żółw\n".encode())
-    command = f"{sys.executable} -m mvsent predict {run} {table} --fold 0 -q"
+    command = shlex.join(programs.mvsent("predict", str(run), str(table), "--fold", "0", "-q"))
     shown = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, check=False).stdout
     assert "\\x1b]0;mine\\x07 żółw" in shown.decode() and b"\x1b" not in shown
 
 
 def test_answers_that_nobody_would_get_are_not_made(run: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("text\nfine\n")
-    command = f"{sys.executable} -m mvsent predict {run} {tmp_path}/pairs.csv --fold 0 >&-"
+    command = (
+        shlex.join(programs.mvsent("predict", str(run), f"{tmp_path}/pairs.csv", "--fold", "0")) + " >&-"
+    )
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and ended.stderr.startswith("mvsent: stdout is closed")
 
@@ -529,7 +533,7 @@ class Producer:
 
     def __init__(self, run: Path, *words: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mvsent", "predict", str(run), "-", "--fold", "0", *words],
+            programs.mvsent("predict", str(run), "-", "--fold", "0", *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -579,9 +583,12 @@ def test_a_pipe_of_csv_that_breaks_off_keeps_what_was_answered(run: Path) -> Non
 def test_a_reader_that_goes_away_ends_the_program(run: Path, tmp_path: Path) -> None:
     lines = "".join('{"text": "good"}\n' for _ in range(3000))
     (tmp_path / "many.jsonl").write_text(lines)
-    command = f"{sys.executable} -m mvsent predict {run} {tmp_path / 'many.jsonl'} --fold 0 | head -n 1"
+    command = shlex.join(programs.mvsent("predict", str(run), str(tmp_path / "many.jsonl"), "--fold", "0"))
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], capture_output=True, timeout=120, check=False
+        ["bash", "-o", "pipefail", "-c", f"{command} | head -n 1"],
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 141 and said(done.stderr) == "" and done.stdout.count(b"\n") == 1
 
@@ -678,10 +685,15 @@ def desk(run: Path, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines()])
-def test_every_command_of_the_page_runs_as_typed(desk: Path, command: str) -> None:
+def test_every_command_of_the_page_runs_as_typed(
+    desk: Path, command: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     if "--to onnx" in command:
         pytest.importorskip("onnxscript")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    program = tmp_path_factory.mktemp("bin") / "mvsent"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(programs.mvsent())} "$@"\n')
+    program.chmod(0o755)
+    environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     before = set(desk.iterdir())
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

@@ -23,6 +23,7 @@ from mvsent.standin.damage import bomb
 from mvsent.standin.faults import NAMES, Chance, Faults
 from mvsent.standin.replay import KEY, OTHER_LOOPBACK, Replay
 from mvsent.standin.world import LAST_UPLOAD, MAX_RESULTS, World, draw_jpeg
+from tests import programs
 
 TWO = {"happy dog": 1.0, "sad cat": -1.0}
 IMAGE = "/images/1/positive-1-64x48.jpg"
@@ -397,7 +398,7 @@ def test_every_fault_changes_what_is_asked_for_and_nothing_else() -> None:
 
 
 def test_command_prints_the_addresses_for_a_shell_and_ends_at_ctrl_c() -> None:
-    command = [sys.executable, "-m", "mvsent", "replay", "--photos", "3", "--fault", "image-404=1"]
+    command = programs.mvsent("replay", "--photos", "3", "--fault", "image-404=1")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stderr
         lines = [process.stdout.readline() for _ in range(6)]
@@ -412,7 +413,7 @@ def test_command_prints_the_addresses_for_a_shell_and_ends_at_ctrl_c() -> None:
 def test_command_refuses_a_port_that_is_taken() -> None:
     with Replay() as server:
         port = server.address.rpartition(":")[2]
-        command = [sys.executable, "-m", "mvsent", "replay", "--port", port]
+        command = programs.mvsent("replay", "--port", port)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and f"port {port}" in done.stderr and "Traceback" not in done.stderr
 

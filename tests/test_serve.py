@@ -8,7 +8,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from mvsent.runs.train import train
 from mvsent.serve import server
 from mvsent.serve.application import application
 from mvsent.serve.gate import Limits
+from tests import programs
 from tests.browser import chromium, console, emulate, needs_chromium, requests
 from tests.serving import begun, behind_a_gate, until_closed
 
@@ -406,7 +406,7 @@ def test_an_open_address_is_called_by_address_and_a_closed_one_is_not() -> None:
 def test_told_to_end_it_first_answers_who_has_begun_to_ask(
     run: Path, tmp_path: Path, large: bytes, number: signal.Signals
 ) -> None:
-    command = [sys.executable, "-m", "mvsent", "serve", str(run), "--port", "0", "--device", "cpu"]
+    command = programs.mvsent("serve", str(run), "--port", "0", "--device", "cpu")
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -428,7 +428,7 @@ def test_told_to_end_it_first_answers_who_has_begun_to_ask(
 
 
 def test_no_run_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mvsent", "serve", "--port", "0"]
+    command = programs.mvsent("serve", "--port", "0")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "mvsent: runs: holds no run. Make one with: mvsent train\n"

@@ -28,6 +28,7 @@ from mvsent.models import registry
 from mvsent.runs import evaluate
 from mvsent.serve import server
 from mvsent.splits import PROTOCOLS
+from tests import programs
 
 ROOT = Path(__file__).parents[1]
 GROUP: Any = typer.main.get_command(app)
@@ -143,7 +144,7 @@ def test_serve_says_in_json_where_it_answers(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_replay_says_in_json_what_to_set() -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "mvsent", "replay", "--photos", "3", "--json"],
+        programs.mvsent("replay", "--photos", "3", "--json"),
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -282,7 +283,7 @@ def on_a_terminal(*words: str, before: str = "", **environment: str) -> tuple[st
     }
     ends = [pty.openpty(), pty.openpty()]
     process = subprocess.Popen(
-        [sys.executable, "-c", before + AS_INSTALLED, *words],
+        programs.python("-c", before + AS_INSTALLED, *words),
         env={**plain, "TERM": "xterm", **environment},
         stdin=subprocess.DEVNULL,
         stdout=ends[0][1],
@@ -320,7 +321,7 @@ def test_nothing_is_coloured_where_colours_are_unwanted(environment: dict[str, s
 
 
 def test_nothing_is_coloured_in_a_pipe() -> None:
-    command = [sys.executable, "-c", AS_INSTALLED, "lexicon", "nowhere.tsv"]
+    command = programs.python("-c", AS_INSTALLED, "lexicon", "nowhere.tsv")
     done = subprocess.run(
         command, env={**os.environ, "TERM": "xterm"}, capture_output=True, text=True, check=False
     )
@@ -368,7 +369,7 @@ def test_an_interrupted_training_names_the_command_that_continues_it_and_so_does
 def interrupted(words: list[str], cwd: Path) -> str:
     """What the command says on stderr when Ctrl-C comes after its first epoch."""
     with subprocess.Popen(
-        [sys.executable, "-m", "mvsent", *words],
+        programs.mvsent(*words),
         cwd=cwd,
         env={**os.environ, "MVSENT_CACHE": str(cwd / "cache")},
         stderr=subprocess.PIPE,
@@ -384,6 +385,6 @@ def interrupted(words: list[str], cwd: Path) -> str:
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
 def test_a_closed_output_is_no_crash(closed: str) -> None:
-    command = f'"{sys.executable}" -m mvsent lexicon keywords {closed}'
+    command = f"{shlex.join(programs.mvsent('lexicon', 'keywords'))} {closed}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -38,6 +38,7 @@ from mvsent.shards.writer import DatasetWriter
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import Replay
 from mvsent.storage import is_remote, located, problem, remove, undoing
+from tests import programs
 from tests.building import Watched, build, files_of, flickr_settings, kill, small_world, start, still_time
 from tests.drawing import draw_pairs, draw_rejected
 from tests.object_storage import BadNetwork, environment, forget, run, use
@@ -353,7 +354,7 @@ with staged(located("s3://pairs/small")) as folder, DatasetWriter(folder, "s", s
 
 
 def test_what_a_killed_writer_left_is_no_obstacle(bucket: Path, sixty_pairs: pa.Table) -> None:
-    died = subprocess.run([sys.executable, "-c", KILLED], cwd=Path(__file__).parents[1], check=False)
+    died = subprocess.run(programs.python("-c", KILLED), cwd=Path(__file__).parents[1], check=False)
     assert died.returncode == -signal.SIGKILL
     assert ".small.lock" in names(bucket) and "small/data/shard-00001.parquet" in names(bucket)
     write(bucket / "small", sixty_pairs)
@@ -613,13 +614,13 @@ def test_a_training_from_there_to_there_is_killed_continued_and_the_one_here(
 ) -> None:
     here, there = write(tmp_path / "small", sixty_pairs), write(bucket / "small", sixty_pairs)
     assert run("train", str(here), *TRAIN, "--out", str(tmp_path / "run")).returncode == 0
-    command = [sys.executable, "-m", "mvsent", "train", str(there), *TRAIN, "--out", "s3://pairs/run"]
+    command = programs.mvsent("train", str(there), *TRAIN, "--out", "s3://pairs/run")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch 0" in line:  # its checkpoint is saved
                 break
-        process.kill()
+        os.kill(programs.pid(process), signal.SIGKILL)
     assert "run/fold-0/checkpoint.pt" in names(bucket) and "run/fold-0/predictions.parquet" not in names(
         bucket
     )

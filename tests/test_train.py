@@ -2,11 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
+from tests import programs
 
 pytestmark = pytest.mark.slow
 
@@ -93,27 +94,18 @@ def test_the_same_settings_give_the_same_bits(finished: Path, small_dataset: Pat
 def command(dataset: Path, out: Path, *more: str) -> list[str]:
     flags = "--weights random --words random --epochs 3 --batch-size 16 --folds 0,1"
     options = "--option hidden=16 --option map_channels=16"
-    return [
-        sys.executable,
-        "-m",
-        "mvsent",
-        "train",
-        str(dataset),
-        "--out",
-        str(out),
-        *f"{flags} {options}".split(),
-        *more,
-    ]
+    return ["train", str(dataset), "--out", str(out), *f"{flags} {options}".split(), *more]
 
 
 @pytest.mark.parametrize("line", ["fold 0 (1 of 2) epoch 0", "fold 1 (2 of 2) epoch 1"])
 def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
     line: str, finished: Path, small_dataset: Path, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(command(small_dataset, tmp_path / "cut"), stderr=subprocess.PIPE, text=True)
+    words = programs.mvsent(*command(small_dataset, tmp_path / "cut"))
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     for shown in process.stderr:
         if shown.startswith(line):
-            process.send_signal(signal.SIGKILL)
+            os.kill(programs.pid(process), signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
     assert not RunFolder.open(tmp_path / "cut").is_finished
@@ -175,7 +167,7 @@ def test_no_option_is_ignored(words: list[str], told: str, finished: Path, small
 
 
 def test_the_same_command_with_resume_continues(finished: Path, small_dataset: Path) -> None:
-    words = command(small_dataset, finished, "--resume", "--json")[3:]
+    words = command(small_dataset, finished, "--resume", "--json")
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 0, found.output
 

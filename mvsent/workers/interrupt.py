@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import parent_process
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ log = logging.getLogger("mvsent")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LAUNCHED = "MVSENT_LAUNCHED"  # in the environment of ranks that mvsent itself started
+TOLD = b"Finishing what is under way; Ctrl-C again stops at once\n"
 
 
 @contextmanager
@@ -37,8 +38,9 @@ def interruptible(
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, again)
-        if tell:
-            log.warning("Finishing what is under way; Ctrl-C again stops at once")
+        if tell and log.isEnabledFor(logging.WARNING):
+            with suppress(OSError):  # stderr is closed
+                os.write(2, TOLD)  # a log record would fail while another one is being written
 
     with handled_by(ask, signals):
         yield stop

@@ -1,0 +1,51 @@
+"""Command lines of mvsent and of Python, for tests that need a process of their own.
+
+`mvsent("train", …)` starts in a twentieth of a second where `python -m mvsent train …` takes seconds to import
+torch: the process is forked from one that the whole test session shares (`fork_server.py`). Its children have
+one hash seed, and modules that are imported already: tests of either take `sys.executable`.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ADDRESS = "FORK_SERVER_OF_TESTS"
+"""Variable with the server's socket, which xdist's workers inherit."""
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def fork_server() -> Iterator[None]:
+    """Programs can be started meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="fork-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        os.environ[ADDRESS] = f"{folder}/socket"
+        listener.bind(os.environ[ADDRESS])
+        listener.listen(64)
+        number = listener.fileno()
+        command = [sys.executable, "-m", "tests.fork_server", str(number)]
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # no threads before a fork
+        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number], cwd=ROOT, env=environment):
+            listener.close()  # where the server ends, a client is refused rather than left waiting
+            yield
+
+
+def python(*words: str) -> list[str]:
+    """The command line of a process that does what `python WORDS` does."""
+    client = str(Path(__file__).with_name("fork_client.py"))
+    return [sys.executable, "-I", "-S", client, os.environ[ADDRESS], *words]
+
+
+def mvsent(*words: str) -> list[str]:
+    """The command line of a process that does what `mvsent WORDS` does."""
+    return python("-m", "mvsent", *words)
+
+
+def pid(process: "subprocess.Popen[Any]") -> int:
+    """The number of the forked process, which `process` waits for: the one to kill, and the parent of others."""
+    return int(Path(f"/proc/{process.pid}/comm").read_text())
