@@ -17,6 +17,9 @@ MODEL, INPUTS, OPTIMISATION, MACHINE, OUTPUT = "Model", "Inputs", "Optimisation"
 MAX_SEED = 2**32 - 6
 """numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions."""
 
+MAX_DISTANCE = 8
+"""Beyond this many bits, different pictures are often as near as copies."""
+
 LANGUAGES = (
     *("af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et"),
     *("eu", "fa", "fi", "fr", "ga", "gl", "he", "hi", "hr", "hu", "id", "is", "it"),
@@ -59,6 +62,22 @@ class ReconcileSettings(LabelRules):
     shard_size: int = shard_size(0, unset="1000, or 100000 with --labels-only", ge=0)
     max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
     max_bytes: int = setting(64 * 2**20, PICTURES, "Drop picture files with more bytes.", ge=1, le=2**40)
+
+
+class MergeRules(Settings):
+    """The settings of `merge`."""
+
+    near_duplicates: Literal["drop", "keep"] = setting(
+        "drop", DATA, "Drop or keep pictures that look like one of an earlier dataset."
+    )
+    distance: int = setting(
+        4, DATA, "Bits, of 64, in which the hashes of near duplicates may differ.", ge=0, le=MAX_DISTANCE
+    )
+    conflict: Literal["first", "drop", "majority"] = setting(
+        "first", DATA, "Which rows of a picture stay if their labels differ."
+    )
+    shard_size: int = shard_size(1000, ge=1)
+    mixed_classes: bool = setting(False, DATA, "Accept datasets that do not have the same classes.")
 
 
 class BuildSettings(Settings):
@@ -132,7 +151,7 @@ class TrainSettings(Settings):
         "",
         DATA,
         "Dataset folder.",
-        unset="newest of data/*",
+        unset="the newest in data",
         path="absolute",
         is_argument=True,
         changes_result=False,

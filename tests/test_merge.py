@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from mvsent.cli import app, complete, exit_code
-from mvsent.curate.merging import CONFLICT_RULES, KEPT, REASONS, Keys, merged, numbered
+from mvsent.cli import app, exit_code
+from mvsent.config import MergeRules
+from mvsent.curate.merging import KEPT, REASONS, Keys, merged, numbered
 from mvsent.datasets import merge as pipeline
-from mvsent.datasets.merge import NEAR_DUPLICATES, MergeRules, merge
+from mvsent.datasets.merge import merge
 from mvsent.datasets.reshard import reshard
 from mvsent.datasets.split import split_dataset
 from mvsent.datasets.validate import validate
@@ -31,6 +32,7 @@ from tests.drawing import draw_pairs
 LOOK = 0xF0F0F0F0F0F0F0F0
 """A perceptual hash that tells its picture from others."""
 ID, IMAGE, CONFLICT = range(3)
+CONFLICT_RULES = MergeRules.stated()["conflict"].choices
 
 Row = tuple[str, str, int, int]
 """id, picture, perceptual hash, label."""
@@ -450,19 +452,23 @@ def test_where_all_rows_contradict_one_another_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    ("rules", "said"),
+    ("words", "said"),
     [
-        (MergeRules(near_duplicates="drp"), "Did you mean 'drop'"),
-        (MergeRules(conflict="last"), "Choose from first, drop, majority"),
-        (MergeRules(distance=9), "within 0 and 8"),
-        (MergeRules(shard_size=0), "less than one"),
+        (
+            "--near-duplicates drp",
+            r"--near-duplicates: .*'drop' or 'keep' \(got 'drp'\). Did you mean 'drop'?",
+        ),
+        ("--conflict last", "--conflict: input should be 'first', 'drop' or 'majority'"),
+        ("--distance 9", "--distance: input should be less than or equal to 8"),
+        ("--shard-size 0", "--shard-size: input should be greater than or equal to 1"),
     ],
 )
 def test_rules_that_there_are_not_are_refused(
-    rules: MergeRules, said: str, two: tuple[Path, Path], tmp_path: Path
+    words: str, said: str, two: tuple[Path, Path], tmp_path: Path
 ) -> None:
+    command = ["merge", *map(str, two), "--out", str(tmp_path / "out"), *words.split()]
     with pytest.raises(UsageError, match=said):
-        merge(two, tmp_path / "out", rules=rules)
+        app(command, standalone_mode=False)
 
 
 def test_a_finished_output_is_replaced_only_with_overwrite(two: tuple[Path, Path], tmp_path: Path) -> None:
@@ -581,10 +587,6 @@ def test_a_failure_is_one_line(two: tuple[Path, Path], capsys: pytest.CaptureFix
     command = ["merge", str(two[0]), str(two[0])]
     assert exit_code(lambda: app(command, standalone_mode=False)) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_completion_offers_the_values_that_there_are() -> None:
-    assert (complete.NEAR_DUPLICATES, complete.CONFLICT_RULES) == (NEAR_DUPLICATES, CONFLICT_RULES)
 
 
 def test_every_reason_of_a_merge_has_a_meaning() -> None:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import bench_near
+from mvsent.config import MAX_DISTANCE
 from mvsent.curate import near
-from mvsent.curate.near import MAX_DISTANCE, near_pairs
+from mvsent.curate.near import near_pairs
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -207,10 +207,10 @@ def test_hugging_face_loads_it_and_croissant_names_its_columns(
 def test_its_settings_are_taken() -> None:
     written = tomllib.loads((FIXTURES / "mvsent.toml").read_text())
     shutil.copy(FIXTURES / "mvsent.toml", "mvsent.toml")
-    assert written.keys() == sections().keys()
+    assert written.keys() <= sections().keys()
     changed = set()
-    for section, command in sections().items():
-        taken = command.given().resolve().model_dump(mode="json")
+    for section in written:
+        taken = sections()[section].given().resolve().model_dump(mode="json")
         changed |= {(section, key) for key, value in written[section].items() if taken[key] != value}
     # A date of TOML's, and a list as a text with commas: spelled otherwise, but the same.
     assert changed == {("build-flickr", "until"), ("build-getty", "text_fields")}

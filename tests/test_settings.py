@@ -72,7 +72,7 @@ def test_a_changed_default_shows_in_the_help_the_file_the_reference_and_the_valu
     kind: type[Tea], minutes: int, brew: Brew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert brew(kind=kind) == [kind(minutes=minutes)]
-    assert f"Minutes that the leaves stay in. [default: {minutes}]" in brew_help(kind, brew)
+    assert f"Minutes that the leaves stay in. [default: {minutes}; 1 to 9]" in brew_help(kind, brew)
     assert f"# Minutes that the leaves stay in.\n#minutes = {minutes}\n" in setup.table("brew", kind)
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     page = pytest.importorskip("reference").settings_page()

@@ -83,7 +83,7 @@ def test_every_setting_of_the_file_of_init_has_one_line_that_says_what_it_is() -
             assert re.match(r"# .{8,}[.…]$", before), line
     told = dict(zip(lines[1:], lines, strict=False))
     assert "0: 40 for tweets, 100 otherwise" in told["#max_words = 0"]
-    assert told['#dataset = ""'].endswith("Empty: newest of data/*.")
+    assert told['#dataset = ""'].endswith("Empty: the newest in data.")
 
 
 def test_a_line_of_the_file_of_init_counts_once_its_sign_is_taken_away(empty_folder: Path) -> None:
@@ -250,7 +250,7 @@ def test_names_are_completed_without_waiting_for_torch(words: list[str], offered
 
 
 def test_the_names_that_are_completed_are_those_that_exist() -> None:
-    assert list(complete.MODELS) == registry.names()
+    assert complete.models() == registry.names()
     assert complete.PROTOCOLS == PROTOCOLS
     assert set(complete.BACKBONES) == set(BACKBONES)
     assert complete.PICTURES == evaluate.PICTURES

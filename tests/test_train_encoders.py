@@ -435,7 +435,7 @@ def test_anp_detectors_are_trained_measured_and_read_by_sentibank(
     assert (document["n_anps"], document["n_train"], document["n_test"]) == (3, 48, 6)
     assert 0 <= document["top_1"] <= document["top_5"] == 1
     with pytest.raises(OutputExistsError, match="Replace it with --overwrite"):
-        train_anps(linked, out, backbone=backbone, quiet=True)
+        train_anps(TrainSettings(dataset=str(linked), backbone=backbone), out, quiet=True)
     chosen = settings(
         small_dataset, models, model="sentibank", options={}, anps=str(out), lexicon="vader", epochs=1
     )
@@ -449,7 +449,8 @@ def test_anp_detectors_are_trained_measured_and_read_by_sentibank(
 
 def test_a_dataset_that_no_query_found_has_no_anps(small_dataset: Path, models: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no query found its rows.*mvsent build-flickr"):
-        train_anps(small_dataset, tmp_path / "a.safetensors", backbone=str(models / "clip"), quiet=True)
+        chosen = TrainSettings(dataset=str(small_dataset), backbone=str(models / "clip"))
+        train_anps(chosen, tmp_path / "a.safetensors", quiet=True)
 
 
 def test_every_setting_of_training_is_a_flag() -> None:

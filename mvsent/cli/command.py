@@ -29,7 +29,7 @@ COMMANDS: "dict[str, Command]" = {}
 MAKERS: "list[Callable[[], Iterable[Command]]]" = []
 """Functions that make a command for each entry of a registry."""
 
-_FEW = 10  # options that need no headings
+_FEW = 14  # as many options need no headings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -141,13 +141,16 @@ class Command(TyperCommand):
         """Write the options, under headings if there are many."""
         parameters: list[Any] = self.get_params(ctx)
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": []}
-        heading = "Options"
         for each in parameters:
-            is_argument = each.param_type_name == "argument"
-            if not is_argument and len(parameters) > _FEW:
-                heading = each.rich_help_panel or heading  # --help comes last, and has none
-            rows.setdefault("Arguments" if is_argument else heading, []).append(each.get_help_record(ctx))
-        write_sections(formatter, rows)
+            heading = each.rich_help_panel or "Output"  # Click makes --help, which has none
+            if each.param_type_name == "argument":
+                heading = "Arguments"
+            elif len(parameters) <= _FEW:
+                heading = "Options"
+            rows.setdefault(heading, []).append(each.get_help_record(ctx))
+        last = ["Machine", "Output"]
+        in_order = sorted(rows, key=lambda heading: last.index(heading) + 1 if heading in last else 0)
+        write_sections(formatter, {heading: rows[heading] for heading in in_order})
 
 
 class Commands(TyperGroup):

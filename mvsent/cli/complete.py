@@ -1,16 +1,13 @@
-"""What the shell offers at TAB. The names are copies, so that none waits for torch; a test compares them."""
+"""Names that the shell offers at TAB. Lists of modules that import torch are copied; a test compares."""
 
+import re
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mvsent.setting import Setting
 
-MODELS = (
-    *("ahrm", "amgn", "bdmla", "comn", "dmaf", "dmlanet", "dmlanet-plus", "early-concat", "early-rmnn"),
-    *("fenet", "hdf", "hsan", "image-only", "joint-cross-modal", "late-rmnn", "logistic", "multisentinet"),
-    *("sentibank", "text-only"),
-)
 PROTOCOLS = (
     *("paper-5x", "kfold-5", "kfold-10"),
     *("grouped-paper-5x", "grouped-kfold-5", "grouped-kfold-10"),
@@ -18,29 +15,43 @@ PROTOCOLS = (
 BACKBONES = ("efficientnet_lite0", "inception_v3", "resnet50")
 PICTURES = ("roc", "prc", "confusion", "curves")
 DATASET_FORMATS = ("webdataset", "imagefolder", "csv", "label-studio", "croissant")
-NEAR_DUPLICATES = ("drop", "keep")
-CONFLICT_RULES = ("first", "drop", "majority")
 MODEL_FORMATS = ("onnx", "torchscript", "safetensors")
-
-_NAMES = {"models": MODELS, "protocols": PROTOCOLS, "backbones": BACKBONES}
 
 Complete = Callable[[str], list[str]]
 
 
-def one_of(names: Sequence[str]) -> Complete:
+def models() -> Sequence[str]:
+    """The names of the models, read from their files.
+
+    >>> models()[:3]
+    ['ahrm', 'amgn', 'bdmla']
+    """
+    texts = (file.read_text(encoding="utf-8") for file in files("mvsent.models").iterdir() if file.is_file())
+    return sorted(re.findall(r'ModelCard\(\s*name="([^"]+)"', "\n".join(texts)))
+
+
+Names = Sequence[str] | Callable[[], Sequence[str]]
+_NAMES: dict[str, Names] = {"models": models, "protocols": PROTOCOLS, "backbones": BACKBONES}
+
+
+def _listed(names: Names) -> Sequence[str]:
+    return names() if callable(names) else names
+
+
+def one_of(names: Names) -> Complete:
     """Completes an option that takes one of `names`.
 
-    >>> one_of(MODELS)("dml")
+    >>> one_of(models)("dml")
     ['dmlanet', 'dmlanet-plus']
     """
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in names if name.startswith(incomplete)]
+        return [name for name in _listed(names) if name.startswith(incomplete)]
 
     return complete
 
 
-def some_of(names: Sequence[str]) -> Complete:
+def some_of(names: Names) -> Complete:
     """Completes an option that takes several of `names`, as a,b.
 
     >>> some_of(PICTURES)("roc,c")
@@ -50,7 +61,9 @@ def some_of(names: Sequence[str]) -> Complete:
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
         taken = before.split(",")
-        return [before + comma + name for name in names if name.startswith(last) and name not in taken]
+        return [
+            before + comma + name for name in _listed(names) if name.startswith(last) and name not in taken
+        ]
 
     return complete
 

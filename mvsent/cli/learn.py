@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -130,21 +130,10 @@ def train_anps(
     from mvsent.runs.train_anps import train_anps as run_training
     from mvsent.shards.reader import newest_dataset
 
-    settings = given.resolve({})  # of [train] in mvsent.toml it reads nothing
-    result = run_training(
-        located(settings.dataset) if settings.dataset else newest_dataset(),
-        out,
-        backbone=settings.backbone,
-        tap=settings.tap,
-        weights=settings.weights,
-        protocol=settings.protocol,
-        seed=settings.seed,
-        device=settings.device,
-        workers=settings.workers,
-        engine=engine.chosen(),
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    settings = given.resolve({})  # [train] of mvsent.toml is about runs
+    if not settings.dataset:
+        settings = settings.model_copy(update={"dataset": str(newest_dataset())})
+    result = run_training(settings, out, engine=engine.chosen(), overwrite=overwrite, quiet=quiet)
     if as_json:
         typer.echo(json.dumps(asdict(result), indent=2, default=str))
         return
@@ -210,10 +199,10 @@ def evaluate(
         typer.echo("\n" + "\n".join(map(str, written)))
 
 
-@command("predict", "Learn")
-def predict(
-    *,
-    run: options.OneRun,
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs to predict: a source of many, or a single one."""
+
     source: Annotated[
         str | None,
         typer.Argument(
@@ -221,43 +210,51 @@ def predict(
             help="A .csv, .jsonl or .parquet table, a folder of pictures, a dataset, or - for a pipe.",
             show_default=False,
         ),
-    ] = None,
-    pair: options.Pair,
+    ] = None
+    image: options.Image = None
+    text: options.Text = None
+
+
+@command("predict", "Learn")
+def predict(
+    *,
+    run: options.OneRun,
+    pairs: Pairs,
     out: Annotated[Path | None, flag("--out", "File to write.", "the terminal, or a pipe")] = None,
     fold: options.Fold = None,
     format: Annotated[
         str | None, flag("--format", "csv, jsonl or parquet.", "as the input; jsonl for a pipe")
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, max=4096, help="Pairs judged together.")
+        int, typer.Option("--batch-size", min=1, max=4096, help="Pairs predicted together.")
     ] = 64,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Say how new pairs feel.
+    """Predict the sentiment of new pairs.
 
     A table has a column image (paths, relative to the table), a column text, or both; every other column is
-    passed through. Each row gets label, p_negative, p_neutral, p_positive, what it was judged without
-    (missing), and an error where it cannot be judged. Exits with 3 if any row has one.
+    passed through. Each row gets label, p_negative, p_neutral, p_positive, the modality it lacks (missing),
+    and an error if it cannot be predicted. Exits with 3 if any row has one.
 
     Example: mvsent predict runs/dmlanet-mvsa-single-paper-5x-s0 pairs.csv --out answers.csv
     """
     from mvsent.errors import UsageError
     from mvsent.inference.predict import pair_words, predict_pair, predict_table
 
-    if source is not None and (pair.image is not None or pair.text is not None):
-        raise UsageError("--image and --text are a pair of their own", f"Leave them out, or {source}")
-    if source is None:
-        answer = predict_pair(run, pair.image, pair.text, fold=fold, device=device)
+    if pairs.source is not None and (pairs.image is not None or pairs.text is not None):
+        raise UsageError("--image and --text are a pair of their own", f"Leave them out, or {pairs.source}")
+    if pairs.source is None:
+        answer = predict_pair(run, pairs.image, pairs.text, fold=fold, device=device)
         typer.echo(json.dumps(answer, indent=2) if as_json else pair_words(answer))
         return 0
     if as_json and out is None:
         raise UsageError("--json: the answers themselves go to stdout", "Give --out, or --format jsonl")
     result = predict_table(
         run,
-        _stdin() if source == "-" else located(source),
+        _stdin() if pairs.source == "-" else located(pairs.source),
         out=out,
         kind=format or "",
         fold=fold,

@@ -20,9 +20,19 @@ UNFINISHED = 3
 
 
 @dataclass(frozen=True)
-class Systems:
-    """The systems that a benchmark compares."""
+class Comparison:
+    """What a benchmark compares."""
 
+    protocol: Annotated[
+        list[str] | None,
+        flag(
+            "--protocol",
+            "How rows are split, as a,b; repeatable.",
+            "paper-5x,grouped-paper-5x",
+            section="Data",
+            complete=complete.some_of(complete.PROTOCOLS),
+        ),
+    ] = None
     table: Annotated[
         str, flag("--table", "Tables of the paper: 2, 3, 4 or all; or 2,4.", "all", section="Model")
     ] = "all"
@@ -32,7 +42,7 @@ class Systems:
             "--models",
             "Only these, as a,b, with ablations unless --table is 2 or 3.",
             section="Model",
-            complete=complete.some_of(complete.MODELS),
+            complete=complete.some_of(complete.models),
         ),
     ] = ""
     option: Annotated[
@@ -46,7 +56,7 @@ class Systems:
             "Model that the others are tested against.",
             "dmlanet",
             section="Model",
-            complete=complete.one_of(complete.MODELS),
+            complete=complete.one_of(complete.models),
         ),
     ] = "dmlanet"
 
@@ -64,17 +74,7 @@ class Systems:
 def benchmark(
     *,
     datasets: Annotated[list[Path], typer.Argument(help="Dataset folders.", metavar="DATASET...")],
-    protocol: Annotated[
-        list[str] | None,
-        flag(
-            "--protocol",
-            "How rows are split, as a,b; repeatable.",
-            "paper-5x,grouped-paper-5x",
-            section="Data",
-            complete=complete.some_of(complete.PROTOCOLS),
-        ),
-    ] = None,
-    systems: Systems,
+    compared: Comparison,
     given: "Given[TrainSettings]",
     jobs: Annotated[
         int,
@@ -108,13 +108,13 @@ def benchmark(
 
     asked = Asked(
         datasets=datasets,
-        tables=_names([systems.table or "all"]),
-        models=_names([systems.models]),
-        protocols=_names(protocol or ["paper-5x,grouped-paper-5x"]),
-        options=_model_options(systems.option or []),
+        tables=_names([compared.table or "all"]),
+        models=_names([compared.models]),
+        protocols=_names(compared.protocol or ["paper-5x,grouped-paper-5x"]),
+        options=_model_options(compared.option or []),
         common=given.resolve(),
         out=out,
-        against=systems.against or "dmlanet",
+        against=compared.against or "dmlanet",
     )
     if dry_run:
         cells = plan(asked)

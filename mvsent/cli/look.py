@@ -1,8 +1,9 @@
 """Commands that show what is in a dataset or a run."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -136,15 +137,23 @@ def review(
     typer.echo(json.dumps(result.document(), indent=2) if as_json else result.words(quiet=quiet))
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs that are explained."""
+
+    image: options.Image = None
+    text: options.Text = None
+    dataset: Annotated[
+        Path | None, flag("--dataset", "Choose pairs of this dataset, not the run's test rows.")
+    ] = None
+    n: Annotated[int, typer.Option("-n", help="Number of pairs to show.")] = 6
+
+
 @command("explain", "Look")
 def explain(
     *,
     run: options.Run = None,
-    pair: options.Pair,
-    dataset: Annotated[
-        Path | None, flag("--dataset", "Choose pairs of this dataset, not the run's test rows.")
-    ] = None,
-    n: Annotated[int, typer.Option("-n", help="Number of pairs to show.")] = 6,
+    pairs: Pairs,
     fold: options.OneFold = None,
     measured: Annotated[
         int, typer.Option("--measured", min=0, help="Rows on which the weights' faithfulness is measured.")
@@ -170,14 +179,14 @@ def explain(
     from mvsent.runs.run_folder import newest_run
 
     chosen = run or newest_run()
-    if pair.image is None and pair.text is None:
-        result = explain_run(
-            chosen, n=n, fold=fold, dataset=dataset, measured=measured, seed=seed, out=out, device=device
-        )
-    elif dataset is not None:
+    how: Any = {"fold": fold, "out": out, "device": device}
+    if pairs.image is None and pairs.text is None:
+        which: Any = {"n": pairs.n, "dataset": pairs.dataset, "seed": seed}
+        result = explain_run(chosen, measured=measured, **which, **how)
+    elif pairs.dataset is not None:
         raise UsageError("--dataset: goes with neither --image nor --text", "Leave one of them out")
     else:
-        result = explain_pair(chosen, pair.image, pair.text, fold=fold, out=out, device=device)
+        result = explain_pair(chosen, pairs.image, pairs.text, **how)
     if as_json:
         typer.echo(json.dumps(result.document, indent=2))
         return

@@ -23,11 +23,15 @@ MAX_CALLS_PER_HOUR = 10_000_000  # as the settings of the builds have it
 def of_setting(stated: "Setting") -> Any:
     """The option or argument that sets a setting. It is None unless given: the default is the setting's."""
     kind = stated.field.annotation
+    facts = [f"default: {stated.default_text}"] if stated.default_text else []
+    facts += [stated.limits] if "le" in stated.bounds else []
     shown: dict[str, Any] = {
-        "help": stated.help + f" [default: {stated.default_text}]" * bool(stated.default_text),
+        "help": " ".join([stated.help, *([f"[{'; '.join(facts)}]"] if facts else [])]),
         "show_default": False,
         "rich_help_panel": stated.section,
-        "metavar": f"<{'|'.join(stated.choices)}>" if stated.choices else None,
+        "metavar": f"<{(',' if stated.takes_several else '|').join(stated.choices)}>"
+        if stated.choices
+        else None,
         "autocompletion": complete.of_setting(stated),
     }
     if stated.is_argument:
@@ -124,12 +128,6 @@ Workers = Annotated[
         rich_help_panel="Machine",
     ),
 ]
-ShardSize = Annotated[
-    int | None,
-    typer.Option(
-        "--shard-size", "--rows-per-shard", help="Rows in one shard. [default: 1000]", show_default=False
-    ),
-]
 
 
 def _engine(help: str) -> Any:
@@ -172,14 +170,8 @@ class FeatureEngine(Engine):
     ] = "local"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A single pair of a picture and a text, of which one may lack."""
-
-    image: Annotated[Path | None, flag("--image", "The picture of a single pair.")] = None
-    text: Annotated[str | None, flag("--text", "The text of a single pair.")] = None
-
-
+Image = Annotated[Path | None, flag("--image", "The picture of a single pair, with or without --text.")]
+Text = Annotated[str | None, flag("--text", "The text of a single pair, with or without --image.")]
 Dataset = Annotated[
     Path | None, typer.Argument(help="A dataset folder. [default: the newest in data]", show_default=False)
 ]

@@ -2,15 +2,18 @@
 
 import json
 import signal
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mvsent.cli import complete, options
 from mvsent.cli.command import command
 from mvsent.cli.options import flag
+
+if TYPE_CHECKING:
+    from mvsent.cli.given import Given
+    from mvsent.config import MergeRules
 
 
 @command("export", "Share")
@@ -61,39 +64,7 @@ def export(
     typer.echo(json.dumps(document, indent=2) if as_json else render_export(document))
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How datasets are merged."""
-
-    near_duplicates: Annotated[
-        str,
-        typer.Option(
-            "--near-duplicates",
-            help="drop | keep: pictures that look like one of an earlier dataset.",
-            autocompletion=complete.one_of(complete.NEAR_DUPLICATES),
-        ),
-    ] = "drop"
-    distance: Annotated[
-        int,
-        typer.Option(
-            "--distance", help="Maximum number of differing bits, of 64, in near duplicates' hashes; 0 to 8."
-        ),
-    ] = 4
-    conflict: Annotated[
-        str,
-        typer.Option(
-            "--conflict",
-            help="first | drop | majority: the label of a picture whose rows have several.",
-            autocompletion=complete.one_of(complete.CONFLICT_RULES),
-        ),
-    ] = "first"
-    shard_size: options.ShardSize = None
-    mixed_classes: Annotated[
-        bool, typer.Option("--mixed-classes", help="Accept datasets that do not have the same classes.")
-    ] = False
-
-
-@command("merge", "Share")
+@command("merge", "Share", settings="mvsent.config:MergeRules")
 def merge(
     *,
     folders: Annotated[
@@ -102,9 +73,9 @@ def merge(
             help="Two dataset folders or more; an earlier one has precedence.", show_default=False
         ),
     ],
+    given: "Given[MergeRules]",
     out: options.Out = None,
     name: Annotated[str | None, flag("--name", "Name of the dataset.", "that of the folder written")] = None,
-    rules: Rules,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -120,17 +91,15 @@ def merge(
 
     Example: mvsent merge data/flickr data/getty --out data/web
     """
-    from mvsent.datasets.merge import SHARD_SIZE, MergeRules
     from mvsent.datasets.merge import merge as run_merge
     from mvsent.report.datasets import render_merge
     from mvsent.report.funnel import funnel_document, render_funnel
 
-    size = SHARD_SIZE if rules.shard_size is None else rules.shard_size
     result = run_merge(
         folders,
         out or Path("data", name or "merged"),
         name or "",
-        MergeRules(**{**vars(rules), "shard_size": size}),
+        given.resolve(),
         overwrite=overwrite,
         quiet=quiet,
     )

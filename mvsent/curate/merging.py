@@ -10,10 +10,6 @@ from mvsent.curate.duplicates import telling
 from mvsent.curate.near import near_pairs
 from mvsent.pairs import Label, Reason
 
-CONFLICT_RULES = ("first", "drop", "majority")
-"""`first`: the row of the first dataset is kept. `drop`: none is kept. `majority`: a row with the most
-frequent label is kept; none in case of a tie."""
-
 REASONS = (Reason.DUPLICATE_ID, Reason.DUPLICATE_IMAGE, Reason.DUPLICATE_LABEL_CONFLICT)
 """Reasons by their number in `Verdict.reason`."""
 _ID, _IMAGE, _CONFLICT = range(3)
@@ -72,10 +68,10 @@ def merged(keys: Keys, conflict: str = "first", distance: int | None = None) -> 
     one group only when labels contradict each other.
 
     Args:
-        conflict: one of `CONFLICT_RULES`.
+        conflict: `first`: the row of the first dataset is kept. `drop`: none is kept. `majority`: a row with
+            the most frequent label is kept; none in case of a tie.
         distance: maximum number of differing bits in the perceptual hashes of one picture; None: compare
-            bytes
-            only.
+            bytes only.
     """
     looks, near = _looks(keys.phash, distance)
     numbers = [keys.ids, keys.pictures, looks]

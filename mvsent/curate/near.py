@@ -17,11 +17,10 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
+from mvsent.config import MAX_DISTANCE
+
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
-
-MAX_DISTANCE = 8
-"""Beyond this many bits, different pictures are often as near as copies."""
 
 _BITS = 64
 _CHUNK = 1 << 16  # hashes compared at a time, which fit in the processor's cache

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from mvsent.config import MergeRules
 from mvsent.curate.merging import (
-    CONFLICT_RULES,
     KEPT,
     MAX_ROWS,
     REASONS,
@@ -26,8 +26,7 @@ from mvsent.curate.merging import (
     merged,
     numbered,
 )
-from mvsent.curate.near import MAX_DISTANCE
-from mvsent.errors import DatasetError, UsageError, did_you_mean
+from mvsent.errors import DatasetError, UsageError
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Reason
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
@@ -35,40 +34,9 @@ from mvsent.shards.rejected import REJECTED_FILE, read_rejected
 from mvsent.shards.staging import absolute, refuse_inside, staged
 from mvsent.shards.writer import DatasetWriter
 
-NEAR_DUPLICATES = ("drop", "keep")
-SHARD_SIZE = 1000
-
 _BATCH_ROWS = 256  # with pictures: a row group
 _KEY_ROWS = 8192
 _DIGEST_BYTES = 16  # of ids and hashes: two different ones have the same once in 10^18 datasets of 10^10 rows
-
-
-@dataclass(frozen=True, slots=True)
-class MergeRules:
-    """What decides which rows stay; kept in the manifest."""
-
-    near_duplicates: str = "drop"
-    distance: int = 4
-    """Bits in which the perceptual hashes of one picture differ at most; for `near_duplicates` "drop"."""
-    conflict: str = "first"
-    shard_size: int = SHARD_SIZE
-    mixed_classes: bool = False
-
-    def check(self) -> None:
-        """Raises: UsageError for a value that there is not."""
-        for name, value, known in (
-            ("--near-duplicates", self.near_duplicates, NEAR_DUPLICATES),
-            ("--conflict", self.conflict, CONFLICT_RULES),
-        ):
-            if value not in known:
-                raise UsageError(
-                    f"{name} {value}: unknown", did_you_mean(value, known) + f"Choose from {', '.join(known)}"
-                )
-        if not 0 <= self.distance <= MAX_DISTANCE:
-            raise UsageError(
-                f"--distance {self.distance}: not within 0 and {MAX_DISTANCE} bits", "Name one of these"
-            )
-        check_shard_size(self.shard_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +70,6 @@ def merge(
     Raises: UsageError, OutputExistsError or DatasetError; then `out` is as it was.
     """
     rules = rules or MergeRules()
-    rules.check()
     if "/" in name or name in (".", ".."):
         raise UsageError(f"--name {name}: not a name", "Where the dataset goes is for --out")
     datasets = _opened(folders, out, rules)
@@ -173,12 +140,6 @@ def check_counts(dataset: Dataset) -> None:
     if not funnel.adds_up or funnel.kept != len(dataset):
         raise _altered(dataset)
     dataset.classes  # noqa: B018 - raises where the rows have other labels than the manifest says
-
-
-def check_shard_size(rows: int) -> None:
-    """Raises: UsageError for less than one row."""
-    if rows < 1:
-        raise UsageError(f"--shard-size {rows}: less than one", "Name a number of rows, such as 1000")
 
 
 def _refuse_twice(datasets: Sequence[Dataset]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mvsent.datasets.merge import check_counts, check_shard_size, rejected_rows
+from mvsent.datasets.merge import check_counts, rejected_rows
 from mvsent.datasets.split import splits_folder
+from mvsent.errors import UsageError
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
@@ -45,7 +46,10 @@ def reshard(
 
     Raises: UsageError, OutputExistsError or DatasetError; then `out` is as it was.
     """
-    check_shard_size(rows_per_shard)
+    if rows_per_shard < 1:
+        raise UsageError(
+            f"--shard-size {rows_per_shard}: less than one", "Name a number of rows, such as 1000"
+        )
     dataset = Dataset.open(folder)
     check_counts(dataset)
     out = out or dataset.folder.with_name(f"{dataset.folder.resolve().name}-{rows_per_shard}")

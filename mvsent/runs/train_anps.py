@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mvsent.config import TrainSettings
 from mvsent.datasets.split import ensure_split
 from mvsent.errors import DatasetError, OutputExistsError
 from mvsent.features.anps import AnpDetectors, train_detectors
@@ -14,6 +15,7 @@ from mvsent.features.cache import cached_maps, default_cache_dir
 from mvsent.runs.inputs.regions import pooled_maps
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN
+from mvsent.storage import located
 from mvsent.workers.devices import compute_device
 from mvsent.workers.engine import LOCAL, Engine
 
@@ -42,23 +44,17 @@ class AnpResult:
 
 
 def train_anps(
-    folder: Path,
+    settings: TrainSettings,
     out: Path,
     *,
-    backbone: str = "efficientnet_lite0",
-    tap: str = "",
-    weights: str = "pretrained",
-    protocol: str = "paper-5x",
-    seed: int = 0,
-    device: str = "auto",
-    workers: int = 0,
     engine: Engine = LOCAL,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> AnpResult:
-    """`out` holds a detector for each query of the training rows of the split's first fold.
+    """Train a detector for each query of the training rows of the split's first fold and write them to `out`.
 
     Args:
+        settings: of which dataset, backbone, split, device and workers count.
         engine: what computes the features.
 
     Raises: OutputExistsError; DatasetError for a dataset without queries; WeightsError or UsageError for a
@@ -66,21 +62,21 @@ def train_anps(
     """
     if out.exists() and not overwrite:
         raise OutputExistsError(f"{out}: already exists", "Replace it with --overwrite")
-    dataset = Dataset.open(folder)
+    dataset = Dataset.open(located(settings.dataset))
     queries = read_queries(dataset)
-    split = ensure_split(dataset, protocol, seed)
+    split = ensure_split(dataset, settings.protocol, settings.seed)
     train, test = (_with_query(split.rows(0, role), queries) for role in (TRAIN, TEST))
     if len({queries[row] for row in train.tolist()}) < 2:
-        raise DatasetError(f"{folder}: its training rows have fewer than two queries", _NEEDED)
-    network = load_backbone(backbone, tap=tap, weights=weights)
+        raise DatasetError(f"{dataset.folder}: its training rows have fewer than two queries", _NEEDED)
+    network = load_backbone(settings.backbone, tap=settings.tap, weights=settings.weights)
     maps = cached_maps(
         dataset,
         network,
         cache_dir=default_cache_dir(),
-        device=compute_device(device),
-        workers=workers,
+        device=compute_device(settings.device),
+        workers=settings.workers,
         engine=engine,
-        gpus=device != "cpu",
+        gpus=settings.device != "cpu",
         quiet=quiet,
     )
     features = pooled_maps(maps)
