@@ -13,6 +13,8 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # OpenMP's threads wait by spinning, which on a shared or capped machine takes the cores from those that work.
 export OMP_WAIT_POLICY := passive
+# Where the environment forbids files of bytecode, each process compiles torch's sources anew: 2 s more.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
