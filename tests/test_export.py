@@ -324,7 +324,7 @@ def test_a_dataset_without_rows_is_refused(
 
 def test_two_rows_with_one_id_are_refused(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     dataset = make_dataset(with_columns(draw_pairs(2), id=["drawn:1", "drawn:1"]))
-    with pytest.raises(DatasetError, match="two rows have one id"):
+    with pytest.raises(DatasetError, match="two rows have the same id"):
         export(dataset, "imagefolder", tmp_path / "out", quiet=True)
 
 

@@ -358,7 +358,7 @@ def test_splits_come_along_into_object_storage(two: tuple[Path, Path], bucket: P
 
 
 def test_one_dataset_is_nothing_to_merge(two: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing to merge"):
+    with pytest.raises(UsageError, match="merging needs two datasets"):
         merge(two[:1], tmp_path / "out")
 
 
@@ -446,7 +446,7 @@ def test_where_all_rows_contradict_one_another_nothing_is_written(
     folders = [
         make_dataset(drawn(3, prefix=name, label=label), name=name) for name, label in (("a", 0), ("b", 2))
     ]
-    with pytest.raises(DatasetError, match="not one row is left"):
+    with pytest.raises(DatasetError, match="no row is left"):
         merge(folders, tmp_path / "out", rules=MergeRules(conflict="drop", mixed_classes=True))
     assert list((tmp_path).glob("*out*")) == []
 
@@ -514,7 +514,7 @@ def test_splits_come_along_and_fit(make_dataset: Callable[..., Path], sixty_pair
 
 @pytest.mark.parametrize("rows", [0, -3])
 def test_a_shard_has_one_row_at_least(rows: int, small_dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="less than one"):
+    with pytest.raises(UsageError, match="must be at least 1"):
         reshard(small_dataset, rows, tmp_path / "out")
 
 

@@ -405,7 +405,7 @@ def test_a_folder_that_cannot_be_written_still_gives_a_split(
 
     monkeypatch.setattr(split_pipeline, "atomic_write", refuse)
     assert ensure_split(Dataset.open(folder), "kfold-5", 0).n_folds == 5
-    assert "Permission denied, so the split is not kept there" in caplog.text
+    assert "Permission denied, so the split is not stored there" in caplog.text
     with pytest.raises(PermissionError):
         split_dataset(folder, "kfold-5", 0)
 

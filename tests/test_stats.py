@@ -109,7 +109,7 @@ def test_without_folders_all_in_data_are_counted(
 
 
 def test_no_dataset_at_all_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no dataset there"):
+    with pytest.raises(DatasetError, match="contains no dataset"):
         dataset_folders([], tmp_path)
 
 

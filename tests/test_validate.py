@@ -128,7 +128,7 @@ def test_other_columns_are_found(folder: Path) -> None:
 def test_a_large_row_group_with_pictures_is_found(folder: Path, sixty_pairs: pa.Table) -> None:
     path = folder / "data/shard-00002.parquet"
     pq.write_table(pa.concat_tables([sixty_pairs] * 5), path)
-    assert f"{path}: a row group of 300 rows, the most is 256" in problems(folder)
+    assert f"{path}: a row group of 300 rows, more than 256" in problems(folder)
 
 
 # Rows
@@ -146,7 +146,7 @@ def test_a_label_that_is_none_is_found(folder: Path, sixty_pairs: pa.Table) -> N
     pairs = replace_column(sixty_pairs, "label", [7] * 60).slice(50)
     pq.write_table(pairs.cast(stored_schema()), path)
     found = problems(folder)
-    assert f"{path}: label 7 is none of 0, 1, 2" in found
+    assert f"{path}: label 7 is not 0, 1 or 2" in found
     assert "16 rows are negative, the manifest says 20" in found
 
 
@@ -186,7 +186,7 @@ def test_a_picture_that_cannot_be_decoded_is_found(
 
 def test_a_missing_picture_is_found(make_dataset: Callable[..., Path], sixty_pairs: pa.Table) -> None:
     assert problems(make_dataset(with_first_image(sixty_pairs, None))) == [
-        "drawn:0: has the size or hash of a picture, but none"
+        "drawn:0: states a picture's size or hash, but has none"
     ]
 
 

@@ -1,4 +1,4 @@
-"""A dataset → the same pairs in another tool's format, in a folder of their own."""
+"""Export of a dataset's pairs to another tool's format, in a folder of their own."""
 
 import json
 import os
@@ -38,7 +38,12 @@ FORMATS = (*_WRITERS, CROISSANT)
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """Where the export is, and what is in it."""
+    """A finished export.
+
+    Attributes:
+        entries: names in the folder.
+        files, bytes: number and size of the files at any depth.
+    """
 
     folder: Path
     format: str
@@ -46,9 +51,7 @@ class ExportResult:
     dataset_sha256: str
     rows: int
     entries: list[str]
-    """The names in the folder."""
     files: int
-    """At any depth."""
     bytes: int
 
     def document(self) -> dict[str, Any]:
@@ -67,16 +70,22 @@ def export(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> ExportResult:
-    """`out` holds the pairs of the dataset in `folder`, in the format `to`.
+    """Write the pairs of the dataset in `folder` to `out`, in the format `to`.
 
     Args:
-        out: None for exports/NAME-FORMAT.
-        shard_rows: pairs in one tar of a webdataset; 0 is 1000.
-        embed_images: Label Studio's tasks hold their pictures.
+        out: the folder; None: exports/NAME-FORMAT.
+        shard_rows: pairs in one tar of a webdataset; 0: 1000.
+        embed_images: store the pictures in Label Studio's tasks.
 
-    Raises: UsageError, OutputExistsError or DatasetError; then `out` is as it was.
+    Raises: UsageError, OutputExistsError or DatasetError; `out` is then unchanged.
     """
-    _check_options(to, shard_rows, embed_images)
+    if to not in FORMATS:
+        choice = f"Choose from {', '.join(FORMATS)}"
+        raise UsageError(f"--to {to}: unknown format", did_you_mean(to, FORMATS) + choice)
+    if shard_rows < 0 or (shard_rows and to != "webdataset"):
+        raise UsageError("--shard-size is the pairs in one tar, for --to webdataset", "Leave it out")
+    if embed_images and to != "label-studio":
+        raise UsageError("--embed-images is for --to label-studio", "Leave it out")
     dataset = Dataset.open(folder)
     _refuse_unfit(dataset)
     name = plain_name(dataset.name)
@@ -90,24 +99,22 @@ def export(
                 croissant.write(dataset, partial, progress.update)
             else:
                 _WRITERS[to](_counted(read_rows(dataset), progress), partial, options)
-        os.sync()  # all files at once, before the one that says they are complete
-        return _finish(partial, out, to, dataset)
-
-
-def _check_options(to: str, shard_rows: int, embed_images: bool) -> None:
-    if to not in FORMATS:
-        choice = f"Choose from {', '.join(FORMATS)}"
-        raise UsageError(f"--to {to}: unknown format", did_you_mean(to, FORMATS) + choice)
-    if shard_rows < 0 or (shard_rows and to != "webdataset"):
-        raise UsageError("--shard-size is the pairs in one tar, for --to webdataset", "Leave it out")
-    if embed_images and to != "label-studio":
-        raise UsageError("--embed-images is for --to label-studio", "Leave it out")
+        os.sync()  # all files at once, before the file that marks them as complete
+        n_bytes, names = sizes(partial), sorted(entries(partial))
+        result = ExportResult(
+            out, to, dataset.name, dataset.sha256, len(dataset), names, len(n_bytes), sum(n_bytes.values())
+        )
+        document = {"mvsent_version": __version__, **result.document()}
+        del document["folder"]
+        with atomic_write(partial / EXPORT_FILE) as file:
+            file.write((json.dumps(document, indent=2) + "\n").encode())
+        return result
 
 
 def _refuse_unfit(dataset: Dataset) -> None:
-    """Raise DatasetError where there is nothing to export, or where a file would replace another."""
+    """Raises: DatasetError if there is nothing to export, or if a file would replace another."""
     if not len(dataset):
-        raise DatasetError(f"{dataset.folder}: it has no rows", "Build a dataset that has some")
+        raise DatasetError(f"{dataset.folder}: has no rows", "Export a dataset with rows")
     n_without, keys = 0, [np.zeros(0, np.uint64)]
     for batch in dataset.batches(["id"], _IDS_AT_ONCE):
         n_without += batch["id"].null_count
@@ -115,7 +122,7 @@ def _refuse_unfit(dataset: Dataset) -> None:
     ordered = np.sort(np.concatenate(keys))
     if n_without or (ordered[1:] == ordered[:-1]).any():
         raise DatasetError(
-            f"{dataset.folder}: two rows have one id, or one has none",
+            f"{dataset.folder}: two rows have the same id, or a row has none",
             f"See which: mvsent validate {dataset.folder}",
         )
 
@@ -126,21 +133,8 @@ def _counted(rows: Iterable[Row], progress: Any) -> Iterable[Row]:
         progress.update()
 
 
-def _finish(partial: Path, out: Path, to: str, dataset: Dataset) -> ExportResult:
-    """The export says what it is; by that file it is finished."""
-    n_bytes, names = sizes(partial), sorted(entries(partial))
-    result = ExportResult(
-        out, to, dataset.name, dataset.sha256, len(dataset), names, len(n_bytes), sum(n_bytes.values())
-    )
-    document = {"mvsent_version": __version__, **result.document()}
-    del document["folder"]
-    with atomic_write(partial / EXPORT_FILE) as file:
-        file.write((json.dumps(document, indent=2) + "\n").encode())
-    return result
-
-
 def _foreign_files(out: Path, marker: Path) -> list[str]:
-    """Names in `out` that no export wrote; for one file more in a subfolder, that it is there."""
+    """Names in `out` that no export wrote; "an added file" if there are more files in subfolders."""
     names = entries(out)
     try:
         document = json.loads(marker.read_text(encoding="utf-8"))

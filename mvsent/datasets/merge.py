@@ -1,4 +1,4 @@
-"""Several finished datasets → one: each picture once, contradictions settled, every dropped row named."""
+"""Merge finished datasets into one: each id and picture once, contradicting labels settled by a rule."""
 
 import hashlib
 import sys
@@ -19,7 +19,6 @@ from mvsent.curate.merging import (
     MAX_ROWS,
     REASONS,
     Hashes,
-    Ints,
     Keys,
     Rows,
     Verdict,
@@ -36,12 +35,12 @@ from mvsent.shards.writer import DatasetWriter
 
 _BATCH_ROWS = 256  # with pictures: a row group
 _KEY_ROWS = 8192
-_DIGEST_BYTES = 16  # of ids and hashes: two different ones have the same once in 10^18 datasets of 10^10 rows
+_DIGEST_BYTES = 16  # of ids and hashes: one collision in 10^18 datasets of 10^10 rows
 
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """Where the dataset is, what it holds, and how many groups of duplicates had more than one label."""
+    """The merged dataset, and the number of groups of duplicates with more than one label."""
 
     folder: Path
     manifest: Manifest
@@ -57,23 +56,32 @@ def merge(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> MergeResult:
-    """`out` holds the rows of the datasets in `folders`, in their order, each picture and id once.
+    """Merge the datasets in `folders` into `out`: their rows in order, each picture and id once.
 
-    Its input are all rows that went into them: what they had dropped stays in `rejected.parquet`, as it was
-    and first. A row keeps its id and label. The same datasets in the same order give the same bytes.
+    The funnel's input includes all rows that went into them: rows that they had dropped come first in
+    `rejected.parquet`. Rows keep their ids and labels. The same datasets in the same order give the same
+    bytes.
 
-    Of the rows only digests, hashes and labels are in memory, and the ids of what is dropped.
+    Only digests, hashes and labels of the rows are in memory, and the ids of dropped rows.
 
     Args:
-        name: of the dataset; empty for the name of the folder.
+        name: name of the dataset; empty: that of the folder.
 
-    Raises: UsageError, OutputExistsError or DatasetError; then `out` is as it was.
+    Raises: UsageError, OutputExistsError or DatasetError; `out` is then unchanged.
     """
     rules = rules or MergeRules()
     if "/" in name or name in (".", ".."):
-        raise UsageError(f"--name {name}: not a name", "Where the dataset goes is for --out")
+        raise UsageError(f"--name {name}: not a name", "Give the folder with --out")
     datasets = _opened(folders, out, rules)
     hidden = quiet or not sys.stderr.isatty()
+    # The manifest of each dataset without its shards.
+    origins = [
+        {
+            "sha256": dataset.sha256,
+            **dataset.manifest.model_dump(mode="json", exclude={"shards"}, exclude_none=True),
+        }
+        for dataset in datasets
+    ]
     settings: dict[str, Any] = {
         "merged": [source for dataset in datasets for source in dataset.manifest.sources],
         "near_duplicates": rules.near_duplicates,
@@ -92,7 +100,7 @@ def merge(
             _keys(datasets), rules.conflict, rules.distance if rules.near_duplicates == "drop" else None
         )
         if not verdict.kept.any():
-            raise DatasetError("not one row is left: each contradicts another", "Name another --conflict")
+            raise DatasetError("no row is left: each contradicts another", "Choose another --conflict")
         for dataset in datasets:
             for earlier in rejected_rows(dataset):
                 writer.reject(earlier)
@@ -102,77 +110,51 @@ def merge(
             progress.update(kept.num_rows + dropped.num_rows)
         manifest = writer.finish(
             sum(dataset.manifest.funnel.input for dataset in datasets),
-            extra={
-                "notes": {"merged": [_origin(d) for d in datasets], "contradictions": verdict.n_conflicts}
-            },
+            extra={"notes": {"merged": origins, "contradictions": verdict.n_conflicts}},
         )
     return MergeResult(out, manifest, verdict.n_conflicts)
 
 
-def _origin(dataset: Dataset) -> dict[str, Any]:
-    """What the manifest keeps of a dataset: everything but its shards."""
-    told = dataset.manifest.model_dump(mode="json", exclude={"shards"}, exclude_none=True)
-    return {"sha256": dataset.sha256, **told}
-
-
-# What can be merged
-
-
 def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Dataset]:
-    """The datasets. Raises: UsageError or DatasetError where they are not several that fit together."""
+    """Open the datasets. Raises: UsageError or DatasetError if they cannot be merged."""
     if len(folders) < 2:
-        raise UsageError("one dataset is nothing to merge", "Name two or more: mvsent merge A B --out DIR")
+        raise UsageError("merging needs two datasets", "Name two or more: mvsent merge A B --out DIR")
     datasets = [Dataset.open(folder) for folder in folders]
+    seen = dict[str, Dataset]()
+    classes = {
+        dataset.folder: ", ".join(name for name in LABEL_NAMES if dataset.manifest.labels.get(name))
+        for dataset in datasets
+    }
     for dataset in datasets:
         refuse_inside(out, dataset.folder)
         check_counts(dataset)
-    _refuse_twice(datasets)
-    if not rules.mixed_classes:
-        _refuse_other_classes(datasets)
+    for dataset in datasets:
+        other = seen.setdefault(dataset.sha256, dataset)
+        if other is not dataset:
+            is_same = other.folder == dataset.folder
+            again = "is named twice" if is_same else f"holds the rows of {other.folder}"
+            raise UsageError(f"{dataset.folder}: {again}", "Name every dataset once")
+        first, own = classes[datasets[0].folder], classes[dataset.folder]
+        if own != first and not rules.mixed_classes:
+            raise UsageError(
+                f"{dataset.folder} has the classes {own}, {datasets[0].folder} has {first}",
+                "Add --mixed-classes if they may be mixed",
+            )
     return datasets
 
 
 def check_counts(dataset: Dataset) -> None:
-    """Raises: DatasetError where there are no rows, or not as many of each label as the manifest says."""
+    """Raises: DatasetError if the dataset has no rows, or other numbers than its manifest states."""
     funnel = dataset.manifest.funnel
     if not len(dataset):
-        raise DatasetError(f"{dataset.folder}: it has no rows", "Leave it out, or build one that has some")
+        raise DatasetError(f"{dataset.folder}: has no rows", "Leave it out")
     if not funnel.adds_up or funnel.kept != len(dataset):
         raise _altered(dataset)
-    dataset.classes  # noqa: B018 - raises where the rows have other labels than the manifest says
-
-
-def _refuse_twice(datasets: Sequence[Dataset]) -> None:
-    seen = dict[str, Dataset]()
-    for dataset in datasets:
-        other = seen.setdefault(dataset.sha256, dataset)
-        if other is not dataset:
-            again = (
-                "is named twice" if other.folder == dataset.folder else f"holds the rows of {other.folder}"
-            )
-            raise UsageError(f"{dataset.folder}: {again}", "Name every dataset once")
-
-
-def _refuse_other_classes(datasets: Sequence[Dataset]) -> None:
-    first, *others = datasets
-    for other in others:
-        if _class_names(other) != _class_names(first):
-            has, has_not = _class_names(other), _class_names(first)
-            raise UsageError(
-                f"{other.folder} has the classes {has}, {first.folder} has {has_not}",
-                "Add --mixed-classes if they may be mixed",
-            )
-
-
-def _class_names(dataset: Dataset) -> str:
-    return ", ".join(name for name in LABEL_NAMES if dataset.manifest.labels.get(name))
-
-
-# Keys
+    dataset.classes  # noqa: B018  raises if the labels are not those of the manifest
 
 
 def _keys(datasets: Sequence[Dataset]) -> Keys:
-    """The keys of all rows, a column at a time; pictures and texts are not read."""
+    """The keys of all rows, read column by column; pictures and texts are not read."""
     starts = np.cumsum([0, *map(len, datasets)]).tolist()
     if starts[-1] > MAX_ROWS:
         raise UsageError(f"{starts[-1]} rows: more than {MAX_ROWS}", "Merge fewer datasets at a time")
@@ -188,16 +170,16 @@ def _keys(datasets: Sequence[Dataset]) -> Keys:
 def _column(
     datasets: Sequence[Dataset], name: str, values: npt.NDArray[Any], read: Callable[[pa.Array], Any]
 ) -> npt.NDArray[Any]:
-    """`values` [N, …], filled with what `read` makes of a column. Raises: DatasetError for an altered one."""
+    """Fill `values` [N, …] with a column converted by `read`. Raises: DatasetError for an altered dataset."""
     last = 0
     for dataset in datasets:
         end = last + len(dataset)
         for batch in dataset.batches([name], _KEY_ROWS):
-            found = read(batch[name])
+            converted = read(batch[name])
             rows = slice(last, last := last + batch.num_rows)
-            if found is None or last > end:
+            if converted is None or last > end:
                 raise _altered(dataset)
-            values[rows] = found
+            values[rows] = converted
         if last != end:
             raise _altered(dataset)
     return values
@@ -211,7 +193,7 @@ def _altered(dataset: Dataset) -> DatasetError:
 
 
 def _labels(column: pa.Array) -> npt.NDArray[np.int8] | None:
-    """None where one is no label."""
+    """The labels; None if one of them is invalid."""
     known = pc.is_in(column, pa.array(range(len(LABEL_NAMES)), pa.int8()))
     return column.to_numpy() if pc.all(known, min_count=0).as_py() else None
 
@@ -222,38 +204,35 @@ def _hashes(column: pa.Array) -> Hashes:
 
 
 def _digests(texts: pa.Array) -> Hashes:
-    """[n, 2]: of each text; zeros where there is none."""
+    """Digests [n, 2] of texts; zeros for null."""
     none = bytes(_DIGEST_BYTES)
-    found = [
+    digests = [
         none if text is None else hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
         for text in texts.to_pylist()
     ]
-    return np.frombuffer(b"".join(found), dtype=np.uint64).reshape(-1, 2)
-
-
-# Rows
+    return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
 
 
 def rejected_rows(dataset: Dataset) -> Iterator[pa.Table]:
-    """The rows of the dataset's `rejected.parquet`, some at a time.
+    """Read the dataset's `rejected.parquet` in parts.
 
-    Raises: DatasetError where they are not those that its manifest counts.
+    Raises: DatasetError if its number of rows is not that of the manifest.
     """
     path, n_rows = dataset.folder / REJECTED_FILE, 0
     known = pa.array([str(reason) for reason in Reason])
     for table in read_rejected(dataset.folder):
         n_rows += int(pc.sum(pc.is_in(table["reason"], value_set=known)).as_py() or 0)
         yield table
-    n_told = dataset.manifest.funnel.n_dropped
-    if n_rows != n_told:
+    n_dropped = dataset.manifest.funnel.n_dropped
+    if n_rows != n_dropped:
         raise DatasetError(
-            f"{path}: {n_rows} rows with a known reason, the manifest says {n_told}",
+            f"{path}: {n_rows} rows with a known reason, the manifest says {n_dropped}",
             f"See what is wrong: mvsent validate {dataset.folder}",
         )
 
 
 def _decided(datasets: Sequence[Dataset], verdict: Verdict) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """(kept rows, dropped rows with their reasons) of one row group after another."""
+    """Yield (kept rows, dropped rows with their reasons) of each row group."""
     twins = _Twins(datasets, verdict)
     first = 0
     for dataset in datasets:
@@ -261,18 +240,10 @@ def _decided(datasets: Sequence[Dataset], verdict: Verdict) -> Iterator[tuple[pa
             rows = np.arange(first, first := first + pairs.num_rows)
             kept = verdict.reason[rows] == KEPT
             dropped = rows[~kept]
-            yield (
-                pairs.filter(pa.array(kept)),
-                _dropped(pairs["id"].take(pa.array(dropped - rows[0])), dropped, dataset, verdict, twins),
-            )
-
-
-def _dropped(
-    ids: pa.ChunkedArray, rows: Ints, dataset: Dataset, verdict: Verdict, twins: "_Twins"
-) -> pa.Table:
-    reasons = [str(REASONS[number]) for number in verdict.reason[rows]]
-    details = [f"{dataset.name}: like {twin}" for twin in twins.names(verdict.twin[rows])]
-    return pa.table([ids, reasons, details], schema=REJECTED_SCHEMA)
+            ids = pairs["id"].take(pa.array(dropped - rows[0]))
+            reasons = [str(REASONS[number]) for number in verdict.reason[dropped]]
+            details = [f"{dataset.name}: like {twin}" for twin in twins.names(verdict.twin[dropped])]
+            yield pairs.filter(pa.array(kept)), pa.table([ids, reasons, details], schema=REJECTED_SCHEMA)
 
 
 class _Twins:
@@ -282,16 +253,16 @@ class _Twins:
         self._datasets = datasets
         self._starts = np.cumsum([0, *map(len, datasets)])
         self._rows = np.unique(verdict.twin[~verdict.kept])
-        found, first = [pa.array([], pa.string())], 0
+        ids, first = [pa.array([], pa.string())], 0
         for dataset in datasets if len(self._rows) else []:
             for batch in dataset.batches(["id"], _KEY_ROWS):
                 low, high = np.searchsorted(self._rows, [first, first + batch.num_rows])
-                found.append(batch["id"].take(pa.array(self._rows[low:high] - first)))
+                ids.append(batch["id"].take(pa.array(self._rows[low:high] - first)))
                 first += batch.num_rows
-        self._ids = pa.concat_arrays(found)
+        self._ids = pa.concat_arrays(ids)
 
     def names(self, rows: Rows) -> list[str]:
-        """`ID in DATASET` of each of the rows."""
+        """`ID of DATASET` for each row."""
         ids = self._ids.take(pa.array(np.searchsorted(self._rows, rows))).to_pylist()
         datasets = np.searchsorted(self._starts, rows, side="right") - 1
         return [f"{id} of {self._datasets[number].name}" for id, number in zip(ids, datasets, strict=True)]

@@ -1,4 +1,4 @@
-"""A dataset → the same rows in shards of another size, with its rejected rows and splits."""
+"""Write a dataset in shards of another size, with its rejected rows and splits."""
 
 import sys
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _BATCH_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """Where the dataset is, what it holds, and the splits that came with it."""
+    """The new dataset, and the names of the copied splits."""
 
     folder: Path
     manifest: Manifest
@@ -36,19 +36,19 @@ def reshard(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> ShardResult:
-    """`out` holds the dataset in `folder`, its rows in the same order, in shards of `rows_per_shard`.
+    """Write the dataset in `folder` to `out`, its rows in the same order, in shards of `rows_per_shard`.
 
-    Name, settings, funnel and notes are the same; the notes say which version it was made of. The splits fit,
-    since ids and their order are the same. No more than a row group is in memory.
+    Name, settings and funnel are the same; the notes also state the version it was made from. The splits stay
+    valid, as ids and their order are the same. Only a row group is in memory.
 
     Args:
-        out: None for FOLDER-ROWS beside the dataset.
+        out: the new folder; None: FOLDER-ROWS beside the dataset.
 
-    Raises: UsageError, OutputExistsError or DatasetError; then `out` is as it was.
+    Raises: UsageError, OutputExistsError or DatasetError; `out` is then unchanged.
     """
     if rows_per_shard < 1:
         raise UsageError(
-            f"--shard-size {rows_per_shard}: less than one", "Name a number of rows, such as 1000"
+            f"--shard-size {rows_per_shard}: must be at least 1", "Give a number of rows, such as 1000"
         )
     dataset = Dataset.open(folder)
     check_counts(dataset)
@@ -66,17 +66,11 @@ def reshard(
         for dropped in rejected_rows(dataset):
             writer.reject(dropped)
         notes = {"sharded": {"version_before": dataset.sha256}, "before": manifest.notes}
-        splits = _carry_splits(dataset, fresh)  # before the manifest, which says that all is there
+        splits = sorted(splits_folder(dataset).glob("[!.]*.parquet"))
+        if splits:
+            make_folder(fresh / "splits")
+        for path in splits:  # before the manifest, which marks the dataset as complete
+            with atomic_write(fresh / "splits" / path.name) as file:
+                file.write(path.read_bytes())
         new = writer.finish(manifest.funnel.input, {"agreement": manifest.agreement, "notes": notes})
-    return ShardResult(out, new, splits)
-
-
-def _carry_splits(dataset: Dataset, fresh: Path) -> list[str]:
-    """The files in `splits` lie in `fresh` too; returns their names."""
-    found = sorted(splits_folder(dataset).glob("[!.]*.parquet"))
-    if found:
-        make_folder(fresh / "splits")
-    for path in found:
-        with atomic_write(fresh / "splits" / path.name) as file:
-            file.write(path.read_bytes())
-    return [path.name for path in found]
+    return ShardResult(out, new, [path.name for path in splits])

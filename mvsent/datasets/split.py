@@ -1,4 +1,4 @@
-"""A dataset's split: made by a named protocol or taken from a file, and kept in the dataset's folder."""
+"""A dataset's split: made by a named protocol or read from a file, and stored in the dataset's folder."""
 
 import errno
 import logging
@@ -36,7 +36,7 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A split, where it lies, and for a grouped protocol what the plain one would leak."""
+    """A split, its file, and for a grouped protocol the leak of the plain one."""
 
     path: Path
     split: Split
@@ -65,7 +65,7 @@ class SplitResult:
 def split_dataset(
     folder: Path, protocol: str = "paper-5x", seed: int = 0, split_file: Path | None = None
 ) -> SplitResult:
-    """`folder` holds its split by `protocol`, or the one in `split_file`; a second call changes nothing.
+    """Store the split by `protocol`, or that of `split_file`, in the dataset's folder, unless it is there.
 
     Raises: DatasetError or SplitError.
     """
@@ -80,7 +80,7 @@ def split_dataset(
 
 
 def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Path | None = None) -> Split:
-    """The dataset's split by `protocol` or in `split_file`; kept in its folder if that can be written.
+    """The dataset's split by `protocol` or in `split_file`; stored in its folder if that is writable.
 
     Raises: SplitError.
     """
@@ -90,15 +90,16 @@ def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Pat
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise
-        log.warning("%s: %s, so the split is not kept there", error.filename, error.strerror)
+        log.warning("%s: %s, so the split is not stored there", error.filename, error.strerror)
     return split
 
 
 def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | None) -> Split:
-    """The split in `split_file`; else the one that the folder keeps; else a new one.
+    """The split in `split_file`, or the one stored in the folder, or a new one.
 
-    Raises: UsageError for an unknown protocol; SplitError where training would lack a class, or the file does
-        not fit.
+    Raises: UsageError for an unknown protocol; SplitError if training would lack a class, or if the file does
+    not
+        fit.
     """
     if split_file is not None:
         split = read_split(split_file, dataset.ids)
@@ -107,15 +108,15 @@ def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | No
     if protocol not in PROTOCOLS:
         choice = f"Choose from {', '.join(PROTOCOLS)}"
         raise UsageError(f"unknown protocol {protocol!r}", did_you_mean(protocol, PROTOCOLS) + choice)
-    kept = splits_folder(dataset) / split_name(protocol, seed)
-    if kept.exists():
-        return read_split(kept, dataset.ids)
+    stored = splits_folder(dataset) / split_name(protocol, seed)
+    if stored.exists():
+        return read_split(stored, dataset.ids)
     groups = dataset_groups(dataset) if protocol.startswith(GROUPED) else None
     return make_split(dataset.ids, dataset.labels, protocol, seed, groups)
 
 
 def keep_split(dataset: Dataset, split: Split) -> Path:
-    """The split lies in the dataset's folder, under its protocol's name; what is there already stays."""
+    """Store the split in the dataset's folder under the name of its protocol, unless it is there."""
     path = splits_folder(dataset) / split_name(split.protocol, split.seed)
     if path.exists() and (split.protocol in PROTOCOLS or _same(path, split)):
         return path
@@ -133,7 +134,7 @@ def _same(path: Path, split: Split) -> bool:
 
 
 def split_name(protocol: str, seed: int) -> str:
-    """The file of a split.
+    """The file name of a split.
 
     >>> split_name("paper-5x", 0), split_name("kfold-10", 7)
     ('paper-5x.parquet', 'kfold-10-seed7.parquet')
@@ -142,12 +143,12 @@ def split_name(protocol: str, seed: int) -> str:
 
 
 def splits_folder(dataset: Dataset) -> Path:
-    """Where a dataset keeps its splits."""
+    """The folder of a dataset's splits."""
     return dataset.folder / "splits"
 
 
 def dataset_groups(dataset: Dataset) -> npt.NDArray[np.int64]:
-    """[N]: the group of duplicates of every row, see `duplicate_groups`."""
+    """Group numbers [N] of duplicates, see `duplicate_groups`."""
     kinds: list[tuple[str, Callable[[Iterator[Any]], Keys]]] = [
         ("text", text_keys),
         ("sha256", string_keys),

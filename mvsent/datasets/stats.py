@@ -1,4 +1,4 @@
-"""What datasets hold, by their columns: labels beside the paper's Table I, lengths, sizes, duplicates."""
+"""Figures of datasets: labels beside the paper's Table I, lengths, sizes, duplicates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,23 +20,29 @@ _BATCH_ROWS = 8192
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """One dataset in figures; percentiles are those of `PERCENTILES`, empty where nothing was measured."""
+    """Figures of one dataset.
+
+    Attributes:
+        labels: label → number of rows.
+        annotation: strong: people labelled the pairs; weak: the query did; empty: unknown.
+        paper: the paper's label counts for a dataset of this name.
+        words, widths, heights: `PERCENTILES` of words in a text and of pixels; empty without texts or
+            pictures.
+        n_duplicates: rows with the text or picture of another row; None for a dataset without either.
+        n_contradicted: duplicates whose group has more than one label.
+    """
 
     folder: Path
     name: str
     labels: dict[str, int]
     annotation: str
-    """strong: people labelled the pairs; weak: the query did; empty: neither is known."""
     paper: dict[str, int] | None
-    """The paper's label counts for a dataset of this name."""
     words: list[int]
     widths: list[int]
     heights: list[int]
     n_images: int
     n_duplicates: int | None
-    """Rows with the text or picture of another row; None for a dataset without either."""
     n_contradicted: int | None
-    """Those of them whose group has more than one label."""
 
     @property
     def total(self) -> int:
@@ -62,18 +68,21 @@ class DatasetStats:
 
 
 def dataset_folders(folders: Sequence[Path], parent: Path = Path("data")) -> list[Path]:
-    """`folders`, or if there are none, every finished dataset in `parent`. Raises: DatasetError for none."""
-    found = list(folders) or sorted(path.parent for path in parent.glob(f"[!.]*/{MANIFEST_FILE}"))
-    if not found:
+    """Return `folders`, or every finished dataset in `parent` if empty.
+
+    Raises: DatasetError if there is none.
+    """
+    chosen = list(folders) or sorted(path.parent for path in parent.glob(f"[!.]*/{MANIFEST_FILE}"))
+    if not chosen:
         raise DatasetError(
-            f"{parent}: no dataset there",
+            f"{parent}: contains no dataset",
             "Build one (mvsent reconcile-mvsa, build-flickr, build-getty), or name its folder",
         )
-    return found
+    return chosen
 
 
 def dataset_stats(folder: Path) -> DatasetStats:
-    """The figures of the dataset in `folder`; its pictures are not read. Raises: DatasetError."""
+    """Compute the figures of the dataset in `folder`, without reading its pictures. Raises: DatasetError."""
     dataset = Dataset.open(folder)
     columns = ["text", "width", "height", "query_sentiment"]
     words, widths, heights = (np.zeros(1, dtype=np.int64) for _ in range(3))
@@ -110,7 +119,7 @@ def _annotation(dataset: Dataset, n_scored: int) -> str:
 
 
 def _duplicates(groups: Counts, labels: npt.NDArray[np.int8]) -> tuple[int, int]:
-    """Rows in a group of two or more; rows in a group with two labels or more."""
+    """Number of rows in groups of two or more; number of rows in groups with two or more labels."""
     if len(groups) == 0:
         return 0, 0
     size = np.bincount(groups)

@@ -1,4 +1,4 @@
-"""Is a dataset what its manifest says? Everything is recomputed, and every picture decoded."""
+"""Check a dataset against its manifest: everything is recomputed, and every picture decoded."""
 
 import hashlib
 import sys
@@ -31,16 +31,20 @@ from mvsent.storage import located, readable, unlike_driver
 from mvsent.workers.engine import LOCAL, Engine
 
 MAX_LISTED = 100
-"""Problems that a report lists; the others are counted."""
+"""Maximum number of problems listed in a report; the others are only counted."""
 
 _REASONS = set(map(str, Reason))
-_NO_LIMIT = 2**62  # of pixels or bytes: whether a picture is too large was decided when it was kept
+_NO_LIMIT = 2**62  # pixels or bytes: size limits were applied when the picture was kept
 _CHECKED = ["id", "image", *LABEL_COLUMNS, "width", "height", "sha256"]
 
 
 @dataclass
 class ValidationReport:
-    """What was looked at, and every problem found, one line each."""
+    """Numbers of things checked, and the problems, one line each.
+
+    Attributes:
+        problems: the first `MAX_LISTED`.
+    """
 
     folder: Path
     name: str = ""
@@ -49,7 +53,6 @@ class ValidationReport:
     n_images: int = 0
     n_splits: int = 0
     problems: list[str] = field(default_factory=list)
-    """The first `MAX_LISTED`."""
     n_problems: int = 0
 
     @property
@@ -63,7 +66,7 @@ class ValidationReport:
             self.problems.append(problem)
 
     def merge(self, other: "ValidationReport") -> None:
-        """What was found in other shards is in this report, too."""
+        """Add the results of other shards."""
         self.n_shards += other.n_shards
         self.n_rows += other.n_rows
         self.n_images += other.n_images
@@ -79,13 +82,13 @@ class ValidationReport:
 def validate(
     folder: Path, workers: int = 0, *, engine: Engine = LOCAL, quiet: bool = False
 ) -> ValidationReport:
-    """The report on the dataset in `folder`: hashes, schema, rows, labels, funnel, ids, pictures, splits.
+    """Check the dataset in `folder`: hashes, schema, rows, labels, funnel, ids, pictures, splits.
 
     Args:
-        workers: threads that decode pictures in this process; 0 is one a core.
-        engine: what reads the shards; workers of a cluster must find `folder` under the same path.
+        workers: threads that decode pictures in this process; 0: one per core.
+        engine: where shards are read; workers of a cluster must find `folder` under the same path.
 
-    Raises: DatasetError when `folder` is no finished dataset.
+    Raises: DatasetError if `folder` is not a finished dataset.
     """
     manifest = Manifest.load(folder)
     report = ValidationReport(folder, manifest.name)
@@ -101,17 +104,30 @@ def validate(
             progress.update(part.n_rows)
     _check_rows(report, manifest, rows)
     _check_funnel(report, manifest)
-    _check_folder(report, manifest)
-    if report.n_rows == sum(shard.rows for shard in manifest.shards):  # else every split would seem wrong
-        _check_splits(report, manifest)
+    known = {shard.path for shard in manifest.shards}
+    for path in sorted((folder / "data").glob("*")):
+        if f"data/{path.name}" not in known:
+            report.add(f"{path}: not in the manifest")
+    if not (folder / "README.md").is_file():
+        report.add(f"{folder}: has no README.md")
+    split_files = sorted((folder / "splits").glob("[!.]*.parquet"))
+    # With missing rows every split would seem wrong.
+    if split_files and report.n_rows == sum(shard.rows for shard in manifest.shards):
+        ids = Ids(pa.concat_arrays([pa.array([], pa.string()), *_read_ids(folder, manifest)]))
+        for path in split_files:
+            report.n_splits += 1
+            try:
+                read_split(path, ids)
+            except SplitError as error:
+                report.add(error.what)
     return report
 
 
 @dataclass
 class _Rows:
-    """What has to be compared across shards."""
+    """Values to compare across shards."""
 
-    ids: list[Keys] = field(default_factory=list)  # eight bytes for each, not the ids themselves
+    ids: list[Keys] = field(default_factory=list)  # hashes of eight bytes, to save memory
     labels: Counter[int] = field(default_factory=Counter)
 
     def merge(self, other: "_Rows") -> None:
@@ -146,7 +162,14 @@ def _check_shard(
     digest = pool.submit(_file_sha256, path)
     try:
         with readable(path) as source, pq.ParquetFile(source) as file:
-            if _has_layout(report, path, shard, version, file):
+            n_rows = file.metadata.num_rows
+            if n_rows != shard.rows:  # its rows can be checked all the same
+                report.add(f"{path}: {n_rows} rows, the manifest says {shard.rows}")
+            types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+            wrong = [column.name for column in columns_of(version) if types.get(column.name) != column.type]
+            if wrong:
+                report.add(f"{path}: not the columns of a pair: {', '.join(wrong)}")
+            else:
                 for group in range(file.metadata.num_row_groups):
                     rows = _Rows()
                     _check_group(report, path, read_columns(file, _CHECKED, group), rows, pool)
@@ -164,23 +187,6 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _has_layout(
-    report: ValidationReport, path: Path, shard: Shard, version: int, file: pq.ParquetFile
-) -> bool:
-    """Whether the file has the columns of schema `version`, and perhaps others.
-
-    A row count that differs is a problem, too, but its rows can be checked.
-    """
-    n_rows = file.metadata.num_rows
-    if n_rows != shard.rows:
-        report.add(f"{path}: {n_rows} rows, the manifest says {shard.rows}")
-    types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-    wrong = [column.name for column in columns_of(version) if types.get(column.name) != column.type]
-    if wrong:
-        report.add(f"{path}: not the columns of a pair: {', '.join(wrong)}")
-    return not wrong
-
-
 def _check_group(
     report: ValidationReport, path: Path, table: pa.Table, rows: _Rows, pool: ThreadPoolExecutor
 ) -> None:
@@ -189,17 +195,17 @@ def _check_group(
     report.n_images += n_images
     limit = ROW_GROUP_ROWS if n_images else PICTURELESS_ROW_GROUP_ROWS
     if table.num_rows > limit:
-        report.add(f"{path}: a row group of {table.num_rows} rows, the most is {limit}")
+        report.add(f"{path}: a row group of {table.num_rows} rows, more than {limit}")
     rows.ids.append(string_keys(table["id"].to_pylist()))
     for name in LABEL_COLUMNS:
         counts = {c["values"]: c["counts"] for c in pc.value_counts(table[name]).to_pylist()}
         strange = [value for value in counts if value not in range(len(LABEL_NAMES)) and value is not None]
         if strange:
-            report.add(f"{path}: {name} {strange[0]} is none of 0, 1, 2")
+            report.add(f"{path}: {name} {strange[0]} is not 0, 1 or 2")
         if name == "label":
             rows.labels.update(counts)
-    told = [pc.is_valid(table[name]) for name in ("image", "width", "height", "sha256")]
-    pairs = table.select(["id", "image", "width", "height", "sha256"]).filter(reduce(pc.or_, told))
+    stated = [pc.is_valid(table[name]) for name in ("image", "width", "height", "sha256")]
+    pairs = table.select(["id", "image", "width", "height", "sha256"]).filter(reduce(pc.or_, stated))
     for problem in pool.map(_image_problem, *(pairs[name].to_pylist() for name in pairs.column_names)):
         if problem:
             report.add(problem)
@@ -208,35 +214,41 @@ def _check_group(
 def _image_problem(
     id: str, image: Mapping[str, Any] | None, width: int | None, height: int | None, sha256: str | None
 ) -> str:
-    """What is wrong with a row's picture; empty if nothing. A row without one says nothing about it."""
+    """The problem of a row's picture; empty if none.
+
+    A row without a picture must not state its properties.
+    """
     stated = (width, height, sha256)
     if image is None:
-        return "" if stated == (None, None, None) else f"{id}: has the size or hash of a picture, but none"
+        return "" if stated == (None, None, None) else f"{id}: states a picture's size or hash, but has none"
     data = image["bytes"]
     if data is None:
         return f"{id}: the picture has no bytes"
     facts = check_image(data, max_pixels=_NO_LIMIT, max_bytes=_NO_LIMIT)
     if isinstance(facts, Rejection):
         return f"{id}: {facts.reason}: {facts.detail}"
-    found = (facts.width, facts.height, facts.sha256)
-    names = ("width", "height", "sha256")
+    actual = (facts.width, facts.height, facts.sha256)
     wrong = [
         f"{name} is {is_}, the row says {said}"
-        for name, is_, said in zip(names, found, stated, strict=True)
+        for name, is_, said in zip(("width", "height", "sha256"), actual, stated, strict=True)
         if is_ != said
     ]
     return f"{id}: {'; '.join(wrong)}" if wrong else ""
 
 
 def _check_rows(report: ValidationReport, manifest: Manifest, rows: _Rows) -> None:
-    """Ids are unique, and the counts are those of the manifest."""
+    """Check that ids are unique, and that label counts are those of the manifest."""
     keys = np.concatenate([np.zeros(0, np.uint64), *rows.ids])
     if n_without := int((keys == NO_KEY).sum()):
         report.add(f"{n_without} rows have no id")
     keys.sort()
     repeated = np.unique(keys[1:][(keys[1:] == keys[:-1]) & (keys[1:] != NO_KEY)])
-    if len(repeated):
-        _name_repeated(report, manifest, repeated)
+    counts: Counter[str] = Counter()
+    for ids in _read_ids(report.folder, manifest) if len(repeated) else ():
+        counts.update(ids.filter(pa.array(np.isin(string_keys(ids.to_pylist()), repeated))).to_pylist())
+    for id, n_rows in counts.items():
+        if n_rows > 1:
+            report.add(f"{id}: {n_rows} rows have this id")
     for label, name in enumerate(LABEL_NAMES):
         if rows.labels[label] != manifest.labels.get(name, 0):
             report.add(
@@ -244,25 +256,15 @@ def _check_rows(report: ValidationReport, manifest: Manifest, rows: _Rows) -> No
             )
 
 
-def _name_repeated(report: ValidationReport, manifest: Manifest, repeated: Keys) -> None:
-    """The ids that several rows have, by the keys of such ids."""
-    counts: Counter[str] = Counter()
-    for ids in _read_ids(report.folder, manifest):
-        counts.update(ids.filter(pa.array(np.isin(string_keys(ids.to_pylist()), repeated))).to_pylist())
-    for id, n_rows in counts.items():
-        if n_rows > 1:
-            report.add(f"{id}: {n_rows} rows have this id")
-
-
 def _read_ids(folder: Path, manifest: Manifest) -> Iterator[pa.Array]:
-    """The ids of every shard that has some to read."""
+    """Read the ids of every readable shard."""
     for shard in manifest.shards:
         with suppress(DatasetError), open_shard(folder / shard.path) as file:
             yield from read_columns(file, ["id"])["id"].chunks
 
 
 def _check_funnel(report: ValidationReport, manifest: Manifest) -> None:
-    """Every input row is kept or dropped for one known reason, and rejected.parquet lists the dropped."""
+    """Check that every input row is kept or dropped for a known reason, and that rejected.parquet agrees."""
     funnel = manifest.funnel
     if not funnel.adds_up:
         report.add(
@@ -283,30 +285,3 @@ def _check_funnel(report: ValidationReport, manifest: Manifest) -> None:
             report.add(f"{path}: unknown reason {reason!r}")
         if n_listed != n_dropped:
             report.add(f"{path}: {n_listed} rows for {reason}, the funnel says {n_dropped}")
-
-
-def _check_folder(report: ValidationReport, manifest: Manifest) -> None:
-    """Nothing lies among the shards that the manifest does not know, and there is a card."""
-    known = {shard.path for shard in manifest.shards}
-    for path in sorted((report.folder / "data").glob("*")):
-        if f"data/{path.name}" not in known:
-            report.add(f"{path}: not in the manifest")
-    if not (report.folder / "README.md").is_file():
-        report.add(f"{report.folder}: has no README.md")
-
-
-def _check_splits(report: ValidationReport, manifest: Manifest) -> None:
-    """Every split covers the ids with known roles."""
-    if not any(_split_files(report.folder)):
-        return
-    ids = Ids(pa.concat_arrays([pa.array([], pa.string()), *_read_ids(report.folder, manifest)]))
-    for path in _split_files(report.folder):
-        report.n_splits += 1
-        try:
-            read_split(path, ids)
-        except SplitError as error:
-            report.add(error.what)
-
-
-def _split_files(folder: Path) -> Iterator[Path]:
-    yield from sorted((folder / "splits").glob("[!.]*.parquet"))
