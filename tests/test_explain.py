@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from mvsent.cli import app, exit_code
 from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError
-from mvsent.pages.explain import MAX_PAIRS, explain_pair, explain_run, pick_rows, shown_picture
+from mvsent.inference.attended import shown_picture
+from mvsent.pages.explain import MAX_PAIRS, explain_pair, explain_run
+from mvsent.pages.explain_rows import pick_rows
 from mvsent.report.explain_page import render_explanations, render_terminal
 from mvsent.report.overlays import Explained, heat, paper_figure, shade
 from mvsent.runs.train import train
@@ -173,7 +175,7 @@ def test_what_cannot_be_explained_is_refused(run: Path, tmp_path: Path) -> None:
     bad.write_text("this is no picture")
     with pytest.raises(InputError, match="picture"):
         explain_pair(run, bad, "text", out=tmp_path / "out")
-    with pytest.raises(UsageError, match="one of the two has to be there"):
+    with pytest.raises(UsageError, match="at least one is required"):
         explain_pair(run, None, " ", out=tmp_path / "out")
     with pytest.raises(UsageError, match="fold 7"):
         explain_run(run, fold=7)
@@ -305,7 +307,7 @@ def test_a_dataset_with_a_label_that_the_run_never_saw_is_refused(make_dataset, 
 
 def test_a_pair_without_what_the_model_looks_at_is_refused(small_dataset: Path, tmp_path: Path) -> None:
     run = trained(small_dataset, tmp_path / "run", "image-only")
-    with pytest.raises(UsageError, match="looks at nothing of a pair without --image"):
+    with pytest.raises(UsageError, match="has no attention on a pair without --image"):
         explain_pair(run, None, "a good day", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -318,7 +318,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(
 def test_a_dataset_without_rows_is_refused(
     make_dataset: Callable[..., Path], tmp_path: Path, format: str
 ) -> None:
-    with pytest.raises(DatasetError, match="it has no rows"):
+    with pytest.raises(DatasetError, match="has no rows"):
         export(make_dataset(draw_pairs(0), n_rejected=1), format, tmp_path / "out", quiet=True)
 
 

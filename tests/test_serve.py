@@ -21,8 +21,8 @@ from PIL import Image
 
 from mvsent.config import TrainSettings
 from mvsent.errors import InputError, UsageError
+from mvsent.inference.attended import shown_picture
 from mvsent.inference.model import Model, load
-from mvsent.pages.explain import shown_picture
 from mvsent.runs.train import train
 from mvsent.serve import server
 from mvsent.serve.application import application

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from mvsent.errors import InputError, UsageError
+from mvsent.inference.attended import Pick, explain_pairs
 from mvsent.inference.model import NOTHING_THERE, Model, clean
-from mvsent.pages.explain import Pick, explain_pairs
 from mvsent.report.explain_page import pictures
 
 DataUri = Annotated[str, Field(description="data:image/webp;base64,…")]
