@@ -218,8 +218,8 @@ def test_a_bad_picture_is_an_error_of_its_row(
         ("gone.jpg", "no such file"),
         (".", "not a file"),
         ("pipe", "not a file"),
-        ("https://example.org/a.jpg", "nothing is fetched"),
-        ("file:///etc/hostname", "nothing is fetched"),
+        ("https://example.org/a.jpg", "nothing is downloaded"),
+        ("file:///etc/hostname", "nothing is downloaded"),
         ("a\0.jpg", "image-missing"),
         ("n" * 300 + ".jpg", "image-missing"),
     ],
@@ -297,7 +297,7 @@ def test_a_folder_of_pictures_is_read_with_the_texts_beside_them(run: Path, tmp_
         ("sub/c.jpeg", "", "text"),
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no picture"):
+    with pytest.raises(InputError, match="contains no picture"):
         predict_table(run, tmp_path / "empty", quiet=True)
 
 
@@ -329,9 +329,9 @@ BROKEN = {
     "latin.csv": ("text\nschön\n".encode("latin-1"), "line 2: not UTF-8"),
     "utf16.csv": ("text\ngood\n".encode("utf-16"), "line 1: not UTF-8"),
     "line.jsonl": (b'{"text": "a"}\n{"text": \n', "line 2: not JSON"),
-    "nan.jsonl": (b'{"text": "a", "n": NaN}\n', "NaN is no JSON"),
+    "nan.jsonl": (b'{"text": "a", "n": NaN}\n', "NaN is not JSON"),
     "deep.jsonl": (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1: not JSON"),
-    "again.jsonl": (b'{"text": "a", "text": "b"}\n', "line 1: not JSON (a key stands twice"),
+    "again.jsonl": (b'{"text": "a", "text": "b"}\n', "line 1: not JSON (an object has a key twice"),
     "twice.jsonl": (b'{"text": "a", "label": 1, "given_label": 2}\n', "has both label and given_label"),
     "list.jsonl": (b'["text"]\n', "line 1: not a JSON object"),
     "none.jsonl": (b'{"txt": "a"}\n', "has neither image nor text"),
@@ -355,7 +355,7 @@ def test_cells_of_another_type_are_errors_of_their_rows(run: Path, tmp_path: Pat
     table.write_text('{"text": 7}\n{"image": ["a"], "text": "b"}\n{"text": "good"}\n')
     assert predict_table(run, table, out=out, fold=0, quiet=True).failed == 2
     errors = [json.loads(line)["error"] for line in out.read_text().splitlines()]
-    assert errors == ["text is no string but int", "image is no path but list", ""]
+    assert errors == ["text is not a string but int", "image is not a path but list", ""]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -404,7 +404,7 @@ def test_answers_that_nobody_would_get_are_not_made(run: Path, tmp_path: Path) -
 
 def test_a_row_with_a_key_of_its_own_needs_jsonl(run: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"text": "a"}\n{"text": "b", "shop": 1}\n')
-    with pytest.raises(InputError, match="a row has 'shop', which the first row has not"):
+    with pytest.raises(InputError, match="a row has 'shop', which the first row lacks"):
         predict_table(run, tmp_path / "pairs.jsonl", out=tmp_path / "out.csv", fold=0, quiet=True)
     assert not (tmp_path / "out.csv").exists()
 
@@ -441,13 +441,13 @@ def test_what_is_there_is_not_replaced_unasked(run: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pairs.txt"], "no input of a known kind"),
+        (["pairs.txt"], "unknown kind of input"),
         (["gone.csv"], "no such file"),
         (["pairs.csv", "--text", "x"], "a pair of their own"),
         ([], "neither a picture nor a text"),
         (["--text", "  "], "neither a picture nor a text"),
         (["pairs.csv", "--format", "xml"], "unknown 'xml'"),
-        (["pairs.csv", "--format", "parquet"], "Parquet is a file"),
+        (["pairs.csv", "--format", "parquet"], "needs a file"),
         (["pairs.csv", "--json"], "the answers themselves go to stdout"),
         (["pairs.csv", "--out", "a.csv", "--format", "jsonl"], "says csv"),
         (["--text", "x", "--fold", "4"], "fold 4"),

@@ -1,4 +1,4 @@
-"""Answers beside what was asked, as CSV, JSONL or Parquet: one batch after the other."""
+"""Writers of answers beside the input columns, as CSV, JSONL or Parquet, batch by batch."""
 
 import base64
 import io
@@ -22,17 +22,17 @@ _ANSWER_FIELDS = [
 
 
 class AnswerWriter(Protocol):
-    """Takes batches of rows with their answers, and is closed after the last one."""
+    """Writes batches of rows with their answers; must be closed after the last one."""
 
     def write(self, rows: Sequence[PairRow], answers: Answers) -> None:
-        """The rows stand in the file, for a pipe's reader to see."""
+        """Write the rows, and flush them for the reader of a pipe."""
 
     def close(self) -> None:
-        """Everything that was written stands in the file, which stays open."""
+        """Write everything to the file, which stays open."""
 
 
 def answer_writer(kind: str, file: IO[bytes], table: PairTable, first: PairRow) -> AnswerWriter:
-    """A writer of `kind` into `file`; where every row has columns of its own, those of `first` count."""
+    """A writer of format `kind`; if rows have no common columns, those of the `first` row are used."""
     if kind == JSONL:
         return _JsonLines(file)
     columns = table.columns if table.columns is not None else list(first.values)
@@ -56,7 +56,7 @@ class _JsonLines:
 
 
 class _Csv:
-    """Cells of the input come out as they came in, also those that a spreadsheet would take for a formula."""
+    """Writes cells of the input unchanged, including those that a spreadsheet would treat as formulas."""
 
     def __init__(self, file: IO[bytes], columns: list[str], name: str) -> None:
         self._text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
@@ -72,7 +72,7 @@ class _Csv:
 
     def close(self) -> None:
         self._text.flush()
-        self._text.detach()  # the file is its opener's to close
+        self._text.detach()  # the caller closes the file
 
 
 class _Parquet:
@@ -108,24 +108,24 @@ _GROUP = 8192  # rows of a row group
 
 
 def records(answers: Answers) -> list[dict[str, Any]]:
-    """One dictionary a pair, with the columns `ANSWER_COLUMNS`; a sentiment that the run never saw has 0."""
-    found = []
+    """One dictionary for each pair, with `ANSWER_COLUMNS`; classes that the run does not know have 0."""
+    rows = []
     for label, row, missing, error in zip(
         answers.labels, answers.probabilities, answers.missing, answers.errors, strict=True
     ):
         known = dict(zip(answers.classes, row.tolist(), strict=True))
         p = {f"p_{name}": None if error else round(float(known.get(name, 0.0)), 6) for name in LABEL_NAMES}
-        found.append({"label": label or None, **p, "missing": missing, "error": error})
-    return found
+        rows.append({"label": label or None, **p, "missing": missing, "error": error})
+    return rows
 
 
 def check_columns(values: Mapping[str, Any], columns: Sequence[str], name: str) -> None:
-    """Raises: InputError where a row has something that no column of the answers is for."""
+    """Raises: InputError if a row has a value for which there is no column."""
     more = values.keys() - set(columns)
     if more:
         raise InputError(
-            f"{name}: a row has {sorted(more)[0]!r}, which the first row has not",
-            "Give every row the same keys, or write JSONL: its rows may differ",
+            f"{name}: a row has {sorted(more)[0]!r}, which the first row lacks",
+            "Give every row the same keys, or write JSONL, whose rows may differ",
         )
 
 
@@ -136,7 +136,7 @@ def _cell(value: Any) -> Any:
 
 
 def _typed(value: Any, kind: pa.DataType) -> Any:
-    """The value; as text where the column is one of texts and the value is something else."""
+    """The value; converted to text in a column of texts."""
     if value is None or not pa.types.is_string(kind):
         return value
     return (
@@ -147,7 +147,7 @@ def _typed(value: Any, kind: pa.DataType) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: bytes as base64, numpy's numbers as numbers, times in words."""
+    """Convert values that JSON cannot represent: bytes to base64, numpy numbers to numbers, times to text."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, np.generic):

@@ -1,4 +1,4 @@
-"""A trained run in memory: the networks of its finished folds, and everything that they read with."""
+"""A trained run in memory: the networks of its finished folds, with their encoders and vocabularies."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -33,13 +33,13 @@ NOTHING_THERE = "neither a picture nor a text"
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of `N` pairs, in their order.
+    """Predictions for `N` pairs, in their order.
 
     Attributes:
-        classes: the names of the `n` sentiments that the run knows.
-        probabilities: float32 `[N, n]`, each row sums to one; NaN where there is an error.
-        missing: for each pair `""`, `"image"` or `"text"`, what it was judged without; or `"image,text"`.
-        errors: for each pair why there is no answer, or `""`.
+        classes: names of the `n` classes of the run.
+        probabilities: float32 `[N, n]`, rows sum to one; NaN for a row with an error.
+        missing: the absent modality of each pair: `""`, `"image"`, `"text"` or `"image,text"`.
+        errors: the reason why a pair has no prediction, or `""`.
     """
 
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class Answers:
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest sentiment of each pair, `""` where there is an error."""
+        """The most probable class of each pair; `""` for a row with an error."""
         likeliest = np.nan_to_num(self.probabilities).argmax(axis=1).tolist()
         return ["" if error else self.classes[i] for i, error in zip(likeliest, self.errors, strict=True)]
 
@@ -62,10 +62,10 @@ class Model:
     """The networks of a run's folds with vocabularies, backbone and encoders; made by `mvsent.load`.
 
     Attributes:
-        run: where it comes from.
-        device: where it computes.
-        folds: whose probabilities are averaged.
-        max_pixels: of a picture; a larger one is an error of its row.
+        run: the run folder.
+        device: the device of the networks.
+        folds: the folds whose probabilities are averaged.
+        max_pixels: limit of a picture; a larger one is an error of its row.
     """
 
     run: RunFolder
@@ -83,7 +83,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the sentiments that it knows, in the order of the probabilities' columns."""
+        """Names of the classes, in the order of the probabilities' columns."""
         return tuple(LABEL_NAMES[label] for label in self.run.resolved.classes)
 
     def network(self, fold: int | None = None) -> nn.Module:
@@ -94,7 +94,7 @@ class Model:
         return self._of(fold)[0]
 
     def vocabulary(self, fold: int | None = None) -> Vocabulary:
-        """The words that the network of a fold (None: the first) knows. Raises: as `network`."""
+        """The vocabulary of a fold's network (None: the first). Raises: as `network`."""
         return self._of(fold)[1]
 
     def predict(
@@ -105,16 +105,17 @@ class Model:
         batch_size: int = BATCH_SIZE,
         cleaned: bool = False,
     ) -> Answers:
-        """The probabilities of every pair; with several folds, the mean of theirs.
+        """Predict the probabilities of every pair; with several folds, their mean.
 
         Args:
-            images: paths, bytes or PIL pictures; None, one or all, where there is none.
-            texts: None, one or all, or a blank one where there is none.
-            cleaned: the texts are a dataset's own; others are first cleaned as those of every dataset were.
+            images: paths, bytes or PIL pictures, with None for pairs without picture; None: no pictures.
+            texts: texts, with None or a blank text for pairs without text; None: no texts.
+            batch_size: pairs computed together.
+            cleaned: whether the texts are those of a dataset; other texts are cleaned first.
 
-        A picture that cannot be read is an error of its row; the others are answered all the same.
+        A picture that cannot be read is an error of its row; the other rows are predicted.
 
-        Raises: UsageError where the two differ in length, or both are None.
+        Raises: UsageError if the lengths differ, or both are None.
         """
         chosen_images, chosen_texts = paired(images, texts, cleaned=cleaned)
         parts = []
@@ -133,8 +134,9 @@ class Model:
         fold: int | None = None,
         cleaned: bool = False,
     ) -> Examples:
-        """The pairs as a fold's network (None: the first) reads them: decoded, through backbone and encoder,
-        numbered by its vocabulary. All of it is in memory. Every target is 0. `cleaned` is as in `predict`.
+        """The inputs of a fold's network (None: the first) for pairs, in memory; every target is 0.
+
+        Args: as of `predict`.
 
         Raises: InputError naming the first picture that cannot be read; UsageError as `predict`.
         """
@@ -147,11 +149,11 @@ class Model:
         return self._numbered(self._read(pictures, chosen_texts), fold)
 
     def decode(self, image: ImageLike | None) -> Picture:
-        """The picture as the squares that the networks read; safe to call from many threads."""
+        """Decode a picture to the squares that the networks read; thread-safe."""
         return decode_picture(image, self.reader.sides, self.max_pixels)
 
     def answer(self, pictures: Sequence[Picture], texts: Sequence[str]) -> Answers:
-        """What `predict` says of one batch of decoded pictures; `texts` are empty where there are none."""
+        """Predict one batch of decoded pictures and cleaned texts; a text is empty if absent."""
         errors = [
             picture.error or ("" if text or picture.pixels is not None else NOTHING_THERE)
             for picture, text in zip(pictures, texts, strict=True)
@@ -165,7 +167,7 @@ class Model:
         return Answers(self.classes, probabilities, missing, errors)
 
     def batches(self, examples: Examples, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
-        """The examples on the model's device, in order."""
+        """The batches of the examples on the model's device, in order."""
         rows = np.arange(len(examples.target))
         return (batch.to(self.device) for batch in examples.batches(cut(rows, batch_size)))
 
@@ -173,7 +175,7 @@ class Model:
         return self.reader.read(GivenPairs(self.reader.setup, pictures, texts))
 
     def _numbered(self, inputs: Inputs, fold: int | None) -> Examples:
-        """The pairs with words as numbers of a fold's vocabulary; nothing is linked to them."""
+        """The pairs with words numbered by a fold's vocabulary, and without links."""
         vocabulary = self.vocabulary(fold)
         no_vectors = np.zeros((len(vocabulary), self.run.resolved.word_size), np.float32)
         return inputs.source(OfFold(vocabulary, no_vectors, np.zeros(0, np.int64)))
@@ -201,16 +203,16 @@ def load(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> Model:
-    """The model of the run folder at `path`, ready to answer.
+    """Load the model of the run folder at `path`.
 
     Args:
-        fold: whose network; None: those of all finished folds, whose probabilities are averaged.
+        fold: the fold of the network; None: all finished folds, whose probabilities are averaged.
         device: cpu, cuda, cuda:N, or auto.
-        max_pixels: of a picture; a larger one is an error of its row.
+        max_pixels: limit of a picture; a larger one is an error of its row.
 
     Raises:
-        RunError: no run, no finished fold, or something pretrained is not what it was in training.
-        UsageError: no such fold or device. WeightsError: something pretrained is not here.
+        RunError: no run, no finished fold, or pretrained weights differ from those in training.
+        UsageError: no such fold or device. WeightsError: pretrained weights are unavailable.
     """
     run = RunFolder.open(located(str(path)))
     finished = run.finished_folds
@@ -229,9 +231,9 @@ def load(
 def paired(
     images: Sequence[ImageLike | None] | None, texts: Sequence[str | None] | None, *, cleaned: bool = False
 ) -> tuple[Sequence[ImageLike | None], list[str]]:
-    """Both as lists of one length; texts are cleaned unless they are, one that is missing or blank is empty.
+    """Images and texts as lists of equal length; texts are cleaned unless `cleaned`, and empty if absent.
 
-    Raises: UsageError where both are None, or they differ in length.
+    Raises: UsageError if both are None, or if their lengths differ.
     """
     for given in (images, texts):
         if isinstance(given, str | bytes):
@@ -239,18 +241,20 @@ def paired(
     n = len(images if images is not None else texts if texts is not None else ())
     if (images is None and texts is None) or (images is not None and texts is not None and len(texts) != n):
         raise UsageError(
-            "images and texts have to be as many, and one of the two has to be there",
-            "Give None in the place of one that is missing",
+            "images and texts must have equal length; at least one is required",
+            "Give None in place of an absent picture or text",
         )
-    whole = [None] * n if images is None else images
-    found = texts or [None] * n
-    return whole, [text or "" for text in found] if cleaned else [clean(text) for text in found]
+    every_text = texts or [None] * n
+    return (
+        [None] * n if images is None else images,
+        [text or "" for text in every_text] if cleaned else [clean(text) for text in every_text],
+    )
 
 
 def clean(text: str | None) -> str:
-    r"""A text from outside as those that the networks learned from: `clean_text` made them, of any source.
+    r"""Clean a user's text as the texts of every dataset were cleaned; empty if absent or invisible.
 
-    It is empty where there is none, or nothing to see. Twice is not once: `&amp;lt;` is `&lt;` is `<`.
+    Not idempotent: `&amp;lt;` becomes `&lt;`, which becomes `<`.
 
     >>> clean(None), clean(" "), clean("Tom &amp; Ana,\n so \ud83d good")
     ('', '', 'Tom & Ana, so good')
@@ -259,7 +263,7 @@ def clean(text: str | None) -> str:
 
 
 def joined(classes: tuple[str, ...], parts: Sequence[Answers]) -> Answers:
-    """The answers of several batches, one after the other."""
+    """Concatenate the answers of several batches."""
     probabilities = [part.probabilities for part in parts] or [np.zeros((0, len(classes)), np.float32)]
     return Answers(
         classes,

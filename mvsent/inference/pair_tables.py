@@ -1,10 +1,11 @@
-"""Pairs that a user brings: a CSV, JSONL or Parquet table, a folder of pictures, a dataset, a pipe.
+"""Pairs of a user: a CSV, JSONL or Parquet table, a folder of pictures, a dataset, or a pipe.
 
     image,text,shop          {"image": "a.jpg", "text": "so good", "shop": 7}
     a.jpg,so good,7          {"text": "never again", "shop": 8}
     ,never again,8
 
-A table has a column `image`, a path relative to its own folder, or `text`, or both; a row may lack either.
+A table has a column `image`, with paths relative to its own folder, or `text`, or both; a row may lack
+either.
 """
 
 import csv
@@ -33,8 +34,8 @@ SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".parquet": PARQUET}
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 IMAGE, TEXT = "image", "text"
 
-MAX_LINE = 16 * 2**20  # bytes, of a line of a table; more is no text of a pair
-MAX_TEXT = 2**20  # bytes, of a text file beside a picture
+MAX_LINE = 16 * 2**20  # bytes of a line of a table
+MAX_TEXT = 2**20  # bytes read of a text file beside a picture
 _BATCH = 64
 _WANTED = "A table has a column image (paths), a column text, or both"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
@@ -47,10 +48,10 @@ class PairRow:
     """One row of the input.
 
     Attributes:
-        values: what is passed through.
-        image: None where there is none.
-        text: cleaned as that of every dataset; None or empty where there is none.
-        error: why the row cannot be judged, found while reading it.
+        values: values that are copied to the output.
+        image: None if absent.
+        text: cleaned as the texts of every dataset; None or empty if absent.
+        error: the reason why the row cannot be predicted; empty if it can.
     """
 
     values: dict[str, Any]
@@ -61,14 +62,14 @@ class PairRow:
 
 @dataclass(frozen=True)
 class PairTable:
-    """Rows in input order, each read when it is asked for.
+    """Rows in the order of the input, read on demand.
 
     Attributes:
-        name: for messages.
+        name: name for messages.
         kind: csv, jsonl or parquet.
-        rows: raise InputError naming the line where the input breaks off.
-        columns: that are passed through; None where every row has its own.
-        fields: their Arrow types, where they are known.
+        rows: raises InputError naming the line if the input is malformed.
+        columns: columns that are copied to the output; None if every row has its own.
+        fields: their Arrow types, if known.
     """
 
     name: str
@@ -79,32 +80,32 @@ class PairTable:
 
 
 def open_table(source: Path | BinaryIO, kind: str = CSV) -> PairTable:
-    """The pairs in a table, a folder of pictures or a dataset folder; of a pipe, in format `kind`.
+    """Open a table, a folder of pictures, a dataset folder, or a pipe in format `kind`.
 
-    Raises: InputError, DatasetError or UsageError for what is none of them.
+    Raises: InputError, DatasetError or UsageError for anything else.
     """
     if hasattr(source, "readline"):
         return _of_lines(cast("BinaryIO", source), "stdin", kind, Path())
     assert not isinstance(source, BinaryIO)
     if source.is_dir():
         return _of_dataset(source) if (source / MANIFEST_FILE).exists() else _of_folder(source)
-    found = SUFFIXES.get(source.suffix.lower())
-    if found is None:
+    format = SUFFIXES.get(source.suffix.lower())
+    if format is None:
         raise UsageError(
-            f"{source}: no input of a known kind",
+            f"{source}: unknown kind of input",
             f"Give a folder, or a file that ends in {', '.join(SUFFIXES)}",
         )
     if not source.is_file():
         if source.exists():
-            raise InputError(f"{source}: no ordinary file", "Give - and pipe it in")
+            raise InputError(f"{source}: not an ordinary file", "Give - and pipe it in")
         raise InputError(f"{source}: no such file", "Give a table, a folder of pictures or a dataset")
-    if found == PARQUET:
+    if format == PARQUET:
         return _of_parquet(source)
-    return _of_lines(source.open("rb"), str(source), found, source.parent)
+    return _of_lines(source.open("rb"), str(source), format, source.parent)
 
 
 def kept_name(column: str) -> str:
-    """How a column of the input is called beside the answers.
+    """The name of an input column beside the answers.
 
     >>> kept_name("shop"), kept_name("label")
     ('shop', 'given_label')
@@ -119,11 +120,17 @@ def _of_lines(file: BinaryIO, name: str, kind: str, folder: Path) -> PairTable:
         )
     if kind == JSONL:
         return PairTable(name, JSONL, _json_rows(_lines(file, name), name, folder))
-    return _of_csv(_lines(file, name), name, folder)
+    reader = csv.reader(_lines(file, name), strict=True)
+    header = next(_csv_records(reader, name), None)
+    if header is None:
+        raise InputError(f"{name}: is empty", _WANTED)
+    columns = _checked(header, name)
+    rows = _csv_rows(reader, columns, name, folder)
+    return PairTable(name, CSV, rows, [kept_name(column) for column in columns])
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, without the mark that some programs put in front."""
+    """The lines of a UTF-8 file, without a byte order mark."""
     number = 0
     with file:
         while data := file.readline(MAX_LINE + 1):
@@ -138,16 +145,6 @@ def _lines(file: BinaryIO, name: str) -> Iterator[str]:
                 )
 
 
-def _of_csv(lines: Iterator[str], name: str, folder: Path) -> PairTable:
-    reader = csv.reader(lines, strict=True)
-    header = next(_csv_records(reader, name), None)
-    if header is None:
-        raise InputError(f"{name}: is empty", _WANTED)
-    columns = _checked(header, name)
-    kept = [kept_name(column) for column in columns]
-    return PairTable(name, CSV, _csv_rows(reader, columns, name, folder), kept)
-
-
 def _csv_records(reader: Any, name: str) -> Iterator[list[str]]:
     while True:
         try:
@@ -156,7 +153,7 @@ def _csv_records(reader: Any, name: str) -> Iterator[list[str]]:
             _broken(name, reader.line_num, f"not CSV ({error})")
         if record is None:
             return
-        if record:  # an empty line is no record
+        if record:  # empty lines are skipped
             yield record
 
 
@@ -172,37 +169,37 @@ def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRo
         if not line.strip():
             continue
         try:
-            found = json.loads(
+            cells = json.loads(
                 line, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_each_once
             )
-            json.dumps(found)  # what is nested too deeply to be written is refused here
+            json.dumps(cells)  # raises if it is nested too deeply to be written again
         except (ValueError, RecursionError) as error:
             _broken(name, number, f"not JSON ({error})")
-        if not isinstance(found, dict):
+        if not isinstance(cells, dict):
             _broken(name, number, "not a JSON object")
-        if not found.keys() & {IMAGE, TEXT}:
+        if not cells.keys() & {IMAGE, TEXT}:
             _broken(name, number, "has neither image nor text")
-        if twice := next((key for key in found if kept_name(key) != key and kept_name(key) in found), None):
+        if twice := next((key for key in cells if kept_name(key) != key and kept_name(key) in cells), None):
             _broken(name, number, f"has both {twice} and {kept_name(twice)}", "Rename one of them")
-        yield _row(found, folder)
+        yield _row(cells, folder)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in an object")
-    return found
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return cells
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is too large a number")
+        raise ValueError(f"the number {text[:40]} is too large")
     return number
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _of_parquet(path: Path) -> PairTable:
@@ -212,7 +209,7 @@ def _of_parquet(path: Path) -> PairTable:
         raise InputError(f"{path}: not a Parquet file ({_first_line(error)})", _WANTED) from None
     schema = file.schema_arrow
     columns = _checked(schema.names, str(path))
-    # Pictures themselves are not copied into the answers, a path is.
+    # Paths are copied to the answers, pictures are not.
     kept = [name for name in columns if name != IMAGE or _is_string(schema.field(IMAGE).type)]
     fields = [schema.field(name).with_name(kept_name(name)) for name in kept]
     rows = _parquet_rows(file, path, kept)
@@ -233,12 +230,11 @@ def _parquet_rows(file: pq.ParquetFile, path: Path, kept: list[str]) -> Iterator
             if values is None:
                 return
             for row in values:
-                found = _row(row, path.parent)
-                yield replace(found, values={kept_name(name): row[name] for name in kept})
+                yield replace(_row(row, path.parent), values={kept_name(name): row[name] for name in kept})
 
 
 def _of_dataset(folder: Path) -> PairTable:
-    """A dataset's rows: their ids and labels are passed through."""
+    """The rows of a dataset; their ids and labels are copied to the output."""
     dataset = Dataset.open(folder)
     fields = [pa.field("id", pa.string()), pa.field(kept_name("label"), pa.int8())]
     return PairTable(str(folder), PARQUET, _dataset_rows(dataset), [field.name for field in fields], fields)
@@ -252,22 +248,21 @@ def _dataset_rows(dataset: Dataset) -> Iterator[PairRow]:
 
 
 def _of_folder(folder: Path) -> PairTable:
-    """Every picture in a folder and the folders in it, by path; the text of `a.jpg` is that of `a.txt`."""
-    paths = sorted(_pictures_in(folder))
+    """The pictures in a folder and its subfolders, by path; `a.txt` is the text of `a.jpg`."""
+    paths = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [
+            Path(parent, name)
+            for name in names
+            if name.lower().endswith(PICTURES) and not name.startswith(".")
+        ]
     if not paths:
-        raise InputError(f"{folder}: holds no picture", f"Their names end in {', '.join(PICTURES)}")
-    rows = (_picture_row(path, folder) for path in paths)
+        raise InputError(f"{folder}: contains no picture", f"Their names end in {', '.join(PICTURES)}")
+    rows = (_picture_row(path, folder) for path in sorted(paths))
     return PairTable(
         str(folder), CSV, rows, [IMAGE, TEXT], [pa.field(IMAGE, pa.string()), pa.field(TEXT, pa.string())]
     )
-
-
-def _pictures_in(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(PICTURES) and not name.startswith("."):
-                yield Path(parent, name)
 
 
 def _picture_row(path: Path, folder: Path) -> PairRow:
@@ -276,42 +271,42 @@ def _picture_row(path: Path, folder: Path) -> PairRow:
         return PairRow({IMAGE: name, TEXT: ""}, path)
     try:
         with beside.open("rb") as file:
-            text = clean_text(decode_text(file.read(MAX_TEXT)))  # as of the files that MVSA comes in
+            text = clean_text(decode_text(file.read(MAX_TEXT)))  # as for the files of MVSA
     except OSError as error:
         return PairRow({IMAGE: name, TEXT: ""}, path, error=f"{beside.name}: {error.strerror}")
     return PairRow({IMAGE: name, TEXT: text}, path, text)
 
 
-def _row(found: dict[str, Any], folder: Path) -> PairRow:
-    """The row whose cells were found; what its image and text are decides whether it can be judged."""
-    values = {kept_name(name): value for name, value in found.items()}
-    text = found.get(TEXT)
+def _row(cells: dict[str, Any], folder: Path) -> PairRow:
+    """The row with these cells; an unusable image or text is an error of the row."""
+    values = {kept_name(name): value for name, value in cells.items()}
+    text = cells.get(TEXT)
     if text is not None and not isinstance(text, str):
-        return PairRow(values, error=f"text is no string but {type(text).__name__}")
+        return PairRow(values, error=f"text is not a string but {type(text).__name__}")
     text = text and clean_text(text)
     try:
-        return PairRow(values, _image(found.get(IMAGE), folder), text)
+        return PairRow(values, _image(cells.get(IMAGE), folder), text)
     except ValueError as error:
         return PairRow(values, None, text, str(error))
 
 
-def _image(found: Any, folder: Path) -> ImageLike | None:
-    """A picture by its path, or by its bytes as Hugging Face has them. Raises: ValueError saying why not."""
-    if isinstance(found, dict) and found.keys() <= {"bytes", "path"}:
-        found = found.get("bytes") or found.get("path")
-    if isinstance(found, bytes):
-        return found
-    if found is not None and not isinstance(found, str):
-        raise ValueError(f"image is no path but {type(found).__name__}")
-    if not found or not found.strip():
+def _image(cell: Any, folder: Path) -> ImageLike | None:
+    """A picture given by its path or bytes, also as a Hugging Face struct. Raises: ValueError if unusable."""
+    if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    if cell is not None and not isinstance(cell, str):
+        raise ValueError(f"image is not a path but {type(cell).__name__}")
+    if not cell or not cell.strip():
         return None
-    if _URL.match(found):
-        raise ValueError("image is an address: nothing is fetched, give a path")
-    return folder / found
+    if _URL.match(cell):
+        raise ValueError("image is an address, and nothing is downloaded: give a path")
+    return folder / cell
 
 
 def _checked(columns: Iterable[str], name: str) -> list[str]:
-    """The columns of a table. Raises: InputError where they cannot be those of pairs."""
+    """Return the columns of a table. Raises: InputError if they are not those of pairs."""
     names = list(columns)
     if not {IMAGE, TEXT} & set(names):
         shown = ", ".join(names[:8]) or "none"
@@ -332,7 +327,7 @@ def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _broken(name: str, line: int, problem: str, next_step: str = "Mend that line") -> NoReturn:
+def _broken(name: str, line: int, problem: str, next_step: str = "Correct that line") -> NoReturn:
     raise InputError(f"{name}, line {line}: {problem}", next_step)
 
 

@@ -1,4 +1,4 @@
-"""What a run says of new pairs: one, a table of them, a folder, a dataset, or a pipe that never ends."""
+"""Predictions for new pairs: one pair, a table, a folder, a dataset, or an endless pipe."""
 
 import io
 import os
@@ -29,7 +29,7 @@ Judged = tuple[list[PairRow], Answers]
 
 @dataclass(frozen=True)
 class PredictResult:
-    """What was answered: rows in all and with an error, how many of each sentiment, and where it stands."""
+    """The written file, the numbers of rows and of rows with an error, and the number of rows by class."""
 
     out: Path | None
     rows: int
@@ -51,9 +51,9 @@ class PredictResult:
 def predict_pair(
     run: Path, image: Path | None, text: str | None, *, fold: int | None = None, device: str = "auto"
 ) -> dict[str, Any]:
-    """The answer to one pair, as a row of a table has it.
+    """Predict one pair, with the fields of a table's row.
 
-    Raises: InputError where the picture cannot be read; UsageError where there is nothing to judge.
+    Raises: InputError if the picture cannot be read; UsageError if both picture and text are absent.
     """
     if image is None and not clean(text):
         raise UsageError(
@@ -66,7 +66,7 @@ def predict_pair(
 
 
 def pair_words(answer: dict[str, Any]) -> str:
-    """The answer to one pair in a line."""
+    """The answer to one pair as a line."""
     probabilities = "  ".join(f"{name} {100 * answer[f'p_{name}']:.1f} %" for name in LABEL_NAMES)
     without = f"  (without {answer['missing']})" if answer["missing"] else ""
     return f"{answer['label']}: {probabilities}{without}"
@@ -85,19 +85,30 @@ def predict_table(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> PredictResult:
-    """Answer every row of `source`, in its order, into the file `out` or else into `stdout`.
+    """Predict every row of `source`, in its order, and write the answers to the file `out` or to `stdout`.
 
     Args:
         source: a table, a folder of pictures, a dataset folder, or an open pipe.
-        kind: csv, jsonl or parquet: of a pipe, and of the answers unless the name of `out` says it.
+        kind: csv, jsonl or parquet: the format of a pipe, and of the answers unless the suffix of `out`
+            says it.
 
-    The file appears when it is whole. A row that cannot be judged has an error instead of an answer.
+    The file appears when it is complete. A row that cannot be predicted has an error instead of an answer.
 
-    Raises: UsageError, OutputExistsError, RunError, WeightsError before a row is read; InputError where the
-        input breaks off.
+    Raises: UsageError, OutputExistsError, RunError, WeightsError before a row is read; InputError if the
+    input
+        ends prematurely.
     """
-    _check_request(source, out, kind, batch_size)
-    # A pipe's reader waits for an answer to what it sent: a batch there is what has come so far.
+    if kind and kind not in KINDS:
+        choice = f"Choose from {', '.join(KINDS)}"
+        raise UsageError(f"--format: unknown {kind!r}", did_you_mean(kind, KINDS) + choice)
+    if batch_size < 1:
+        raise UsageError("--batch-size: must be at least 1", "Leave it out for 64")
+    if out is not None and out.exists():
+        if isinstance(source, Path) and source.exists() and out.samefile(source):
+            raise UsageError(f"--out {out}: is the input itself", "Choose another name")
+        if out.is_dir():
+            raise UsageError(f"--out {out}: is a folder", "Name a file in it")
+    # The writer of a pipe may wait for the answer to what it sent: a batch there is what has arrived so far.
     is_pipe = hasattr(source, "readline")
     table = open_table(source, kind or JSONL)
     written = output_kind(table, out, kind)
@@ -108,10 +119,10 @@ def predict_table(
 
 
 def judge(model: Model, table: PairTable, batch_size: int = BATCH_SIZE, *, eager: bool) -> Iterator[Judged]:
-    """The rows of `table` with their answers, a batch at a time; pictures are decoded ahead of it.
+    """Yield the rows of `table` with their answers in batches, decoding pictures in advance.
 
-    With `eager` a batch is what has been read by now, one row at least; else only the last is not full. No
-    more than three batches are in memory.
+    With `eager` a batch is what has been read so far, at least one row; otherwise every batch but the last is
+    full. At most three batches are in memory.
     """
     for batch in _batches(model, table.rows, batch_size, eager=eager):
         rows = [row for row, _ in batch]
@@ -129,7 +140,10 @@ _END = None
 def _batches(
     model: Model, rows: Iterator[PairRow], batch_size: int, *, eager: bool
 ) -> Iterator[list[_Waiting]]:
-    """Rows whose pictures are being decoded; read by a thread, so that decoding and judging overlap."""
+    """Yield rows whose pictures are being decoded.
+
+    A thread reads them, so that decoding and prediction overlap.
+    """
     queue: Queue[_Waiting | Exception | None] = Queue(2 * batch_size)
     stop = Event()
     with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
@@ -138,7 +152,7 @@ def _batches(
         try:
             yield from _gathered(queue, batch_size, eager=eager)
         finally:
-            stop.set()  # also where nobody wants the rest
+            stop.set()  # also if the consumer stops early
 
 
 def _read(
@@ -148,14 +162,14 @@ def _read(
     pool: ThreadPoolExecutor,
     stop: Event,
 ) -> None:
-    """Put every row into the queue, then its end or what went wrong."""
+    """Put every row into the queue, then the end marker or the exception."""
     last: Exception | None = _END
     try:
         for row in rows:
             image = None if row.error else row.image
             if not _put(queue, (row, pool.submit(model.decode, image)), stop):
                 return
-    except Exception as error:  # whatever it is, the thread that judges has to raise it
+    except Exception as error:  # raised again by the consuming thread
         last = error
     _put(queue, last, stop)
 
@@ -173,7 +187,7 @@ def _put(queue: "Queue[_Waiting | Exception | None]", item: _Waiting | Exception
 def _gathered(
     queue: "Queue[_Waiting | Exception | None]", batch_size: int, *, eager: bool
 ) -> Iterator[list[_Waiting]]:
-    """Batches of what is in the queue; what was read before an error comes before it."""
+    """Yield batches from the queue; rows that were read before an exception precede it."""
     batch: list[_Waiting] = []
     while True:
         try:
@@ -196,7 +210,7 @@ def _gathered(
 def write_answers(
     judged: Iterator[Judged], table: PairTable, kind: str, file: IO[bytes], out: Path | None, *, quiet: bool
 ) -> PredictResult:
-    """Every batch stands in `file` as soon as it is judged. Raises: InputError where there is none."""
+    """Write every batch to `file` as soon as it is predicted. Raises: InputError if there are no rows."""
     writer, counts, failed = None, Counter[str](), 0
     hidden = quiet or not sys.stderr.isatty()
     try:
@@ -211,60 +225,43 @@ def write_answers(
         if writer is not None:
             writer.close()
     if writer is None:
-        raise InputError(f"{table.name}: has no rows", "Give a table that has some")
+        raise InputError(f"{table.name}: has no rows", "Give a table with rows")
     labels = {name: counts[name] for name in LABEL_NAMES if counts[name]}
     return PredictResult(out, sum(counts.values()), failed, labels)
 
 
 def output_kind(table: PairTable, out: Path | None, kind: str) -> str:
-    """How the answers are written: as the name of `out` says, else as asked, else as the input is.
+    """The format of the answers: by the suffix of `out`, else `kind`, else that of the input.
 
-    What is Parquet comes as CSV where there is no file to write.
+    Answers to a Parquet file are CSV if there is no output file.
 
-    Raises: UsageError where name and `kind` contradict each other, or Parquet is wanted without a file.
+    Raises: UsageError if the suffix and `kind` contradict each other, or for Parquet without a file.
     """
     if out is None and kind == PARQUET:
-        raise UsageError("--format parquet: Parquet is a file", "Give --out")
+        raise UsageError("--format parquet: needs a file", "Give --out")
     if out is None and not kind and table.kind == PARQUET:
         return CSV
     named = SUFFIXES.get(out.suffix.lower(), "") if out else ""
     if named and kind and named != kind and table.name != "stdin":
-        raise UsageError(f"--format {kind}: the name of {out} says {named}", "Leave one of them out")
+        raise UsageError(f"--format {kind}: the suffix of {out} means {named}", "Leave out one of them")
     return named or kind or table.kind
-
-
-def _check_request(source: Path | BinaryIO, out: Path | None, kind: str, batch_size: int) -> None:
-    if kind and kind not in KINDS:
-        choice = f"Choose from {', '.join(KINDS)}"
-        raise UsageError(f"--format: unknown {kind!r}", did_you_mean(kind, KINDS) + choice)
-    if batch_size < 1:
-        raise UsageError("--batch-size: a batch has a row at least", "Leave it out: it is 64 then")
-    if out is None or not out.exists():
-        return
-    if isinstance(source, Path) and source.exists() and out.samefile(source):
-        raise UsageError(f"--out {out}: is the input itself", "Choose another name")
-    if out.is_dir():
-        raise UsageError(f"--out {out}: is a folder", "Name a file in it")
 
 
 @contextmanager
 def _opened(out: Path | None, stdout: IO[bytes] | None, *, overwrite: bool) -> Iterator[IO[bytes]]:
-    if out is None:
-        yield stdout if stdout is not None else _stdout()
-        return
-    with claimed(out, overwrite=overwrite), atomic_write(out) as file:
-        yield file
-
-
-def _stdout() -> IO[bytes]:
-    """Raises: UsageError where nobody would get the answers."""
-    if sys.stdout.name == os.devnull:  # the shell closed it
+    if out is not None:
+        with claimed(out, overwrite=overwrite), atomic_write(out) as file:
+            yield file
+    elif stdout is not None:
+        yield stdout
+    elif sys.stdout.name == os.devnull:  # the shell closed it
         raise UsageError("stdout is closed", "Give --out, or leave it open")
-    return cast("IO[bytes]", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
+    else:
+        yield cast("IO[bytes]", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
 
 
 class _Terminal(io.BufferedIOBase):
-    """The terminal, which shows what strangers wrote and does not obey it."""
+    """A terminal that displays control characters in untrusted text instead of interpreting them."""
 
     def writable(self) -> bool:
         return True
