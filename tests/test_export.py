@@ -272,7 +272,7 @@ def test_a_finished_export_is_replaced_only_when_asked(
 ) -> None:
     out = tmp_path / "out"
     export(small_dataset, format, out, quiet=True)
-    with pytest.raises(OutputExistsError, match="already holds a finished dataset export"):
+    with pytest.raises(OutputExistsError, match="already contains a finished dataset export"):
         export(small_dataset, format, out, quiet=True)
     export(small_dataset, "csv", out, overwrite=True, quiet=True)
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "images", "pairs.csv"]
@@ -330,7 +330,7 @@ def test_two_rows_with_one_id_are_refused(make_dataset: Callable[..., Path], tmp
 
 @pytest.mark.parametrize("place", [".", "data", ".."])
 def test_an_export_lies_neither_in_its_dataset_nor_around_it(small_dataset: Path, place: str) -> None:
-    with pytest.raises(UsageError, match="lies in it or around it"):
+    with pytest.raises(UsageError, match="inside or around it"):
         export(small_dataset, "csv", small_dataset / place, overwrite=True, quiet=True)
 
 

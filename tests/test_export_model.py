@@ -135,7 +135,7 @@ def test_a_run_is_exported_with_what_another_program_has_to_know(run: Path, tmp_
     assert sorted(path.name for path in out.parent.iterdir()) == sorted(
         [out.name, "dmlanet.json", "dmlanet.vocabulary.txt"]
     )
-    with pytest.raises(OutputExistsError, match="is there already"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         export_model(run, to, out)
     with locked(lock_file(out)), pytest.raises(UsageError, match="another mvsent process"):
         export_model(run, to, out, overwrite=True)

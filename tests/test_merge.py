@@ -344,7 +344,7 @@ def test_datasets_in_object_storage_are_merged_there(
     result = merge([two[0], there], bucket / "both")
     assert result.manifest.sha256 == merge(two, tmp_path / "both").manifest.sha256
     assert validate(bucket / "both").problems == []
-    with pytest.raises(UsageError, match="lies in it or around it"):
+    with pytest.raises(UsageError, match="inside or around it"):
         merge([two[0], there], there / "both")
 
 
@@ -371,7 +371,7 @@ def test_a_dataset_is_merged_with_itself_under_no_name(two: tuple[Path, Path], t
 
 def test_out_is_no_part_of_a_dataset(two: tuple[Path, Path]) -> None:
     for out in (two[1], two[1] / "data", two[0].parent):
-        with pytest.raises(UsageError, match="lies in it or around it"):
+        with pytest.raises(UsageError, match="inside or around it"):
             merge(two, out, overwrite=True)
 
 

@@ -421,7 +421,7 @@ def test_answers_have_one_writer_who_finds_what_another_left(
         out.write_text("another's")
 
     monkeypatch.setattr("mvsent.inference.predict._check_request", finish_elsewhere)
-    with pytest.raises(OutputExistsError, match="is there already"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         predict_table(run, table, out=out, fold=0, quiet=True)
     assert out.read_text() == "another's" and len(list(tmp_path.iterdir())) == 2
 
@@ -430,7 +430,7 @@ def test_what_is_there_is_not_replaced_unasked(run: Path, tmp_path: Path) -> Non
     table, out = tmp_path / "pairs.csv", tmp_path / "out.csv"
     table.write_text("text\ngood\n")
     out.write_text("mine")
-    with pytest.raises(OutputExistsError, match="is there already"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         predict_table(run, table, out=out, quiet=True)
     with pytest.raises(UsageError, match="is the input itself"):
         predict_table(run, table, out=table, overwrite=True, quiet=True)

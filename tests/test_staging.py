@@ -210,7 +210,7 @@ def test_files_that_are_no_datasets_are_never_deleted(
     build(out, sixty_pairs)
     (out / name).parent.mkdir(exist_ok=True)
     (out / name).write_text("years of work")
-    with pytest.raises(UsageError, match=f"holds {name}, which is not part of a dataset"):
+    with pytest.raises(UsageError, match=f"contains {name}, which is not part of a dataset"):
         build(out, sixty_pairs, overwrite=True)
     assert (out / name).read_text() == "years of work"
 
@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_renamed_is_refused_before_the_work(
 def test_a_link_that_leads_to_no_dataset_is_refused_before_the_work(tmp_path: Path, target: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "drawn").symlink_to(target)
-    refused(tmp_path / "drawn", f"is a link to {target}, which holds no dataset")
+    refused(tmp_path / "drawn", f"is a link to {target}, which is not a dataset")
 
 
 def test_a_link_to_a_dataset_is_replaced_and_not_followed(tmp_path: Path, sixty_pairs: pa.Table) -> None:

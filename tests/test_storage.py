@@ -188,7 +188,7 @@ def test_what_arrives_after_an_interrupt_is_no_obstacle(bucket: Path, sixty_pair
 
 def test_what_is_finished_is_replaced_only_when_asked(bucket: Path, sixty_pairs: pa.Table) -> None:
     out = write(bucket / "small", sixty_pairs)
-    with pytest.raises(OutputExistsError, match=r"s3://pairs/small: already holds a finished dataset"):
+    with pytest.raises(OutputExistsError, match=r"s3://pairs/small: already contains a finished dataset"):
         write(out, sixty_pairs)
     write(out, sixty_pairs.slice(0, 30), overwrite=True)
     assert len(Dataset.open(out)) == 30 and len(names(bucket)) == 6
@@ -475,7 +475,7 @@ def test_an_export_goes_between_there_and_here(
     assert export(there, "csv", tmp_path / "csv", quiet=True).rows == 60
     assert export(small_dataset, "csv", bucket / "csv", quiet=True).rows == 60
     assert "csv/export.json" in names(bucket) and len(names(bucket)) == 7 + 62
-    with pytest.raises(UsageError, match="lies in it or around it"):
+    with pytest.raises(UsageError, match="inside or around it"):
         export(there, "csv", there / "csv", quiet=True)
 
 
@@ -488,7 +488,7 @@ def test_what_a_killed_export_left_is_no_obstacle_and_others_files_are(
         export(small_dataset, "webdataset", out, shard_rows=30, quiet=True)
     assert len(names(bucket)) == 4 and set(names(bucket)) > {".tars.lock", ".tars.partial"}
     (out / "thesis.txt").write_bytes(b"years of work")
-    with pytest.raises(UsageError, match=r"holds thesis\.txt, which is not part of a dataset export"):
+    with pytest.raises(UsageError, match=r"contains thesis\.txt, which is not part of a dataset export"):
         export(small_dataset, "webdataset", out, shard_rows=30, quiet=True)
     (out / "thesis.txt").unlink()
     export(small_dataset, "webdataset", out, shard_rows=30, quiet=True)

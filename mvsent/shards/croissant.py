@@ -1,6 +1,6 @@
-"""`croissant.json`: a dataset described for search engines and loaders, as MLCommons' Croissant 1.0 has it.
+"""`croissant.json`: the description of a dataset in MLCommons' Croissant 1.0, for search engines and loaders.
 
-Written as it is read by `mlcroissant`: `mlcroissant.Dataset("FOLDER/croissant.json").records("pairs")`.
+`mlcroissant` reads it: `mlcroissant.Dataset("FOLDER/croissant.json").records("pairs")`.
 """
 
 import json
@@ -39,7 +39,7 @@ _CONTEXT: dict[str, Any] = {
         *("subField", "transform"),
     )
 }
-"""The terms of Croissant 1.0; a reader warns where one is missing, used or not."""
+"""The terms of Croissant 1.0; readers warn if one is missing, even if it is not used."""
 
 
 def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]:

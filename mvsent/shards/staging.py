@@ -1,4 +1,4 @@
-"""A dataset or an export appears finished or not at all, and one process at a time writes it."""
+"""Atomic writing of datasets and exports: a folder appears when finished; one process writes it at a time."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ from mvsent.storage import (
     undoing,
 )
 
-# What mvsent itself puts into a dataset folder, and so what `--overwrite` may delete.
+# The entries of a dataset folder that mvsent writes, and that `--overwrite` may therefore delete.
 _DATASET_ENTRIES = {MANIFEST_FILE, "README.md", CROISSANT_FILE, "rejected.parquet", "data", "splits"}
 _PARQUET = {"data": re.compile(r"shard-\d{5,}\.parquet"), "splits": re.compile(r".+\.parquet")}
 _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
@@ -35,16 +35,22 @@ _CRAWL_ENTRIES = {"crawl.sqlite", "crawl.sqlite-wal", "crawl.sqlite-shm"}
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a folder is written as: `name` follows "a" and "finished"."""
+    """A kind of output folder.
+
+    Attributes:
+        name: a noun for messages.
+        marker: the file that marks a finished folder.
+        foreign_files: returns the entries of a folder that mvsent did not write, by its marker or a copy
+            of it.
+    """
 
     name: str
-    marker: str  # the file that a finished one has
+    marker: str
     foreign_files: Callable[[Path, Path], list[str]]
-    """What is in a folder that mvsent did not write, by its marker or another file with the same content."""
 
 
 def _foreign_files(out: Path, marker: Path) -> list[str]:
-    """Names in `out` that mvsent did not write: deleting them would lose somebody's work."""
+    """Names in `out` that mvsent did not write, and must not delete."""
     names = entries(out)
     if not marker.exists():
         return sorted(names)
@@ -59,9 +65,9 @@ DATASET = Kind("dataset", MANIFEST_FILE, _foreign_files)
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Within the block no other process holds `path` (a lock file, removed afterwards).
+    """Hold the lock file `path` within the block; it is removed afterwards.
 
-    Raises: UsageError when another process holds it.
+    Raises: UsageError if another process holds it.
     """
     if is_remote(path):
         with lease(path):
@@ -72,7 +78,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock goes, so that nobody waits on a name that is gone
+        path.unlink(missing_ok=True)  # before the lock is released, so that nobody waits for a removed file
         os.close(descriptor)
 
 
@@ -91,34 +97,34 @@ def _acquire(path: Path) -> int:
             ) from None
         except FileNotFoundError:
             pass
-        os.close(descriptor)  # its holder finished and removed it just now
+        os.close(descriptor)  # the previous holder has just removed the file: try again
 
 
 @contextmanager
 def claimed(*files: Path, overwrite: bool) -> Iterator[None]:
-    """Within the block no other process of mvsent writes these files, and none is there unless `overwrite`.
+    """Reserve files for this process within the block; without `overwrite` none of them may exist.
 
-    Raises: OutputExistsError where one is; UsageError when another process holds the first.
+    Raises: OutputExistsError if one exists; UsageError if another process has reserved the first.
     """
     with locked(lock_file(files[0])):
         for path in files:
             if path.exists() and not overwrite:
                 raise OutputExistsError(
-                    f"{path}: is there already", "Replace it with --overwrite, or name another --out"
+                    f"{path}: already exists", "Replace it with --overwrite, or name another --out"
                 )
         yield
 
 
 @contextmanager
 def staged(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> Iterator[Path]:
-    """A sibling folder to fill, which becomes `out` when the block succeeds and vanishes when it fails.
+    """Yield a sibling folder, which becomes `out` if the block succeeds and is removed if it fails.
 
-    A finished one that is overwritten stays in place until then, except in object storage, where nothing can
-    be renamed: there it goes first. What a killed process left is removed.
+    A finished folder that is overwritten stays in place until then, except in object storage, where nothing
+    can be renamed: there it is removed first. The leftovers of a killed process are removed.
 
     Raises:
-        OutputExistsError: `out` holds a finished one and `overwrite` is false.
-        UsageError: `out` cannot be replaced, holds files that mvsent did not write, or another process is
+        OutputExistsError: `out` is finished and `overwrite` is false.
+        UsageError: `out` cannot be replaced, contains files that mvsent did not write, or another process is
             writing it.
     """
     refuse_nowhere(out, kind)
@@ -143,8 +149,9 @@ def staged(out: Path, *, overwrite: bool = False, kind: Kind = DATASET) -> Itera
 
 @contextmanager
 def _sent(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
-    """`staged` for object storage. A dataset is written where it will be, its shards as they are finished;
-    anything else is made on this machine and sent. What marks it as finished comes last either way.
+    """`staged` for object storage: datasets are written in place, anything else is made locally and sent.
+
+    The marker of a finished folder comes last either way.
     """
     with locked(lock_file(out)):
         if kind is DATASET:
@@ -152,7 +159,7 @@ def _sent(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
                 yield out
             return
         with reaching(out):
-            _refuse_unless_free(out, kind, overwrite=overwrite)  # before the work, and what was there stays
+            _refuse_unless_free(out, kind, overwrite=overwrite)  # before the work
         with TemporaryDirectory(prefix="mvsent-") as name:
             yield Path(name)
             marker = (Path(name) / kind.marker).read_bytes()
@@ -164,10 +171,10 @@ def _sent(out: Path, *, overwrite: bool, kind: Kind) -> Iterator[Path]:
 def filled(
     out: Path, *, overwrite: bool = False, kind: Kind = DATASET, marker: bytes = b""
 ) -> Iterator[None]:
-    """Within the block the remote `out`, empty at first, may be written; nothing is left where that fails.
+    """Clear the remote `out` and let the block write it; if the block fails, remove everything.
 
-    Meanwhile the object `.NAME.partial` says what in it is mvsent's, as its marker does when it is finished:
-    so what a killed process leaves is known for what it is. Only under the lock of `out`.
+    Meanwhile the object `.NAME.partial` holds a copy of the marker, by which the leftovers of a killed
+    process are recognised as mvsent's. The caller must hold the lock of `out`.
 
     Raises: as `staged`.
     """
@@ -177,7 +184,7 @@ def filled(
         finished = out / kind.marker
         if finished.exists():
             put_bytes(note, finished.read_bytes())
-            finished.unlink()  # before anything else of it goes
+            finished.unlink()  # before the rest of the folder
         remove(out)
         put_bytes(note, marker)
     with undoing(lambda error: _forget(out, note, error)):
@@ -188,7 +195,7 @@ def filled(
 
 def _forget(out: Path, note: Path, error: BaseException) -> None:
     remove(out)
-    if isinstance(error, Exception):  # after an interrupt, what was under way may still arrive
+    if isinstance(error, Exception):  # after an interrupt, requests under way may still arrive
         note.unlink(missing_ok=True)
 
 
@@ -199,24 +206,24 @@ def _send(folder: Path, out: Path, kind: Kind) -> None:
 
 
 def absolute(out: Path) -> Path:
-    """The path from the root; a link is not followed, since it is a link to a dataset that is replaced."""
+    """The absolute path; links are not followed, as a link to a dataset is replaced, not its target."""
     return out if is_remote(out) else Path(os.path.abspath(out))  # noqa: PTH100
 
 
 def lock_file(out: Path) -> Path:
-    """The lock of everything that writes the dataset `out`."""
+    """The lock file of the dataset `out`."""
     return out.with_name(f".{out.name}.lock")
 
 
 def recover(out: Path) -> None:
-    """What an interrupted swap left of `out` has its name again. Only under the lock of `out`."""
+    """Restore `out` after an interrupted swap. The caller must hold the lock of `out`."""
     if is_remote(out):
         return
     _recover(out, *_siblings(out))
 
 
 def swap_in(folder: Path, out: Path) -> None:
-    """`folder` becomes `out`, and what was there is gone. Only under the lock of `out`."""
+    """Replace `out` by `folder`. The caller must hold the lock of `out`."""
     partial, old = _siblings(out)
     sync_folder(folder)
     _swap(folder, out, old)
@@ -228,7 +235,7 @@ def _siblings(out: Path) -> tuple[Path, Path]:
 
 
 def _recover(out: Path, partial: Path, old: Path) -> None:
-    """Undo an interruption: between the two renames of a swap the old dataset has no name."""
+    """Undo an interrupted swap: between its two renames the old dataset has no name."""
     if old.exists() and not out.exists():
         old.rename(out)
     for leftover in (partial, old):
@@ -238,7 +245,7 @@ def _recover(out: Path, partial: Path, old: Path) -> None:
 
 
 def refuse_nowhere(out: Path, kind: Kind = DATASET) -> None:
-    """Raise UsageError where there can be no folder `out`, or none beside it."""
+    """Raises: UsageError if a folder `out`, or one beside it, cannot exist."""
     if not out.name:
         raise UsageError(
             f"{out}: cannot be replaced by a {kind.name}", f"Name a folder in it: --out {out / 'NAME'}"
@@ -249,14 +256,14 @@ def refuse_nowhere(out: Path, kind: Kind = DATASET) -> None:
 
 
 def refuse_inside(out: Path, folder: Path) -> None:
-    """Raises: UsageError where `out` is the dataset in `folder`, or lies in it or around it."""
+    """Raises: UsageError if `out` is the dataset in `folder`, or inside or around it."""
     new, old = out.resolve(), folder.resolve()
     if type(new) is type(old) and (new.is_relative_to(old) or old.is_relative_to(new)):
-        raise UsageError(f"{out}: is {folder}, or lies in it or around it", "Name another --out")
+        raise UsageError(f"{out}: is {folder}, or inside or around it", "Name another --out")
 
 
 def refuse_irreplaceable(out: Path, kind: Kind = DATASET) -> None:
-    """Raise UsageError where the last step, a rename to `out`, would fail after all the work."""
+    """Raises: UsageError if the last step, the rename to `out`, would fail."""
     refuse_nowhere(out, kind)
     if out == Path.cwd():
         raise UsageError(
@@ -266,7 +273,7 @@ def refuse_irreplaceable(out: Path, kind: Kind = DATASET) -> None:
         raise UsageError(f"{out}: is a mount point", f"Name a folder in it: --out {out / 'NAME'}")
     if out.is_symlink() and not (out / kind.marker).exists():
         raise UsageError(
-            f"{out}: is a link to {out.readlink()}, which holds no {kind.name}",
+            f"{out}: is a link to {out.readlink()}, which is not a {kind.name}",
             "Name another --out, or remove the link",
         )
 
@@ -279,18 +286,18 @@ def _refuse_unless_free(out: Path, kind: Kind, *, overwrite: bool) -> None:
     refuse_foreign_files(out, kind)
     if (out / kind.marker).exists() and not overwrite:
         raise OutputExistsError(
-            f"{out}: already holds a finished {kind.name}", "Add --overwrite to replace it"
+            f"{out}: already contains a finished {kind.name}", "Add --overwrite to replace it"
         )
 
 
 def refuse_foreign_files(out: Path, kind: Kind = DATASET) -> None:
-    """Raise UsageError if there is something in the folder `out` that mvsent did not write."""
+    """Raises: UsageError if the folder `out` contains something that mvsent did not write."""
     marker, note = out / kind.marker, _siblings(out)[0]
-    is_begun = is_remote(out) and not marker.exists()  # here what is begun has another name
+    is_begun = is_remote(out) and not marker.exists()  # locally an unfinished folder has another name
     strangers = kind.foreign_files(out, note if is_begun else marker)
     if strangers:
         raise UsageError(
-            f"{out}: holds {strangers[0]}, which is not part of a {kind.name}",
+            f"{out}: contains {strangers[0]}, which is not part of a {kind.name}",
             "Name another --out, or move it away",
         )
 
