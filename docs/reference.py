@@ -8,6 +8,7 @@ import html
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import typer
@@ -15,7 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from mvsent import errors
-from mvsent.cli.command import COMMANDS, Command, sections
+from mvsent.cli.command import Command, commands, sections
 from mvsent.cli.given import variable
 from mvsent.learn.metrics import METRICS, PERCENT
 from mvsent.pairs import COLUMNS, Reason
@@ -32,11 +33,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def commands_page() -> str:
     """Every command with what its `--help` says."""
-    commands = COMMANDS.items()
-    contents = "\n".join(
-        f"- [`mvsent {name}`](#mvsent-{name}): {_first_line(c.help)}" for name, c in commands
-    )
-    return f"# Commands\n\n{contents}\n\n" + "\n\n".join(_command(name, c) for name, c in commands) + "\n"
+    every = list(commands().values())
+    contents = ["# Commands"]
+    for panel, listed in groupby(every, key=lambda command: command.panel):
+        lines = [f"- [`mvsent {c.name}`](#mvsent-{c.name}): {_first_line(c.help)}" for c in listed]
+        contents.append(f"{panel}:\n\n" + "\n".join(lines))
+    return "\n\n".join([*contents, *map(_command, every)]) + "\n"
 
 
 def settings_page() -> str:
@@ -126,9 +128,9 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def _command(name: str, command: Command) -> str:
+def _command(command: Command) -> str:
     about, _, example = (command.help or "").partition("Example:")
-    parts = [f"## mvsent {name}", _text(about.strip())]
+    parts = [f"## mvsent {command.name}", _text(about.strip())]
     if example:
         parts.append(f"    {' '.join(example.split())}")
     context = typer.Context(command)

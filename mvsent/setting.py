@@ -41,7 +41,7 @@ def setting(
             also read from other folders. `perhaps`: NAME, PATH or NAME=PATH, absolute if the file exists.
         flags: names of the option, if not `--name-of-the-field` alone.
         completion: which names of `mvsent.cli.complete` the shell offers.
-        variable: environment variable read besides `MVSENT_COMMAND_NAME`, which every setting has.
+        variable: environment variable of several commands, besides the `MVSENT_COMMAND_NAME` of each setting.
         is_argument: whether the command takes it as a positional argument.
         limits: `ge`, `gt`, `le` … of `pydantic.Field`.
     """

@@ -361,6 +361,7 @@ def test_a_dry_run_names_what_differs_and_how_it_is_replaced(small_dataset: Path
     harness.benchmark(asked(small_dataset, tmp_path, "logistic", "image-only"), quiet=True)
     words = [small_dataset, "--models", "logistic,image-only,hsan", "--table", "2", "--protocol", "paper-5x"]
     words += ["--folds", "0,1", "--option", "logistic.max_iter=9", "--out", tmp_path, "--dry-run", *SHORT]
+    words += ["--threads", "3", "--device", "cpu:0"]  # they cannot change a result
     lines = typed(*words).stdout.splitlines()
     assert lines[:3] == [
         "finished        small paper-5x image-only",

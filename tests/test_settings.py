@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from mvsent.cli import app, setup
-from mvsent.cli.command import COMMANDS, Command, sections
+from mvsent.cli.command import COMMANDS, Command, commands, sections
 from mvsent.config import ReconcileSettings, TrainSettings
 from mvsent.errors import UsageError
 from mvsent.setting import Settings, setting
@@ -175,7 +175,7 @@ def test_the_settings_that_cannot_change_a_result_are_known() -> None:
 
 @pytest.mark.parametrize("section", sections())
 def test_every_setting_says_what_it_is_in_a_sentence(section: str) -> None:
-    for stated in COMMANDS[section].kind.stated().values():
+    for stated in sections()[section].kind.stated().values():
         assert stated.help[0].isupper() and stated.help.endswith((".", "…")), stated.name
         assert str(stated.default) not in stated.help.split() or stated.choices or not stated.default, (
             stated.name
@@ -192,6 +192,6 @@ def test_the_list_of_commands_waits_for_no_library() -> None:
 
 
 def test_every_command_can_be_made() -> None:
-    for name, command in COMMANDS.items():
+    for name, command in commands().items():
         assert command.params, name
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0

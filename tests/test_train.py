@@ -19,7 +19,7 @@ from mvsent.config import TrainSettings, read_toml
 from mvsent.errors import DatasetError, NonFiniteLossError, OutputExistsError, RunError, UsageError
 from mvsent.runs.predictor import DatasetPredictor
 from mvsent.runs.run_folder import RunFolder
-from mvsent.runs.train import train
+from mvsent.runs.train import changed, train
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
 from tests import programs
@@ -147,6 +147,13 @@ def test_what_the_numbers_depend_on_is_not_changed_by_resuming(
         train(TrainSettings(), out=finished, resume=True, changes=changes, quiet=True)
     how = {"epochs": 3, "device": "cpu", "workers": 1, "checkpoint_every": 1.0}
     assert train(TrainSettings(), out=finished, resume=True, changes=how, quiet=True).run == finished
+
+
+def test_the_threads_of_a_resumed_run_are_those_that_are_asked_for(finished: Path) -> None:
+    run = RunFolder.open(finished)
+    assert changed(run, {"device": "cpu"}).resolved.threads == run.resolved.threads
+    assert changed(run, {"threads": 0}).resolved.threads == run.resolved.threads
+    assert changed(run, {"threads": 3}).resolved.threads == 3
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import typer
 
 from mvsent import __version__
 from mvsent.cli import build, label, learn, learn_benchmark, look, setup, share  # noqa: F401 - they declare the commands
-from mvsent.cli.command import Commands
+from mvsent.cli.command import Commands, commands
 from mvsent.errors import MvsentError, PrintableFormatter, printable
 from mvsent.storage import problem as remote_problem
 
@@ -52,9 +52,6 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141  # as the shell says of a program whose reader went away
 # What a write can fail for that is no defect here; its error need not name the file.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
-
-# What goes on where it was when it is asked for again. `train` says itself how to, once there is a run.
-CONTINUING = ("build-", "refresh", "benchmark")
 
 
 def main() -> None:
@@ -121,7 +118,8 @@ def exit_code(run: Callable[[], object], command: str = "") -> int:
             raise
         return _fail(str(known), known.exit_code)
     if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
-        again = "continues" if command.startswith(CONTINUING) else "begins anew"
+        known = commands()
+        again = "continues" if command in known and known[command].continues else "begins anew"
         return _fail(f"interrupted. The same command {again}", INTERRUPTED)
     return result if isinstance(result, int) else 0
 

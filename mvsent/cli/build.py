@@ -1,7 +1,7 @@
 """Commands that build datasets from the registered sources."""
 
 import json
-import os
+from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property, partial
 from pathlib import Path
@@ -78,7 +78,7 @@ class BuildCommand(Command):
     """`build-NAME` of a registered source, whose module is imported when the command is typed."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"build-{name}", "Build", partial(build, name), settings="of the source")
+        super().__init__(f"build-{name}", "Build", partial(build, name), settings="of the source", continues=True)
         self.source, self.short_help = name, registry.SEARCHED[name]
 
     @cached_property
@@ -95,19 +95,21 @@ class BuildCommand(Command):
 MAKERS.append(lambda: map(BuildCommand, registry.SEARCHED))
 
 
-@command("refresh", "Build")
+@command(
+    "refresh",
+    "Build",
+    settings="mvsent.config:BuildSettings",
+    section="",
+    only=("endpoint", "quota_per_hour"),
+    continues=True,
+)
 def refresh(
+    *,
     folder: Annotated[
         Path | None, typer.Argument(help="A dataset of Flickr's. [default: data/flickr]", show_default=False)
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="Address of another API server. [default: the source's]", show_default=False),
-    ] = None,
+    given: "Given[BuildSettings]",
     key_file: KeyFile = None,
-    quota_per_hour: Annotated[
-        int, typer.Option(min=1, max=options.MAX_CALLS_PER_HOUR, help="API calls per hour.")
-    ] = 3600,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -124,9 +126,7 @@ def refresh(
     from mvsent.sources.keys import read_keys
 
     dataset, source = open_refreshable(folder or Path("data", "flickr"))
-    variable = source.settings.stated()["endpoint"].variable
-    endpoint = endpoint or os.environ.get(variable, "")
-    settings = source.settings(endpoint=endpoint, quota_per_hour=quota_per_hour)
+    settings = replace(given, kind=source.settings).resolve()
     result = run_refresh(dataset, source, settings, read_keys(source.keys, key_file), quiet=quiet)
     document = {"folder": str(result.folder), "asked": result.n_asked, "removed": result.removed}
     if as_json:

@@ -56,8 +56,9 @@ class Command(TyperCommand):
         panel: its heading in `mvsent --help`.
         function: what it calls.
         settings: the class of `given`, or where it is, such as `mvsent.config:TrainSettings`.
-        section: the table of `mvsent.toml` that `given` reads, if not `name`.
+        section: the table of `mvsent.toml` that `given` reads, if not `name`; empty: none, and no variables.
         only: the settings that are options; empty: all.
+        continues: whether the same command continues after an interruption.
         help: the text of `--help`, if not the function's docstring.
     """
 
@@ -68,13 +69,15 @@ class Command(TyperCommand):
         function: Callable[..., Any],
         *,
         settings: "str | type[Settings]" = "",
-        section: str = "",
+        section: str | None = None,
         only: Collection[str] = (),
+        continues: bool = False,
         help: str = "",
     ) -> None:
         super().__init__(name, help=help or inspect.getdoc(function), rich_markup_mode=None)
         self.panel, self.function, self.settings = panel, function, settings
-        self.section, self.only = section or name, only
+        self.section = name if section is None else section
+        self.only, self.continues = only, continues
 
     @cached_property
     def kind(self) -> "type[Settings]":
@@ -86,7 +89,7 @@ class Command(TyperCommand):
         """Its settings, of which `flags` were typed."""
         from mvsent.cli.given import Given
 
-        return Given(self.section, self.kind, flags, sections())
+        return Given(self.name or "", self.section, self.kind, flags, sections())
 
     @cached_property
     def _made(self) -> TyperCommand:
@@ -142,23 +145,22 @@ class Command(TyperCommand):
         parameters: list[Any] = self.get_params(ctx)
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         for each in parameters:
-            heading = each.rich_help_panel or "Output"  # Click makes --help, which has none
+            heading = each.rich_help_panel or "Output"  # --help is Click's and has none
             if each.param_type_name == "argument":
                 heading = "Arguments"
             elif len(parameters) <= _FEW:
                 heading = "Options"
             rows.setdefault(heading, []).append(each.get_help_record(ctx))
-        last = ["Machine", "Output"]
-        in_order = sorted(rows, key=lambda heading: last.index(heading) + 1 if heading in last else 0)
-        write_sections(formatter, {heading: rows[heading] for heading in in_order})
+        for heading in ("Machine", "Output"):  # they come last
+            rows[heading] = rows.pop(heading, [])
+        write_sections(formatter, rows)
 
 
 class Commands(TyperGroup):
     """All declared commands, under their headings."""
 
     def __init__(self, **given: Any) -> None:
-        in_order = sorted(commands().values(), key=lambda each: PANELS.index(each.panel))
-        super().__init__(**{**given, "commands": in_order})
+        super().__init__(**{**given, "commands": list(commands().values())})
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write each command with the first line of its help."""
@@ -180,9 +182,10 @@ def write_sections(formatter: Any, sections: dict[str, list[tuple[str, str]]]) -
 
 
 def commands() -> "dict[str, Command]":
-    """All commands by name, those made of registries first."""
+    """All commands by name, in the order of their headings; those made of registries come first."""
     made = [each for make in MAKERS for each in make()]
-    return {each.name or "": each for each in made} | COMMANDS
+    in_order = sorted([*made, *COMMANDS.values()], key=lambda each: PANELS.index(each.panel))
+    return {each.name or "": each for each in in_order}
 
 
 def sections() -> "dict[str, Command]":

@@ -5,7 +5,7 @@ settings; the environment variable of `[train] batch_size` is `MVSENT_TRAIN_BATC
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,28 +26,32 @@ class Given(Generic[S]):
     """The settings that were typed after a command.
 
     Attributes:
-        section: the command's table in `mvsent.toml`.
+        command: its name.
+        section: its table in `mvsent.toml`; empty if it has none.
         kind: the class of its settings.
         flags: setting → value, of those that were typed.
         sections: the tables that `mvsent.toml` may have.
     """
 
+    command: str
     section: str
     kind: type[S]
     flags: Mapping[str, Any]
     sections: Collection[str]
 
     def resolve(self, base: Mapping[str, Any] | None = None) -> S:
-        """All settings. With `base`, what the flags do not say is taken from there alone.
+        """All settings. With `base`, neither the file nor the command's own variables count.
 
         Raises: UsageError for an unknown key or an unusable value, naming where it was set.
         """
         stated = self.kind.stated()
         # setting → value, and how an error names the place
         given = {key: (value, f"the replayed configuration: {key}") for key, value in (base or {}).items()}
-        if base is None:
+        if base is None and self.section:
             given |= self._file_section()
-            given |= {key: (os.environ[name], name) for name, key in self._environment()}
+            given |= self._environment()
+        short = {each.variable: key for key, each in stated.items() if os.environ.get(each.variable)}
+        given |= {key: (os.environ[name], name) for name, key in short.items()}
         given |= {key: (value, stated[key].flag) for key, value in self.flags.items()}
         try:
             return self.kind(**{key: value for key, (value, _) in given.items()})
@@ -62,7 +66,7 @@ class Given(Generic[S]):
         message = first["msg"].removeprefix("Value error, ")
         what = f"{place}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
         near = did_you_mean(str(first["input"]), stated[key].choices)
-        raise UsageError(what, f"{near}See: mvsent {self.section} --help")
+        raise UsageError(what, f"{near}See: mvsent {self.command} --help")
 
     def _file_section(self) -> dict[str, tuple[Any, str]]:
         path = Path(CONFIG_FILE)
@@ -78,17 +82,15 @@ class Given(Generic[S]):
         place = f"{CONFIG_FILE} [{self.section}]"
         return {key: (value, f"{place}: {key}") for key, value in document.get(self.section, {}).items()}
 
-    def _environment(self) -> Iterator[tuple[str, str]]:
-        """The variables that are set, with their settings. Raises: UsageError for one that sets nothing."""
+    def _environment(self) -> dict[str, tuple[Any, str]]:
+        """The settings in the environment. Raises: UsageError for a variable that names none."""
         names = {variable(self.section, key): key for key in self.kind.stated()}
         for name in sorted(set(os.environ) - set(names)):
             if name.startswith(variable(self.section, "")):
                 known = f"Known are: {', '.join(names)}"
                 what = f"{name}: no such setting in the environment"
                 raise UsageError(what, did_you_mean(name, names) + known)
-        yield from ((name, key) for name, key in names.items() if name in os.environ)
-        short = {stated.variable: key for key, stated in self.kind.stated().items()}
-        yield from ((name, key) for name, key in short.items() if os.environ.get(name))
+        return {key: (os.environ[name], name) for name, key in names.items() if name in os.environ}
 
 
 def variable(section: str, key: str) -> str:

@@ -106,7 +106,7 @@ def train(
     "train-anps",
     "Learn",
     settings="mvsent.config:TrainSettings",
-    section="train",
+    section="",
     only=("dataset", "backbone", "tap", "weights", "protocol", "seed", "device", "workers"),
 )
 def train_anps(
@@ -130,7 +130,7 @@ def train_anps(
     from mvsent.runs.train_anps import train_anps as run_training
     from mvsent.shards.reader import newest_dataset
 
-    settings = given.resolve({})  # [train] of mvsent.toml is about runs
+    settings = given.resolve()
     if not settings.dataset:
         settings = settings.model_copy(update={"dataset": str(newest_dataset())})
     result = run_training(settings, out, engine=engine.chosen(), overwrite=overwrite, quiet=quiet)

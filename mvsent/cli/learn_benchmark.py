@@ -66,6 +66,7 @@ class Comparison:
     "Learn",
     settings="mvsent.config:TrainSettings",
     section="train",
+    continues=True,
     only=(
         *("folds", "seed", "epochs", "patience", "batch_size", "backbone", "weights", "words"),
         *("text_vector", "device", "threads"),
@@ -165,10 +166,11 @@ def _names(texts: list[str]) -> list[str]:
 
 
 def _model_options(pairs: list[str]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for key, value in (options.key_values(pairs) or {}).items():
+    by_model: dict[str, dict[str, str]] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
         model, dot, name = key.partition(".")
-        if not dot:
-            raise typer.BadParameter(f"--option takes MODEL.KEY=VALUE, not {key}={value}")
-        found.setdefault(model, {})[name] = value
-    return found
+        if not (equals and dot):
+            raise typer.BadParameter(f"--option takes MODEL.KEY=VALUE, not {pair!r}")
+        by_model.setdefault(model, {})[name] = value
+    return by_model

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
-MAX_CALLS_PER_HOUR = 10_000_000  # as the settings of the builds have it
 
 
 def of_setting(stated: "Setting") -> Any:
@@ -184,13 +183,3 @@ OneFold = Annotated[int | None, flag("--fold", "Fold whose network is used.", "t
 Device = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.", rich_help_panel="Machine")
 ]
-
-
-def key_values(pairs: list[str] | None) -> dict[str, str] | None:
-    """The KEY=VALUE texts of a repeatable --option, as a table; None where none was given."""
-    if not pairs:
-        return None
-    for pair in pairs:
-        if "=" not in pair:
-            raise typer.BadParameter(f"--option takes KEY=VALUE, not {pair!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
