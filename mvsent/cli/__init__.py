@@ -118,8 +118,8 @@ def exit_code(run: Callable[[], object], command: str = "") -> int:
             raise
         return _fail(str(known), known.exit_code)
     if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
-        known = commands()
-        again = "continues" if command in known and known[command].continues else "begins anew"
+        interrupted = commands().get(command)
+        again = "continues" if interrupted and interrupted.continues else "begins anew"
         return _fail(f"interrupted. The same command {again}", INTERRUPTED)
     return result if isinstance(result, int) else 0
 

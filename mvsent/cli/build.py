@@ -78,7 +78,9 @@ class BuildCommand(Command):
     """`build-NAME` of a registered source, whose module is imported when the command is typed."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"build-{name}", "Build", partial(build, name), settings="of the source", continues=True)
+        super().__init__(
+            f"build-{name}", "Build", partial(build, name), settings="of the source", continues=True
+        )
         self.source, self.short_help = name, registry.SEARCHED[name]
 
     @cached_property

@@ -27,7 +27,7 @@ def models() -> Sequence[str]:
     ['ahrm', 'amgn', 'bdmla']
     """
     texts = (file.read_text(encoding="utf-8") for file in files("mvsent.models").iterdir() if file.is_file())
-    return sorted(re.findall(r'ModelCard\(\s*name="([^"]+)"', "\n".join(texts)))
+    return sorted(re.findall(r'@register\(\s*\w+\(\s*(?:name=)?"([^"]+)"', "\n".join(texts)))
 
 
 Names = Sequence[str] | Callable[[], Sequence[str]]
