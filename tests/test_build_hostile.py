@@ -24,7 +24,7 @@ from mvsent.cli import app, exit_code
 from mvsent.errors import DatasetError, StorageError
 from mvsent.limits import HOUR_S, TokenBucket
 from mvsent.shards.reader import Dataset
-from mvsent.sources import frontier
+from mvsent.sources.crawl import frontier
 from mvsent.sources.crawl.failures import AccessRevoked, BadAnswer
 from mvsent.sources.flickr import FlickrSettings
 from mvsent.standin.faults import Faults
