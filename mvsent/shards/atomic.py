@@ -1,4 +1,4 @@
-"""A half-written file never looks finished: temp name → fsync → rename."""
+"""Atomic writing of files: temporary name → fsync → rename."""
 
 import os
 import shutil
@@ -13,13 +13,14 @@ from mvsent.storage import is_remote, put
 
 
 class PartialFile:
-    """A binary file under a temporary name, which `commit` gives its own name and `discard` removes.
+    """A binary file under a temporary name; `commit` renames it, `discard` removes it.
 
-    Every OSError names `path`: not the temporary name, and a full disk does not say by itself where it is.
+    Every OSError names `path` instead of the temporary name; the error of a full disk names no file by
+    itself.
 
-    What is for object storage is written on this machine first, and sent as a whole.
+    A file for object storage is written locally first, and sent as a whole.
 
-    Raises: UsageError where `path` is a folder, a device or a pipe, which the new name would replace.
+    Raises: UsageError if `path` is a folder, a device or a pipe, which the rename would replace.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +33,7 @@ class PartialFile:
             self.file = self._temporary.open("wb")
 
     def commit(self) -> None:
-        """The content is on the disk or in object storage, under `path`."""
+        """Store the content under `path`, on disk or in object storage."""
         with self.naming_path():
             self.file.flush()
             if self._is_remote:
@@ -44,8 +45,8 @@ class PartialFile:
             self._temporary.replace(self.path)
 
     def discard(self) -> None:
-        """Nothing is left of the file, unless it was committed."""
-        with suppress(OSError):  # closing flushes, which a full disk refuses once more
+        """Remove the file, unless it was committed."""
+        with suppress(OSError):  # closing flushes, which fails again on a full disk
             self.file.close()
         self._temporary.unlink(missing_ok=True)
         if self._is_remote:
@@ -53,7 +54,7 @@ class PartialFile:
 
     @contextmanager
     def naming_path(self) -> Iterator[None]:
-        """An OSError in the block that names no file, or the temporary one, names `path`."""
+        """Make an OSError of the block name `path`, if it names no file or the temporary one."""
         try:
             yield
         except OSError as error:
@@ -64,10 +65,10 @@ class PartialFile:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that becomes `path` when the block ends well; otherwise `path` stays as it was.
+    """Yield a binary file that becomes `path` if the block succeeds; otherwise `path` is unchanged.
 
-    The bytes are on the disk before the name is, so a crash leaves the old file or the new one. The temporary
-    name `.NAME.PID.tmp` lies beside `path`; what a killed process left under it is harmless.
+    The bytes are synced before the rename, so a crash leaves either the old or the new file. The temporary
+    file `.NAME.PID.tmp` is beside `path`; the leftover of a killed process is harmless.
     """
     partial = PartialFile(path)
     try:
@@ -80,7 +81,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in `folder` are on the disk: a rename before this call survives a power cut."""
+    """Sync the names in `folder`, so that earlier renames survive a power cut."""
     if is_remote(folder):
         return
     descriptor = os.open(folder, os.O_RDONLY)

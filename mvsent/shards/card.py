@@ -1,4 +1,4 @@
-"""`README.md` of a dataset: what it holds, for people and for Hugging Face `datasets`."""
+"""The dataset card `README.md`, for people and for Hugging Face `datasets`."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from mvsent.shards.terms import joint_terms
 from mvsent.sources.registry import Terms
 
 MAX_CHARACTERS = 100
-"""What the card repeats of a stranger's words."""
+"""Maximum length of untrusted text in the card, in characters."""
 
 _LOADING = """```python
 import datasets
@@ -22,7 +22,7 @@ datasets.load_dataset(FOLDER)  # this folder: decoded images, named labels
 
 
 def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
-    """The text of the card. `licenses` counts the pictures under each licence, if any is known."""
+    """The text of the card. `licenses` is the number of pictures by licence, if known."""
     parts = [
         _front_matter(manifest),
         f"# {_neutral(manifest.name)}",
@@ -52,7 +52,7 @@ Labels are weak: each is the sign of the score of the query that found the pictu
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that were set to something, as text."""
+    """The non-empty settings as text."""
     return {
         name: _neutral(", ".join(map(str, value)) if isinstance(value, list) else str(value))
         for name, value in settings.items()
@@ -86,14 +86,14 @@ dataset_info:
 
 
 def _license(terms: Terms) -> str:
-    """The licence among those that Hugging Face knows: no source has one of the usual ones."""
+    """The licence by Hugging Face's identifiers: no source has one of the usual licences."""
     if not terms.url:
         return "license: unknown"
     return f"license: other\nlicense_name: terms-of-the-source\nlicense_link: {terms.url}"
 
 
 def _size_category(n_rows: int) -> str:
-    """Hugging Face's word for a number of rows.
+    """Hugging Face's category for a number of rows.
 
     >>> _size_category(999), _size_category(1000), _size_category(4511)
     ('n<1K', '1K<n<10K', '1K<n<10K')
@@ -116,7 +116,7 @@ def _table(header: tuple[str, str], rows: Mapping[str, int | str]) -> str:
 
 
 def _neutral_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts by neutral names, in their order; names that become the same are counted together."""
+    """Counts by neutralised names, in order; names that become equal are added up."""
     found: Counter[str] = Counter()
     for name in sorted(counts):
         found[_neutral(name)] += counts[name]
@@ -124,7 +124,7 @@ def _neutral_counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _neutral(text: str) -> str:
-    """`text` from strangers as plain words in Markdown: no link, picture, markup or cell of a table.
+    """Escape untrusted text for Markdown: no links, pictures, markup or table cells.
 
     >>> _neutral("[a](b) | <c>")
     '\\\\[a\\\\]\\\\(b\\\\) \\\\| \\\\<c\\\\>'

@@ -43,7 +43,7 @@ _CONTEXT: dict[str, Any] = {
 
 
 def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]:
-    """The description as JSON-LD. `licenses` counts the pictures under each licence, if any is known."""
+    """The description as JSON-LD. `licenses` is the number of pictures by licence, if known."""
     terms = joint_terms(manifest.sources)
     return {
         "@context": _CONTEXT,
@@ -92,7 +92,7 @@ def _file_object(shard: Shard) -> dict[str, Any]:
 
 
 def _file_set() -> dict[str, Any]:
-    """All shards as one table. Without `containedIn` a reader looks in the folder of this file."""
+    """All shards as one table; without `containedIn` a reader looks in the folder of this file."""
     return {
         "@type": "cr:FileSet",
         "@id": _SHARDS,
@@ -131,7 +131,7 @@ def _pairs(version: int) -> dict[str, Any]:
 
 
 def _field(column: Column) -> dict[str, Any]:
-    """A column of the shards, with what is in it."""
+    """A column of the shards, with its description."""
     found = {**_node(f"{_PAIRS}/{column.name}", column.name), "source": _source(column.name)}
     found["description"] = column.meaning
     if column.name == "image":

@@ -1,6 +1,6 @@
-"""One process at a time writes a place in object storage, wherever it runs: an object says which.
+"""A lock for object storage: an object names the process that may write a place.
 
-Of all that such storage offers, only "create unless it is there" tells two writers apart.
+It relies on the only atomic operation of such storage, "create unless it exists".
 """
 
 import json
@@ -16,18 +16,19 @@ from uuid import uuid4
 from mvsent.errors import StorageError, UsageError
 from mvsent.storage import created, reaching, undoing
 
-_TRIES = 8  # to take what another process holds or gives back at the same moment
+_TRIES = 8  # attempts, as another process may release the lease at the same moment
 _held: set[str] = set()
-"""Whose leases this process holds now."""
+"""Leases that this process holds."""
 
 
 @contextmanager
 def lease(path: Path) -> Iterator[None]:
-    """Within the block no other process holds the object `path`, wherever it runs; it is gone afterwards.
+    """Hold the object `path` within the block, against processes on any machine; it is removed afterwards.
 
-    An owner on this machine that died no longer holds it. One elsewhere cannot be asked: a person decides.
+    The lease of a dead process on this machine is taken over. On another machine it cannot be checked: a
+    person decides.
 
-    Raises: UsageError where another process holds it; StorageError where it cannot be known who does.
+    Raises: UsageError if another process holds it; StorageError if its holder cannot be determined.
     """
     id = uuid4().hex
     own = {"host": socket.gethostname(), "pid": os.getpid(), "id": id}
@@ -47,9 +48,9 @@ def _take(path: Path, own: dict[str, Any]) -> None:
             return
         holder = _holder(path)
         if holder == own:
-            return  # the answer was lost on its way, and the libraries asked once more
+            return  # the answer was lost, and the library repeated the request
         if holder is None:
-            time.sleep(0.05 * n_tried)  # it was given back just now
+            time.sleep(0.05 * n_tried)  # it has just been released
         elif _is_dead(holder):
             _bury(path)
         else:
@@ -64,10 +65,10 @@ def _take(path: Path, own: dict[str, Any]) -> None:
 
 
 def _bury(path: Path) -> None:
-    """The lease `path` of a dead owner is gone.
+    """Remove the lease `path` of a dead process.
 
-    Two processes may find it dead at once, and the later one must not delete what the earlier one took since:
-    so who deletes holds another lease while he looks again.
+    Two processes may find it dead at the same time, and the later one must not delete the earlier one's new
+    lease: so a process holds another lease while it checks again and deletes.
     """
     with lease(path.with_name(f"{path.name}.dead")):
         holder = _holder(path)
@@ -77,7 +78,7 @@ def _bury(path: Path) -> None:
 
 
 def _give_back(path: Path, own: dict[str, Any]) -> None:
-    if _holder(path) == own:  # and not another's, after a person deleted this one
+    if _holder(path) == own:  # not another process's, after a person deleted this one
         with reaching(path):
             path.unlink(missing_ok=True)
 
@@ -96,7 +97,7 @@ def _holder(path: Path) -> dict[str, Any] | None:
 def _is_dead(holder: dict[str, Any]) -> bool:
     if holder.get("host") != socket.gethostname():
         return False
-    if holder.get("pid") == os.getpid():  # in a container every process may have the same
+    if holder.get("pid") == os.getpid():  # in containers every process may have the same number
         return holder.get("id") not in _held
     return not _is_alive(holder.get("pid"))
 
@@ -106,6 +107,6 @@ def _is_alive(pid: object) -> bool:
         os.kill(int(str(pid)), 0)
     except (ValueError, OverflowError, ProcessLookupError):
         return False
-    except PermissionError:  # somebody else's, and alive
+    except PermissionError:  # another user's process, alive
         pass
     return True

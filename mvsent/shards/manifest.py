@@ -1,4 +1,4 @@
-"""`dataset.json`: what a dataset is, what became of every input row, and the hash of every shard."""
+"""The manifest `dataset.json`: settings, funnel, labels, and the hash of every shard."""
 
 import hashlib
 import json
@@ -92,17 +92,17 @@ class Manifest(_Frozen):
 
     @property
     def sha256(self) -> str:
-        """Identifies the rows of the dataset: the same for two builds that kept the same pairs."""
+        """Hash of the rows: equal for two builds that kept the same pairs."""
         return hashlib.sha256("\n".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
 
     @property
     def label_counts(self) -> list[int]:
-        """Rows of each label, index = label."""
+        """Number of rows by label (index)."""
         return [self.labels.get(name, 0) for name in LABEL_NAMES]
 
     @property
     def sources(self) -> list[str]:
-        """The names of the datasets that this one was merged from; its own where it was not."""
+        """Names of the datasets that were merged into this one; otherwise its own name."""
         names = self.settings.get("merged")
         return [str(name) for name in names] if isinstance(names, list) and names else [self.name]
 
@@ -113,7 +113,7 @@ class Manifest(_Frozen):
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
-        """The manifest of the dataset in `folder`.
+        """Load the manifest of the dataset in `folder`.
 
         Raises:
             DatasetError: the folder is missing, unfinished or not a dataset, or a newer mvsent wrote it.
@@ -152,8 +152,8 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # half a character, as \ud800, is no text
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number or a nesting without end
+        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate such as \ud800 is not text
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a huge number or endless nesting
         raise DatasetError(f"{path}: not readable as JSON: {error}", "Build the dataset again") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: not a dataset manifest", "Build the dataset again")
@@ -161,9 +161,9 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def creation_time() -> datetime:
-    """Now in UTC, to the second; or the time that SOURCE_DATE_EPOCH names, so that builds can be repeated.
+    """The current time in UTC, to the second; or that of SOURCE_DATE_EPOCH, for reproducible builds.
 
-    Raises: UsageError where it names none.
+    Raises: UsageError if it is not a time.
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     try:

@@ -1,4 +1,4 @@
-"""A finished dataset, read by columns; the pictures only when asked for."""
+"""Reading of finished datasets by columns; pictures are read only on request."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,16 +38,16 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A finished dataset folder whose shards have the sizes that its manifest says."""
+    """A finished dataset folder whose shards have the sizes stated in its manifest."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
-        """The dataset in `folder`; no shard is read yet.
+        """Open the dataset in `folder` without reading shards.
 
-        Raises: DatasetError when it is no finished dataset, or when a shard is missing or of another size.
+        Raises: DatasetError if it is not a finished dataset, or if a shard is missing or has another size.
         """
         folder = located(folder)
         manifest = Manifest.load(folder)
@@ -66,7 +66,7 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """Identifies the rows, see `Manifest.sha256`."""
+        """Hash of the rows, see `Manifest.sha256`."""
         return self.manifest.sha256
 
     @property
@@ -85,9 +85,9 @@ class Dataset:
 
     @property
     def classes(self) -> list[int]:
-        """The labels that occur, sorted; one at least.
+        """The labels that occur, sorted; at least one.
 
-        Raises: DatasetError when there are no rows, or not as many of each label as the manifest says.
+        Raises: DatasetError if there are no rows, or if the label counts are not those of the manifest.
         """
         counts = [int((self.labels == label).sum()) for label in range(len(LABEL_NAMES))]
         if counts != self.manifest.label_counts or sum(counts) != len(self) or not len(self):
@@ -98,7 +98,7 @@ class Dataset:
         return [label for label, n in enumerate(counts) if n]
 
     def table(self, columns: Sequence[str]) -> pa.Table:
-        """All rows of `columns`, in row order. Raises: KeyError for a column that a Pair has not."""
+        """All rows of `columns`, in order. Raises: KeyError for an unknown column."""
         parts = [PAIR_SCHEMA.empty_table().select(columns)]
         for path in self.shard_paths:
             with open_shard(path) as file:
@@ -123,7 +123,7 @@ class Dataset:
     ) -> Iterator[pa.RecordBatch]:
         """Stream `columns` in row order, `batch_size` rows at a time (fewer only at the end).
 
-        No more than one row group and one batch are in memory. `rows` is a slice without a step.
+        Only one row group and one batch are in memory. `rows` is a slice without a step.
         """
         start, stop, _ = (rows or slice(None)).indices(len(self))
         waiting, n_waiting = list[pa.Table](), 0
@@ -141,9 +141,10 @@ class Dataset:
             yield from pa.concat_tables(waiting).combine_chunks().to_batches()
 
     def row_groups(self) -> list[RowGroup]:
-        """Every row group, in row order; of the shards only the footers are read.
+        """All row groups, in order; only the footers of the shards are read.
 
-        Raises: DatasetError naming a shard that cannot be read, or has other rows than the manifest says.
+        Raises: DatasetError naming a shard that is unreadable, or has another number of rows than in the
+            manifest.
         """
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE, "footers") as pool:
             sizes_of = list(pool.map(_group_sizes, self.shard_paths))
@@ -157,9 +158,9 @@ class Dataset:
         return groups
 
     def read_group(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
-        """`columns` of one of the `row_groups`; safe to call from many threads.
+        """Read `columns` of one of the `row_groups`; thread-safe.
 
-        Raises: DatasetError where its shard has gone, or changed, since the dataset was opened.
+        Raises: DatasetError if its shard was removed or changed since the dataset was opened.
         """
         shard = self.manifest.shards[group.shard]
         if problem := size_problem(self.folder, shard):
@@ -173,7 +174,7 @@ class Dataset:
         return table
 
     def _pieces(self, columns: Sequence[str], start: int, stop: int) -> Iterator[pa.Table]:
-        """The rows start … stop - 1, as slices of row groups."""
+        """The rows start … stop - 1 as slices of row groups."""
         first = 0
         for shard, path in zip(self.manifest.shards, self.shard_paths, strict=True):
             last, position = first + shard.rows, first
@@ -190,7 +191,7 @@ class Dataset:
 
 
 class Ids(Sequence[str]):
-    """The ids of a dataset's rows, as a list of strings has them, in a quarter of its memory.
+    """The ids of a dataset's rows: a sequence of strings in a quarter of a list's memory.
 
     Attributes:
         array: the same as an Arrow array of strings.
@@ -223,7 +224,10 @@ class Ids(Sequence[str]):
 
 
 def size_problem(folder: Path, shard: Shard, known: Mapping[str, int] | None = None) -> str:
-    """What is wrong with a shard's file at first sight; empty if nothing. `known` are sizes listed before."""
+    """The problem of a shard's file: missing, or of another size; empty if none.
+
+    `known` are sizes listed before.
+    """
     path = folder / shard.path
     if known is not None and shard.path not in known:
         return f"{path}: cannot be read (no such object)"
@@ -238,7 +242,7 @@ def size_problem(folder: Path, shard: Shard, known: Mapping[str, int] | None = N
 
 
 def newest_dataset(parent: Path = Path("data")) -> Path:
-    """The dataset folder in `parent` that was finished last. Raises: DatasetError when there is none."""
+    """The most recently finished dataset folder in `parent`. Raises: DatasetError if there is none."""
     manifests = [path for path in parent.glob(f"*/{MANIFEST_FILE}") if not path.parent.name.startswith(".")]
     if not manifests:
         raise DatasetError(
@@ -261,9 +265,9 @@ def _altered(path: Path, found: str, expected: int) -> DatasetError:
 
 @contextmanager
 def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
-    """The shard, to read from; its pages are checked.
+    """Open a shard for reading with page checksums.
 
-    Raises: DatasetError naming `path` when opening it, or reading it in the block, fails.
+    Raises: DatasetError naming `path` if opening it, or reading it in the block, fails.
     """
     try:
         with readable(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:

@@ -20,9 +20,9 @@ _BATCH_ROWS = 8192
 
 
 def read_rejected(folder: Path) -> Iterator[pa.Table]:
-    """The dropped rows of the dataset in `folder`, some thousand at a time.
+    """Read the dropped rows of the dataset in `folder`, thousands at a time.
 
-    Raises: DatasetError where they cannot be read, or lack a column.
+    Raises: DatasetError if they cannot be read, or lack a column.
     """
     path = folder / REJECTED_FILE
     try:
@@ -36,12 +36,12 @@ def read_rejected(folder: Path) -> Iterator[pa.Table]:
 
 
 class RejectedFile:
-    """The dropped rows of the dataset in `folder`; the file has its name only once it is closed.
+    """Writes the dropped rows of the dataset in `folder`; the file gets its name when it is closed.
 
-    Its bytes depend on the rows alone, not on how they are spread over calls of `append`.
+    The bytes depend only on the rows, not on their distribution over calls of `append`.
 
     Attributes:
-        n_pending: rows that wait in memory for their group to be full.
+        n_pending: number of rows in memory whose row group is not full.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,11 +53,11 @@ class RejectedFile:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows for each reason that occurs, in the order of `Reason`."""
+        """Number of rows by reason, in the order of `Reason`."""
         return {str(reason): self._counts[reason] for reason in Reason if reason in self._counts}
 
     def append(self, table: pa.Table) -> None:
-        """Take any number of rows. Raises: ValueError for other columns than those of `REJECTED_SCHEMA`."""
+        """Append rows. Raises: ValueError if the columns are not those of `REJECTED_SCHEMA`."""
         if not table.schema.equals(REJECTED_SCHEMA):
             raise ValueError(f"not the columns of REJECTED_SCHEMA: {table.schema}")
         for entry in pc.value_counts(table["reason"]).to_pylist():
@@ -68,7 +68,7 @@ class RejectedFile:
             self._write(self.n_pending - self.n_pending % _GROUP_ROWS)
 
     def close(self) -> None:
-        """The file is there, with all rows."""
+        """Write the remaining rows and close the file."""
         partial, parquet = self._write(self.n_pending)
         with partial.naming_path():
             parquet.close()
@@ -76,10 +76,10 @@ class RejectedFile:
         sync_folder(self._path.parent)
 
     def abandon(self) -> None:
-        """Nothing is left of a file that was not closed."""
+        """Remove the file, unless it was closed."""
         if self._open is not None:
             partial, parquet = self._open
-            with suppress(OSError, ValueError):  # a footer is written, which a full disk refuses once more
+            with suppress(OSError, ValueError):  # writes a footer, which fails again on a full disk
                 parquet.close()
             partial.discard()
 

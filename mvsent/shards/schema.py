@@ -1,4 +1,4 @@
-"""How a Pair lies on disk: Parquet options, and the schema metadata that Hugging Face `datasets` reads."""
+"""The storage format of pairs: Parquet options, and schema metadata for Hugging Face `datasets`."""
 
 import io
 import json
@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 from mvsent.pairs import COLUMNS, LABEL_COLUMNS, LABEL_NAMES, PAIR_SCHEMA, Column, columns_of
 
 ROW_GROUP_ROWS = 256
-"""A row group holds at most this many rows, so that one row can be read without reading a whole shard."""
+"""Maximum rows of a row group, so that a row can be read without reading a whole shard."""
 
 PICTURELESS_ROW_GROUP_ROWS = 65536
-"""The same for a shard without pictures: its rows take a few bytes each, fewer than a small group would."""
+"""The same for shards without pictures, whose rows take only a few bytes."""
 
 IMAGE_BYTES = "image.bytes"
 _VOTES = ("votes.list.element.text", "votes.list.element.image")
 
 
 def shard_name(index: int) -> str:
-    """Where shard number `index` lies in its dataset.
+    """The path of shard number `index` in its dataset.
 
     >>> shard_name(7)
     'data/shard-00007.parquet'
@@ -32,7 +32,7 @@ def shard_name(index: int) -> str:
 
 @cache
 def stored_schema() -> pa.Schema:
-    """`PAIR_SCHEMA` with the metadata by which `datasets` knows pictures and labels."""
+    """`PAIR_SCHEMA` with the metadata by which `datasets` recognises pictures and labels."""
     features = {field.name: _feature(field) for field in PAIR_SCHEMA}
     return PAIR_SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
@@ -76,7 +76,7 @@ def _card_type(column: Column) -> dict[str, Any]:
 
 
 def _hub_name(kind: pa.DataType) -> str:
-    """What `datasets` calls a type: Arrow prints float32 as `float`."""
+    """The name of a type in `datasets`; Arrow prints float32 as `float`."""
     return "float32" if pa.types.is_float32(kind) else str(kind)
 
 
@@ -108,10 +108,10 @@ def leaf_columns() -> tuple[str, ...]:
 def parquet_options(*, with_images: bool) -> dict[str, Any]:
     """Keyword arguments of `pyarrow.parquet.ParquetWriter` for a shard.
 
-    A picture is compressed already, so its bytes are stored as they are. No dictionaries: in 256 rows they
-    save nothing that zstd does not. Labels are packed into bits, which is quicker than zstd on whole bytes.
-    Version 2 pages spare empty columns the compressor, which halves the time of a dataset without pictures.
-    A page ends when it holds a megabyte, looked at every few pictures.
+    Pictures are compressed already, so their bytes are stored unchanged. Dictionaries are off: in 256 rows
+    they save nothing that zstd does not. Labels are packed into bits, which is quicker than zstd on whole
+    bytes. Version 2 pages spare empty columns the compressor, which halves the time of a dataset without
+    pictures. A page ends when it holds a megabyte, looked at every few pictures.
     """
     return {
         "compression": {path: "zstd" for path in leaf_columns() if path != IMAGE_BYTES},
@@ -119,7 +119,7 @@ def parquet_options(*, with_images: bool) -> dict[str, Any]:
         "column_encoding": dict.fromkeys((*LABEL_COLUMNS, *_VOTES), "DELTA_BINARY_PACKED"),
         "write_statistics": [column.name for column in COLUMNS if column.indexed],
         "write_page_index": True,
-        "write_page_checksum": True,  # so that a reader notices a flipped bit
+        "write_page_checksum": True,  # lets a reader detect flipped bits
         "data_page_version": "2.0",
         "write_batch_size": 16 if with_images else 1024,
     }

@@ -1,4 +1,4 @@
-"""Rows in, a finished dataset folder out: shards, rejected rows and card, then the manifest, last."""
+"""Writing of a dataset folder: shards, rejected rows and card, and the manifest last."""
 
 import hashlib
 import io
@@ -35,21 +35,21 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 class DatasetWriter:
-    """Writes one dataset into an empty `folder`, which is no dataset before `finish` returns.
+    """Writes a dataset into an empty `folder`, which is not a dataset before `finish` returns.
 
-    The bytes depend on the rows alone, not on how they are spread over calls of `write`.
+    The bytes depend only on the rows, not on their distribution over calls of `write`.
 
     Args:
-        folder: where to write, usually what `staged` yields.
-        name: the dataset's name, which is also what its card is called.
-        settings: what decided the rows; kept in the manifest.
+        folder: the output folder, usually that of `staged`.
+        name: name of the dataset and title of its card.
+        settings: settings that determine the rows; stored in the manifest.
         shard_size: rows in every shard but the last.
 
-    Raises: UsageError when SOURCE_DATE_EPOCH is no time.
+    Raises: UsageError if SOURCE_DATE_EPOCH is not a time.
     """
 
     def __init__(self, folder: Path, name: str, *, settings: Mapping[str, Any], shard_size: int) -> None:
-        creation_time()  # what `finish` would refuse is refused before the work
+        creation_time()  # refused before the work rather than in `finish`
         make_folder(folder / "data")
         self.folder = folder
         self._name = name
@@ -74,9 +74,9 @@ class DatasetWriter:
     def write(self, table: pa.Table) -> None:
         """Append pairs: any number of rows with the columns of `PAIR_SCHEMA`.
 
-        Whole shards that lie in one table are written in parallel.
+        Complete shards in one table are written in parallel.
 
-        Raises: ValueError when the columns are others; OSError naming the shard when it cannot be written.
+        Raises: ValueError if the columns differ; OSError naming the shard if it cannot be written.
         """
         if not table.schema.equals(PAIR_SCHEMA):
             raise ValueError(f"not the columns of PAIR_SCHEMA: {table.schema}")
@@ -91,13 +91,13 @@ class DatasetWriter:
             table = table.slice(n_written)
 
     def reject(self, table: pa.Table) -> None:
-        """Note dropped input rows, with the columns of `REJECTED_SCHEMA`."""
+        """Append dropped input rows, with the columns of `REJECTED_SCHEMA`."""
         self._rejected.append(table)
 
     def finish(self, n_input: int, extra: Mapping[str, Any] | None = None) -> Manifest:
-        """Write what is left, the manifest last, and return it. `extra` holds its `agreement` and `notes`.
+        """Write the remaining rows, then the manifest, and return it. `extra` has its `agreement` and `notes`.
 
-        Raises: AssertionError when rows were lost: `n_input` is not kept + dropped.
+        Raises: AssertionError if rows were lost: `n_input` is not kept + dropped.
         """
         self._close_shard()
         kept = sum(shard.rows for shard in self._shards)
@@ -151,7 +151,7 @@ class DatasetWriter:
 
 
 def write_shard(folder: Path, index: int, table: pa.Table) -> Shard:
-    """Shard number `index` of the dataset in `folder` holds `table`."""
+    """Write `table` as shard number `index` of the dataset in `folder`."""
     shard = ShardFile(folder, index)
     try:
         shard.append(table)
@@ -161,7 +161,7 @@ def write_shard(folder: Path, index: int, table: pa.Table) -> Shard:
 
 
 class ShardFile:
-    """One shard being written, a row group at a time; it has its name only once it is closed."""
+    """A shard being written, a row group at a time; it gets its name when it is closed."""
 
     def __init__(self, folder: Path, index: int) -> None:
         self.rows = 0
@@ -173,9 +173,11 @@ class ShardFile:
         self._pending = PAIR_SCHEMA.empty_table()
 
     def append(self, table: pa.Table) -> None:
-        """Take any number of rows; those that fill row groups are written."""
+        """Append rows; full row groups are written."""
         if self._parquet is None and table.num_rows:
-            self._start(with_images=table["image"][0].is_valid)  # the first row decides, however rows are cut
+            self._start(
+                with_images=table["image"][0].is_valid
+            )  # by the first row, so that the chunking of rows has no influence
         self.rows += table.num_rows
         pending = pa.concat_tables([self._pending, table])
         n_whole = pending.num_rows - pending.num_rows % max(1, self._group_rows)
@@ -183,7 +185,7 @@ class ShardFile:
         self._pending = pending.slice(n_whole)
 
     def close(self) -> Shard:
-        """The shard has its name, its size and its hash."""
+        """Close the shard; return its name, size and hash."""
         self._write(self._pending)
         if self._parquet is not None:
             self._parquet.close()
@@ -192,8 +194,8 @@ class ShardFile:
         return Shard(path=self._path, rows=self.rows, bytes=self._sink.size, sha256=self._sink.sha256)
 
     def abandon(self) -> None:
-        """Nothing is left of a shard that was not closed."""
-        self._sink.muted = True  # pyarrow writes a footer when it is closed, wanted or not
+        """Remove the shard, unless it was closed."""
+        self._sink.muted = True  # pyarrow always writes a footer on closing
         if self._parquet is not None:
             self._parquet.close()
         self._stream.close()
@@ -205,7 +207,7 @@ class ShardFile:
         self._parquet = pq.ParquetWriter(self._stream, stored_schema(), **options)
 
     def _write(self, table: pa.Table) -> None:
-        """Write row groups; each from contiguous columns, so that no earlier chunking shows in the bytes."""
+        """Write row groups from contiguous columns, so that the bytes do not depend on earlier chunking."""
         if self._parquet is None:
             return
         step = self._group_rows
@@ -213,13 +215,13 @@ class ShardFile:
             step = max(1, table.num_rows)  # one call writes all groups
         for start in range(0, table.num_rows, step):
             rows = table.slice(start, step).combine_chunks()
-            with_images = rows["image"].null_count < rows.num_rows  # even if the shard began without any
+            with_images = rows["image"].null_count < rows.num_rows  # even if it began without pictures
             n_rows = ROW_GROUP_ROWS if with_images else self._group_rows
             self._parquet.write_table(rows, row_group_size=n_rows)
 
 
 class _HashingSink(io.RawIOBase):
-    """Passes bytes on to a file, counting and hashing them on the way."""
+    """A file that counts and hashes the bytes written to it."""
 
     def __init__(self, partial: PartialFile) -> None:
         self.partial = partial

@@ -1,4 +1,4 @@
-"""Croissant: the shards and the dropped rows as they are, with a card and croissant.json to describe them."""
+"""Croissant: the unchanged shards and dropped rows, with a card and croissant.json to describe them."""
 
 import hashlib
 import shutil
@@ -19,9 +19,9 @@ _CHUNK_BYTES = 1 << 20
 
 
 def write(dataset: Dataset, folder: Path, on_shard: Callable[[int], object]) -> None:
-    """`folder` holds copies of the shards, each with the hash that its description says.
+    """Copy the shards into `folder`, checking their hashes, and describe them.
 
-    Raises: DatasetError for a shard that is altered.
+    Raises: DatasetError for an altered shard.
     """
     (folder / "data").mkdir()
     for shard in dataset.manifest.shards:
@@ -35,7 +35,7 @@ def write(dataset: Dataset, folder: Path, on_shard: Callable[[int], object]) -> 
 
 
 def count_licenses(dataset: Dataset) -> Counter[str]:
-    """Pictures under each licence; empty where not one is known."""
+    """Number of pictures by licence; empty if none is known."""
     found = pc.value_counts(dataset.table(["license"])["license"]).to_pylist()
     if all(entry["values"] is None for entry in found):
         return Counter()

@@ -1,6 +1,6 @@
 """CSV: pairs.csv with every column of a pair, and the pictures in images/.
 
-Strangers wrote the texts, and spreadsheets run a cell that begins with `=`, `+`, `-` or `@` as a formula.
+The texts are untrusted, and spreadsheets execute cells that begin with `=`, `+`, `-` or `@` as formulas.
 Such a text gets an apostrophe in front, and so does one that begins with an apostrophe: taking one leading
 apostrophe off every text gives back what it was.
 """
@@ -22,7 +22,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
-    """`folder` holds the table, and the pictures of the rows that have one."""
+    """Write the table into `folder`, and the pictures of the rows that have one."""
     (folder / IMAGE_FOLDER).mkdir()
     columns = ["id", "image", "text", "label", "label_name", *PAIR_SCHEMA.names[4:]]
     with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
@@ -34,7 +34,7 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
 
 
 def _write_image(row: Row, folder: Path) -> str | None:
-    """Where the picture lies in `folder`; None where there is none."""
+    """Write the picture of a row; return its path in `folder`, or None without a picture."""
     if row["image"] is None:
         return None
     image = picture(row)
@@ -44,7 +44,7 @@ def _write_image(row: Row, folder: Path) -> str | None:
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """One line of a table, which ends with a line feed.
+    """Format one line of a table, which ends with a line feed.
 
     Python's writer, told to end lines so, would leave a lone carriage return in a cell unquoted: a row's end
     to every reader.
@@ -58,7 +58,7 @@ def csv_line(values: Iterable[Any]) -> str:
 
 
 def cell(value: Any) -> Any:
-    """What stands for `value` in a table that a spreadsheet may open.
+    """The form of `value` in a table that a spreadsheet may open.
 
     >>> cell("=cmd|' /C calc'!A0"), cell("'quoted'"), cell(-1.5), cell(["a"]), cell(None)
     ("'=cmd|' /C calc'!A0", "''quoted'", -1.5, '["a"]', None)

@@ -1,4 +1,4 @@
-"""ImageFolder: LABEL/ID.jpg, and metadata.jsonl with the text, as torchvision and Hugging Face read them."""
+"""ImageFolder for torchvision and Hugging Face: LABEL/ID.jpg, and metadata.jsonl with the texts."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _COLUMNS = (
 
 
 def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
-    """`folder` holds a folder for every label, with the pictures, and one line of metadata a picture.
+    """Write a folder for every label with its pictures, and one line of metadata for each picture.
 
     Raises: DatasetError for a pair without a picture.
     """

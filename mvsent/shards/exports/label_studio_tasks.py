@@ -27,7 +27,7 @@ _CHOICES = """\
 
 
 def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
-    """`folder` holds one task a pair, and the pictures beside them or, if asked, within.
+    """Write one task for each pair, with the pictures beside them or, on request, embedded.
 
     Raises: DatasetError for a pair without a picture.
     """

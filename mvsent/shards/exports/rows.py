@@ -1,4 +1,4 @@
-"""What the exports share: a pair's facts as JSON, its picture, and file names that lead nowhere else."""
+"""Shared by the exports: a pair's properties as JSON, its picture, and safe file names."""
 
 import hashlib
 import math
@@ -42,7 +42,7 @@ class ExportOptions:
 
 
 def read_rows(dataset: Dataset) -> Iterator[Row]:
-    """Every pair in row order; a row group of pictures is in memory at most.
+    """Read every pair in order; at most a row group of pictures is in memory.
 
     Raises: DatasetError for a shard that cannot be read, or a text that is not UTF-8.
     """
@@ -57,7 +57,7 @@ def read_rows(dataset: Dataset) -> Iterator[Row]:
 
 
 def file_stem(id: str) -> str:
-    """A file name for `id`, different for each, that any file system takes and that has no dot or slash.
+    """A unique file name for `id` that any file system accepts, without dots and slashes.
 
     An id that needs more than its colon replaced gets a hash; only a plain one has an underscore, so that
     no id can take another's name.
