@@ -95,7 +95,7 @@ class DatasetWriter:
         self._rejected.append(table)
 
     def finish(self, n_input: int, extra: Mapping[str, Any] | None = None) -> Manifest:
-        """Write the remaining rows, then the manifest, and return it. `extra` has its `agreement` and `notes`.
+        """Write the remaining rows and the manifest, whose `agreement` and `notes` are in `extra`.
 
         Raises: AssertionError if rows were lost: `n_input` is not kept + dropped.
         """
@@ -175,9 +175,8 @@ class ShardFile:
     def append(self, table: pa.Table) -> None:
         """Append rows; full row groups are written."""
         if self._parquet is None and table.num_rows:
-            self._start(
-                with_images=table["image"][0].is_valid
-            )  # by the first row, so that the chunking of rows has no influence
+            # By the first row, so that the chunking of rows has no influence.
+            self._start(with_images=table["image"][0].is_valid)
         self.rows += table.num_rows
         pending = pa.concat_tables([self._pending, table])
         n_whole = pending.num_rows - pending.num_rows % max(1, self._group_rows)
