@@ -145,7 +145,7 @@ class Command(TyperCommand):
         parameters: list[Any] = self.get_params(ctx)
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         for each in parameters:
-            heading = each.rich_help_panel or "Output"  # --help is Click's and has none
+            heading = getattr(each, "rich_help_panel", None) or "Output"  # --help has none
             if each.param_type_name == "argument":
                 heading = "Arguments"
             elif len(parameters) <= _FEW:
