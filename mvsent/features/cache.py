@@ -51,11 +51,11 @@ BATCH_SIZE = 64  # pictures computed together; a kill -9 loses two such batches 
 Array = npt.NDArray[Any]
 Mapped = np.memmap[Any, np.dtype[Any]]
 Produce = Callable[[int], Iterator[Array]]
-"""From a row number to the values of that row and all after it, a batch at a time."""
+"""Maps a row number to the values of that row and all following ones, in batches."""
 
 
 def default_cache_dir() -> Path:
-    """Where features are kept: `MVSENT_CACHE`, else the user's cache folder."""
+    """The folder of cached features: `MVSENT_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("MVSENT_CACHE") or platformdirs.user_cache_dir("mvsent"))
 
 
@@ -71,9 +71,9 @@ def cached_maps(
     gpus: bool = False,
     quiet: bool = False,
 ) -> Mapped:
-    """The backbone's maps of every picture, float16 [N, C, H, W], computed now where they are not cached.
+    """The backbone's maps of every picture, float16 [N, C, H, W], computed unless they are cached.
 
-    An interrupted computation goes on where it stopped; of two processes at once, one computes and one waits.
+    An interrupted computation is continued; of two concurrent processes, one computes and one waits.
 
     Args:
         device: where this process computes.
@@ -83,7 +83,7 @@ def cached_maps(
 
     Raises:
         DatasetError: a picture is missing or cannot be decoded.
-        MvsentError: there is no room for the maps.
+        MvsentError: the disk is too small for the maps.
     """
 
     def produce(start: int) -> Iterator[Array]:
@@ -175,7 +175,7 @@ def cached_words(
     batch_size: int = BATCH_SIZE,
     quiet: bool = False,
 ) -> Mapped:
-    """The vector of every token, float16 [N, S, size], zero after each text's end; see `cached_maps`."""
+    """The vector of every token, float16 [N, S, size], zero after the end of a text; see `cached_maps`."""
     n_texts, longest = tokens.numbers.shape
 
     def produce(start: int) -> Iterator[Array]:
@@ -208,7 +208,7 @@ def compute_maps(network: Backbone, pixels: torch.Tensor) -> Array:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One array of the cache, which may be finished, begun, or not there."""
+    """One array of the cache, which may be finished, unfinished or absent."""
 
     cache_dir: Path
     kind: str
@@ -231,15 +231,15 @@ class _Entry:
 
     @property
     def row_size(self) -> int:
-        """Bytes of a row."""
+        """Size of a row in bytes."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def size(self, n_rows: int) -> int:
-        """Bytes of the numpy file when it holds `n_rows` rows."""
+        """Size of the numpy file with `n_rows` rows, in bytes."""
         return len(self.header) + n_rows * self.row_size
 
     def values(self, produce: Produce, what: str, *, quiet: bool) -> Mapped:
-        """The finished array, mapped read-only; what is missing of it is computed first."""
+        """The finished array, memory-mapped read-only; missing rows are computed first."""
         if not self.is_finished():
             self.folder.mkdir(parents=True, exist_ok=True)
             with _only_process(self.folder, what):
@@ -263,14 +263,14 @@ class _Entry:
                 self._write_all(file, produce(start), start, disk, bar)
             with atomic_write(self.folder / FINISHED) as marker:
                 marker.write(json.dumps(self.depends_on | {"shape": self.shape}, indent=2).encode())
-        except OSError as error:  # a full disk does not say which disk
+        except OSError as error:  # the error of a full disk names no file
             error.filename = error.filename or str(self.folder / VALUES)
             raise
 
     def _write_all(
         self, file: BinaryIO, batches: Iterator[Array], done: int, disk: Executor, bar: "tqdm[NoReturn]"
     ) -> None:
-        """Append `batches` after row `done`; each is written while the next one is computed."""
+        """Append `batches` after row `done`, writing each while the next one is computed."""
         writing: Future[None] | None = None
         for batch in batches:
             if writing:
@@ -282,7 +282,7 @@ class _Entry:
             writing.result()
 
     def _rows_done(self) -> int:
-        """How many rows an earlier run left behind for certain."""
+        """Number of rows that an earlier run has certainly written."""
         try:
             n_rows = int((self.folder / ROWS).read_text())
             size = (self.folder / VALUES).stat().st_size
@@ -300,9 +300,9 @@ class _Entry:
 
     @contextmanager
     def _open_at(self, start: int) -> Iterator[BinaryIO]:
-        """The numpy file, cut after row `start`, to append to.
+        """Open the numpy file for appending, truncated after row `start`.
 
-        It is written and not mapped: a full disk is an error then, not a bus error.
+        It is written rather than mapped, so that a full disk raises OSError instead of a bus error.
         """
         path = self.folder / VALUES
         with path.open("r+b" if start else "wb") as file:
@@ -321,7 +321,7 @@ class _Entry:
 
 @contextmanager
 def _only_process(folder: Path, what: str) -> Iterator[None]:
-    """Within the block no other process computes the array in `folder`; waits for one that does."""
+    """Lock the array in `folder` within the block, waiting for another process that computes it."""
     with (folder / "lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

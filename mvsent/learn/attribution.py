@@ -1,4 +1,4 @@
-"""What an answer rests on: class-activation maps, and whether a ranking of regions or words is faithful."""
+"""Attribution: class-activation maps, and the faithfulness of rankings of regions and words."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ from mvsent.features.vocabulary import UNK
 from mvsent.models.batch import Batch
 
 STEPS = 10
-"""In how many portions regions or words are taken away, or given back."""
+"""Number of portions in which regions or words are removed or restored."""
 
 
 class _OfRegions(nn.Module):
@@ -27,9 +27,9 @@ class _OfRegions(nn.Module):
 
 
 def grad_cam(network: nn.Module, batch: Batch, target: Tensor) -> Tensor:
-    """`[B, H, W]` from 0 to 1: how much each region of the map speaks for the class `target` `[B]`.
+    """Grad-CAM maps `[B, H, W]` from 0 to 1: evidence of each region for the class `target` `[B]`.
 
-    All zero where none does. The network must be in evaluation mode.
+    All zero without any evidence. The network must be in evaluation mode.
 
     Reference: Selvaraju et al. 2017 (Grad-CAM), by captum.
     """
@@ -45,17 +45,17 @@ def grad_cam(network: nn.Module, batch: Batch, target: Tensor) -> Tensor:
 
 
 def _differentiable(device: torch.device) -> AbstractContextManager[None]:
-    # cuDNN's recurrent layers know no gradient in evaluation mode.
+    # cuDNN's recurrent layers have no backward pass in evaluation mode.
     return torch.backends.cudnn.flags(enabled=False) if device.type == "cuda" else nullcontext()
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Two areas under the probability of the predicted class, each mean over rows, from 0 to 1.
+    """Areas under the curve of the predicted class's probability, means over rows, from 0 to 1.
 
     Attributes:
-        deletion: as parts are taken away, the most important first; lower is better.
-        insertion: as they are given back to nothing, the most important first; higher is better.
+        deletion: as parts are removed, the most important first; lower is better.
+        insertion: as parts are restored to an empty input, the most important first; higher is better.
     """
 
     deletion: float
@@ -66,15 +66,15 @@ class Faithfulness:
 def faithfulness(
     network: nn.Module, batch: Batch, importance: Tensor, without: Callable[[Batch, Tensor], Batch]
 ) -> Faithfulness:
-    """Whether what is called important is.
+    """Measure the faithfulness of an importance ranking by deletion and insertion.
 
     Reference: Petsiuk et al. 2018 (RISE).
 
     Args:
         network: in evaluation mode.
         batch: `B` rows.
-        importance: `[B, N]` of regions or words; negative where there is none.
-        without: the batch without the parts where the mask `[B, N]` is True.
+        importance: `[B, N]` of regions or words; negative for absent ones.
+        without: returns the batch without the parts where the mask `[B, N]` is True.
     """
     predicted = network(batch).logits.argmax(dim=1, keepdim=True)  # [B, 1]
     rank = importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # [B, N]
@@ -92,16 +92,16 @@ def faithfulness(
 
 
 def without_regions(batch: Batch, mask: Tensor) -> Batch:
-    """The map is zero where `mask` `[B, H·W]` is True."""
+    """Set the map to zero where `mask` `[B, H·W]` is True."""
     assert batch.regions is not None
     gone = mask.view(-1, 1, *batch.regions.shape[2:])
     return replace(batch, regions=batch.regions.masked_fill(gone, 0))
 
 
 def without_words(batch: Batch, mask: Tensor) -> Batch:
-    """Words where `mask` `[B, S]` is True say nothing: unknown ones, or vectors of zeros.
+    """Replace words where `mask` `[B, S]` is True by unknown ones, or by vectors of zeros.
 
-    A vector of the whole text and lexicon scores stay as they are.
+    The vector of the whole text and lexicon scores are unchanged.
     """
     if batch.words is not None:
         return replace(batch, words=batch.words.masked_fill(mask, UNK))
@@ -110,6 +110,6 @@ def without_words(batch: Batch, mask: Tensor) -> Batch:
 
 
 def shuffled(importance: Tensor, seed: int) -> Tensor:
-    """Importance at random, for comparison; negative where there is none."""
+    """Random importance for comparison; negative for absent parts."""
     random = torch.rand(importance.shape, generator=torch.Generator().manual_seed(seed))
     return random.to(importance.device).where(importance >= 0, -1)

@@ -1,4 +1,4 @@
-"""Rows of a dataset to batches: which rows, in which order, as which tensors."""
+"""Batches of a dataset's rows: their choice, order and tensors."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class BatchSource(Protocol):
-    """Rows that a network is trained on and asked about, wherever they lie.
+    """Rows for training and prediction, in memory or streamed.
 
     Attributes:
         target: `[N]` int64, index into the run's classes.
@@ -26,14 +26,14 @@ class BatchSource(Protocol):
     def target(self) -> npt.NDArray[np.int64]: ...
 
     def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
-        """`rows` as an epoch takes them, by the arguments alone: a resumed run repeats it."""
+        """The order of `rows` in an epoch, by the arguments alone, so that a resumed run repeats it."""
 
     def batches(self, steps: Sequence[Rows], *, pin: bool = False) -> Iterator[Batch]:
         """The batch of each step's rows, in the order given."""
 
 
 class Column(Protocol):
-    """An input of every row that makes several tensors of a batch."""
+    """An input of every row that gives several tensors of a batch."""
 
     def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
         """The tensors of `rows`, by field of `Batch`."""
@@ -82,14 +82,14 @@ class Examples:
 
     Attributes:
         target: `[N]` int64, index into the run's classes.
-        columns: field of `Batch` → its values `[N, …]`; or any name → what makes several fields.
+        columns: field of `Batch` → values `[N, …]`; or any name → a `Column` that gives several fields.
     """
 
     target: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[Any] | Column]
 
     def without(self, modality: str) -> Self:
-        """The same rows, every one without its `image` or its `text`."""
+        """The same rows without `image` or `text`."""
         none = np.zeros(len(self.target), np.bool_)
         return replace(self, columns={**self.columns, f"has_{modality}": none})
 
@@ -116,10 +116,10 @@ class Examples:
 
 
 def blanked(batch: Batch) -> Batch:
-    """The batch with nothing left of what it says is missing: no model can peep.
+    """The batch without any trace of its missing modalities, so that no model can use them.
 
-    A missing picture is a map of zeros, without a caption. A missing text is what an empty one is: one
-    unknown word, with a vector of zeros where words come as vectors.
+    A missing picture is a map of zeros, without a caption. A missing text is like an empty one: one
+    unknown word, or a vector of zeros if words are vectors.
     """
     if batch.has_image is not None:
         batch = _zeroed(batch, _OF_IMAGE, ~batch.has_image)
@@ -137,7 +137,7 @@ _OF_IMAGE, _OF_TEXT = batch_fields("modality", "image"), batch_fields("modality"
 
 
 def _zeroed(batch: Batch, names: Iterable[str], rows: Tensor) -> Batch:
-    """The batch with copies of the fields called `names` that are zero in `rows`."""
+    """The batch with the fields `names` set to zero in `rows`."""
     there = {name: values for name in names if (values := getattr(batch, name)) is not None}
     return replace(
         batch,
@@ -154,7 +154,7 @@ def cut(rows: Rows, batch_size: int) -> list[Rows]:
 
 
 def gather(stored: npt.NDArray[Any], rows: Rows) -> Tensor:
-    """`stored[rows]`; a memory map is read once from front to back, in the order of the file."""
+    """`stored[rows]`; a memory map is read in the order of the file."""
     order = np.argsort(rows, kind="stable")
     gathered = np.empty((len(rows), *stored.shape[1:]), dtype=stored.dtype)
     gathered[order] = stored[rows[order]]

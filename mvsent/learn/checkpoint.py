@@ -1,4 +1,4 @@
-"""What a fold needs to continue after kill -9: written after every epoch and within long ones."""
+"""Checkpoints, from which a fold continues after a kill: written after every epoch and within long ones."""
 
 import io
 from dataclasses import asdict, dataclass, field, fields
@@ -26,12 +26,12 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Begun:
-    """What is done of an epoch: its first `step` steps.
+    """The finished part of an epoch: its first `step` steps.
 
     Attributes:
-        loss: the sum over their rows.
-        correct: how many of their rows were answered right.
-        seconds: that they took.
+        loss: sum over the rows of these steps.
+        correct: number of these rows that were classified correctly.
+        seconds: time of these steps.
     """
 
     step: int = 0
@@ -46,11 +46,12 @@ class Checkpoint:
 
     Attributes:
         network: the state of the network now.
-        best: its state after the epoch with the best validation accuracy (the earliest of equals); None
+        best: its state after the epoch with the best validation accuracy (the earliest, in case of ties);
+            None
             before the first epoch's end.
         optimizer: the state of the optimiser.
         random: the state of torch's random number generators, CPU first, then that of the device.
-        of_others: `random` of each rank but the first.
+        of_others: `random` of each rank except the first.
     """
 
     network: dict[str, Tensor]
@@ -62,7 +63,7 @@ class Checkpoint:
     of_others: list[list[Tensor]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Replace `path` by this state; a reader sees the old one or the new one, never half."""
+        """Write this state to `path` atomically."""
         buffer = io.BytesIO()
         shallow = {f.name: getattr(self, f.name) for f in fields(self)}
         plain = {"history": [asdict(record) for record in self.history], "begun": asdict(self.begun)}
@@ -72,16 +73,16 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
-        """Read `path`. Raises: RunError when it is not a checkpoint."""
+        """Read `path`. Raises: RunError if it is not a checkpoint."""
         try:
             with path.open("rb") as file:
                 state = torch.load(file, map_location="cpu", weights_only=True)
             history = [EpochRecord(**record) for record in state.pop("history")]
-            begun = Begun(**state.pop("begun", {}))  # older checkpoints are of whole epochs
+            begun = Begun(**state.pop("begun", {}))  # older checkpoints contain whole epochs only
             return cls(history=history, begun=begun, **state)
         except OSError:
             raise
-        except Exception as error:  # unpickling a damaged file raises anything
+        except Exception as error:  # damaged files raise exceptions of any kind
             problem = type(error).__name__
             raise RunError(
                 f"{path}: not a checkpoint ({problem})", "Delete it to begin this fold again"
@@ -89,12 +90,12 @@ class Checkpoint:
 
 
 def random_state(device: torch.device) -> list[Tensor]:
-    """The state of every generator that dropout and initialisation draw from on `device`."""
+    """The states of the generators used by dropout and initialisation on `device`."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def restore_random_state(state: list[Tensor], device: torch.device) -> None:
-    """Undo what was drawn since `state` was taken."""
+    """Restore the generators to `state`."""
     of_cpu, *of_cuda = state
     torch.set_rng_state(of_cpu)
     if device.type == "cuda" and of_cuda:

@@ -12,13 +12,13 @@ from mvsent.learn.answers import Bools, Floats, Fold, one_vs_rest
 from mvsent.pairs import LABEL_NAMES
 
 GRID: Floats = np.linspace(0, 1, 201)
-"""The false positive rates of a ROC curve, the recalls of a precision-recall curve."""
+"""False positive rates of ROC curves, and recalls of precision-recall curves."""
 
 
 def roc_curves(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, Floats]:
     """True positive rate [F, G] at each false positive rate in `GRID`, for each class, "macro" and "micro".
 
-    Classes are taken one against the rest; NaN where a fold has no row of the class, or no other.
+    Each class is taken against the rest; NaN if a fold has no row of the class, or of another.
     """
     return _curves(folds, classes, _roc)
 
@@ -29,7 +29,7 @@ def prc_curves(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, Float
 
 
 def prevalence(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, float]:
-    """Each class's share of the rows: the precision of guessing, at every recall."""
+    """Share of each class: the precision of a random classifier, at every recall."""
     y_true = np.concatenate([fold[0] for fold in folds])
     return {LABEL_NAMES[c]: float((y_true == c).mean()) for c in classes}
 
@@ -75,6 +75,6 @@ def _prc(hits: Bools, scores: Floats) -> Floats:
     if not hits.any():
         return np.full(len(GRID), np.nan)
     precision, recall, _ = precision_recall_curve(hits, scores)  # recall falls from 1 to 0
-    above_zero = np.maximum(GRID, np.nextafter(0, 1))  # the point (0, 1) that ends the curve is made up
+    above_zero = np.maximum(GRID, np.nextafter(0, 1))  # without scikit-learn's artificial end point (0, 1)
     curve: Floats = precision[::-1][np.searchsorted(recall[::-1], above_zero)]
     return curve

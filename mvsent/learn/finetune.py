@@ -10,10 +10,10 @@ from mvsent.models.batch import Batch, Batches, Output, Settled
 
 
 class ThroughEncoders(nn.Module):
-    """`model` reading what `backbone` makes of the batch's pixels and `transformer` of its tokens.
+    """`model` with inputs from `backbone`, which reads pixels, and `transformer`, which reads tokens.
 
-    The encoders stay in evaluation mode: batches of one dataset are too few and too alike to estimate a
-    backbone's batch statistics again, and so that a pair's features do not change from step to step.
+    The encoders stay in evaluation mode: batches of one dataset are too few and too similar to estimate a
+    backbone's batch statistics, and the features of a pair should not change from step to step.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class ThroughEncoders(nn.Module):
         backbone: nn.Module | None = None,
         transformer: nn.Module | None = None,
     ) -> None:
-        """Only `trained` of the encoders' parameters get a gradient."""
+        """Let only `trained` of the encoders' parameters get gradients."""
         super().__init__()
         self.model = model
         if backbone is not None:
@@ -35,7 +35,7 @@ class ThroughEncoders(nn.Module):
             parameter.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for the model; the encoders stay in evaluation mode."""
+        """Set training mode for the model; the encoders stay in evaluation mode."""
         super().train(mode)
         for name in ("backbone", "transformer"):
             if name in self._modules:
@@ -43,21 +43,21 @@ class ThroughEncoders(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Output:
-        """What `model` says of the batch, whose `pixels [B, 3, side, side]` are uint8."""
+        """Apply the model to the batch, whose `pixels [B, 3, side, side]` are uint8."""
         output: Output = self.model(self.encode(batch))
         return output
 
     def settle(self, train: Batches, validation: Batches) -> None:
-        """The model is settled, if it is one that can be."""
+        """Settle the model, if it is a `Settled` one."""
         if isinstance(self.model, Settled):
             self.model.settle(lambda: map(self.encode, train()), lambda: map(self.encode, validation()))
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Those of the encoders that are trained."""
+        """The encoders' trained parameters."""
         return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("model.")]
 
     def encode(self, batch: Batch) -> Batch:
-        """The batch with maps and vectors in the place of pixels and tokens."""
+        """The batch with maps and vectors instead of pixels and tokens."""
         if batch.pixels is not None:
             regions: Tensor = self.backbone(batch.pixels)
             batch = replace(batch, regions=regions, pixels=None)

@@ -1,4 +1,4 @@
-"""The training loop: Adam on the cross-entropy, the epoch with the best validation accuracy wins."""
+"""The training loop: Adam on the cross-entropy; the epoch with the best validation accuracy is kept."""
 
 import copy
 import logging
@@ -32,7 +32,7 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Fold:
-    """One round of a protocol: its number and the rows to train on and to choose the epoch by."""
+    """One fold of a protocol: its number, its training rows, and its validation rows."""
 
     number: int
     train: Rows
@@ -40,7 +40,7 @@ class Fold:
 
 
 class Objective(nn.Module):
-    """What is minimised: the cross-entropy of a network's logits, and the penalty that it adds itself.
+    """The training objective: cross-entropy of the network's logits, plus the network's own penalty.
 
     Attributes:
         lower: the type of half precision; None: none.
@@ -66,7 +66,7 @@ class Objective(nn.Module):
 
 @dataclass
 class Trainer:
-    """A network, its optimiser, and where they compute.
+    """A network, its optimiser, and its device.
 
     Attributes:
         network: moved to `device`; only parameters that require a gradient are trained.
@@ -97,7 +97,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(enabled=lower == torch.float16)
 
     @device_memory_named()
-    @single_precision()  # of what AMP leaves in it
+    @single_precision()  # of the remaining parts in single precision
     def fit(
         self,
         fold: Fold,
@@ -106,9 +106,9 @@ class Trainer:
         on_epoch: Callable[[EpochRecord], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[EpochRecord]:
-        """Train to the last epoch or until `patience` epochs bring nothing better; the best epoch is loaded.
+        """Train until the last epoch, or until `patience` epochs bring no improvement; load the best epoch.
 
-        Continues from `checkpoint` where it exists, and replaces it after every epoch, and within one every
+        Continues from `checkpoint` if it exists, and replaces it after every epoch, and within one every
         `checkpoint_every` minutes. "Best" is the highest validation accuracy, among equals the lowest
         validation loss. Test rows are not known here. `stop` is asked after every step.
 
@@ -174,7 +174,7 @@ class Trainer:
         return record
 
     def _batches_of(self, rows: Rows) -> Batches:
-        """The batches of `rows` on the device, as often as they are asked for."""
+        """The batches of `rows` on the device; can be iterated repeatedly."""
         return lambda: (
             batch.to(self.device) for batch in self.source.batches(cut(rows, self.settings.batch_size))
         )
@@ -184,7 +184,7 @@ class Trainer:
     def predict_proba(self, rows: Rows) -> Probabilities:
         """`[n, n_classes]` probabilities of `rows`, at least one, in their order; ranks share them.
 
-        In single precision also where training is not: so `mvsent predict` gives the same answers.
+        Always in single precision, so that `mvsent predict` gives the same answers.
         """
         self.network.eval()
         parts: list[Probabilities] = []
@@ -195,7 +195,7 @@ class Trainer:
         return np.concatenate([part for of_rank in self.ranks.gather(parts) for part in of_rank])
 
     def dead_channels(self, rows: Rows) -> float | None:
-        """The share of channel gates that are zero on every one of `rows`; None without such gates."""
+        """The share of channel gates that are zero on all `rows`; None without such gates."""
         self.network.eval()
         alive: Tensor | None = None
         with torch.inference_mode():
@@ -215,7 +215,7 @@ class Trainer:
         begun: Begun,
         after_step: Callable[[Begun], None],
     ) -> tuple[float, float]:
-        """Loss and accuracy of the epoch, of which what was `begun` is done."""
+        """Run an epoch from where it was `begun`; return its loss and accuracy."""
         self.network.train()
         started = time.perf_counter() - begun.seconds
         order = self.source.order(fold.train, seed=self.settings.seed, fold=fold.number, epoch=epoch)
@@ -276,13 +276,15 @@ class Trainer:
         state = self.ranks.first_says(lambda: Checkpoint.load(path) if path.exists() else None)
         others = state.of_others if state else []
         if not self.ranks.first and self.ranks.rank > len(others):
-            torch.manual_seed(torch.initial_seed() + (self.ranks.rank << 44))  # a dropout of its own
+            torch.manual_seed(
+                torch.initial_seed() + (self.ranks.rank << 44)
+            )  # so that each rank has its own dropout
         if state is None:
             return [], None, Begun()
         try:
             self.network.load_state_dict(state.network)
             self.optimizer.load_state_dict(state.optimizer["adam"])
-            if state.optimizer["scaler"]:  # empty where the run was begun in another precision, as on a CPU
+            if state.optimizer["scaler"]:  # empty if the run was begun in another precision, such as on a CPU
                 self.scaler.load_state_dict(state.optimizer["scaler"])
             if self.ranks.rank <= len(others):
                 restore_random_state([state.random, *others][self.ranks.rank], self.device)
@@ -295,7 +297,7 @@ class Trainer:
     def _save(
         self, path: Path, history: list[EpochRecord], best: dict[str, Tensor] | None, begun: Begun
     ) -> None:
-        """The checkpoint is of now; when one rank knows, all do."""
+        """Write a checkpoint of the current state, with the random states of all ranks."""
         loss, correct = self.ranks.sums(begun.loss, begun.correct)
         random, *of_others = self.ranks.gather(random_state(self.device))
         if self.ranks.first:
@@ -307,7 +309,7 @@ class Trainer:
 
 
 def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """What is trained, with its learning rate: encoders learn in smaller steps than what reads them."""
+    """Parameter groups with their learning rates: encoders have a smaller one than the model."""
     encoders = network.encoder_parameters() if isinstance(network, ThroughEncoders) else []
     of_encoders = {id(p) for p in encoders}
     others = [p for p in network.parameters() if p.requires_grad and id(p) not in of_encoders]
@@ -319,7 +321,7 @@ def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[s
 
 
 def best_epoch(history: list[EpochRecord]) -> int:
-    """The epoch to keep: the highest validation accuracy, then the lowest validation loss, then the first."""
+    """The index of the epoch to keep: by validation accuracy, then validation loss, then order."""
     return max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, -r.epoch)).epoch
 
 

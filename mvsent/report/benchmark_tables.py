@@ -23,7 +23,7 @@ _OTHERS = ("parameters", "seconds", "p", "leak", "failure")
 
 
 class Grid:
-    """A table with a line a system, its protocols side by side."""
+    """A table with a line for each system and columns for each protocol."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         self.protocols = list(dict.fromkeys(row["protocol"] for row in table["rows"]))
@@ -32,7 +32,7 @@ class Grid:
         for row in table["rows"]:
             self.lines.setdefault(row["system"], {})[row["protocol"]] = row
         self.pairs = [p for p in self.protocols if f"grouped-{p}" in self.protocols]
-        """The plain protocols whose grouped one is here too."""
+        """The plain protocols whose grouped one is in the table, too."""
 
     def header(self) -> list[str]:
         """The titles of the columns."""
@@ -53,7 +53,7 @@ class Grid:
         ]
 
     def cells(self) -> list[list[str]]:
-        """The lines, as a reader sees them."""
+        """The cells of each line as text."""
         return [self._line(by_protocol) for by_protocol in self.lines.values()]
 
     def _line(self, by_protocol: Mapping[str, Row]) -> list[str]:
@@ -113,7 +113,7 @@ def title(table: Mapping[str, Any]) -> str:
 
 
 def caption(document: Document, table: Mapping[str, Any]) -> str:
-    """By what protocol, split and seed the numbers were made, and what the columns mean."""
+    """Protocol, split and seed of the numbers, and the meaning of the columns."""
     grid = Grid(table)
     splits = [_split(table, protocol) for protocol in grid.protocols]
     seeds = sorted({row["seed"] for row in table["rows"]})
@@ -143,7 +143,7 @@ def _split(table: Mapping[str, Any], protocol: str) -> str:
 
 
 def notes(table: Mapping[str, Any]) -> list[str]:
-    """What the evaluations say must be known before quoting a number, each with the systems it is about."""
+    """The caveats of the evaluations, each with the systems concerned."""
     about: dict[str, list[str]] = {}
     for row in table["rows"]:
         for note in row["notes"]:
@@ -156,16 +156,16 @@ def notes(table: Mapping[str, Any]) -> list[str]:
 
 
 def failures(table: Mapping[str, Any]) -> list[str]:
-    """Each failed row with its reason."""
+    """Failed rows with their reasons."""
     return [
         f"{row['system']}, {row['protocol']}: {row['failure']}" for row in table["rows"] if row["failure"]
     ]
 
 
 def render_markdown(document: Document) -> str:
-    """The command, then each table under its title, with its caption, what failed, and notes.
+    """Render the command and each table with title, caption, failures and notes.
 
-    Columns of text go to the left, those of numbers to the right.
+    Text is aligned left, numbers right.
     """
     parts = []
     if document["command"]:
@@ -186,7 +186,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    r"""`text` as Markdown shows it literally.
+    r"""Escape `text` for Markdown.
 
     >>> _markdown("a|b *c* d_e <f>")
     'a\\|b \\*c\\* d\\_e \\<f\\>'
@@ -195,7 +195,7 @@ def _markdown(text: str) -> str:
 
 
 def render_csv(document: Document) -> str:
-    """Every row of every table; what tables print in percent is a share from 0 to 1, the papers' too."""
+    """Render every row of every table; percentages are shares from 0 to 1, also published ones."""
     measures = [f"{key}_{part}" for key in headlines() for part in ("mean", "std", "low", "high")]
     header = [*_PLAIN, "seed", "n_folds", "published_accuracy", "published_f1", *measures, *_OTHERS]
     text = io.StringIO()
@@ -209,7 +209,7 @@ def render_csv(document: Document) -> str:
 
 
 def render_latex(document: Document) -> str:
-    """Each table as a `table*` as wide as the page, with the columns of the Markdown."""
+    """Render each table as a `table*` of the width of the page, with the columns of the Markdown."""
     parts = ["% \\usepackage{booktabs,graphicx}"]
     for table in document["tables"]:
         grid = Grid(table)
@@ -251,7 +251,7 @@ _LATEX = {
 
 
 def latex(text: str) -> str:
-    r"""`text` as LaTeX prints it literally.
+    r"""Escape `text` for LaTeX.
 
     >>> latex("50 % of a_b ± 1")
     '50 \\% of a\\_b $\\pm$ 1'
@@ -260,7 +260,7 @@ def latex(text: str) -> str:
 
 
 def render_terminal(document: Document) -> str:
-    """Each table with accuracy and weighted F1 alone: the files have the rest."""
+    """Render each table with accuracy and weighted F1 only; the files have the rest."""
     parts = []
     for table in document["tables"]:
         grid = Grid(table)
@@ -286,7 +286,7 @@ def _short_line(grid: Grid, by_protocol: Mapping[str, Row]) -> list[str]:
 def accuracies(
     table: Mapping[str, Any],
 ) -> tuple[dict[str, dict[str, Mapping[str, float | None]]], dict[str, float]]:
-    """System → protocol → accuracy, without what failed; and system → published accuracy, from 0 to 1."""
+    """System → protocol → accuracy, without failures; and system → published accuracy, from 0 to 1."""
     found: dict[str, dict[str, Mapping[str, float | None]]] = {}
     published = {}
     for row in table["rows"]:
@@ -298,12 +298,12 @@ def accuracies(
 
 
 def replace_block(text: str, block: str) -> str:
-    """`text` with `block` between its two marks, instead of what is there.
+    """Replace the block between the two marks in `text`.
 
     >>> replace_block(f"a\\n{BEGIN}\\nold\\n{END}\\nb", "new\\n").splitlines()[2:-2]
     ['', 'new', '']
 
-    Raises: UsageError where one of the marks is missing.
+    Raises: UsageError if one of the marks is missing.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""Where the bars of a page's drawings stand: shares of the width in percent, so that text keeps its size."""
+"""Geometry of the charts on pages, in percent of the width, so that text keeps its size."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mvsent.report.tables import in_percent
 from mvsent.shards.manifest import Funnel
 
 SHOWN_LABEL = 44
-"""Characters of a bar's name that are shown: what a phone's width has room for."""
+"""Maximum length of a bar's name in characters, which fits the width of a phone."""
 _THINNEST = 0.4  # percent of the width: a count above zero is always seen
 _BINS = 30
 _BIN_HEIGHT = 110.0  # pixels of a histogram's tallest bar
@@ -23,8 +23,8 @@ class Bar:
 
     Attributes:
         label: its name, cut to `SHOWN_LABEL`.
-        n: what it counts.
-        share: of the total, in words; empty where there is none.
+        n: the count.
+        share: share of the total as text; empty without a total.
         start, width: in percent of the drawing's width.
         kind: the class of its colour.
     """
@@ -39,7 +39,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram: of each bin where it stands (x, width in percent; y, height in pixels) and its words."""
+    """A histogram. Bins are (x, width in percent; y, height in pixels; text)."""
 
     title: str
     unit: str
@@ -50,7 +50,7 @@ class Histogram:
 
 
 def funnel_bars(funnel: Funnel) -> list[Bar]:
-    """The input at full width, then each reason where it takes its rows away, then what was kept."""
+    """Bars of the input, of each reason at the position of its rows, and of the kept rows."""
     bars = [Bar("input", funnel.input, "", 0.0, 100.0 if funnel.input else 0.0, "input")]
     left = funnel.input
     for reason, n in sorted(funnel.dropped.items(), key=lambda item: -item[1]):
@@ -61,7 +61,7 @@ def funnel_bars(funnel: Funnel) -> list[Bar]:
 
 
 def share_bars(counts: Iterable[tuple[str, int]], total: int) -> list[Bar]:
-    """A bar for each (name, count), in that order and of the name's kind; `total` has the whole width.
+    """A bar for each (name, count), in that order, coloured by name; `total` has the full width.
 
     >>> [bar.width for bar in share_bars([("negative", 4), ("positive", 1)], 5)]
     [80.0, 20.0]
@@ -70,7 +70,7 @@ def share_bars(counts: Iterable[tuple[str, int]], total: int) -> list[Bar]:
 
 
 def count_bars(counts: Iterable[tuple[str, int]], total: int) -> list[Bar]:
-    """A bar for each (name, count), in that order; the longest has the whole width.
+    """A bar for each (name, count), in that order; the longest has the full width.
 
     >>> [bar.width for bar in count_bars([("a", 4), ("b", 1)], 5)]
     [100.0, 25.0]
@@ -89,9 +89,9 @@ def _bar(name: str, n: int, total: int, start: float, kind: str, most: int | Non
 
 
 def histogram(title: str, unit: str, counts: npt.NDArray[np.int64], summary: str) -> Histogram | None:
-    """The histogram of values whose numbers are `counts` (index = value); None where nothing was counted.
+    """The histogram of values with these `counts` (index = value); None if there are none.
 
-    The axis ends at the 99th percentile: the last bin holds all that is above.
+    The axis ends at the 99th percentile; the last bin includes all larger values.
     """
     total = int(counts.sum())
     if not total:

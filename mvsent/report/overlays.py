@@ -1,4 +1,4 @@
-"""Attention as pictures: heat over a picture, shaded words, and figures as the paper's 6 and 7."""
+"""Pictures of attention: heat maps over a picture, shaded words, and figures like the paper's 6 and 7."""
 
 import textwrap
 import warnings
@@ -19,25 +19,25 @@ from mvsent.pairs import LABEL_NAMES
 Floats = npt.NDArray[np.floating]
 
 SHADES = 9
-"""Steps of a word's background; 0 is none."""
+"""Number of shades of a word's background; 0 is none."""
 _HEAT = mpl.colormaps["inferno"]
 _WORDS_A_LINE, _LINES = 46, 16  # characters of a line, and lines of a text in a square of a figure
 
 
 @dataclass(frozen=True)
 class Explained:
-    """One pair with what a network made of it.
+    """A pair with a network's answer and attention.
 
     Attributes:
-        id: of the row, or a file's name.
-        kind: why it is shown: `correct positive`, `correct negative`, `error` …
-        picture: RGB, or None where it is missing.
+        id: id of the row, or a file name.
+        kind: reason for its choice: `correct positive`, `correct negative`, `error` …
+        picture: RGB; None if absent.
         words: as the network read them.
         maps: name → `[H, W]` from 0 to 1 over the picture: `class activation`, `spatial attention` …
-        shades: name → `[S]` from 0 to 1, a weight a word.
-        text_share: of the self-attention between text and picture, from 0 to 1; None without one.
-        probabilities: of every label, by its name.
-        gold: the label that the dataset has; empty where nobody knows.
+        shades: name → `[S]` from 0 to 1, a weight for each word.
+        text_share: share of the text in the self-attention, from 0 to 1; None without self-attention.
+        probabilities: label name → probability.
+        gold: the label in the dataset; empty if unknown.
     """
 
     id: str
@@ -52,12 +52,12 @@ class Explained:
 
     @property
     def predicted(self) -> str:
-        """The likeliest label's name."""
+        """The name of the most probable label."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
 def heat(picture: Image.Image, weights: Floats) -> Image.Image:
-    """The picture under heat, `weights` `[H, W]` from 0 to 1: the hotter, the less is seen through."""
+    """Overlay a picture with a heat map of `weights` `[H, W]` from 0 to 1; large weights are more opaque."""
     grid = Image.fromarray(np.asarray(weights, np.float32), mode="F")
     smooth = np.asarray(grid.resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)
     colour = (_HEAT(smooth)[..., :3] * 255).astype(np.uint8)
@@ -66,7 +66,7 @@ def heat(picture: Image.Image, weights: Floats) -> Image.Image:
 
 
 def spread(weights: Floats) -> Floats:
-    """Weights stretched so that the largest is 1 and the smallest 0; all 0 where they are equal.
+    """Scale weights so that the largest is 1 and the smallest 0; all 0 if they are equal.
 
     >>> spread(np.array([[0.2, 0.4], [0.3, 0.2]])).round(2).tolist()
     [[0.0, 1.0], [0.5, 0.0]]
@@ -76,10 +76,10 @@ def spread(weights: Floats) -> Floats:
 
 
 def shade(weights: Floats) -> list[int]:
-    """The step, 0 to `SHADES`, of each word's background: in proportion to its weight.
+    """The shade of each word's background, from 0 to `SHADES`, proportional to its weight.
 
-    The strongest is that of the largest weight, or of twice the mean where no weight is as large: words that
-    weigh the same are all half strong.
+    The strongest shade is that of the largest weight, or of twice the mean if that is larger: words with
+    equal weights have half the strength.
 
     >>> shade(np.array([0.1, 0.2, 0.0])), shade(np.array([0.5, 0.5]))
     ([4, 9, 0], [4, 4])
@@ -91,7 +91,10 @@ def shade(weights: Floats) -> list[int]:
 
 
 def paper_figure(pairs: Sequence[Explained]) -> Figure:
-    """A row a pair: itself, the first of its maps, and its words shaded, as in the paper's Figs. 6 and 7."""
+    """Draw a row for each pair: the pair, its first map, and its shaded words, as in the paper's Figs.
+
+    6 and 7.
+    """
     figure = Figure(figsize=(7.2, 2.7 * len(pairs)), layout=ConstrainedLayoutEngine(h_pad=0.25))
     grid = figure.subplots(len(pairs), 3, squeeze=False)
     over_picture, over_words = _first_name(pair.maps for pair in pairs), _first_name(p.shades for p in pairs)
@@ -99,7 +102,7 @@ def paper_figure(pairs: Sequence[Explained]) -> Figure:
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # strangers write in scripts that the font lacks
+        warnings.simplefilter("ignore")  # texts use scripts that the font lacks
         for row, pair in zip(grid, pairs, strict=True):
             _draw_pair(row, pair)
         figure.canvas.draw()
@@ -107,7 +110,7 @@ def paper_figure(pairs: Sequence[Explained]) -> Figure:
 
 
 def _first_name(layers: Iterable[Mapping[str, Floats]]) -> str:
-    """What a column of panels shows; nothing where no pair has it."""
+    """The name of the first layer; empty if no pair has one."""
     return next((name for layer in layers for name in layer), "")
 
 
@@ -131,7 +134,7 @@ def _draw_pair(row: Sequence[Axes], pair: Explained) -> None:
 
 
 def _draw_words(axes: Axes, words: Sequence[str], weights: Floats, n_lines: int) -> None:
-    """Words from left to right, line by line, each on its shade."""
+    """Draw words from left to right, line by line, each on its shade."""
     axes.set(xlim=(0, _WORDS_A_LINE), ylim=(n_lines, 0))
     x, line = 0, 1
     for word, step in zip(words, shade(weights), strict=False):
@@ -150,12 +153,12 @@ def _draw_words(axes: Axes, words: Sequence[str], weights: Floats, n_lines: int)
 
 
 def _literal(text: str) -> str:
-    """The text with no sign that matplotlib takes for mathematics."""
+    """Escape signs that matplotlib would interpret as mathematics."""
     return text.replace("$", r"\$")
 
 
 def fraction_bar(pair: Explained) -> tuple[int, int]:
-    """Percent of text and of picture in the self-attention, together 100; (0, 0) without one."""
+    """Percentages of text and picture in the self-attention, 100 in total; (0, 0) without self-attention."""
     if pair.text_share is None:
         return 0, 0
     text = round(100 * pair.text_share)

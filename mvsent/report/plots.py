@@ -1,7 +1,7 @@
-"""Pictures for a paper: ROC and precision-recall curves (Fig. 4), training curves (Fig. 5), confusion, bars.
+"""Figures for a paper: ROC and precision-recall curves (Fig. 4), training curves (Fig. 5), confusion, bars.
 
-Every function returns a matplotlib `Figure` that belongs to nobody else: pyplot's global state is not used.
-Colours are Okabe and Ito's, made for colour-blind readers; line styles tell the curves apart in grey.
+Every function returns a matplotlib `Figure`; pyplot's global state is not used.
+Colours are Okabe and Ito's, for colour-blind readers; line styles distinguish the curves in grey.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.floating]
 Summary = Mapping[str, float | None]
 
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so a picture looks the same everywhere
+    "font.family": "DejaVu Sans",  # included in matplotlib, so figures look the same everywhere
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -35,8 +35,8 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "mvsent",  # the same figure is the same file
+    "svg.fonttype": "none",  # keeps text as text
+    "svg.hashsalt": "mvsent",  # makes files reproducible
 }
 _LINES: dict[str, dict[str, Any]] = {
     "negative": {"color": "#D55E00", "linestyle": "-"},
@@ -94,7 +94,7 @@ def prc(
 ) -> Figure:
     """Precision-recall curves: the mean over folds, and one standard deviation around it.
 
-    A thin line shows the precision of guessing, which is the class's share of the rows.
+    A thin line shows the precision of a random classifier, which is the class's share of the rows.
 
     Args:
         curves: precisions [F, G] by class, "macro" and "micro"; NaN in a fold that has none.
@@ -114,7 +114,7 @@ def prc(
 
 @mpl.rc_context(_STYLE)
 def training_curves(histories: Sequence[Mapping[str, Floats]], kept: Sequence[int]) -> Figure:
-    """Loss and accuracy by epoch: each fold thin; their mean ± std as long as every fold was still training.
+    """Loss and accuracy by epoch: a thin line for each fold; mean ± std while every fold was training.
 
     Args:
         histories: of each fold the columns of `history.csv`, arrays [E].
@@ -139,7 +139,7 @@ def training_curves(histories: Sequence[Mapping[str, Floats]], kept: Sequence[in
 
 @mpl.rc_context(_STYLE)
 def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """Confusion matrix: the shares of each label's rows, as colour and in words, and the counts below them.
+    """Confusion matrix: shares of each label's rows, as colour and text, with counts below them.
 
     Args:
         counts: rows of each label (first axis) that were predicted as each label (second axis).
@@ -150,7 +150,7 @@ def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted:
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     figure = Figure(figsize=(2.7, 2.7 * len(labels) / len(predicted) + 0.1), layout="constrained")
     axes = figure.subplots()
-    # Not imshow: an SVG would hold its pixels.
+    # Not imshow, which would embed pixels in an SVG.
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if np.isnan(share) else f"{in_percent(share)}\n({counts[row, column]:,})"
@@ -167,7 +167,7 @@ def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted:
 
 @mpl.rc_context(_STYLE)
 def accuracy_bars(accuracies: Mapping[str, Mapping[str, Summary]], published: Mapping[str, float]) -> Figure:
-    """Accuracy of each system: a bar a protocol, with the 95% interval; a diamond is the paper's number.
+    """Accuracy of each system: a bar for each protocol, with 95% interval; diamonds are published numbers.
 
     Args:
         accuracies: system → protocol → the summary of its accuracy; the first system is on top.
@@ -220,7 +220,7 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
 
 
 def svg_element(path: Path) -> str:
-    """The `<svg>` element of a saved picture, to stand in a page."""
+    """The `<svg>` element of a saved figure, for a page."""
     text = path.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
 

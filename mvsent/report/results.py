@@ -87,7 +87,7 @@ def interval(summary: Mapping[str, float | None], unit: str = PERCENT) -> str:
 
 
 def result_title(document: Document) -> str:
-    """What was measured on what, in one line."""
+    """Model, dataset, protocol and seed in one line."""
     n_folds, n_wanted = len(document["folds"]), document["n_folds"]
     counted = str(n_wanted) if n_folds == n_wanted else f"{n_folds} of {n_wanted}"
     folds = f"{counted} {'fold' if n_wanted == 1 else 'folds'}"

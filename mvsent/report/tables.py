@@ -6,7 +6,7 @@ UNDEFINED = "–"
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of equal columns: the first to the left, the others to the right; a rule under the header.
+    """Align columns: the first left, the others right, with a rule under the header.
 
     >>> print(aligned(["label", "rows"], [["positive", "2683"], ["neutral", "470"]]))
     label     rows
@@ -25,7 +25,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share in percent with two decimals, as the paper prints it.
+    """Format a share in percent with two decimals, as in the paper.
 
     >>> percent(0.79468), percent(None)
     ('79.47', '–')
@@ -34,7 +34,7 @@ def percent(value: float | None) -> str:
 
 
 def in_percent(share: float) -> str:
-    """A share in a page's words; the space before the sign breaks no line.
+    """Format a share for text on a page, with a non-breaking space.
 
     >>> in_percent(0.8742)
     '87.4\\xa0%'
