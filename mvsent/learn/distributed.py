@@ -1,4 +1,4 @@
-"""What makes a step that several ranks share equal to the step of one process.
+"""Training steps shared by several ranks, equal to the steps of one process.
 
 Every rank knows the rows of every step and takes its share. DistributedDataParallel averages the gradients;
 each rank's loss is scaled so that the average is the gradient of all rows, and layers that standardize a

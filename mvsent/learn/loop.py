@@ -276,9 +276,8 @@ class Trainer:
         state = self.ranks.first_says(lambda: Checkpoint.load(path) if path.exists() else None)
         others = state.of_others if state else []
         if not self.ranks.first and self.ranks.rank > len(others):
-            torch.manual_seed(
-                torch.initial_seed() + (self.ranks.rank << 44)
-            )  # so that each rank has its own dropout
+            # Each rank has its own dropout.
+            torch.manual_seed(torch.initial_seed() + (self.ranks.rank << 44))
         if state is None:
             return [], None, Begun()
         try:

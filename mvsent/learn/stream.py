@@ -1,11 +1,11 @@
-"""Rows read from the shards while a network is trained: shuffled in a buffer, read and decoded ahead.
+"""Rows streamed from the shards during training: shuffled in a buffer, read and decoded in advance.
 
     row groups, permuted → a shuffle buffer of row numbers → the steps of an epoch
                                                                  ↓ which groups, which rows, in which order
                      read ahead → rows kept until their step → decoded ahead → batches
 
-The order is one of numbers alone: no row has to be read to know it. So it is the same for any number of
-workers or ranks, and whoever asks for steps k, k + 1 … of an epoch gets what they would have been.
+The order is one of row numbers only and needs no reading. So it is the same for any number of
+workers or ranks, and an epoch can be resumed at any step.
 """
 
 import os
@@ -23,10 +23,10 @@ from mvsent.learn.batches import Rows
 from mvsent.models.batch import Batch
 
 GROUPS_AHEAD = 4
-"""Row groups that are being read, or wait to be asked for."""
+"""Number of row groups that are being read, or have been read in advance."""
 
 STEPS_AHEAD = 2
-"""Steps whose rows are decoded while another is computed."""
+"""Number of steps whose rows are decoded in advance."""
 
 Raw = TypeVar("Raw")
 Decoded = TypeVar("Decoded")
@@ -34,19 +34,19 @@ Decoded = TypeVar("Decoded")
 
 @dataclass(frozen=True)
 class Stream(Generic[Raw, Decoded]):
-    """A `BatchSource` of rows that lie in row groups and are read when their step comes near.
+    """A `BatchSource` of rows in row groups, which are read shortly before their step.
 
-    In memory are `buffer` rows, those of `GROUPS_AHEAD` groups, both as they were read, and the batches of
+    In memory are `buffer` rows and those of `GROUPS_AHEAD` groups, undecoded, and the batches of
     `STEPS_AHEAD` + 1 steps; more only for steps that `order` did not make.
 
     Attributes:
         target: `[N]` int64; see `BatchSource`.
         firsts: `[G]` int64, ascending from 0, the number of each group's first row.
-        buffer: rows of the shuffle buffer, 1 at least; all rows or more: any order is as likely as another.
-        read: the rows asked for of a group, by their numbers. Called by many threads.
-        decode: what is done to each row before its batch is made. Called by many threads.
-        collate: the batch of a step's decoded rows. Called where the batches are asked for.
-        workers: threads that decode; 0: one a core.
+        buffer: size of the shuffle buffer, at least 1; with all rows or more, all orders are equally likely.
+        read: reads the given rows of a group; called by many threads.
+        decode: decodes a row; called by many threads.
+        collate: makes the batch of a step's decoded rows; called by the consumer.
+        workers: threads that decode; 0: one per core.
     """
 
     target: npt.NDArray[np.int64]
@@ -58,13 +58,13 @@ class Stream(Generic[Raw, Decoded]):
     workers: int = 0
 
     def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
-        """`rows` shuffled as they can be read; see `BatchSource`."""
+        """`rows` shuffled in an order that can be read efficiently; see `BatchSource`."""
         return shuffled(rows, self.firsts, self.buffer, np.random.default_rng([seed, fold, epoch]))
 
     def batches(self, steps: Sequence[Rows], *, pin: bool = False) -> Iterator[Batch]:
         """The batch of each step's rows; see `BatchSource`.
 
-        Raises: what `read`, `decode` and `collate` raise, when that step is asked for or one shortly before.
+        Raises: exceptions of `read`, `decode` and `collate`, at that step or shortly before.
         """
         plan = ReadPlan.of(steps, self.firsts)
         readers = ThreadPoolExecutor(GROUPS_AHEAD, "read")
@@ -82,7 +82,7 @@ class Stream(Generic[Raw, Decoded]):
                 pool.shutdown(cancel_futures=True)
 
     def _raw(self, steps: Sequence[Rows], plan: "ReadPlan", pool: ThreadPoolExecutor) -> Iterator[list[Raw]]:
-        """The rows of each step as they were read; each is kept until its last step."""
+        """Yield the undecoded rows of each step; each is kept until its last step."""
         arriving, held, n_read = self._groups(plan, pool), dict[int, Raw](), 0
         for rows, last, needed in zip(steps, plan.last, plan.needed, strict=True):
             while n_read < needed:
@@ -94,7 +94,7 @@ class Stream(Generic[Raw, Decoded]):
             ]
 
     def _groups(self, plan: "ReadPlan", pool: ThreadPoolExecutor) -> Iterator[Mapping[int, Raw]]:
-        """What is wanted of each group, in the plan's order."""
+        """Yield the wanted rows of each group, in the order of the plan."""
         reading: deque[Future[Mapping[int, Raw]]] = deque()
         for group, rows in zip(plan.groups.tolist(), plan.wanted, strict=True):
             reading.append(pool.submit(self.read, group, rows))
@@ -110,13 +110,13 @@ class Stream(Generic[Raw, Decoded]):
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """What has to be read for some steps, and when.
+    """The reading plan of some steps.
 
     Attributes:
         groups: `[G']` int64, the groups of all steps in the order in which they are first needed.
-        wanted: the rows needed of each of `groups`, ascending.
-        needed: how many of `groups` each step needs, counted from the first.
-        last: for each row of each step, whether no later place holds it again.
+        wanted: the needed rows of each of `groups`, ascending.
+        needed: number of `groups`, counted from the first, that each step needs.
+        last: for each row of each step, whether it is not needed again later.
     """
 
     groups: Rows
@@ -161,9 +161,9 @@ def group_of(rows: Rows, firsts: Rows) -> Rows:
 
 
 def through_buffer(n: int, size: int, random: np.random.Generator) -> Rows:
-    """0 … n - 1 in the order in which they leave a shuffle buffer of `size` places.
+    """The numbers 0 … n - 1 in the order in which they leave a shuffle buffer of `size` places.
 
-    The buffer is filled; then whatever lies in a random place leaves it for the next one, and when no more
+    The buffer is filled; then the number in a random place is replaced by the next one, and when no more
     come, the rest leaves in random order. So number t out of it is below t + `size`.
     """
     size = min(size, n)
@@ -172,7 +172,7 @@ def through_buffer(n: int, size: int, random: np.random.Generator) -> Rows:
     before, after = by_place[:-1], by_place[1:]
     follows = enters[before] == enters[after]
     leaves = np.empty(n, np.int64)
-    leaves[after[follows] - size] = before[follows]  # it leaves when the next one in its place comes
+    leaves[after[follows] - size] = before[follows]  # it leaves when its place gets the next one
     stays = np.ones(n, np.bool_)
     stays[before[follows]] = False
     leaves[n - size :] = random.permutation(np.flatnonzero(stays))

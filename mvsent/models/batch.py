@@ -1,4 +1,4 @@
-"""What a model reads: one batch of pairs, and the sizes that are known before the first batch."""
+"""The inputs of a model: a batch of pairs, and the sizes that are known before the first batch."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -27,30 +27,30 @@ LABEL = {"label": True}
 
 @dataclass(frozen=True)
 class Batch:
-    """`B` pairs; a field that no one asked for, or that the dataset lacks, is None.
+    """`B` pairs; fields that the model does not read, or that the dataset lacks, are None.
 
     Words come as numbers of a vocabulary or, from a frozen transformer, as vectors: exactly one of the two.
 
     Attributes:
         regions: `[B, C, H, W]` float, a backbone's feature map of each picture.
-        pixels: `[B, 3, side, side]` uint8, only where the backbone itself is trained.
+        pixels: `[B, 3, side, side]` uint8, only if the backbone is trained.
         words: `[B, S]` int64, numbers of the vocabulary; 0 is padding.
-        word_vectors: `[B, S, D]` float, each word in the light of the others; zero on padding.
-        tokens: `[B, S]` int64, a transformer's own numbers, only where the transformer itself is trained.
-        word_mask: `[B, S]` bool, True where there is a word.
-        sentence: `[B, S]` int64, which sentence of the text a word is in, from 0; 0 on padding.
-        caption, caption_vectors, caption_mask: the words of the picture's caption, as those of the text.
-        text_vector: `[B, T]` float, the whole text by a sentence encoder.
+        word_vectors: `[B, S, D]` float, contextual vectors of words; zero on padding.
+        tokens: `[B, S]` int64, a transformer's token numbers, only if the transformer is trained.
+        word_mask: `[B, S]` bool, True for words, False for padding.
+        sentence: `[B, S]` int64, number of the word's sentence, from 0; 0 on padding.
+        caption, caption_vectors, caption_mask: the same for the picture's caption.
+        text_vector: `[B, T]` float, vector of the whole text by a sentence encoder.
         lexicon: `[B, L]` float, sentiment strengths of the text by a lexicon.
-        anp_scores: `[B, A]` float, how much of each adjective-noun pair is in the picture.
-        scene: `[B, C2]` float, the picture by a second backbone.
+        anp_scores: `[B, A]` float, score of each adjective-noun pair in the picture.
+        scene: `[B, C2]` float, vector of the picture by a second backbone.
         links: `[B, K, C + D]` float, pictures and words of linked training rows: the mean of the map, and of
             the words' pretrained vectors.
-        link_mask: `[B, K]` bool, True where there is a linked row.
-        has_image, has_text: `[B]` bool, False where a modality is missing; None where none ever is. A missing
+        link_mask: `[B, K]` bool, True for linked rows, False for padding.
+        has_image, has_text: `[B]` bool, False if a modality is missing; None if none ever is. A missing
             picture is a map of zeros, a missing text an empty one.
         target: `[B]` int64, index into the run's classes. A model may compute losses with it, never logits.
-        text_target, image_target: `[B]` int64, label number of each modality where there is one, else -1.
+        text_target, image_target: `[B]` int64, label number of each modality; -1 if unknown.
     """
 
     regions: Tensor | None = field(default=None, metadata=OF_IMAGE)
@@ -76,7 +76,7 @@ class Batch:
     image_target: Tensor | None = field(default=None, metadata=LABEL)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The batch with `change` applied to every tensor it carries."""
+        """The batch with `change` applied to every tensor."""
         carried = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: change(v) for k, v in carried.items() if v is not None})
 
@@ -95,20 +95,20 @@ def batch_fields(key: str, value: object = True) -> tuple[str, ...]:
 
 
 Batches = Callable[[], Iterable[Batch]]
-"""The batches of some rows, as often as they are asked for."""
+"""The batches of some rows; can be iterated repeatedly."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a model must know to be built.
+    """The sizes needed to build a model.
 
     Attributes:
-        channels: of the region map.
-        grid: `(H, W)` of the region map.
+        channels: channels of the region map.
+        grid: height and width of the region map.
         vectors: `[V, D]` float32, a vector for each word of the vocabulary; row 0 (padding) is zero. None
             where words come as vectors.
-        word_size: `D`, features of a word, either way.
-        n_classes: how many sentiments the dataset has.
+        word_size: `D`, features of a word.
+        n_classes: number of classes in the dataset.
         text_size, n_lexicon, n_anps, scene_channels: features of `text_vector`, `lexicon`, `anp_scores`,
             `scene`; 0 if not read. A run keeps these widths.
         labels: the label number of each class, in order.
@@ -136,18 +136,18 @@ WIDTHS = {each.name: each.metadata["width of"] for each in fields(Sizes) if "wid
 
 @runtime_checkable
 class Solved(Protocol):
-    """A model that is fitted as a whole, and not by gradient steps."""
+    """A model that is fitted as a whole instead of by gradient steps."""
 
     def solve(self, train: Batches, validation: Batches) -> None:
-        """Fit to the training rows; what has to be chosen is chosen on the validation rows."""
+        """Fit to the training rows; choose hyper-parameters on the validation rows."""
 
 
 @runtime_checkable
 class Settled(Protocol):
-    """A model that fits something once its weights are chosen."""
+    """A model with a part that is fitted after its weights are chosen."""
 
     def settle(self, train: Batches, validation: Batches) -> None:
-        """Fit it; what has to be chosen is chosen on the validation rows.
+        """Fit the part on the training rows; choose hyper-parameters on the validation rows.
 
         Called in evaluation mode, without gradients.
         """
@@ -155,7 +155,7 @@ class Settled(Protocol):
 
 @dataclass(frozen=True)
 class Output:
-    """What a model says.
+    """The output of a model.
 
     Attributes:
         logits: `[B, n_classes]`.
@@ -163,8 +163,8 @@ class Output:
             real words and is zero on padding; `spatial` `[B, H, W]` and `channel` `[B, C]` are gates;
             `regions` `[B, H, W]` sums to one; `fusion` `[B, 2]` or `[B, 1 + M]` splits between the text
             (first) and the picture or its regions.
-        penalty: a scalar that training adds to the cross-entropy of the logits, in training mode only: what
-            a paper's loss has besides it.
+        penalty: a scalar that training adds to the cross-entropy of the logits, in training mode only: the
+            further terms of a paper's loss.
     """
 
     logits: Tensor

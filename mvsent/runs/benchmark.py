@@ -21,12 +21,12 @@ from mvsent.workers.processes import Ended, apart, visible_gpus
 log = logging.getLogger("mvsent")
 
 Outcome = tuple[Cell, str]
-"""A cell that was run, and why it failed; empty when it did not."""
+"""A cell, and the reason of its failure; empty if it succeeded."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark found; `document` is the content of `results.json`."""
+    """The results of a benchmark; `document` is the content of `results.json`."""
 
     document: Document
     files: list[Path]
@@ -42,21 +42,21 @@ def benchmark(
     command: Sequence[str] = (),
     quiet: bool = False,
 ) -> Benchmark:
-    """Every cell is a finished run in `asked.out`, and the tables of all of them lie beside.
+    """Run every cell in `asked.out`, and write the tables of all cells beside them.
 
-    A finished cell is not repeated, a begun one is continued. A cell that fails stops no other.
+    Finished cells are not repeated, unfinished ones are continued. A failed cell does not stop the others.
 
     Args:
-        asked: what to compare.
-        jobs: cells that run at once, each in a process of its own if there are several.
-        overwrite: replace cells that were made with other settings.
-        into: a Markdown file whose block of results is replaced.
-        command: what was typed, to stand above the tables.
+        asked: the systems, datasets and protocols to compare.
+        jobs: number of concurrent cells; several run in processes of their own.
+        overwrite: replace cells with other settings.
+        into: a Markdown file in which the block of results is replaced.
+        command: the command line, printed above the tables.
         quiet: no progress.
 
     Raises:
         UsageError: as `plan`; a cell that was made with other settings; `into` without the block's marks.
-        Interrupted: Ctrl-C; what is finished stays.
+        Interrupted: Ctrl-C; finished cells are kept.
     """
     cells = plan(asked)
     compute_device(asked.common.device)
@@ -74,7 +74,7 @@ def benchmark(
 
 
 def refuse_other_settings(cells: Sequence[Cell], *, overwrite: bool) -> None:
-    """Raises: UsageError for a cell that is there already, made otherwise than it is now asked for."""
+    """Raises: UsageError for an existing cell with other settings or rows."""
     for cell in cells:
         if not overwrite and (changed := cell.changes()):
             raise UsageError(
@@ -84,7 +84,7 @@ def refuse_other_settings(cells: Sequence[Cell], *, overwrite: bool) -> None:
 
 
 def tell_of_others(out: Path, cells: Sequence[Cell]) -> None:
-    """One note names the finished cells in `out` that are not in the tables, since nobody asked for them."""
+    """A note on finished cells in `out` that are not in the tables, because they were not asked for."""
     finished = {path.parent for path in out.glob(f"*/*/*/{METRICS}") if not path.parent.name.startswith(".")}
     others = sorted(str(path.relative_to(out)) for path in finished - {cell.path for cell in cells})
     if others:
@@ -98,7 +98,7 @@ def tell_of_others(out: Path, cells: Sequence[Cell]) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of `path`. Raises: UsageError where there is no such file, or no text."""
+    """Read the text of `path`. Raises: UsageError if it does not exist, or is not text."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +106,7 @@ def read_text(path: Path) -> str:
 
 
 def run_cells(cells: Sequence[Cell], jobs: int, *, quiet: bool) -> dict[Path, str]:
-    """Every cell that is not finished is run; the reason of each that failed, by its folder.
+    """Run every unfinished cell; return folder → reason of each failed one.
 
     Raises: Interrupted on Ctrl-C.
     """
@@ -130,7 +130,7 @@ def run_cells(cells: Sequence[Cell], jobs: int, *, quiet: bool) -> dict[Path, st
 
 
 def run_cell(cell: Cell, *, quiet: bool) -> str:
-    """The cell is a finished, evaluated run; or why it is not, in one line."""
+    """Train and evaluate the cell; return the reason in one line if it fails, or ""."""
     state = cell.state
     resume, overwrite = state == "begun", state == "other settings"
     try:
@@ -138,7 +138,7 @@ def run_cell(cell: Cell, *, quiet: bool) -> str:
         evaluate(cell.path, [], quiet=quiet)
     except MvsentError as error:
         return str(error)
-    except Exception as error:  # whatever is wrong with one model, the others go on
+    except Exception as error:  # a failing model must not stop the others
         log.exception("%s", cell.name)
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
@@ -147,8 +147,8 @@ def run_cell(cell: Cell, *, quiet: bool) -> str:
 def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
     """Run `jobs` cells at once, each in a process of its own, on a GPU of its own if there are several.
 
-    Outcomes as they come. A process that is killed costs its cell only. Left early, the iterator ends those
-    that still run.
+    Yield outcomes as they arrive. A killed process affects only its cell. Closing the iterator early ends
+    those that still run.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     one_for_all = any(cell.settings.device not in ("auto", "cuda") for cell in cells)
@@ -165,6 +165,6 @@ def _with_threads(cell: Cell, threads: int) -> Cell:
 
 
 def _child(sender: Connection, cell: Cell) -> None:
-    """What a process does: one cell, quietly."""
+    """Run one cell in a process of its own, without progress."""
     logging.basicConfig(format=f"{cell.name}: %(message)s", level=logging.WARNING)
     sender.send(run_cell(cell, quiet=True))

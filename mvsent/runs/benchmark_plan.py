@@ -21,7 +21,7 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True)
 class System:
-    """A row of a table: a model, or what is left of it without one of its parts."""
+    """A row of a table: a model, or a model without one of its parts."""
 
     card: ModelCard
     ablation: str = ""
@@ -33,28 +33,28 @@ class System:
 
     @property
     def options(self) -> dict[str, str]:
-        """Those that take the part away."""
+        """The options that remove the part."""
         return self.card.ablations[self.ablation] if self.ablation else {}
 
     @property
     def published(self) -> dict[str, Published]:
-        """Dataset name → printed numbers."""
+        """Dataset name → published numbers."""
         return registry.published(self.card.name, self.options)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a benchmark is asked to compare.
+    """The comparison that a benchmark makes.
 
     Attributes:
-        datasets: their folders.
-        tables: of `TABLES`.
-        models: the only ones to run, in whatever table they stand; empty: those of the tables.
+        datasets: dataset folders.
+        tables: some of `TABLES`.
+        models: the only models to run; empty: those of the tables.
         protocols: how rows are split.
         options: model → options, beyond an ablation's own.
-        common: the settings of every cell but dataset, model, options and protocol.
-        out: the folder of everything that comes out.
-        against: the model that the others are compared with.
+        common: settings of every cell, except dataset, model, options and protocol.
+        out: the output folder.
+        against: the reference model of the significance tests.
     """
 
     datasets: Sequence[Path]
@@ -67,7 +67,7 @@ class Asked:
     against: str
 
     def systems(self, table: str) -> list[System]:
-        """The rows of a table. Raises: UsageError for a model that nobody knows."""
+        """The rows of a table. Raises: UsageError for an unknown model."""
         return systems(table, self.models)
 
 
@@ -87,7 +87,7 @@ class Cell:
 
     @property
     def state(self) -> str:
-        """`to do`, `begun`, `finished`, or `other settings`: made otherwise than it is now asked for."""
+        """`to do`, `begun`, `finished`, or `other settings`."""
         if not (self.path / CONFIG).is_file():
             return "to do"
         if self.changes():
@@ -97,7 +97,12 @@ class Cell:
             return "begun"
         try:
             judged = [fold["fold"] for fold in self.metrics["folds"]]
-        except (OSError, ValueError, KeyError, TypeError):  # not judged yet, or damaged: it is judged again
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # not evaluated, or damaged
             return "begun"
         return "finished" if judged == run.wanted_folds else "begun"
 
@@ -108,7 +113,7 @@ class Cell:
         return document
 
     def changes(self) -> list[str]:
-        """Which settings, or that the rows, of the run that is there already are not those asked for."""
+        """The differing settings, or the differing rows, of an existing run."""
         if not (self.path / CONFIG).is_file():
             return []
         try:
@@ -145,7 +150,7 @@ def plan(asked: Asked) -> list[Cell]:
 
 
 def make_cell(asked: Asked, folder: Path, manifest: Manifest, protocol: str, system: System) -> Cell:
-    """The cell of one system. Raises: UsageError for an option that the model has not."""
+    """The cell of one system. Raises: UsageError for an option that the model does not have."""
     card = system.card
     options = {**asked.options.get(card.name, {}), **system.options}
     registry.options(card.name, options)
@@ -158,8 +163,8 @@ def make_cell(asked: Asked, folder: Path, manifest: Manifest, protocol: str, sys
 def systems(table: str, models: Sequence[str] = ()) -> list[System]:
     """The systems of a table: baselines, then the papers' models, then ours, each by name.
 
-    Tables 2 and 3 hold the models that the paper lists there, and what is no paper's; `all` holds every one.
-    Table 4 holds models with their ablations. With `models` it is those, whatever the paper lists.
+    Tables 2 and 3 have the models that the paper lists there, and those of no paper; `all` has every model.
+    Table 4 has models with their ablations. With `models` it has only those.
 
     >>> [system.name for system in systems("4")]
     ['dmlanet', 'dmlanet w/o SA + CA', 'dmlanet w/o SMAtt', 'dmlanet w/o SAtt']
@@ -213,7 +218,7 @@ def _check(asked: Asked) -> None:
 
 
 def slug(name: str) -> str:
-    """`name` as part of a path: of it, at most 80 signs that every file system takes.
+    """`name` as part of a path: at most 80 characters that every file system accepts.
 
     >>> slug("dmlanet w/o SA + CA"), slug("MVSA_single")
     ('dmlanet-w-o-SA-CA', 'MVSA_single')

@@ -1,4 +1,4 @@
-"""What the cells of a benchmark found, as one document and in files."""
+"""The results of a benchmark's cells as one document, and its files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,16 +27,16 @@ Document = dict[str, Any]
 Row = dict[str, Any]
 
 PRINTED = ("accuracy", "f1_weighted", "f1_macro")
-"""The metrics of the printed tables; the files have all headlines."""
+"""The metrics of the printed tables; the files have all headline metrics."""
 
 
 def collect(
     asked: Asked, cells: Sequence[Cell], failures: Mapping[Path, str], command: Sequence[str] = ()
 ) -> Document:
-    """The content of `results.json`: for each dataset and table a row a system and protocol.
+    """The content of `results.json`: for each dataset and table, a row for each system and protocol.
 
     A metric in percent is a share from 0 to 1 here, the papers' numbers too; `leak` is the difference of two.
-    Nothing in it depends on when the cells were run or in which order, but the seconds.
+    Apart from the seconds, it does not depend on the time or order of the cells.
     """
     rows = {cell.path: row_or_failure(cell, failures.get(cell.path, "")) for cell in cells}
     compare(cells, rows, asked.against)
@@ -59,14 +59,14 @@ def collect(
 
 
 def changed_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The common settings that are not the defaults and are not told elsewhere."""
+    """The common settings that differ from the defaults and are not shown elsewhere."""
     told = {"model", "options", "protocol", "split_file", "seed"} | TrainSettings.without_effect()
     default = TrainSettings().model_dump()
     return {k: v for k, v in settings.model_dump().items() if k not in told and v != default[k]}
 
 
 def row_or_failure(cell: Cell, failure: str) -> Row:
-    """The row; of a cell whose files are damaged, one that says so."""
+    """The row of a cell; if its files are damaged, a row that says so."""
     try:
         return make_row(cell, failure)
     except (MvsentError, OSError, ValueError, KeyError) as error:
@@ -74,7 +74,7 @@ def row_or_failure(cell: Cell, failure: str) -> Row:
 
 
 def make_row(cell: Cell, failure: str) -> Row:
-    """What a reader may know of a cell; a failed one has no numbers, and says why."""
+    """The row of a cell without numbers; that of a failed one has the reason."""
     card, system = cell.system.card, cell.system
     published = system.published.get(cell.dataset.name)
     given = {k: v for k, v in cell.settings.options.items() if k not in system.options}
@@ -101,7 +101,7 @@ def make_row(cell: Cell, failure: str) -> Row:
 
 
 def _share(percent: float | None) -> float | None:
-    """A number of a paper as all others here, from 0 to 1."""
+    """A published number as a share from 0 to 1."""
     return None if percent is None else round(percent / 100, 6)
 
 
@@ -114,7 +114,7 @@ def measured(cell: Cell) -> Row:
     return {
         "split_sha256": run.resolved.split_sha256[:8],
         **summaries(cell.metrics["metrics"]),
-        # Trained word vectors are as many as the fold's training rows have words.
+        # The number of trained word vectors depends on the words of the fold's training rows.
         "parameters": round(float(np.mean(parameters))) if parameters else None,
         "seconds": sum(record.seconds for record in epochs),
         "folds": [
@@ -126,12 +126,12 @@ def measured(cell: Cell) -> Row:
 
 
 def summaries(metrics: Mapping[str, Any]) -> Row:
-    """The headlines of a `metrics.json`; None for a metric that is younger than the file."""
+    """The headline metrics of a `metrics.json`; None for a metric that is newer than the file."""
     return {key: metrics[key] if key in PRINTED else metrics.get(key) for key in headlines()}
 
 
 def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
-    """The class that most training rows have, for everyone: a row a protocol, from any finished cell."""
+    """Rows of the majority baseline: one for each protocol, from any finished cell."""
     finished = [cell for cell in cells if not rows[cell.path]["failure"]]
     of_protocol = {cell.settings.protocol: cell for cell in reversed(finished)}
     found = []
@@ -153,7 +153,7 @@ def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
 
 
 def compare(cells: Sequence[Cell], rows: Mapping[Path, Row], against: str) -> None:
-    """Every row but the reference's own has its `p`, where both have the same three folds or more."""
+    """Set `p` of every row except the reference, if both have at least three common folds."""
     references = {
         (cell.dataset.name, cell.settings.protocol): cell for cell in cells if cell.system.name == against
     }
@@ -173,7 +173,7 @@ def compare(cells: Sequence[Cell], rows: Mapping[Path, Row], against: str) -> No
 
 
 def paired_differences(row: Row, other: Row) -> list[float]:
-    """How much more accurate `row` is on each fold; empty where the two have not the same folds."""
+    """The difference in accuracy on each fold; empty if the folds differ."""
     ours, theirs = row["folds"], other["folds"]
     same = [fold["fold"] for fold in ours] == [fold["fold"] for fold in theirs]
     if not same or row["split_sha256"] != other["split_sha256"]:
@@ -182,7 +182,7 @@ def paired_differences(row: Row, other: Row) -> list[float]:
 
 
 def test_share(cell: Cell, n_test: Sequence[int]) -> float | None:
-    """Test rows ÷ training rows of a fold on average; None where the split is no longer that of the run."""
+    """Mean ratio of test rows to training rows of a fold; None if the split has changed since the run."""
     dataset, run = Dataset.open(Path(cell.settings.dataset)), RunFolder.open(cell.path)
     try:
         split = find_split(dataset, cell.settings.protocol, cell.settings.seed, None)
@@ -195,7 +195,7 @@ def test_share(cell: Cell, n_test: Sequence[int]) -> float | None:
 
 
 def worth_of_leak(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> None:
-    """Every row by a protocol that has a grouped counterpart here, or is it, has its `leak`."""
+    """Set `leak` of every row whose protocol and its grouped counterpart are both present."""
     systems: dict[tuple[str, str], dict[str, Row]] = {}
     for cell in cells:
         of_system = systems.setdefault((cell.dataset.name, cell.system.name), {})
@@ -205,7 +205,7 @@ def worth_of_leak(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> None:
 
 
 def _set_leaks(by_protocol: Mapping[str, Row]) -> None:
-    """Accuracy by the plain protocol minus by the grouped one, both shares from 0 to 1."""
+    """Accuracy by the plain protocol minus that by the grouped one, as shares from 0 to 1."""
     for protocol, plain in by_protocol.items():
         grouped = by_protocol.get(GROUPED + protocol)
         if grouped and plain["accuracy"] and grouped["accuracy"]:
@@ -213,7 +213,7 @@ def _set_leaks(by_protocol: Mapping[str, Row]) -> None:
 
 
 def write_results(document: Document, out: Path, into: Path | None = None) -> list[Path]:
-    """`results.json`, `.csv`, `.md`, `.tex` and the pictures are in `out`; the Markdown also in `into`."""
+    """Write `results.json`, `.csv`, `.md`, `.tex` and the figures to `out`, and the Markdown into `into`."""
     markdown = report.render_markdown(document)
     texts = {
         out / "results.json": json.dumps(document, indent=2, allow_nan=False) + "\n",
@@ -230,7 +230,7 @@ def write_results(document: Document, out: Path, into: Path | None = None) -> li
 
 
 def draw(document: Document, out: Path) -> list[Path]:
-    """A picture for every table in which a number stands: `results.png`, or one with its name if several."""
+    """Draw a figure of every table with numbers: `results.png`, or one for each of several tables."""
     tables = document["tables"]
     written: list[Path] = []
     for table in tables:

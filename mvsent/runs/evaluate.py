@@ -1,4 +1,4 @@
-"""Judge a run: every metric with its interval, the pictures that were asked for, and a page of both."""
+"""Evaluate a run: every metric with its interval, figures, and a page of both."""
 
 import json
 import logging
@@ -38,10 +38,10 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, and where it lies.
+    """The results of an evaluation, and their files.
 
     Attributes:
-        folder: holds `metrics.json`, `report.html` and the pictures.
+        folder: contains `metrics.json`, `report.html` and the figures.
         document: the content of `metrics.json`.
         pictures: the PNG files; each has an SVG beside it.
     """
@@ -60,24 +60,24 @@ def evaluate(
     seed: int = 0,
     quiet: bool = False,
 ) -> Evaluation:
-    """`metrics.json`, `report.html` and the pictures of a run lie in its folder.
+    """Evaluate a run; write `metrics.json`, `report.html` and figures into its folder.
 
-    With `dataset` the finished folds' networks judge that dataset's rows afresh, and everything goes to
-    `RUN/eval-DATASETNAME/`. With `missing` they judge the run's own test rows again, without one modality,
-    and it goes to `RUN/missing-MODALITY/`; with both, to `RUN/eval-DATASETNAME-missing-MODALITY/`. A picture
-    that an earlier evaluation left is redrawn even if it is not asked for: the folder never mixes two.
+    With `dataset` the networks of the finished folds predict that dataset's rows, and everything goes to
+    `RUN/eval-DATASETNAME/`. With `missing` they predict the run's own test rows without one modality,
+    and it goes to `RUN/missing-MODALITY/`; with both, to `RUN/eval-DATASETNAME-missing-MODALITY/`. A figure
+    of an earlier evaluation is redrawn even if it is not requested, so that the folder never mixes two.
 
     Args:
         run_path: the run folder.
-        pictures: which of `PICTURES`; None: all.
+        pictures: some of `PICTURES`; None: all.
         dataset: another dataset's folder, instead of the run's own test rows.
-        missing: one of `MODALITIES`, which is taken away from every row.
+        missing: one of `MODALITIES`, removed from every row.
         seed: of the bootstrap.
         quiet: no progress.
 
     Raises:
         UsageError: an unknown picture or modality, or a dataset that the run was trained on.
-        RunError: no fold is finished, or its predictions are not what they should be.
+        RunError: no fold is finished, or its predictions are damaged.
     """
     if unknown := [name for name in pictures or () if name not in PICTURES]:
         known = f"Known are: {', '.join(PICTURES)}"
@@ -107,21 +107,21 @@ def modalities(given: str) -> list[str]:
 
 
 def check_modality(name: str) -> None:
-    """Raises: UsageError where `name` is none of `MODALITIES`."""
+    """Raises: UsageError if `name` is not one of `MODALITIES`."""
     if name not in MODALITIES:
         choice = f"Choose from {', '.join(MODALITIES)}"
         raise UsageError(f"--missing: unknown {name!r}", did_you_mean(name, MODALITIES) + choice)
 
 
 def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: bool) -> Trial:
-    """The rows and answers to judge: the run's own as they were saved, those of `dataset`, or made anew."""
+    """The rows and answers to evaluate: the saved ones of the run, or new ones."""
     if dataset is not None:
         return fresh_trial(run, Dataset.open(dataset), missing, quiet=quiet)
     return missing_trial(run, missing, quiet=quiet) if missing else saved_trial(run)
 
 
 def make_document(trial: Trial, seed: int) -> Document:
-    """The content of `metrics.json`; nothing in it depends on the time or the machine."""
+    """The content of `metrics.json`, which does not depend on time or machine."""
     run, card = trial.run, registry.card(trial.run.settings.model)
     per_fold, metrics = summarise(trial.folds, trial.classes, n=RESAMPLES, seed=seed)
     _, majority = summarise(trial.baseline_folds, trial.classes, n=RESAMPLES, seed=seed)
@@ -168,7 +168,7 @@ def make_document(trial: Trial, seed: int) -> Document:
 
 
 def draw(trial: Trial, document: Document, pictures: Sequence[str] | None) -> dict[str, Figure]:
-    """The figures that are asked for, and those that an earlier evaluation left in the folder."""
+    """The requested figures, and those of an earlier evaluation in the folder."""
     wanted = PICTURES if pictures is None else pictures
     there = [name for name in PICTURES if (trial.folder / f"{name}.png").exists()]
     drawn = {name: _DRAW[name](trial, document) for name in PICTURES if name in wanted or name in there}
@@ -176,7 +176,7 @@ def draw(trial: Trial, document: Document, pictures: Sequence[str] | None) -> di
 
 
 def write(folder: Path, document: Document, figures: dict[str, Figure]) -> Evaluation:
-    """Pictures, page and, vouching for them, `metrics.json` are in `folder`."""
+    """Write figures, page and, last, `metrics.json` into `folder`."""
     make_folder(folder)
     saved = {name: plots.save_figure(figure, folder, name) for name, figure in figures.items()}
     page = render_page(document, {name: plots.svg_element(svg) for name, (_, svg) in saved.items()})
@@ -206,7 +206,7 @@ def _draw_confusion(trial: Trial, document: Document) -> Figure:
 
 
 def _draw_curves(trial: Trial, document: Document) -> Figure | None:
-    """None for another dataset, or without a modality: nothing was trained that way."""
+    """Training curves; None for another dataset or a missing modality."""
     if trial.is_fresh or trial.missing:
         return None
     histories = [read_history(trial.run.fold(tested.fold) / "history.csv") for tested in trial.tested]

@@ -1,4 +1,4 @@
-"""The epochs of a fold, as `history.csv`."""
+"""The epochs of a fold in `history.csv`."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from mvsent.shards.atomic import atomic_write
 
 
 def write_history(history: list[EpochRecord], path: Path) -> None:
-    """One line an epoch."""
+    """Write one line for each epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()
@@ -21,7 +21,7 @@ def write_history(history: list[EpochRecord], path: Path) -> None:
 
 
 def read_history(path: Path) -> list[EpochRecord]:
-    """The epochs of a fold. Raises: RunError naming the file when it is not a history."""
+    """Read the epochs of a fold. Raises: RunError naming the file if it is not a history."""
     again = f"Do without (eval --metrics roc,prc,confusion), or delete {path.parent} and train --resume"
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""The network of a run: built fresh for a fold, saved, and loaded again."""
+"""The network of a fold: built, saved, and loaded."""
 
 import json
 from copy import deepcopy
@@ -23,11 +23,11 @@ from mvsent.shards.atomic import atomic_write
 MODEL = "model.safetensors"
 VOCABULARY = "vocabulary.txt"
 TRAINED_PARAMETERS = "trained_parameters"  # in the metadata of a saved network
-_MAX_HEADER = 100_000_000  # bytes, as the safetensors library has it
+_MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 
 
 def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) -> nn.Module:
-    """A fresh network of the run's model, with the encoders in front of it that are trained too.
+    """Build a network of the run's model, with the encoders that are trained with it.
 
     `vectors` `[V, D]` are those of the vocabulary, if there is one.
     """
@@ -45,7 +45,7 @@ def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) ->
     model = registry.build(settings.model, sizes, settings.options)
     regions, words = reader.of(Regions), reader.of(Words)
     trained: list[nn.Parameter] = []
-    # Every fold tunes copies of its own: shared ones would carry what earlier folds saw.
+    # Every fold trains its own copies, as shared ones would leak from earlier folds.
     tuned_backbone = deepcopy(regions.backbone) if regions and regions.tuned else None
     tuned_encoder = deepcopy(words.encoder) if words and words.tuned else None
     if tuned_backbone is not None:
@@ -62,7 +62,7 @@ def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) ->
 
 
 def save_network(network: nn.Module, path: Path) -> None:
-    """Write every weight of `network` to a safetensors file, and how many of them were trained."""
+    """Write the weights of `network` to a safetensors file, with the number of trained ones."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     n_trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     with atomic_write(path) as file:
@@ -70,12 +70,12 @@ def save_network(network: nn.Module, path: Path) -> None:
 
 
 def trained_parameters(path: Path) -> int | None:
-    """How many parameters of a saved network were trained; None where the file does not say.
+    """Number of trained parameters of a saved network; None if the file does not state it.
 
-    Raises: RunError when it is no safetensors file.
+    Raises: RunError if it is not a safetensors file.
     """
     try:
-        with path.open("rb") as file:  # its header alone is read: eight bytes of length, then JSON
+        with path.open("rb") as file:  # reads only the header: eight bytes of length, then JSON
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, _MAX_HEADER)))
         told = header.get("__metadata__", {}).get(TRAINED_PARAMETERS)
@@ -85,9 +85,9 @@ def trained_parameters(path: Path) -> int | None:
 
 
 def load_network(run: RunFolder, fold: int, reader: InputReader) -> tuple[nn.Module, Vocabulary]:
-    """The trained network of a fold and the vocabulary it reads.
+    """Load the trained network of a fold and its vocabulary.
 
-    Raises: RunError where a file is missing or does not fit the run's configuration.
+    Raises: RunError if a file is missing, or does not fit the run's configuration.
     """
     folder = run.fold(fold)
     for needed in (folder / MODEL, folder / VOCABULARY):
@@ -109,7 +109,7 @@ def load_network(run: RunFolder, fold: int, reader: InputReader) -> tuple[nn.Mod
 
 
 def _finite(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights. Raises: ValueError naming one that is not finite."""
+    """Read the weights. Raises: ValueError naming one that is not finite."""
     for name, values in state.items():
         if not values.isfinite().all():
             raise ValueError(f"{name} is not finite")

@@ -1,4 +1,4 @@
-"""The saved predictions of a fold: every number of an evaluation comes from these rows."""
+"""The saved predictions of a fold, from which every number of an evaluation is computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ _TOLERANCE = 1e-3  # of a sum of three float32, or of three half-precision proba
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one fold's network said of some rows.
+    """Predictions of one fold's network.
 
     Attributes:
-        ids: of the rows.
+        ids: ids of the rows.
         y_true: labels, int [N].
-        y_prob: probabilities, float64 [N, 3], one column a label; each row sums to one.
+        y_prob: probabilities, float64 [N, 3], a column for each label; rows sum to one.
     """
 
     ids: list[str]
@@ -35,9 +35,9 @@ class Predictions:
 
 
 def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
-    """The predictions in a `predictions.parquet`, by role; there are some of the role `test`.
+    """Read a `predictions.parquet`: role → predictions; the role `test` is always present.
 
-    Raises: RunError naming the file when it is not one, has no test rows, or a row is impossible.
+    Raises: RunError naming the file if it is malformed, has no test rows, or has an impossible row.
     """
     try:
         with readable(path) as source:
@@ -65,7 +65,7 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
 def prediction_table(
     ids: Sequence[str], y_true: npt.NDArray[np.int8], y_prob: npt.NDArray[np.float32], role: str
 ) -> pa.Table:
-    """The columns of a `predictions.parquet`, all rows in one role; `y_prob` is [N, 3]."""
+    """The table of a `predictions.parquet` with rows of one role; `y_prob` is [N, 3]."""
     probabilities = {f"p_{name}": y_prob[:, i] for i, name in enumerate(LABEL_NAMES)}
     return pa.table(
         {
@@ -78,7 +78,7 @@ def prediction_table(
 
 
 def write_predictions(table: pa.Table, path: Path) -> None:
-    """Write the file whole or not at all."""
+    """Write the file atomically."""
     make_folder(path.parent)
     with atomic_write(path) as file:
         pq.write_table(table, file)

@@ -1,4 +1,4 @@
-"""The networks of a trained run on the rows of a dataset."""
+"""Predictions of a trained run for the rows of a dataset."""
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,13 @@ from mvsent.workers.devices import compute_device
 
 
 class DatasetPredictor:
-    """The networks of a run's folds on the rows of one dataset, whose inputs are read once for all."""
+    """The networks of a run's folds, applied to one dataset, whose inputs are read once for all folds."""
 
     def __init__(self, run: RunFolder, dataset: Dataset, *, quiet: bool) -> None:
         """Read the dataset's inputs, unless the run is streamed.
 
-        Raises: RunError if anything pretrained, or the width of an input, is not what it was in training;
-            UsageError, WeightsError, InputError or DatasetError if something that is read is missing.
+        Raises: RunError if pretrained weights, or the width of an input, differ from those in training;
+            UsageError, WeightsError, InputError or DatasetError if an input is missing.
         """
         self.run, self.dataset = run, dataset
         self.setup = Setup(run.settings, compute_device(run.settings.device), dataset, run)
@@ -44,12 +44,12 @@ class DatasetPredictor:
         train: npt.NDArray[np.int64] | None = None,
         missing: str = "",
     ) -> npt.NDArray[np.float32]:
-        """`[n, 3]` probabilities by the network of one fold; zero for a sentiment that the run does not know.
+        """Probabilities `[n, 3]` by the network of one fold; zero for a class that the run does not know.
 
         Args:
-            rows: which rows, in this order; None: all.
+            rows: row numbers, in this order; None: all.
             train: the fold's training rows, if they are of this dataset: others may be linked to them.
-            missing: `image` or `text`, which is taken away from every row; empty: neither.
+            missing: `image` or `text`, removed from every row; empty: neither.
 
         Raises: RunError if the fold is not finished.
         """

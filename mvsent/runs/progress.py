@@ -1,4 +1,4 @@
-"""What a user sees of a running fold: a bar on a terminal, a line an epoch anywhere else."""
+"""Progress of a fold: a bar on a terminal, otherwise a line for each epoch."""
 
 import sys
 from pathlib import Path
@@ -14,9 +14,9 @@ from mvsent.storage import local_only
 
 
 class EpochProgress:
-    """Called with every finished epoch; shows loss, accuracy and the time that is left at most.
+    """Shows loss, accuracy and maximum remaining time after every epoch.
 
-    Raises: UsageError where `--tensorboard` is asked for and not installed.
+    Raises: UsageError if `--tensorboard` is given but tensorboard is not installed.
     """
 
     def __init__(self, run: RunFolder, fold: int, *, quiet: bool) -> None:

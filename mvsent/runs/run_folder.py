@@ -1,4 +1,4 @@
-"""A run folder: what was asked, what was resolved, and one folder a fold."""
+"""A run folder: settings, resolved settings, and one folder for each fold."""
 
 import json
 import os
@@ -27,16 +27,19 @@ _OURS = re.compile(
     r"config\.toml|environment\.json|metrics\.json|report\.html|fold-\d+|eval-.+|missing-(image|text)|explain"
     r"|(roc|prc|curves|confusion)\.(png|svg)|\..*\.tmp"
 )
-HISTORY, PREDICTIONS = "history.csv", "predictions.parquet"  # of a fold; the second means it is finished
+HISTORY, PREDICTIONS = (
+    "history.csv",
+    "predictions.parquet",
+)  # of a fold; the second marks it as finished
 
 
 Width = Annotated[int, Field(ge=0)]
 
 
 class Resolved(Settings):
-    """What the settings came to on this dataset; a replay checks itself against it.
+    """The resolved settings of a run on its dataset, against which a replay is checked.
 
-    Further keys, fields of `models.batch.Sizes`, are the widths of inputs that are one vector a row.
+    Further keys, fields of `models.batch.Sizes`, are the widths of inputs with one vector for each row.
     """
 
     dataset_name: str
@@ -45,12 +48,12 @@ class Resolved(Settings):
     classes: list[int]  # the labels, in the order of the network's outputs
     n_folds: int = Field(ge=0, le=10_000)
     max_words: int
-    backbone_sha256: str  # of its weights; empty where the model reads no picture
-    words_sha256: str  # of the first fold's word vectors; empty where it reads no words through a vocabulary
+    backbone_sha256: str  # hash of its weights; empty if the model reads no pictures
+    words_sha256: str  # hash of the first fold's word vectors; empty without a vocabulary
     word_size: int = Field(ge=0, le=100_000)  # features of a word vector
-    max_tokens: int = 0  # of a text that a transformer reads; 0: none does
+    max_tokens: int = 0  # tokens of a text for a transformer; 0: no transformer
     threads: int
-    pretrained_sha256: dict[str, str] = Field(default_factory=dict)  # of what else was pretrained
+    pretrained_sha256: dict[str, str] = Field(default_factory=dict)  # hashes of other pretrained weights
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Width]
@@ -62,7 +65,7 @@ class Resolved(Settings):
     @field_validator("classes")
     @classmethod
     def _are_labels_in_order(cls, classes: list[int]) -> list[int]:
-        """Another order would give every answer another name."""
+        """The order of classes determines the meaning of the network's outputs."""
         if not classes or classes != sorted(set(classes)) or not set(classes) <= set(Label):
             raise ValueError("classes are not labels in order")
         return classes
@@ -70,7 +73,7 @@ class Resolved(Settings):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run, here or in object storage: DESIGN of the folder in docs/dataset-format.md."""
+    """A run folder, local or in object storage; docs/dataset-format.md describes it."""
 
     path: Path
     settings: TrainSettings
@@ -80,13 +83,13 @@ class RunFolder:
     def create(
         cls, path: Path, settings: TrainSettings, resolved: Resolved, *, overwrite: bool
     ) -> "RunFolder":
-        """A new run at `path`; a run that is already there is replaced only if `overwrite`.
+        """Create a run at `path`; an existing run is replaced only with `overwrite`.
 
-        Raises: OutputExistsError where something else, or a run, is in the way.
+        Raises: OutputExistsError if a run or something else exists there.
         """
         refuse_unless_free(path, overwrite=overwrite)
         if path.exists() and any(path.iterdir()):
-            if is_remote(path) or former(path).exists():  # which is then a failed attempt to replace it
+            if is_remote(path) or former(path).exists():  # a failed attempt to replace it
                 remove(path)
             else:
                 path.rename(former(path))
@@ -101,7 +104,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The run at `path`. Raises: RunError where there is none."""
+        """Open the run at `path`. Raises: RunError if there is none."""
         path = located(path)
         with reaching(path):
             is_there = (path / CONFIG).is_file()
@@ -123,17 +126,17 @@ class RunFolder:
 
     @property
     def wanted_folds(self) -> list[int]:
-        """The folds this run trains, in order."""
+        """The folds that this run trains, in order."""
         return self.settings.folds or list(range(self.resolved.n_folds))
 
     @property
     def finished_folds(self) -> list[int]:
-        """The folds whose predictions are written."""
+        """The folds with saved predictions."""
         return [k for k in self.wanted_folds if (self.fold(k) / PREDICTIONS).is_file()]
 
     @property
     def is_finished(self) -> bool:
-        """True when every wanted fold is."""
+        """Whether every wanted fold is finished."""
         return self.finished_folds == self.wanted_folds
 
 
@@ -146,7 +149,7 @@ def free_name(runs: Path, stem: str) -> Path:
 
 
 def newest_run(runs: Path = Path("runs")) -> Path:
-    """The run folder in `runs` that was begun last. Raises: RunError where there is none."""
+    """The most recently begun run folder in `runs`. Raises: RunError if there is none."""
     found = runs_by_age(runs)
     if not found:
         raise RunError(f"{runs}: holds no run", "Make one with: mvsent train")
@@ -154,12 +157,12 @@ def newest_run(runs: Path = Path("runs")) -> Path:
 
 
 def newest_unfinished(runs: Path) -> Path:
-    """The run that was begun last and is not finished. Raises: RunError where every run is."""
+    """The most recently begun unfinished run. Raises: RunError if all runs are finished."""
     for path in runs_by_age(runs):
         try:
             if not RunFolder.open(path).is_finished:
                 return path
-        except (RunError, UsageError):  # a damaged run does not stand in the way of the others
+        except (RunError, UsageError):  # skips damaged runs
             continue
     raise RunError(
         f"{runs}: holds no unfinished run", "Start one with: mvsent train; or name a run elsewhere with --out"
@@ -167,14 +170,14 @@ def newest_unfinished(runs: Path) -> Path:
 
 
 def runs_by_age(runs: Path) -> list[Path]:
-    """The run folders in `runs`, the one begun last first."""
+    """The run folders in `runs`, the most recently begun first."""
     configs = [path for path in runs.glob(f"*/{CONFIG}") if not path.parent.name.startswith(".")]
     newest_first = sorted(configs, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
     return [path.parent for path in newest_first]
 
 
 def refuse_unless_free(path: Path, *, overwrite: bool) -> None:
-    """Raises: OutputExistsError where `path` holds a run (unless `overwrite`), or what is not ours."""
+    """Raises: OutputExistsError if `path` is a run (unless `overwrite`), or contains foreign files."""
     names = entries(path)
     if foreign := sorted(name for name in names if not _OURS.fullmatch(name)):
         raise OutputExistsError(
@@ -189,12 +192,12 @@ def refuse_unless_free(path: Path, *, overwrite: bool) -> None:
 
 
 def former(path: Path) -> Path:
-    """Where the run that is being overwritten waits until the new one is finished."""
+    """The place of an overwritten run until the new one is finished."""
     return path.with_name(f".{path.name}.old")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions, the device called `device`, and the command line, for the reader of a number."""
+    """Versions, the device `device`, and the command line, for reproducing a number."""
     import pyarrow as pa
     import sklearn
     import torch

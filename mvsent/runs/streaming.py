@@ -1,7 +1,7 @@
-"""A dataset as the rows of a stream: `mvsent train --stream`, for what fits neither memory nor disk.
+"""Streaming of a dataset's rows: `mvsent train --stream`, for data that fits neither memory nor disk.
 
-In memory are the labels of all rows, and of texts and pictures what `Stream` keeps. Nothing is cached: each
-epoch reads the shards again, and pictures go through a frozen backbone a batch at a time.
+The labels of all rows are in memory, and the texts and pictures that `Stream` keeps. Nothing is cached: each
+epoch reads the shards again, and a frozen backbone computes the maps of each batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +27,12 @@ _TEXTS_AT_ONCE = 4096
 _NO_TEXT = "has no text"
 
 StoredRow = dict[str, Any]
-"""A row as it was read: the columns that a run reads, by name."""
+"""A row as read from a shard: column → value."""
 
 
 @dataclass(frozen=True)
 class ReadyRow:
-    """A row whose picture is decoded."""
+    """A row with its decoded picture."""
 
     columns: StoredRow
     picture: Picture
@@ -135,7 +135,7 @@ def _bytes_of(row: StoredRow) -> bytes | None:
 
 
 def unreadable(dataset: Dataset, id: str, why: str) -> DatasetError:
-    """The error for a row that a run cannot read."""
+    """The error for a row that the model cannot read."""
     return DatasetError(
         f"{dataset.folder}: {id}: {why}",
         f"See what else is wrong with `mvsent validate {dataset.folder}`, or build it again",

@@ -1,4 +1,4 @@
-"""What is judged: a run's networks on test rows, its own or another dataset's."""
+"""The rows and answers of an evaluation: a run's networks on test rows, its own or another dataset's."""
 
 import re
 from dataclasses import dataclass, replace
@@ -26,8 +26,8 @@ class JudgedFold:
 
     Attributes:
         fold: its number.
-        answers: what it said of the rows.
-        prior: the labels that the majority baseline learns from: those of the fold's validation rows, which
+        answers: its predictions.
+        prior: labels for the majority baseline: those of the fold's validation rows, which
             are saved with the run and have the same shares as its training rows.
     """
 
@@ -42,12 +42,12 @@ class Trial:
 
     Attributes:
         run: the run.
-        folder: where the results go.
-        dataset_name, dataset_sha256: whose rows they are.
-        classes: the labels that count.
-        tested: one for each finished fold.
-        notes: what a reader must know before quoting a number.
-        missing: the modality that was taken away, or nothing.
+        folder: the output folder.
+        dataset_name, dataset_sha256: the dataset of the rows.
+        classes: the labels that are scored.
+        tested: the finished folds.
+        notes: caveats for the reader.
+        missing: the modality that was removed; empty if none.
     """
 
     run: RunFolder
@@ -61,7 +61,7 @@ class Trial:
 
     @property
     def is_fresh(self) -> bool:
-        """True when the rows are not the run's own."""
+        """Whether the rows are not the run's own."""
         return self.dataset_sha256 != self.run.resolved.dataset_sha256
 
     @property
@@ -71,14 +71,14 @@ class Trial:
 
     @property
     def baseline_folds(self) -> list[Fold]:
-        """The same rows, answered by the majority baseline."""
+        """The same rows with the answers of the majority baseline."""
         return [(t.answers.y_true, prior_prob(t.prior, len(t.answers.ids))) for t in self.tested]
 
 
 def saved_trial(run: RunFolder) -> Trial:
-    """The run's own test rows as its finished folds answered them; the dataset itself is not read.
+    """The run's own test rows with the saved answers of its finished folds; the dataset is not read.
 
-    Raises: RunError when no fold is finished, or a fold's predictions are not what they should be.
+    Raises: RunError if no fold is finished, or if a fold's predictions are damaged.
     """
     resolved, notes = run.resolved, [*_run_notes(run), *_dataset_notes(run)]
     tested = [_saved_fold(run, fold) for fold in run.finished_folds]
@@ -88,13 +88,13 @@ def saved_trial(run: RunFolder) -> Trial:
 
 
 def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: bool) -> Trial:
-    """Every row of `dataset` as the finished folds' networks answer it now; the answers are saved as well.
+    """Predict every row of `dataset` by the networks of the finished folds, and save the answers.
 
-    A modality that is `missing` is taken away from every row.
+    A `missing` modality is removed from every row.
 
     Raises:
         UsageError: the run was trained on these rows.
-        DatasetError: there are none.
+        DatasetError: the dataset has no rows.
         RunError: as `saved_trial`, or a label that the run never saw.
     """
     from mvsent.runs.predictor import DatasetPredictor
@@ -122,10 +122,10 @@ def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: b
 
 
 def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
-    """The run's own test rows as its finished folds' networks answer them now, without one modality.
+    """Predict the run's own test rows by the networks of its finished folds, without one modality.
 
     Raises:
-        RunError: the dataset or its split is not that of the run any more; or as `saved_trial`.
+        RunError: the dataset or its split has changed since the run; or as `saved_trial`.
     """
     from mvsent.runs.predictor import DatasetPredictor
 
@@ -146,7 +146,7 @@ def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
 def own_dataset(run: RunFolder) -> Dataset:
     """The dataset that the run was trained on.
 
-    Raises: RunError where it has changed; DatasetError where it cannot be read.
+    Raises: RunError if it has changed; DatasetError if it cannot be read.
     """
     dataset = Dataset.open(located(run.settings.dataset))
     if dataset.sha256 != run.resolved.dataset_sha256:
@@ -158,9 +158,9 @@ def own_dataset(run: RunFolder) -> Dataset:
 
 
 def own_split(run: RunFolder, dataset: Dataset) -> Split:
-    """The split of its own dataset that the run was trained by.
+    """The split of its dataset by which the run was trained.
 
-    Raises: RunError where it has changed; SplitError where it cannot be read.
+    Raises: RunError if it has changed; SplitError if it cannot be read.
     """
     split_file = located(run.settings.split_file) if run.settings.split_file else None
     split = find_split(dataset, run.settings.protocol, run.settings.seed, split_file)
@@ -180,7 +180,7 @@ def _run_notes(run: RunFolder) -> list[str]:
 
 
 def _random_notes(run: RunFolder) -> list[str]:
-    """What of the run was not pretrained, although it usually is."""
+    """Notes on random weights that are usually pretrained."""
     parts = {
         "backbone's weights": run.settings.weights == "random" and run.resolved.backbone_sha256,
         "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
@@ -189,7 +189,7 @@ def _random_notes(run: RunFolder) -> list[str]:
 
 
 def _substitute_notes(run: RunFolder) -> list[str]:
-    """What stood for an input that the run did not have."""
+    """Notes on substitutes for inputs that the run did not have."""
     if ANP_SCORES in registry.card(run.settings.model).reads and not run.settings.anps:
         return ["there were no detectors of adjective-noun pairs: the map's mean stands for their scores"]
     return []
