@@ -562,7 +562,7 @@ def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
 ) -> None:
     build(tmp_path / "flickr", flickr_settings(replay, tmp_path))
     page = (tmp_path / "flickr" / "README.md").read_text()
-    assert "Labels are weak" in page and "6 queries were asked" in page
+    assert "Labels are weak" in page and "There were 6 queries" in page
     assert "| lexicon_sha256 |" in page and "| query_conflict | drop |" in page
 
 

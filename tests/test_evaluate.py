@@ -181,7 +181,7 @@ def test_a_run_of_two_classes_has_metrics_of_two_classes(tmp_path):
 def test_a_run_whose_dataset_is_gone_is_judged_with_a_note(run, caplog):
     evaluate(run, ["roc"])
     assert [record.getMessage() for record in caplog.records] == [
-        f"{run.parent / 'gone'}: the dataset is gone, the saved predictions are judged"
+        f"{run.parent / 'gone'}: the dataset is gone, the saved predictions are evaluated"
     ]
 
 

@@ -80,8 +80,17 @@ def saved_trial(run: RunFolder) -> Trial:
 
     Raises: RunError if no fold is finished, or if a fold's predictions are damaged.
     """
-    resolved, notes = run.resolved, [*_run_notes(run), *_dataset_notes(run)]
-    tested = [_saved_fold(run, fold) for fold in run.finished_folds]
+    resolved, notes, folder = run.resolved, _run_notes(run), located(run.settings.dataset)
+    try:
+        if Manifest.load(folder).sha256 != resolved.dataset_sha256:
+            notes.append(f"{folder}: the dataset has changed since, the saved predictions are evaluated")
+    except DatasetError:
+        notes.append(f"{folder}: the dataset is gone, the saved predictions are evaluated")
+    tested = []
+    for fold in run.finished_folds:
+        by_role = read_predictions(run.fold(fold) / PREDICTIONS, resolved.classes)
+        prior = by_role.get("validation", by_role["test"]).y_true
+        tested.append(JudgedFold(fold, by_role["test"], prior))
     return Trial(
         run, run.path, resolved.dataset_name, resolved.dataset_sha256, resolved.classes, tested, notes
     )
@@ -117,7 +126,13 @@ def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: b
         write_predictions(prediction_table(dataset.ids, dataset.labels, y_prob, "test"), path)
         answers = read_predictions(path, run.resolved.classes)["test"]
         tested.append(JudgedFold(fold.fold, answers, fold.prior))
-    notes = [*_run_notes(run), *_overlap_notes(own, dataset)]
+    notes = _run_notes(run)
+    known = {row for fold in own.tested for row in fold.answers.ids}
+    if shared := known.intersection(dataset.ids):
+        notes.append(
+            f"{len(shared)} rows of {dataset.name} have an id of {own.dataset_name}: the networks may have "
+            "been trained on them, so this is no fair test"
+        )
     return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes, missing)
 
 
@@ -169,63 +184,28 @@ def own_split(run: RunFolder, dataset: Dataset) -> Split:
     return split
 
 
-def _saved_fold(run: RunFolder, fold: int) -> JudgedFold:
-    path = run.fold(fold) / PREDICTIONS
-    by_role = read_predictions(path, run.resolved.classes)
-    return JudgedFold(fold, by_role["test"], by_role.get("validation", by_role["test"]).y_true)
-
-
 def _run_notes(run: RunFolder) -> list[str]:
-    return [*_unfinished_notes(run), *_random_notes(run), *_substitute_notes(run)]
+    """Caveats of a run: unfinished folds, random weights, substitutes for absent inputs.
 
-
-def _random_notes(run: RunFolder) -> list[str]:
-    """Notes on random weights that are usually pretrained."""
-    parts = {
-        "backbone's weights": run.settings.weights == "random" and run.resolved.backbone_sha256,
-        "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
-    }
-    return [f"the {part} are RANDOM, nothing was pretrained there" for part, used in parts.items() if used]
-
-
-def _substitute_notes(run: RunFolder) -> list[str]:
-    """Notes on substitutes for inputs that the run did not have."""
-    if ANP_SCORES in registry.card(run.settings.model).reads and not run.settings.anps:
-        return ["there were no detectors of adjective-noun pairs: the map's mean stands for their scores"]
-    return []
-
-
-def _unfinished_notes(run: RunFolder) -> list[str]:
+    Raises: RunError if no fold is finished.
+    """
     finished, wanted = run.finished_folds, run.wanted_folds
     resume = f"mvsent train --resume --out {run.path}"
     if not finished:
         raise RunError(f"{run.path}: no fold is finished", f"Finish it: {resume}")
-    missing = [str(fold) for fold in wanted if fold not in finished]
-    if not missing:
-        return []
-    return [
-        f"ONLY {len(finished)} OF {len(wanted)} FOLDS are finished, these are their numbers; "
-        f"missing: {', '.join(missing)}. Finish them: {resume}"
-    ]
-
-
-def _dataset_notes(run: RunFolder) -> list[str]:
-    folder = located(run.settings.dataset)
-    try:
-        same = Manifest.load(folder).sha256 == run.resolved.dataset_sha256
-    except DatasetError:
-        return [f"{folder}: the dataset is gone, the saved predictions are judged"]
-    if same:
-        return []
-    return [f"{folder}: the dataset has changed since, the saved predictions are judged"]
-
-
-def _overlap_notes(own: Trial, dataset: Dataset) -> list[str]:
-    known = {row for tested in own.tested for row in tested.answers.ids}
-    shared = known.intersection(dataset.ids)
-    if not shared:
-        return []
-    return [
-        f"{len(shared)} rows of {dataset.name} have an id of {own.dataset_name}: the networks may have been "
-        "trained on them, so this is no fair test"
-    ]
+    notes = []
+    if missing := [str(fold) for fold in wanted if fold not in finished]:
+        notes.append(
+            f"ONLY {len(finished)} OF {len(wanted)} FOLDS are finished, these are their numbers; "
+            f"missing: {', '.join(missing)}. Finish them: {resume}"
+        )
+    random = {
+        "backbone's weights": run.settings.weights == "random" and run.resolved.backbone_sha256,
+        "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
+    }
+    notes += [f"the {part} are RANDOM, nothing was pretrained there" for part, used in random.items() if used]
+    if ANP_SCORES in registry.card(run.settings.model).reads and not run.settings.anps:
+        notes.append(
+            "there were no detectors of adjective-noun pairs: the map's mean stands for their scores"
+        )
+    return notes

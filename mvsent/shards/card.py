@@ -4,12 +4,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.schema import card_features
 from mvsent.shards.terms import joint_terms
-from mvsent.sources.registry import Terms
 
 MAX_CHARACTERS = 100
 """Maximum length of untrusted text in the card, in characters."""
@@ -23,17 +21,37 @@ datasets.load_dataset(FOLDER)  # this folder: decoded images, named labels
 
 def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     """The text of the card. `licenses` is the number of pictures by licence, if known."""
+    funnel = manifest.funnel
+    rows = {"input": funnel.input, "kept": funnel.kept}
+    rows |= {f"dropped: {reason}": n for reason, n in funnel.dropped.items()}
+    settings = {
+        name: _neutral(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for name, value in manifest.settings.items()
+        if value not in ("", None, [])
+    }
     parts = [
         _front_matter(manifest),
         f"# {_neutral(manifest.name)}",
         f"Pairs of image and text with a sentiment, written by mvsent {manifest.mvsent_version}.",
         _LOADING,
-        "## Labels\n\n" + _labels(manifest),
-        "## Where the rows went\n\n" + _funnel(manifest),
+        "## Labels\n\n" + _table(("label", "pairs"), manifest.labels),
     ]
-    parts.append("## Settings\n\n" + _table(("setting", "value"), _settings(manifest.settings)))
+    if "queries" in manifest.settings:
+        parts.append(
+            "Labels are weak: each is the sign of the score of the query that found the picture (columns\n"
+            "`query`, `query_sentiment`), not a judgement of the picture. There were "
+            f"{manifest.settings['queries']} queries."
+        )
+    parts += [
+        "## Funnel\n\n" + _table(("rows", "number"), rows),
+        "Every dropped row and its reason is in `rejected.parquet`.",
+        "## Settings\n\n" + _table(("setting", "value"), settings),
+    ]
     if licenses:
-        parts.append("## Licences\n\n" + _table(("licence", "pairs"), _neutral_counts(licenses)))
+        counts: Counter[str] = Counter()  # names that become equal are added up
+        for name in sorted(licenses):
+            counts[_neutral(name)] += licenses[name]
+        parts.append("## Licences\n\n" + _table(("licence", "pairs"), counts))
     terms = joint_terms(manifest.sources)
     if terms.text:
         parts.append("## Terms\n\n" + terms.text)
@@ -41,31 +59,15 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _labels(manifest: Manifest) -> str:
-    table = _table(("label", "pairs"), manifest.labels)
-    if "queries" not in manifest.settings:
-        return table
-    return f"""{table}
-
-Labels are weak: each is the sign of the score of the query that found the picture (columns `query`,
-`query_sentiment`), and not what anyone saw in it. {manifest.settings["queries"]} queries were asked."""
-
-
-def _settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The non-empty settings as text."""
-    return {
-        name: _neutral(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-        for name, value in settings.items()
-        if value not in ("", None, [])
-    }
-
-
 def _front_matter(manifest: Manifest) -> str:
-    """YAML that gives `datasets` the pairs alone (without it, rejected.parquet too) and names the labels."""
+    """YAML by which `datasets` loads the pairs only (not rejected.parquet) and names the labels."""
     features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features(manifest.schema_version))
+    url, license = joint_terms(manifest.sources).url, "license: unknown"
+    if url:  # no source has one of the licences that Hugging Face lists
+        license = f"license: other\nlicense_name: terms-of-the-source\nlicense_link: {url}"
     return f"""---
 pretty_name: {json.dumps(manifest.name)}
-{_license(joint_terms(manifest.sources))}
+{license}
 size_categories:
 - {_size_category(manifest.funnel.kept)}
 task_categories:
@@ -85,13 +87,6 @@ dataset_info:
 ---"""
 
 
-def _license(terms: Terms) -> str:
-    """The licence by Hugging Face's identifiers: no source has one of the usual licences."""
-    if not terms.url:
-        return "license: unknown"
-    return f"license: other\nlicense_name: terms-of-the-source\nlicense_link: {terms.url}"
-
-
 def _size_category(n_rows: int) -> str:
     """Hugging Face's category for a number of rows.
 
@@ -102,25 +97,10 @@ def _size_category(n_rows: int) -> str:
     return next((name for bound, name in bounds if n_rows < bound), "1M<n<10M")
 
 
-def _funnel(manifest: Manifest) -> str:
-    funnel = manifest.funnel
-    rows = {"input": funnel.input, "kept": funnel.kept}
-    rows |= {f"dropped: {reason}": n for reason, n in funnel.dropped.items()}
-    return _table(("rows", "number"), rows) + "\n\nEvery dropped row and its reason is in `rejected.parquet`."
-
-
-def _table(header: tuple[str, str], rows: Mapping[str, int | str]) -> str:
+def _table(header: tuple[str, str], rows: Mapping[str, int] | Mapping[str, str]) -> str:
     lines = [f"| {header[0]} | {header[1]} |", "|---|---:|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(lines)
-
-
-def _neutral_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts by neutralised names, in order; names that become equal are added up."""
-    found: Counter[str] = Counter()
-    for name in sorted(counts):
-        found[_neutral(name)] += counts[name]
-    return found
 
 
 def _neutral(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, Column, columns_of
-from mvsent.shards.manifest import Manifest, Shard
+from mvsent.shards.manifest import Manifest
 from mvsent.shards.terms import joint_terms
 
 CROISSANT_FILE = "croissant.json"
@@ -45,55 +45,28 @@ _CONTEXT: dict[str, Any] = {
 def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]:
     """The description as JSON-LD. `licenses` is the number of pictures by licence, if known."""
     terms = joint_terms(manifest.sources)
-    return {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": manifest.name,
-        "description": _description(manifest, licenses),
-        "license": terms.license,
-        "citeAs": terms.citation,
-        "url": PROJECT_URL,
-        "version": f"{manifest.schema_version}.0.0",
-        "datePublished": manifest.created_at.isoformat(),
-        "keywords": ["multimodal", "sentiment analysis", "image", "text"],
-        "distribution": [*map(_file_object, manifest.shards), _file_set()],
-        "recordSet": [_label_names(), _pairs(manifest.schema_version)],
-    }
-
-
-def croissant_text(manifest: Manifest, licenses: Mapping[str, int]) -> str:
-    """The text of `croissant.json`, see `croissant`."""
-    return json.dumps(croissant(manifest, licenses), indent=2, ensure_ascii=False) + "\n"
-
-
-def _description(manifest: Manifest, licenses: Mapping[str, int]) -> str:
     labels = ", ".join(f"{n} {name}" for name, n in manifest.labels.items())
-    parts = [
+    description = [
         f"{manifest.funnel.kept} pairs of image and text with a sentiment ({labels}), "
         f"written by mvsent {manifest.mvsent_version}. Its rows have the hash {manifest.sha256}.",
-        joint_terms(manifest.sources).text.replace("\n", " "),
+        terms.text.replace("\n", " "),
     ]
     if licenses:
-        parts.append("Licences: " + ", ".join(f"{name} {licenses[name]}" for name in sorted(licenses)) + ".")
-    return " ".join(filter(None, parts))
-
-
-def _file_object(shard: Shard) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileObject",
-        "@id": shard.path,
-        "name": shard.path,
-        "contentUrl": shard.path,
-        "contentSize": f"{shard.bytes} B",
-        "encodingFormat": _PARQUET,
-        "sha256": shard.sha256,
-    }
-
-
-def _file_set() -> dict[str, Any]:
-    """All shards as one table; without `containedIn` a reader looks in the folder of this file."""
-    return {
+        counts = ", ".join(f"{name} {licenses[name]}" for name in sorted(licenses))
+        description.append(f"Licences: {counts}.")
+    shards = [
+        {
+            "@type": "cr:FileObject",
+            "@id": shard.path,
+            "name": shard.path,
+            "contentUrl": shard.path,
+            "contentSize": f"{shard.bytes} B",
+            "encodingFormat": _PARQUET,
+            "sha256": shard.sha256,
+        }
+        for shard in manifest.shards
+    ]
+    every_shard = {  # without `containedIn` a reader looks in the folder of this file
         "@type": "cr:FileSet",
         "@id": _SHARDS,
         "name": _SHARDS,
@@ -101,10 +74,7 @@ def _file_set() -> dict[str, Any]:
         "encodingFormat": _PARQUET,
         "includes": "data/*.parquet",
     }
-
-
-def _label_names() -> dict[str, Any]:
-    return {
+    label_names = {
         "@type": "cr:RecordSet",
         "@id": _LABELS,
         "name": _LABELS,
@@ -117,17 +87,34 @@ def _label_names() -> dict[str, Any]:
         ],
         "data": [{f"{_LABELS}/value": i, f"{_LABELS}/name": name} for i, name in enumerate(LABEL_NAMES)],
     }
-
-
-def _pairs(version: int) -> dict[str, Any]:
-    return {
+    pairs = {
         "@type": "cr:RecordSet",
         "@id": _PAIRS,
         "name": _PAIRS,
         "description": "one record a pair of image and text",
         "key": {"@id": f"{_PAIRS}/id"},
-        "field": [_field(column) for column in columns_of(version)],
+        "field": [_field(column) for column in columns_of(manifest.schema_version)],
     }
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": manifest.name,
+        "description": " ".join(filter(None, description)),
+        "license": terms.license,
+        "citeAs": terms.citation,
+        "url": PROJECT_URL,
+        "version": f"{manifest.schema_version}.0.0",
+        "datePublished": manifest.created_at.isoformat(),
+        "keywords": ["multimodal", "sentiment analysis", "image", "text"],
+        "distribution": [*shards, every_shard],
+        "recordSet": [label_names, pairs],
+    }
+
+
+def croissant_text(manifest: Manifest, licenses: Mapping[str, int]) -> str:
+    """The text of `croissant.json`, see `croissant`."""
+    return json.dumps(croissant(manifest, licenses), indent=2, ensure_ascii=False) + "\n"
 
 
 def _field(column: Column) -> dict[str, Any]:
