@@ -11,9 +11,9 @@ ARGS ?=
 ENGINE ?=
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# OpenMP's threads wait by spinning, which on a shared or capped machine takes the cores from those that work.
+# By default OpenMP's threads spin while they wait, which on a shared machine takes cores from other processes.
 export OMP_WAIT_POLICY := passive
-# Where the environment forbids files of bytecode, each process compiles torch's sources anew: 2 s more.
+# Without bytecode files, each process compiles torch's sources again, which takes 2 s.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
@@ -32,31 +32,31 @@ test: .venv/test-installed ## Set up, then run every check: style, types, import
 quick: .venv/test-installed ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)
 
-test-docs: .venv/test-installed ## Type every command of every page of the documentation, ten minutes
+test-docs: .venv/test-installed ## Run every command on every page of the documentation, ten minutes
 	MVSENT_ALL_DOCS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/test_docs_commands.py $(ARGS)
 
 bench: .venv/bench-installed ## Measure the speed goals and print one table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: .venv/docs-installed ## Build the documentation into site/, and fail at the first broken link
+docs: .venv/docs-installed ## Build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
 
-format: .venv/test-installed ## Put the sources in the project's format
+format: .venv/test-installed ## Format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
+clean: ## Remove .venv, caches and build output; keep data, runs and demo
 	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# What each job needs beyond the package itself; see [project.optional-dependencies] in pyproject.toml.
+# The extras that each target installs; see [project.optional-dependencies] in pyproject.toml.
 .venv/demo-installed: EXTRAS := offline
 .venv/ray-installed: EXTRAS := offline,ray
 .venv/test-installed: EXTRAS := offline,transformers,dawid-skene,tensorboard,dev
 .venv/bench-installed: EXTRAS := offline,bench
 .venv/docs-installed: EXTRAS := docs
 
-# pip's own words go to .venv/install.log; the large downloads are shown while they happen.
+# pip's output goes to .venv/install.log; large downloads are shown as they begin.
 .venv/%-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing mvsent[$(EXTRAS)] into .venv: once, some minutes (torch is large). Log: .venv/install.log"
 	@$(BIN)/python -m pip install --no-compile --editable '.[$(EXTRAS)]' 2>&1 | tee .venv/install.log \
@@ -64,7 +64,7 @@ clean: ## Remove .venv, caches and build leftovers; data, runs and demo stay
 		|| { tail -n 15 .venv/install.log; echo "The installation failed: the lines above say why. Then: make $(MAKECMDGOALS)$(ENGINE:%= ENGINE=%)"; exit 1; }
 	@touch $@
 
-# Some distributions ship Python without ensurepip: then the pip of that Python fills the environment.
+# Some distributions ship Python without ensurepip; the environment then gets pip from that Python's pip.
 $(BIN)/python:
 	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; python=; \
