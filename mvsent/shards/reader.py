@@ -143,8 +143,7 @@ class Dataset:
     def row_groups(self) -> list[RowGroup]:
         """All row groups, in order; only the footers of the shards are read.
 
-        Raises: DatasetError naming a shard that is unreadable, or has another number of rows than in the
-            manifest.
+        Raises: DatasetError naming a shard that is unreadable or does not have the manifest's number of rows.
         """
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE, "footers") as pool:
             sizes_of = list(pool.map(_group_sizes, self.shard_paths))
