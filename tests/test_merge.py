@@ -23,7 +23,7 @@ from mvsent.datasets.reshard import reshard
 from mvsent.datasets.split import split_dataset
 from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
-from mvsent.pairs import REJECTED_SCHEMA, Reason
+from mvsent.pairs import REJECTED_SCHEMA, SCHEMA_VERSION, Reason
 from mvsent.shards.reader import Dataset
 from mvsent.splits import read_split
 from tests.conftest import write_dataset
@@ -396,7 +396,8 @@ def test_a_dataset_without_rows_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [(0, "schema_version: input should be greater than 0"), (2, "newer mvsent")]
+    ("version", "said"),
+    [(0, "schema_version: input should be greater than 0"), (SCHEMA_VERSION + 1, "newer mvsent")],
 )
 def test_another_schema_version_is_refused(
     version: int, said: str, two: tuple[Path, Path], tmp_path: Path

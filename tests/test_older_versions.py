@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from mvsent import pairs
 from mvsent.build.assemble import assemble
 from mvsent.build.parts import part_path, rejected_path, rejected_table
 from mvsent.cli import app
@@ -124,7 +125,7 @@ def check(folder: Path, ids: list[str], new: list[str] | None = None, n_more: in
     """Fails unless the dataset has these rows, an older one's and `new` ones, and is what its manifest says."""
     dataset, new = Dataset.open(folder), new or []
     assert dataset.ids == [*ids, *new]
-    assert dataset.manifest.schema_version == 1 + n_more
+    assert dataset.manifest.schema_version == pairs.SCHEMA_VERSION
     if n_more:
         assert dataset.table(["mood"])["mood"].to_pylist() == [None] * len(ids) + [
             f"mood of {id}" for id in new
@@ -134,12 +135,12 @@ def check(folder: Path, ids: list[str], new: list[str] | None = None, n_more: in
 
 def write_new(folder: Path, n_more: int) -> list[str]:
     """A dataset of this version is in `folder`; returns its ids."""
-    pairs = draw_pairs(30)
+    table = draw_pairs(30)
+    ids: list[str] = table["id"].to_pylist()
     if n_more:
-        moods = pa.array([f"mood of {id}" for id in pairs["id"].to_pylist()])
-        pairs = pairs.set_column(pairs.num_columns - 1, "mood", moods)
-    write_dataset(folder, pairs, n_rejected=2)
-    return pairs["id"].to_pylist()
+        table = table.set_column(table.num_columns - 1, "mood", pa.array([f"mood of {id}" for id in ids]))
+    write_dataset(folder, table, n_rejected=2)
+    return ids
 
 
 def test_merged_with_a_new_dataset_it_serves_every_command(place: Path, n_more: int) -> None:
