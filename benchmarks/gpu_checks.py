@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -225,14 +224,14 @@ def two_ranks(name: str, scale: Scale, device: torch.device) -> Measured:
     """
     options = variants(name)[0]
     call = partial(answers_of_rank, name, options, scale, device)
-    shared: npt.NDArray[np.float32] = in_ranks(call, 2, lambda run: None)
+    shared = np.array(in_ranks(call, 2, lambda run: None))
     reference = computed(name, options, scale, device, torch.float32)["trained"].numpy()
     return Measured(float(np.abs(shared - reference).max()), "over gloo")
 
 
 def answers_of_rank(
     name: str, options: tuple[tuple[str, Any], ...], scale: Scale, device: torch.device, *, ready: Any
-) -> npt.NDArray[np.float32]:
+) -> list[list[float]]:
     """The probabilities of every row by the network that two ranks trained."""
     dist.init_process_group("gloo")
     rank = int(os.environ["RANK"])
@@ -240,7 +239,7 @@ def answers_of_rank(
     trainer = fit(make_trainer(name, dict(options), scale, device, torch.float32, ranks=ranks), scale)
     answers = trainer.predict_proba(np.arange(scale.n_rows))
     dist.destroy_process_group()
-    return answers
+    return answers.tolist()
 
 
 def refused_ranks() -> Measured:
