@@ -261,9 +261,9 @@ def test_a_finished_dataset_with_files_of_others_is_not_replaced_and_nothing_is_
     work.parent.mkdir(exist_ok=True)
     work.write_text("years of work")
     replay.requests.clear()
-    with pytest.raises(UsageError, match=f"holds {Path(name).parts[0]}"):
+    with pytest.raises(UsageError, match=f"contains {Path(name).parts[0]}"):
         flickr(replay, tmp_path, overwrite=True)
-    with pytest.raises(UsageError, match=f"holds {Path(name).parts[0]}"):
+    with pytest.raises(UsageError, match=f"contains {Path(name).parts[0]}"):
         refresh(tmp_path / "flickr", replay.flickr_endpoint)
     assert work.read_text() == "years of work"
     assert not replay.requests

@@ -127,6 +127,7 @@ def refresh(
     from mvsent.build.refresh import refresh as run_refresh
     from mvsent.sources.keys import read_keys
 
+    given.resolve()  # a bad option is refused before the dataset is read
     dataset, source = open_refreshable(folder or Path("data", "flickr"))
     settings = replace(given, kind=source.settings).resolve()
     result = run_refresh(dataset, source, settings, read_keys(source.keys, key_file), quiet=quiet)
