@@ -1,13 +1,13 @@
-"""MVSA's annotations, tweets and pictures → a dataset of pairs with one label each (paper §4.1 A).
+"""MVSA's annotations, tweets and pictures to a dataset of pairs with one label each (paper §4.1 A).
 
-decide_votes  the annotators' votes → a label per row, or no-majority or label-conflict
-examine       the text, then the picture of each labelled row → a pair, or why there is none
+decide_votes  the annotators' votes → a label for each row, or no-majority or label-conflict
+examine       the text, then the picture of each labelled row → a pair, or the reason to drop it
 """
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,12 +44,11 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """The folder of the dataset, its manifest, and how far the annotators agree."""
+    """The dataset, its manifest, and Krippendorff's alpha of `text` and `image` (None for one annotator)."""
 
     folder: Path
     manifest: Manifest
     agreement: Mapping[str, float | None]
-    """Krippendorff's alpha of `text` and of `image`; None for a single annotator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +103,24 @@ def reconcile(
             rejections: dict[int, Rejection] = {}
             if settings.labels_only:
                 dropped = beside.submit(_rejected, annotations, decisions, rejections)
-                writer.write(_label_table(annotations, decisions))
+                parts = np.array_split(np.flatnonzero(decisions.kept), os.cpu_count() or 1)
+                with ThreadPoolExecutor() as pool:
+                    columns = pool.map(partial(_labelled, annotations, decisions), parts)
+                    writer.write(pa.concat_tables(map(pair_table, columns)))
             else:
                 rejections = _write_pairs(
                     writer, mvsa, annotations, decisions, settings, workers, engine, quiet
                 )
                 dropped = beside.submit(_rejected, annotations, decisions, rejections)
             writer.reject(dropped.result())
-            _refuse_nothing(root, decisions, rejections)
+            if int(decisions.kept.sum()) <= len(rejections):  # as for a folder of something else
+                reasons = [reason for reason in decisions.reason if reason]
+                reasons += [rejection.reason for rejection in rejections.values()]
+                counted = ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).most_common())
+                raise InputError(
+                    f"{root}: none of its {len(reasons)} rows can be kept: {counted}",
+                    "Give the folder with data/ID.txt and data/ID.jpg, or use --labels-only",
+                )
             agreement = measured.result()
             known = any(alpha is not None for alpha in agreement.values())
             manifest = writer.finish(len(annotations.ids), extra={"agreement": agreement} if known else {})
@@ -152,24 +161,43 @@ def _write_pairs(
     rejections: dict[int, Rejection] = {}
 
     def good() -> Iterator[tuple[int, Pair]]:
-        for row, found in zip(
-            labelled, tqdm(examined, total=len(ids), unit="pair", disable=hidden), strict=True
-        ):
-            if isinstance(found, Pair):
-                yield row, found
+        progress = tqdm(examined, total=len(ids), unit="pair", disable=hidden)
+        for row, examined_row in zip(labelled, progress, strict=True):
+            if isinstance(examined_row, Pair):
+                yield row, examined_row
             else:
-                rejections[row] = found
+                rejections[row] = examined_row
 
     for batch in batches(good(), lambda row: len(row[1].image)):
-        writer.write(_pair_table(annotations, decisions, dict(batch)))
+        rows, pairs = np.array([row for row, _ in batch], dtype=np.int64), [pair for _, pair in batch]
+        files = {
+            "image": [{"bytes": pair.image, "path": pair.path} for pair in pairs],
+            "text": [pair.text for pair in pairs],
+            "description": [pair.raw_text for pair in pairs],
+            **{
+                name: [getattr(pair.facts, name) for pair in pairs]
+                for name in ("width", "height", "sha256", "phash")
+            },
+        }
+        writer.write(pair_table(_labelled(annotations, decisions, rows) | files))
     return rejections
 
 
 def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejection:
-    """The row's text and picture, or why one cannot be used, of which the text comes first."""
-    raw_text = _read_text(mvsa, id)
-    if isinstance(raw_text, Rejection):
-        return raw_text
+    """Check the text, then the picture of a row; return both, or the reason to drop the row."""
+    path = mvsa.text_name(id)
+    try:
+        data = mvsa.text(id)
+    except InputError as error:
+        return Rejection(Reason.TEXT_MISSING, error.what)
+    if data is None:
+        return Rejection(Reason.TEXT_MISSING, f"no {path}")
+    if len(data) > MAX_TEXT_BYTES:
+        return Rejection(Reason.TEXT_TOO_LONG, f"{path}: more than {MAX_TEXT_BYTES} bytes")
+    raw_text = decode_text(data)
+    text = clean_text(raw_text)
+    if not text:
+        return Rejection(Reason.TEXT_MISSING, f"{path}: nothing in it")
     path = mvsa.image_name(id)
     try:
         image = mvsa.image(id, settings.max_bytes)
@@ -180,49 +208,7 @@ def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejectio
     facts = check_image(image, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
     if isinstance(facts, Rejection):
         return Rejection(facts.reason, f"{path}: {facts.detail}")
-    return Pair(raw_text, clean_text(raw_text), image, f"{id}.jpg", facts)
-
-
-def _read_text(mvsa: Mvsa, id: str) -> str | Rejection:
-    """The decoded text, in which something is visible, or why there is none."""
-    path = mvsa.text_name(id)
-    try:
-        data = mvsa.text(id)
-    except InputError as error:
-        return Rejection(Reason.TEXT_MISSING, error.what)
-    if data is None:
-        return Rejection(Reason.TEXT_MISSING, f"no {path}")
-    if len(data) > MAX_TEXT_BYTES:
-        return Rejection(Reason.TEXT_TOO_LONG, f"{path}: more than {MAX_TEXT_BYTES} bytes")
-    text = decode_text(data)
-    return text if clean_text(text) else Rejection(Reason.TEXT_MISSING, f"{path}: nothing in it")
-
-
-def _label_table(annotations: Annotations, decisions: Decisions) -> pa.Table:
-    """The rows that have a label, without their files."""
-    parts = np.array_split(np.flatnonzero(decisions.kept), os.cpu_count() or 1)
-    with ThreadPoolExecutor() as pool:
-        return pa.concat_tables(
-            pool.map(lambda rows: pair_table(_labelled(annotations, decisions, rows)), parts)
-        )
-
-
-def _pair_table(annotations: Annotations, decisions: Decisions, pairs: Mapping[int, Pair]) -> pa.Table:
-    """The rows (row number → files) with every column that MVSA can fill."""
-    files = list(pairs.values())
-    facts = [pair.facts for pair in files]
-    return pair_table(
-        _labelled(annotations, decisions, np.array(list(pairs), dtype=np.int64))
-        | {
-            "image": [{"bytes": pair.image, "path": pair.path} for pair in files],
-            "text": [pair.text for pair in files],
-            "description": [pair.raw_text for pair in files],
-            "width": [fact.width for fact in facts],
-            "height": [fact.height for fact in facts],
-            "sha256": [fact.sha256 for fact in facts],
-            "phash": [fact.phash for fact in facts],
-        }
-    )
+    return Pair(raw_text, text, image, f"{id}.jpg", facts)
 
 
 def _labelled(annotations: Annotations, decisions: Decisions, rows: Rows) -> dict[str, Any]:
@@ -281,17 +267,3 @@ def _in_words(votes: Labels) -> pa.Array:
     text = pc.binary_join_element_wise("text", *names(TEXT), " ")
     image = pc.binary_join_element_wise("image", *names(IMAGE), " ")
     return pc.binary_join_element_wise(text, image, ", ")
-
-
-def _refuse_nothing(root: Path, decisions: Decisions, rejections: Mapping[int, Rejection]) -> None:
-    """Raise InputError if no row is left, as for a folder of something else."""
-    if int(decisions.kept.sum()) > len(rejections):
-        return
-    reasons: Sequence[Reason] = [reason for reason in decisions.reason if reason] + [
-        one.reason for one in rejections.values()
-    ]
-    counted = ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
-    raise InputError(
-        f"{root}: none of its {len(reasons)} rows can be kept: {counted}",
-        "Give the folder with data/ID.txt and data/ID.jpg, or take the labels alone with --labels-only",
-    )

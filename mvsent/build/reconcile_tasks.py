@@ -50,35 +50,6 @@ def reconcile_tasks(
     Raises: InputError, DatasetError, UsageError or OutputExistsError; then `out` is as it was.
     """
     dataset = Dataset.open(folder)
-    content = _read(export)
-    answers = parse_export(content, str(export))
-    votes_of = _by_row(dataset, answers, export)
-    name = name or f"{dataset.name}-annotated"
-    out = out or Path("data", name)
-    described = settings.model_dump() | {
-        "dataset": dataset.name,
-        "dataset_sha256": dataset.sha256,
-        "label_studio_sha256": hashlib.sha256(content).hexdigest(),
-    }
-    decisions = decide_votes(_for_decision(votes_of, settings), settings)
-    _refuse_nothing(export, decisions, votes_of)
-    agreement = agreement_of(_dense(votes_of))
-    counts = _counts(answers)
-    with (
-        staged(out, overwrite=overwrite) as partial,
-        DatasetWriter(
-            partial, name, settings=described, shard_size=settings.shard_size or SHARD_ROWS
-        ) as writer,
-    ):
-        _write_pairs(writer, dataset, decisions, votes_of)
-        writer.reject(_rejected(dataset.ids, decisions, votes_of))
-        known = any(alpha is not None for alpha in agreement.values())
-        extra = {"notes": {"annotations": counts}} | ({"agreement": agreement} if known else {})
-        manifest = writer.finish(len(dataset), extra=extra)
-    return AnnotatedResult(out, manifest, agreement, counts)
-
-
-def _read(export: Path) -> bytes:
     try:
         with export.open("rb") as file:
             content = file.read(MAX_EXPORT_BYTES + 1)
@@ -88,7 +59,50 @@ def _read(export: Path) -> bytes:
         raise UsageError(f"{export}: is a folder", "Give the JSON export of Label Studio") from None
     if len(content) > MAX_EXPORT_BYTES:
         raise InputError(f"{export}: more than {MAX_EXPORT_BYTES >> 20} MiB", "Export the project in parts")
-    return content
+    answers = parse_export(content, str(export))
+    votes_of = _by_row(dataset, answers, export)
+    name = name or f"{dataset.name}-annotated"
+    out = out or Path("data", name)
+    described = settings.model_dump() | {
+        "dataset": dataset.name,
+        "dataset_sha256": dataset.sha256,
+        "label_studio_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    dense = _dense(votes_of)
+    # Dawid-Skene needs a column for each annotator, a majority does not.
+    by_annotator = dense if settings.aggregate == "majority" else _votes_by_annotator(votes_of)
+    decisions = decide_votes(by_annotator, settings)
+    if not decisions.kept.any():
+        counted = Counter(str(_reason(decisions, votes_of, row)) for row in range(len(votes_of)))
+        reasons = ", ".join(f"{n} {reason}" for reason, n in counted.most_common())
+        raise InputError(
+            f"{export}: none of the {len(votes_of)} rows can be kept: {reasons}",
+            "Annotate both the texts and the pictures",
+        )
+    agreement = agreement_of(dense)
+    ignored = {str(reason): answers.set_aside[reason] for reason in SetAside if answers.set_aside[reason]}
+    counts = {"counted": answers.n_annotations - sum(ignored.values()), **ignored}
+    with (
+        staged(out, overwrite=overwrite) as partial,
+        DatasetWriter(
+            partial, name, settings=described, shard_size=settings.shard_size or SHARD_ROWS
+        ) as writer,
+    ):
+        position = 0
+        for pairs in dataset.pairs(BATCH_ROWS):
+            at = slice(position, position := position + pairs.num_rows)
+            columns = dict(zip(pairs.column_names, pairs.columns, strict=True)) | {
+                "label": pa.array(decisions.label[at]),
+                "text_label": pa.array(decisions.text_label[at]),
+                "image_label": pa.array(decisions.image_label[at]),
+                "votes": _votes(votes_of[at]),
+            }
+            writer.write(pair_table(columns).filter(pa.array(decisions.kept[at])))
+        writer.reject(_rejected(dataset.ids, decisions, votes_of))
+        known = any(alpha is not None for alpha in agreement.values())
+        extra = {"notes": {"annotations": counts}} | ({"agreement": agreement} if known else {})
+        manifest = writer.finish(len(dataset), extra=extra)
+    return AnnotatedResult(out, manifest, agreement, counts)
 
 
 Rows = Sequence[dict[str, Vote]]
@@ -111,12 +125,6 @@ def _by_row(dataset: Dataset, answers: Annotations, export: Path) -> Rows:
     return votes
 
 
-def _counts(answers: Annotations) -> dict[str, int]:
-    """Annotations that count, as `counted`, and the others by why they do not."""
-    set_aside = {str(reason): answers.set_aside[reason] for reason in SetAside if answers.set_aside[reason]}
-    return {"counted": answers.n_annotations - sum(set_aside.values()), **set_aside}
-
-
 def _dense(rows: Rows) -> Labels:
     """[N, K, 2] with the votes of a row side by side; K is the largest number of a row."""
     votes = _no_votes(len(rows), max(map(len, rows), default=0))
@@ -136,31 +144,14 @@ def _no_votes(n_rows: int, n_annotators: int) -> Labels:
     return np.full((n_rows, n_annotators, 2), MISSING, dtype=np.int8)
 
 
-def _for_decision(rows: Rows, settings: ReconcileTasksSettings) -> Labels:
-    """[N, K, 2]; Dawid-Skene needs a column for each annotator, a majority does not."""
-    if settings.aggregate == "majority":
-        return _dense(rows)
+def _votes_by_annotator(rows: Rows) -> Labels:
+    """Votes [N, K, 2] with a column for each of all K annotators."""
     people = {person: k for k, person in enumerate(sorted({p for given in rows for p in given}))}
     votes = _no_votes(len(rows), len(people))
     for row, given in enumerate(rows):
         for person, vote in given.items():
             votes[row, people[person]] = vote.text, vote.image
     return votes
-
-
-def _write_pairs(writer: DatasetWriter, dataset: Dataset, decisions: Decisions, rows: Rows) -> None:
-    """Write every row that has a label, with its picture and text."""
-    position = 0
-    for pairs in dataset.pairs(BATCH_ROWS):
-        at = slice(position, position + pairs.num_rows)
-        position = at.stop
-        columns = dict(zip(pairs.column_names, pairs.columns, strict=True)) | {
-            "label": pa.array(decisions.label[at]),
-            "text_label": pa.array(decisions.text_label[at]),
-            "image_label": pa.array(decisions.image_label[at]),
-            "votes": _votes(rows[at]),
-        }
-        writer.write(pair_table(columns).filter(pa.array(decisions.kept[at])))
 
 
 def _votes(rows: Rows) -> pa.Array:
@@ -202,15 +193,3 @@ def _in_words(given: dict[str, Vote]) -> str:
     names = (*LABEL_NAMES, "-")  # index -1
     text, image = (" ".join(names[vote[modality]] for vote in votes) for modality in (TEXT, IMAGE))
     return f"text {text}, image {image}"
-
-
-def _refuse_nothing(export: Path, decisions: Decisions, rows: Rows) -> None:
-    """Raise InputError if no row is left."""
-    if decisions.kept.any():
-        return
-    counted = Counter(str(_reason(decisions, rows, row)) for row in range(len(rows)))
-    told = ", ".join(f"{n} {reason}" for reason, n in counted.most_common())
-    raise InputError(
-        f"{export}: none of the {len(rows)} rows can be kept: {told}",
-        "Annotate both the texts and the pictures",
-    )
