@@ -1,5 +1,7 @@
 """Small datasets that every test may use."""
 
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from mvsent.shards.writer import DatasetWriter
 from mvsent.storage import located
 from tests.drawing import draw_pairs, draw_rejected
 from tests.object_storage import BUCKET, forget, s3_server, use
-from tests.programs import fork_server
+from tests.programs import PYTHON, fork_server
 
 _fork_server = fork_server()
 
@@ -19,6 +21,7 @@ _fork_server = fork_server()
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # xdist's workers share it
         _fork_server.__enter__()
+    multiprocessing.set_executable(os.environ[PYTHON])  # `spawn` starts what the fork server forks
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

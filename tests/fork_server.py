@@ -1,15 +1,18 @@
 """Server that forks Python programs from a process that has already imported mvsent and torch.
 
-`python -m tests.fork_server N` listens on its file descriptor N until its stdin ends, and imports when the first
-client comes. A client (`fork_client.py`) sends its command line, environment, working directory and standard
-streams. A child takes them over and runs as a new interpreter would, without the seconds that imports take.
-Another process, its keeper, reports its exit code to the client, and kills it if the client is killed.
+`python -m tests.fork_server N PYTHON` listens on its file descriptor N until its stdin ends, and imports when the
+first client comes. A client (`fork_client.py`, which the program PYTHON calls) sends its command line,
+environment, working directory and open files. A child takes them over and runs as a new interpreter would,
+without the seconds that imports take. The server reports its exit code to the client, and kills it if the
+client is killed.
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import pkgutil
 import runpy
@@ -48,63 +51,69 @@ def preload() -> None:
 
 
 def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Fork for each client; return its request and its streams in the child. The server itself never returns."""
+    """Fork for each client; return its request and its files in the child. The server itself never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then ends our stdin
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
+    children: dict[int, tuple[int, socket.socket]] = {}  # by the file descriptor that tells of the end
+    clients: dict[socket.socket, int] = {}  # that live, each with its child
     while True:
-        if sys.stdin in select([sys.stdin, listener], [], [])[0]:
+        ready = set(select([sys.stdin, listener, *children, *clients], [], [])[0])
+        if sys.stdin in ready:
             os._exit(0)
+        for client in ready & clients.keys():  # they never speak twice: this one was killed
+            os.kill(clients.pop(client), signal.SIGKILL)
+        for end in ready & children.keys():
+            child, client = children.pop(end)
+            clients.pop(client, None)
+            send(client, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            client.close()
+            os.close(end)
+        if listener not in ready:
+            continue
         client = listener.accept()[0]
         preload()
-        if os.fork():
-            client.close()
-            continue
-        listener.close()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        request, streams = receive(client)
+        request, files = receive(client)
         child = os.fork()
         if child == 0:
-            client.close()
-            return request, streams
-        for stream in streams:
-            os.close(stream)
-        keep(child, client)
-        os._exit(0)
+            for other in (listener, client, *clients):
+                other.close()
+            for end in children:
+                os.close(end)
+            return request, files
+        for file in files:
+            os.close(file)
+        send(client, child)
+        clients[client], children[os.pidfd_open(child)] = child, (child, client)
 
 
 def receive(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The request of a client and its open standard streams."""
-    head, streams, _, _ = socket.recv_fds(client, LENGTH, 3)
-    size, body = int.from_bytes(head, "big"), b""
-    while len(body) < size:
-        body += client.recv(size - len(body))
-    return json.loads(body), streams
+    """The request of a client and its open files."""
+    head, files, _, _ = socket.recv_fds(client, LENGTH, 250)
+    body = client.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+    return json.loads(body), files
 
 
-def keep(child: int, client: socket.socket) -> None:
-    """Tell the client the child's number and later its exit code, negative for a signal."""
+def send(client: socket.socket, number: int) -> None:
+    """Tell a client its child's number, or at last its exit code, negative for a signal."""
     with suppress(BrokenPipeError):
-        client.sendall(child.to_bytes(LENGTH, "big"))
-    if client in select([client, os.pidfd_open(child)], [], [])[0]:  # it never speaks: this is its end
-        os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with suppress(BrokenPipeError):
-        client.sendall(code.to_bytes(LENGTH, "big", signed=True))
+        client.sendall(number.to_bytes(LENGTH, "big", signed=True))
 
 
-def become(request: dict[str, Any], streams: list[int]) -> None:
-    """Take over the surroundings of a client."""
-    for number in range(3):
+def become(request: dict[str, Any], files: list[int], python: str) -> None:
+    """Take over the surroundings of a client; processes that this one starts are clients, too."""
+    high = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 500) for file in files]  # out of the way of all numbers
+    for number in {0, 1, 2, *files}:
         os.close(number)
-    for stream, number in zip(streams, request["streams"], strict=True):
-        os.dup2(stream, number)
-        os.close(stream)
+    for file, number in zip(high, request["files"], strict=True):
+        os.dup2(file, number)
+        os.close(file)
     sys.stdin, sys.stdout, sys.stderr = (opened(number) for number in range(3))
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.executable = python
+    multiprocessing.set_executable(python)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # or all children would draw the same
     if "OMP_NUM_THREADS" in os.environ and "torch" in sys.modules:
@@ -123,6 +132,8 @@ def opened(number: int) -> TextIO | None:
 
 def run(words: list[str]) -> int:
     """Run `-m MODULE …` or `-c CODE …`; return the exit code."""
+    while words[0] not in ("-c", "-m"):  # flags, as -B
+        del words[0]
     how, program, *_ = words
     sys.path[0] = str(Path.cwd()) if how == "-m" else ""
     sys.argv = words[1:] if how == "-m" else ["-c", *words[2:]]
@@ -130,7 +141,6 @@ def run(words: list[str]) -> int:
         if how == "-m":
             runpy.run_module(program, run_name="__main__", alter_sys=True)
         else:
-            assert how == "-c", words
             main = sys.modules["__main__"] = types.ModuleType("__main__")
             exec(compile(program, "<string>", "exec"), main.__dict__)
     except SystemExit as leaving:
@@ -163,6 +173,6 @@ def end(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _request, _streams = serve(socket.socket(fileno=int(sys.argv[1])))
-    become(_request, _streams)
+    _request, _files = serve(socket.socket(fileno=int(sys.argv[1])))
+    become(_request, _files, sys.argv[2])
     end(run(_request["words"]))

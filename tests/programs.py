@@ -13,10 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-ADDRESS = "FORK_SERVER_OF_TESTS"
-"""Variable with the server's socket, which xdist's workers inherit."""
+PYTHON = "PYTHON_OF_TESTS"
+"""Variable with the path of a program that is like `python`, which xdist's workers inherit."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -24,21 +23,25 @@ ROOT = Path(__file__).parents[1]
 def fork_server() -> Iterator[None]:
     """Programs can be started meanwhile."""
     with tempfile.TemporaryDirectory(prefix="fork-") as folder, socket.socket(socket.AF_UNIX) as listener:
-        os.environ[ADDRESS] = f"{folder}/socket"
-        listener.bind(os.environ[ADDRESS])
+        python, address = Path(folder, "python"), f"{folder}/socket"
+        client = Path(__file__).with_name("fork_client.py")
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{client}" "{address}" "$@"\n')
+        python.chmod(0o700)
+        os.environ[PYTHON] = str(python)
+        listener.bind(address)
         listener.listen(64)
-        number = listener.fileno()
-        command = [sys.executable, "-m", "tests.fork_server", str(number)]
+        command = [sys.executable, "-m", "tests.fork_server", str(listener.fileno()), str(python)]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # no threads before a fork
-        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number], cwd=ROOT, env=environment):
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], cwd=ROOT, env=environment
+        ):
             listener.close()  # where the server ends, a client is refused rather than left waiting
             yield
 
 
 def python(*words: str) -> list[str]:
     """The command line of a process that does what `python WORDS` does."""
-    client = str(Path(__file__).with_name("fork_client.py"))
-    return [sys.executable, "-I", "-S", client, os.environ[ADDRESS], *words]
+    return [os.environ[PYTHON], *words]
 
 
 def mvsent(*words: str) -> list[str]:
@@ -46,6 +49,6 @@ def mvsent(*words: str) -> list[str]:
     return python("-m", "mvsent", *words)
 
 
-def pid(process: "subprocess.Popen[Any]") -> int:
-    """The number of the forked process, which `process` waits for: the one to kill, and the parent of others."""
-    return int(Path(f"/proc/{process.pid}/comm").read_text())
+def pid(client: int) -> int:
+    """The number of the process that a client has had forked: the one to kill, and the parent of others."""
+    return int(Path(f"/proc/{client}/comm").read_text())

@@ -181,7 +181,7 @@ def test_killed_within_a_cell_it_repeats_no_finished_one(
     for shown in process.stderr:
         second = second or shown.startswith("[1 of 2")
         if second and shown.startswith("fold 1 (2 of 2) epoch 0"):
-            os.kill(programs.pid(process), signal.SIGKILL)
+            os.kill(programs.pid(process.pid), signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
     first = out / "small" / "paper-5x" / "text-only-s0"

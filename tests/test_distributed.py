@@ -237,7 +237,7 @@ def test_a_killed_rank_ends_all_is_named_and_the_run_goes_on_to_the_same_end(
 ) -> None:
     process = start(small_dataset, tmp_path / "cut", *LONG["2"])
     at_epoch(process, 2)
-    ranks = sorted(descendants(programs.pid(process), depth=2))
+    ranks = sorted(descendants(programs.pid(process.pid), depth=2))
     os.kill(ranks[0], signal.SIGKILL)
     assert process.stderr is not None
     lines = process.stderr.read().splitlines()
@@ -258,7 +258,7 @@ def descendants(pid: int, depth: int) -> list[int]:
         return [pid]
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     working = [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
-    return [found for child in working for found in descendants(child, depth - 1)]
+    return [found for child in working for found in descendants(programs.pid(child), depth - 1)]
 
 
 def assert_same_folds(one: Path, other: Path) -> None:
@@ -276,7 +276,7 @@ def test_ctrl_c_again_and_again_is_one_line_and_leaves_a_run_that_goes_on(
 ) -> None:
     process = start(small_dataset, tmp_path / "cut", *LONG["2"], "--epochs", "1000", "--patience", "1000")
     at_epoch(process, 1)
-    children = descendants(programs.pid(process), depth=1)
+    children = descendants(programs.pid(process.pid), depth=1)
     for _ in range(4):
         process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -323,7 +323,7 @@ def test_ranks_whose_parent_is_killed_save_and_end_in_silence_and_leave_nothing(
     (tmp_path / "tmp").mkdir()
     process = start(small_dataset, tmp_path / "cut", *LONG["2"])
     at_epoch(process, 1)
-    os.kill(programs.pid(process), signal.SIGKILL)
+    os.kill(programs.pid(process.pid), signal.SIGKILL)
     assert process.stderr is not None
     lines = process.stderr.read().splitlines()  # as long as a child has it open
     assert [line for line in lines if " epoch " not in line] == []
@@ -356,7 +356,7 @@ def test_a_fold_whose_process_is_killed_is_named_and_the_run_goes_on_to_the_same
     words = [*LONG["1"], "--folds", "0,1", "--devices", "2", "--parallel", "folds"]
     process = start(small_dataset, tmp_path / "cut", *words)
     at_epoch(process, 2)
-    for pid in descendants(programs.pid(process), depth=1):
+    for pid in descendants(programs.pid(process.pid), depth=1):
         os.kill(pid, signal.SIGKILL)
     assert process.stderr is not None
     told = [line for line in process.stderr.read().splitlines() if line.startswith("mvsent:")]

@@ -121,7 +121,7 @@ def test_after_kill_9_the_next_run_goes_on_and_gives_the_same(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     )
     assert [int(child.stdout.readline()) for _ in range(6)] == [5, 10, 15, 20, 25, 30]
-    os.kill(programs.pid(child), signal.SIGKILL)
+    os.kill(programs.pid(child.pid), signal.SIGKILL)
     child.communicate()
     assert not list(tmp_path.glob("*/finished.json"))
     maps = cached_maps(dataset, tiny, cache_dir=tmp_path, batch_size=5, quiet=True)

@@ -620,7 +620,7 @@ def test_a_training_from_there_to_there_is_killed_continued_and_the_one_here(
         for line in process.stderr:
             if "epoch 0" in line:  # its checkpoint is saved
                 break
-        os.kill(programs.pid(process), signal.SIGKILL)
+        os.kill(programs.pid(process.pid), signal.SIGKILL)
     assert "run/fold-0/checkpoint.pt" in names(bucket) and "run/fold-0/predictions.parquet" not in names(
         bucket
     )

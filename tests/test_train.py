@@ -105,7 +105,7 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     for shown in process.stderr:
         if shown.startswith(line):
-            os.kill(programs.pid(process), signal.SIGKILL)
+            os.kill(programs.pid(process.pid), signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
     assert not RunFolder.open(tmp_path / "cut").is_finished
