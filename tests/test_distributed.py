@@ -425,7 +425,7 @@ def test_more_devices_than_gpus_are_refused_before_anything_starts(
     settings = TrainSettings(dataset=str(small_dataset), devices=4, parallel=parallel)
     with pytest.raises(UsageError, match=r"--devices 4: there are 2 on CUDA here\. Give --devices 2, or"):
         train(settings, out=tmp_path / "r", quiet=True)
-    with pytest.raises(UsageError, match=r"--device cuda:1: is one device"):
+    with pytest.raises(UsageError, match=r"--device cuda:1: one device for"):
         devices.check_devices(settings.model_copy(update={"devices": 2, "device": "cuda:1"}))
     assert not (tmp_path / "r").exists()
 
