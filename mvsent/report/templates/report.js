@@ -32,7 +32,7 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     filter();
   };
   form.addEventListener("reset", (event) => {
-    event.preventDefault(); // it would come after this, and the count be wrong
+    event.preventDefault(); // the browser resets after this handler, and the count would be wrong
     showAll();
   });
   gallery.addEventListener("click", (event) => {

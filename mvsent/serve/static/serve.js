@@ -2,9 +2,9 @@
 (() => {
   const at = (id) => document.getElementById(id);
   const [form, image, drop, status, answer] = ["pair", "image", "drop", "status", "answer"].map(at);
-  const SHADES = 9; // as report.css has them
+  const SHADES = 9; // classes shade-0 to shade-9 of report.css
 
-  /** An element with attributes, holding texts and elements; a text is never read as HTML. */
+  /** Create an element with attributes and content; texts are never parsed as HTML. */
   function element(name, attributes, ...content) {
     const made = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -17,7 +17,7 @@
     status.classList.toggle("wrong", wrong);
   }
 
-  let version = 0; // of the form's content: an answer to an older one is not shown
+  let version = 0; // of the form's content: answers to older versions are not shown
 
   function forget() {
     version += 1;
@@ -43,7 +43,7 @@
   }
 
   function shaded(name, words, weights) {
-    // As on the page of `mvsent explain`: words that weigh the same are all half strong.
+    // As on the page of `mvsent explain`: words of equal weight get half the full shade.
     const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
     const strongest = Math.max(...weights, 2 * mean);
     const spans = words.flatMap((word, i) => {
@@ -52,7 +52,7 @@
     });
     return element("figure", {},
       element("p", { class: "shaded", dir: "auto" }, ...spans),
-      element("figcaption", {}, `${name}: the stronger the colour, the more weight; all half strong: evenly spread`));
+      element("figcaption", {}, `${name}: a stronger colour is more weight; if all words have half the colour, their weights are equal`));
   }
 
   function show(found) {
@@ -63,7 +63,7 @@
     }));
     const layers = Object.entries({ ...(found.picture && { picture: found.picture }), ...found.maps });
     at("layers").replaceChildren(...layers.map(([name, uri]) => element("figure", {},
-      element("img", { src: uri, alt: name === "picture" ? "The picture" : `The picture under heat: ${name}` }),
+      element("img", { src: uri, alt: name === "picture" ? "The picture" : `The picture with its ${name} map` }),
       element("figcaption", {}, name === "picture" ? name : `${name} (bright: more, dark: less)`))));
     at("shades").replaceChildren(...Object.entries(found.shades)
       .map(([name, weights]) => shaded(name, found.words, weights)));
@@ -89,7 +89,7 @@
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (at("ask").getAttribute("aria-disabled") === "true") return;
-    at("ask").setAttribute("aria-disabled", "true"); // it keeps the focus, unlike a disabled one
+    at("ask").setAttribute("aria-disabled", "true"); // a disabled button would lose the focus
     say("Asking …", false);
     const asked = version;
     try {
@@ -114,7 +114,7 @@
   });
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {
-      event.preventDefault(); // the browser would leave the page for the picture
+      event.preventDefault(); // the browser would otherwise open the picture
       drop.classList.toggle("over", kind === "dragover");
     });
   }
