@@ -238,7 +238,11 @@ class TrainSettings(Settings):
     batch_size: int = setting(256, OPTIMISATION, "Pairs in a training step.", ge=1)
     learning_rate: float = setting(1e-3, OPTIMISATION, "Adam's learning rate.", gt=0, allow_inf_nan=False)
     encoder_learning_rate: float = setting(
-        5e-5, OPTIMISATION, "Adam's learning rate for what is fine-tuned.", gt=0, allow_inf_nan=False
+        5e-5,
+        OPTIMISATION,
+        "Adam's learning rate for the encoders that are fine-tuned.",
+        gt=0,
+        allow_inf_nan=False,
     )
     weight_decay: float = setting(0.0, OPTIMISATION, "Adam's weight decay.", ge=0, allow_inf_nan=False)
     class_weights: Literal["none", "inverse"] = setting(

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -274,6 +274,14 @@ def test_another_setting_is_named_and_refused(tmp_path: Path) -> None:
     begin(tmp_path / "c.sqlite").close()
     with pytest.raises(UsageError, match="per_query was 500 and is 10"):
         begin(tmp_path / "c.sqlite", per_query=10)
+
+
+def test_a_crawl_begun_before_a_setting_existed_continues_with_its_default(tmp_path: Path) -> None:
+    begin(tmp_path / "c.sqlite").close()
+    with_default = Beginning({"per_query": 500, "new": "off"}, [], SPAN, 7, {"per_query": 0, "new": "off"})
+    Frontier.open(tmp_path / "c.sqlite", with_default).close()
+    with pytest.raises(UsageError, match='new was "off" and is "on"'):
+        Frontier.open(tmp_path / "c.sqlite", replace(with_default, settings={"per_query": 500, "new": "on"}))
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mvsent.models.batch import (
     LEXICON,
     SCENE,
     TEXT_VECTOR,
+    WIDTHS,
     Batch,
     Output,
     Settled,
@@ -93,8 +94,7 @@ def without_optional(name: str) -> tuple[Sizes, Batch]:
     """Sizes and pairs of a dataset that lacks what the model only may read."""
     absent = registry.card(name).may_read
     gone = {field: None for what, fields in OPTIONAL.items() if what in absent for field in fields}
-    zero = {SCENE: "scene_channels", TEXT_VECTOR: "text_size", LEXICON: "n_lexicon", ANP_SCORES: "n_anps"}
-    lacking = {size: 0 for what, size in zero.items() if what in absent}
+    lacking = {size: 0 for size, field in WIDTHS.items() if field in gone}
     return replace(sizes(), **lacking), replace(pairs(), **gone)  # type: ignore[arg-type]
 
 

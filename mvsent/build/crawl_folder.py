@@ -101,6 +101,7 @@ def open_frontier(
         queries=[(word.query, word.word, word.sentiment) for word in words],
         span=source.span(settings, now),
         started_at=int(now.timestamp()),
+        defaults=type(settings)().model_dump(mode="json"),
     )
     try:
         return Frontier.open(work / CRAWL_FILE, start)

@@ -34,13 +34,13 @@ class Comparison:
         ),
     ] = None
     table: Annotated[
-        str, flag("--table", "Tables of the paper: 2, 3, 4 or all; or 2,4.", "all", section="Model")
+        str, flag("--table", "Tables of the paper: 2, 3, 4, several as 2,4, or all.", "all", section="Model")
     ] = "all"
     models: Annotated[
         str,
         flag(
             "--models",
-            "Only these, as a,b, with ablations unless --table is 2 or 3.",
+            "Run only these models, as a,b; with their ablations unless --table is 2 or 3.",
             section="Model",
             complete=complete.some_of(complete.models),
         ),
@@ -97,9 +97,9 @@ def benchmark(
 ) -> None:
     """Run every system of a table on the same rows and folds.
 
-    The same command continues after an interruption, and repeats nothing that is finished. The tables, as
-    Markdown, CSV, LaTeX, JSON and a picture, stand published numbers beside ours, and the plain protocol
-    beside the leak-free one.
+    The same command continues after an interruption, and repeats nothing that is finished. The tables are
+    written as Markdown, CSV, LaTeX, JSON and a picture. They show published numbers beside ours, and the
+    plain protocol beside the leak-free one.
 
     Example: mvsent benchmark data/mvsa-single --table 2 --jobs 2
     """

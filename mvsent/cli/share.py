@@ -181,7 +181,7 @@ def serve(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Answer on a web page.
+    """Serve a trained model as a web page.
 
     Drop a picture, type a text, and see the probabilities, where the network looked and which words it
     weighed; POST /api/predict answers in JSON, as /openapi.json says. Only this machine can open it unless

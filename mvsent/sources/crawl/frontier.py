@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,12 +93,14 @@ class Beginning:
         queries: (text, word, sentiment) of each search.
         span: the upload dates to search, inclusive, in seconds.
         started_at: seconds since 1970.
+        defaults: of the settings; a crawl of an earlier version, without a setting, has the default.
     """
 
     settings: Mapping[str, Any]
     queries: Sequence[tuple[str, str, float]]
     span: tuple[int, int]
     started_at: int
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Frontier:
@@ -148,8 +150,8 @@ class Frontier:
                 f"{CRAWL_SCHEMA_VERSION})",
                 "Continue it with that version, or begin anew with --overwrite",
             )
-        begun, given = self.settings, json.loads(json.dumps(start.settings))
-        for key in {**begun, **given}:
+        begun, given = {**start.defaults, **self.settings}, json.loads(json.dumps(start.settings))
+        for key in {**self.settings, **given}:
             if begun.get(key) != given.get(key):
                 what = f"{key} was {_short(begun.get(key))} and is {_short(given.get(key))}"
                 raise UsageError(
