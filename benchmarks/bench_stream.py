@@ -25,6 +25,7 @@ from mvsent.learn.batches import Rows, cut
 from mvsent.learn.stream import STEPS_AHEAD, Stream
 from mvsent.models.batch import Batch
 from mvsent.runs import train as training
+from mvsent.runs.material import prepare
 from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.reader import Dataset
 
@@ -109,7 +110,7 @@ def settings(dataset: str, *, fine_tune: str) -> TrainSettings:
 def source(dataset: Path, run: Path) -> Stream[Any, Any]:
     """What a trainer whose backbone is trained too reads: squares of pixels, and words."""
     chosen = settings(str(dataset), fine_tune="all")
-    material = training.prepare(chosen, device=torch.device("cpu"), quiet=True)
+    material = prepare(chosen, device=torch.device("cpu"), quiet=True)
     folder = RunFolder.create(run, chosen, training.resolve(chosen, material, 1), overwrite=False)
     folder.fold(0).mkdir()
     found = training.make_trainer(folder, 0, material).source

@@ -58,14 +58,13 @@ def examine() -> Examination:
         "storage": storage,
         "API keys": keys,
     }
-    return Examination({section: _safely(look) for section, look in looks.items()})
-
-
-def _safely(look: Callable[[], Findings]) -> Findings:
-    try:
-        return look()
-    except Exception as error:  # Broken installations are to be reported, not to end the report.
-        return {"cannot be told": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    findings: dict[str, Findings] = {}
+    for section, look in looks.items():
+        try:
+            findings[section] = look()
+        except Exception as error:  # a broken installation must not end the report
+            findings[section] = {"cannot be told": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    return Examination(findings)
 
 
 def versions() -> Findings:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -266,8 +266,26 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
     if (in_order := _read_in_order(path, ids)) is not None:
         return in_order
     table = _read_table(path)
-    role = _role_numbers(path, table["role"])
-    fold = _fold_numbers(path, table)
+    names, value = _encoded(table["role"])
+    clean = [(name or "").strip().lower() for name in names]
+    clean = [_OTHER_NAMES.get(name, name) for name in clean]
+    unknown = [i for i, name in enumerate(clean) if name not in ROLES]
+    if unknown:
+        at = int(np.argmax(value == unknown[0]))
+        raise SplitError(
+            f"{path}: unknown role {names[unknown[0]]!r} (row {at + 1})", f"Roles are {', '.join(ROLES)}"
+        )
+    role = np.array([ROLES.index(name) for name in clean], dtype=np.int8)[value]
+    fold = np.zeros(table.num_rows, dtype=np.int64)
+    if "fold" in table.column_names:
+        try:
+            folds = pc.cast(table["fold"], pa.int64())
+        except pa.ArrowInvalid as error:
+            raise SplitError(f"{path}: a fold is not a number ({error})", "Number the folds from 0") from None
+        if folds.null_count:
+            at = folds.is_null().index(True).as_py()
+            raise SplitError(f"{path}: row {at + 1} has no fold", "Number the folds from 0")
+        fold = np.unique(folds.to_numpy(), return_inverse=True)[1]
     row = _row_numbers(path, table["id"], ids)
     n_folds = int(fold.max()) + 1
     times = np.bincount(fold * len(ids) + row, minlength=n_folds * len(ids))
@@ -321,7 +339,13 @@ def _read_table(path: Path) -> pa.Table:
     next_step = "Give a .parquet, .csv or .tsv file with the columns id, role and, if needed, fold"
     try:
         with readable(path) as source:
-            table = pq.read_table(source) if path.suffix == ".parquet" else _read_text(source, path.suffix)
+            if path.suffix == ".parquet":
+                table = pq.read_table(source)
+            else:
+                parse = csv.ParseOptions(delimiter="," if path.suffix == ".csv" else "\t")
+                convert = csv.ConvertOptions(column_types=dict.fromkeys(("id", "role", "fold"), pa.string()))
+                table = csv.read_csv(source, parse_options=parse, convert_options=convert)
+                table = table.rename_columns([name.strip().lower() for name in table.column_names])
     except FileNotFoundError:
         raise SplitError(f"{path}: no such split file", next_step) from None
     except (OSError, pa.ArrowException) as error:
@@ -337,46 +361,10 @@ def _read_table(path: Path) -> pa.Table:
     return table
 
 
-def _read_text(source: Any, suffix: str) -> pa.Table:
-    delimiter = "," if suffix == ".csv" else "\t"
-    table = csv.read_csv(
-        source,
-        parse_options=csv.ParseOptions(delimiter=delimiter),
-        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(("id", "role", "fold"), pa.string())),
-    )
-    return table.rename_columns([name.strip().lower() for name in table.column_names])
-
-
 def _encoded(column: pa.ChunkedArray) -> tuple[list[str | None], Ints]:
     """The distinct values of a column as strings, and the index of each row's value."""
     encoded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode("encode")
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
-
-
-def _role_numbers(path: Path, column: pa.ChunkedArray) -> Roles:
-    names, value = _encoded(column)
-    clean = [(name or "").strip().lower() for name in names]
-    clean = [_OTHER_NAMES.get(name, name) for name in clean]
-    unknown = [i for i, name in enumerate(clean) if name not in ROLES]
-    if unknown:
-        row = int(np.argmax(value == unknown[0]))
-        raise SplitError(
-            f"{path}: unknown role {names[unknown[0]]!r} (row {row + 1})", f"Roles are {', '.join(ROLES)}"
-        )
-    return np.array([ROLES.index(name) for name in clean], dtype=np.int8)[value]
-
-
-def _fold_numbers(path: Path, table: pa.Table) -> Ints:
-    if "fold" not in table.column_names:
-        return np.zeros(table.num_rows, dtype=np.int64)
-    try:
-        folds = pc.cast(table["fold"], pa.int64())
-    except pa.ArrowInvalid as error:
-        raise SplitError(f"{path}: a fold is not a number ({error})", "Number the folds from 0") from None
-    if folds.null_count:
-        row = folds.is_null().index(True).as_py()
-        raise SplitError(f"{path}: row {row + 1} has no fold", "Number the folds from 0")
-    return np.unique(folds.to_numpy(), return_inverse=True)[1]
 
 
 def _row_numbers(path: Path, column: pa.ChunkedArray, ids: Sequence[str]) -> Ints:

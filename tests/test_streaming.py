@@ -30,6 +30,7 @@ from mvsent.models.batch import Batch
 from mvsent.runs import train as training
 from mvsent.runs.history import read_history
 from mvsent.runs.inputs.kind import OfFold
+from mvsent.runs.material import prepare
 from mvsent.runs.predictor import DatasetPredictor
 from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.streaming import Streamed
@@ -273,7 +274,7 @@ def settings(dataset: Path, models: Path, **changes: object) -> TrainSettings:
 
 def source_of(chosen: TrainSettings, run: Path) -> BatchSource:
     """What the trainer of fold 0 reads."""
-    material = training.prepare(chosen, device=torch.device("cpu"), quiet=True)
+    material = prepare(chosen, device=torch.device("cpu"), quiet=True)
     folder = RunFolder.create(run, chosen, training.resolve(chosen, material, 1), overwrite=False)
     folder.fold(0).mkdir()
     return training.make_trainer(folder, 0, material).source
@@ -379,7 +380,7 @@ def test_stopped_in_mid_epoch_and_continued_it_ends_as_if_nothing_had_happened(
     small_dataset: Path, models: Path, tmp_path: Path
 ) -> None:
     chosen = settings(small_dataset, models, shuffle_buffer=20)
-    material = training.prepare(chosen, device=torch.device("cpu"), quiet=True)
+    material = prepare(chosen, device=torch.device("cpu"), quiet=True)
     run = RunFolder.create(tmp_path / "run", chosen, training.resolve(chosen, material, 1), overwrite=False)
     run.fold(0).mkdir()
     rows = Fold(0, material.split.rows(0, TRAIN), material.split.rows(0, VALIDATION))
@@ -545,7 +546,7 @@ def test_a_row_without_its_text_or_picture_is_named(what: str, models: Path, tmp
         tmp_path / "d", pairs.set_column(at, pairs.field(at), pa.array(values, pairs.field(at).type))
     )
     named = rf"drawn:41: has no {'text' if what == 'text' else 'picture'}"
-    material = training.prepare(settings(folder, models), device=torch.device("cpu"), quiet=True)
+    material = prepare(settings(folder, models), device=torch.device("cpu"), quiet=True)
     assert isinstance(material.inputs, Streamed)
     if what == "text":
         with pytest.raises(DatasetError, match=named):

@@ -23,7 +23,6 @@ from mvsent.learn.batches import Examples
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import Fold, Trainer, parameter_groups
 from mvsent.models.batch import Batch, Batches, Output
-from mvsent.runs import train as training
 from mvsent.runs.evaluate import evaluate
 from mvsent.runs.inputs.setup import CAPTION_TOKENS
 from mvsent.runs.predictor import DatasetPredictor
@@ -181,7 +180,7 @@ def test_the_words_of_a_fold_are_looked_up_once(
         calls.append(given)
         return load_vectors(*given)
 
-    monkeypatch.setattr(training, "load_vectors", counted)
+    monkeypatch.setattr("mvsent.runs.material.load_vectors", counted)
     chosen = settings(small_dataset, models, words="random", epochs=1, folds=[1, 0])
     train(chosen, out=tmp_path / "run", quiet=True)
     assert len(calls) == 2

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from mvsent.build.filters import picture_keys
 from mvsent.build.parts import finished_parts, part_path, rejected_path, rejected_table
 from mvsent.config import BuildSettings
-from mvsent.curate.duplicates import NO_KEY, Keys
+from mvsent.curate.duplicates import NO_KEY
 from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Reason
 from mvsent.shards.schema import aligned
 from mvsent.shards.writer import DatasetWriter
@@ -106,18 +106,14 @@ def _first_like(parts: Sequence[Path], settings: BuildSettings) -> Rows:
     for column, keys_of in picture_keys(settings).items():
         # Eight bytes a row instead of its cell, so that a crawl of any length fits in memory.
         keys = [keys_of(pq.read_table(part, columns=[column])[column].to_pylist()) for part in parts]
-        equal = _first_equal(np.concatenate([np.zeros(0, np.uint64), *keys]))
+        of_row = np.concatenate([np.zeros(0, np.uint64), *keys])
+        order = np.argsort(of_row, kind="stable")
+        ordered = of_row[order]
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(of_row)])
+        equal = np.empty(len(of_row), np.int64)
+        equal[order] = np.repeat(order[starts], np.diff(starts, append=len(of_row)))
+        equal[(equal == np.arange(len(of_row))) | (of_row == NO_KEY)] = -1
         first = np.where(first == -1, equal, first)
-    return first
-
-
-def _first_equal(keys: Keys) -> Rows:
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)])
-    first = np.empty(len(keys), np.int64)
-    first[order] = np.repeat(order[starts], np.diff(starts, append=len(keys)))
-    first[(first == np.arange(len(keys))) | (keys == NO_KEY)] = -1
     return first
 
 

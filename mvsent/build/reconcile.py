@@ -244,26 +244,23 @@ def _rejected(
     """The dropped rows in the order of the label file: those without a label, and `rejections` (by row)."""
     unlabelled = np.flatnonzero(~decisions.kept)
     rows = np.concatenate([unlabelled, np.array(list(rejections), dtype=np.int64)])
-    reasons = pa.array(
-        decisions.reason[unlabelled].tolist() + [one.reason for one in rejections.values()], pa.string()
-    )
-    details = pa.chunked_array(
-        [
-            _in_words(annotations.votes[unlabelled]),
-            pa.array([one.detail for one in rejections.values()], pa.string()),
-        ]
-    )
-    table = pa.table([_ids(annotations, rows), reasons, details], schema=REJECTED_SCHEMA)
-    return table.take(pa.array(np.argsort(rows))) if rejections else table
-
-
-def _in_words(votes: Labels) -> pa.Array:
-    """[N, K, 2] votes → N texts like `text neutral positive, image positive positive`."""
+    votes = annotations.votes[unlabelled]
 
     def names(modality: int) -> list[pa.Array]:
         columns = (pa.array(votes[:, k, modality]) for k in range(votes.shape[1]))
         return [pa.array(LABEL_NAMES).take(column) for column in columns]
 
+    # like `text neutral positive, image positive positive`
     text = pc.binary_join_element_wise("text", *names(TEXT), " ")
     image = pc.binary_join_element_wise("image", *names(IMAGE), " ")
-    return pc.binary_join_element_wise(text, image, ", ")
+    reasons = pa.array(
+        decisions.reason[unlabelled].tolist() + [one.reason for one in rejections.values()], pa.string()
+    )
+    details = pa.chunked_array(
+        [
+            pc.binary_join_element_wise(text, image, ", "),
+            pa.array([one.detail for one in rejections.values()], pa.string()),
+        ]
+    )
+    table = pa.table([_ids(annotations, rows), reasons, details], schema=REJECTED_SCHEMA)
+    return table.take(pa.array(np.argsort(rows))) if rejections else table

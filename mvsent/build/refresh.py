@@ -19,7 +19,6 @@ from mvsent.build.parts import rejected_table
 from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import TokenBucket
 from mvsent.pairs import Reason
-from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.rejected import read_rejected
 from mvsent.shards.staging import (
@@ -123,11 +122,10 @@ def _rewrite(dataset: Dataset, gone: set[str]) -> None:
     """Replace the dataset by a version without the rows of `gone`."""
     manifest = dataset.manifest
     values = pa.array(sorted(gone), pa.string())
+    shard_size = max(1, *(shard.rows for shard in manifest.shards))
     with (
         staged(dataset.folder, overwrite=True) as fresh,
-        DatasetWriter(
-            fresh, manifest.name, settings=manifest.settings, shard_size=_shard_size(manifest)
-        ) as writer,
+        DatasetWriter(fresh, manifest.name, settings=manifest.settings, shard_size=shard_size) as writer,
     ):
         for pairs in dataset.pairs(_BATCH_ROWS):
             writer.write(pairs.filter(pc.invert(pc.is_in(pairs["id"], value_set=values))))
@@ -149,10 +147,6 @@ def _rewrite(dataset: Dataset, gone: set[str]) -> None:
                 },
             },
         )
-
-
-def _shard_size(manifest: Manifest) -> int:
-    return max(1, *(shard.rows for shard in manifest.shards))
 
 
 class _Answers:

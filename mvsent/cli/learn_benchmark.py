@@ -119,11 +119,11 @@ def benchmark(
     )
     if dry_run:
         cells = plan(asked)
-        typer.echo(
-            json.dumps([_cell_as_json(cell) for cell in cells], indent=2)
-            if as_json
-            else _cells_as_text(cells)
-        )
+        listed = [
+            {"cell": cell.name, "state": cell.state, "changes": cell.changes(), "run": str(cell.path)}
+            for cell in cells
+        ]
+        typer.echo(json.dumps(listed, indent=2) if as_json else _cells_as_text(cells))
         return
     result = run_benchmark(
         asked,
@@ -140,10 +140,6 @@ def benchmark(
         typer.echo("\n" + "\n".join(map(str, result.files)))
     if result.failures:
         raise typer.Exit(UNFINISHED)
-
-
-def _cell_as_json(cell: Any) -> dict[str, Any]:
-    return {"cell": cell.name, "state": cell.state, "changes": cell.changes(), "run": str(cell.path)}
 
 
 def _cells_as_text(cells: list[Any]) -> str:

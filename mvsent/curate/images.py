@@ -49,7 +49,18 @@ def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int =
     entropy data is read in full but turned into a small grey picture, at a third of the cost.
     """
     image = opened_image(data, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
-    return image if isinstance(image, Rejection) else _decoded_facts(image, data)
+    if isinstance(image, Rejection):
+        return image
+    width, height = image.size
+    kind = str(image.format)
+    try:
+        with image, turn_of(width * height):
+            image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))  # only a JPEG heeds it
+            grey = _thumbnail(to_rgb(image))
+    except Exception as error:  # hostile bodies raise as freely as hostile headers
+        return Rejection(Reason.IMAGE_CORRUPT, _one_line(error))
+    bits = None if grey.std() < _FLAT else _hash_of(grey)
+    return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), bits)
 
 
 def image_columns(
@@ -83,37 +94,15 @@ def opened_image(
     except Image.DecompressionBombError as error:
         return Rejection(Reason.IMAGE_TOO_LARGE, str(error).rstrip("."))
     except Exception as error:  # plugins raise whatever hostile headers make them raise
-        return _unreadable(data, error)
-    return _unfit_size(image.size, max_pixels, min_side) or image
-
-
-def _unreadable(data: bytes, error: Exception) -> Rejection:
-    """A broken picture where the first bytes are a picture's, else something that never was one."""
-    if data.startswith(_MAGIC):
-        return Rejection(Reason.IMAGE_CORRUPT, _one_line(error))
-    return Rejection(Reason.IMAGE_NOT_AN_IMAGE, f"starts with {data[:24]!r}")
-
-
-def _unfit_size(size: tuple[int, int], max_pixels: int, min_side: int) -> Rejection | None:
-    width, height = size
+        if data.startswith(_MAGIC):
+            return Rejection(Reason.IMAGE_CORRUPT, _one_line(error))
+        return Rejection(Reason.IMAGE_NOT_AN_IMAGE, f"starts with {data[:24]!r}")
+    width, height = image.size
     if width * height > max_pixels:
         return Rejection(Reason.IMAGE_TOO_LARGE, f"{width}x{height} pixels, more than {max_pixels}")
-    if min(size) < min_side:
+    if min(image.size) < min_side:
         return Rejection(Reason.IMAGE_TOO_SMALL, f"{width}x{height} pixels, a side is under {min_side}")
-    return None
-
-
-def _decoded_facts(image: Image.Image, data: bytes) -> ImageFacts | Rejection:
-    width, height = image.size
-    kind = str(image.format)
-    try:
-        with image, turn_of(width * height):
-            image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))  # only a JPEG heeds it
-            grey = _thumbnail(to_rgb(image))
-    except Exception as error:  # hostile bodies raise as freely as hostile headers
-        return Rejection(Reason.IMAGE_CORRUPT, _one_line(error))
-    bits = None if grey.std() < _FLAT else _hash_of(grey)
-    return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), bits)
+    return image
 
 
 def turn_of(pixels: int) -> AbstractContextManager[object]:
@@ -155,19 +144,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
+        # 16 or 32 bit integers (0..65535) or floats (0..the largest) become 0..255
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+        full = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
+        grey = np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16 or 32 bit integers (0..65535) or floats (0..the largest) to 0..255, mode L."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    full = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
-    return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:

@@ -27,19 +27,13 @@ def is_public(address: str) -> bool:
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, IPv6Address):
-        inner = _embedded(ip)
+        # the IPv4 address in a mapped, 6to4 or NAT64 address
+        inner = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
         if inner is not None:
             return is_public(str(inner))
         if ip.is_site_local:
             return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_link_local or ip.is_unspecified)
-
-
-def _embedded(ip: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address in a mapped, 6to4 or NAT64 address; None for others."""
-    if ip in _NAT64:
-        return IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour
 
 
 def check_literal(url: URL, allowed: Places) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ def export_model(
         raise UsageError(f"--to: unknown {to!r}", did_you_mean(to, SUFFIX) + choice)
     if out is not None and (not out.name or out.is_dir()):
         raise UsageError(f"--out {out}: is a folder", f"Name a file in it that ends in {SUFFIX[to]}")
-    _check_packages(to)
+    needed = ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ()
+    lacking = [name for name in needed if util.find_spec(name) is None]
+    if lacking:
+        raise UsageError(f"--to onnx: {lacking[0]} is not installed", 'pip install "mvsent[export]"')
     model = load(run, fold, "cpu")
     fold = model.folds[0] if fold is None else fold
     path = out or Path("exports", f"{model.run.path.resolve().name}-fold{fold}{SUFFIX[to]}")
@@ -147,13 +151,3 @@ def _tensor(graph: Graph, name: str) -> dict[str, Any]:
     if name in SEQUENCES:
         shape[1] = "words"
     return {"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": shape}
-
-
-def _check_packages(to: str) -> None:
-    if to != "onnx":
-        return
-    from importlib import util
-
-    lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if util.find_spec(name) is None]
-    if lacking:
-        raise UsageError(f"--to onnx: {lacking[0]} is not installed", 'pip install "mvsent[export]"')

@@ -125,8 +125,14 @@ def _of_lines(file: BinaryIO, name: str, kind: str, folder: Path) -> PairTable:
     if header is None:
         raise InputError(f"{name}: is empty", _WANTED)
     columns = _checked(header, name)
-    rows = _csv_rows(reader, columns, name, folder)
-    return PairTable(name, CSV, rows, [kept_name(column) for column in columns])
+
+    def rows() -> Iterator[PairRow]:
+        for record in _csv_records(reader, name):
+            if len(record) != len(columns):
+                _broken(name, reader.line_num, f"has {len(record)} cells, the header has {len(columns)}")
+            yield _row(dict(zip(columns, record, strict=True)), folder)
+
+    return PairTable(name, CSV, rows(), [kept_name(column) for column in columns])
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:
@@ -155,13 +161,6 @@ def _csv_records(reader: Any, name: str) -> Iterator[list[str]]:
             return
         if record:  # empty lines are skipped
             yield record
-
-
-def _csv_rows(reader: Any, columns: list[str], name: str, folder: Path) -> Iterator[PairRow]:
-    for record in _csv_records(reader, name):
-        if len(record) != len(columns):
-            _broken(name, reader.line_num, f"has {len(record)} cells, the header has {len(columns)}")
-        yield _row(dict(zip(columns, record, strict=True)), folder)
 
 
 def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRow]:
@@ -210,7 +209,9 @@ def _of_parquet(path: Path) -> PairTable:
     schema = file.schema_arrow
     columns = _checked(schema.names, str(path))
     # Paths are copied to the answers, pictures are not.
-    kept = [name for name in columns if name != IMAGE or _is_string(schema.field(IMAGE).type)]
+    texts = (pa.string(), pa.large_string())
+    kinds = {field.name: getattr(field.type, "value_type", field.type) for field in schema}
+    kept = [name for name in columns if name != IMAGE or kinds[name] in texts]
     fields = [schema.field(name).with_name(kept_name(name)) for name in kept]
     rows = _parquet_rows(file, path, kept)
     return PairTable(str(path), PARQUET, rows, [field.name for field in fields], fields)
@@ -319,12 +320,6 @@ def _checked(columns: Iterable[str], name: str) -> list[str]:
         given = " and ".join(dict.fromkeys(each for each in names if kept_name(each) == twice))
         raise InputError(f"{name}: has two columns {given}", "Rename one of them")
     return names
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _broken(name: str, line: int, problem: str, next_step: str = "Correct that line") -> NoReturn:

@@ -1,7 +1,6 @@
 """Attribution: class-activation maps, and the faithfulness of rankings of regions and words."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,16 +36,12 @@ def grad_cam(network: nn.Module, batch: Batch, target: Tensor) -> Tensor:
 
     assert batch.regions is not None
     of_regions = _OfRegions(network, batch)
-    with _differentiable(batch.regions.device), torch.enable_grad():
+    # cuDNN's recurrent layers have no backward pass in evaluation mode.
+    with torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
         regions = batch.regions.detach().requires_grad_(True)
         found = LayerGradCam(of_regions, of_regions.seen).attribute(regions, target, relu_attributions=True)
     maps: Tensor = found.detach().squeeze(1)  # [B, H, W]
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-
-
-def _differentiable(device: torch.device) -> AbstractContextManager[None]:
-    # cuDNN's recurrent layers have no backward pass in evaluation mode.
-    return torch.backends.cudnn.flags(enabled=False) if device.type == "cuda" else nullcontext()
 
 
 @dataclass(frozen=True)

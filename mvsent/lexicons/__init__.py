@@ -94,7 +94,12 @@ def parse_lexicon(data: bytes, where: str) -> list[Term]:
         if not line.strip() or line.startswith("#"):
             continue
         if not has_header:
-            has_header = _check_header(line, f"{where}:{number}")
+            if [cell.strip().lower() for cell in line.split("\t")] != HEADER.split("\t"):
+                raise InputError(
+                    f"{where}:{number}: expected the header {HEADER!r}, found {line[:60]!r}",
+                    "Put it above the first word",
+                )
+            has_header = True
             continue
         term = _parse_term(line, f"{where}:{number}")
         first = seen.setdefault(term.query.casefold(), number)
@@ -160,14 +165,6 @@ def _lines(data: bytes, where: str) -> list[str]:
         number = data[: error.start].count(b"\n") + 1
         raise InputError(f"{where}:{number}: not UTF-8", "Save the file as UTF-8") from None
     return io.StringIO(text, newline=None).read().split("\n")
-
-
-def _check_header(line: str, where: str) -> bool:
-    if [cell.strip().lower() for cell in line.split("\t")] != HEADER.split("\t"):
-        raise InputError(
-            f"{where}: expected the header {HEADER!r}, found {line[:60]!r}", "Put it above the first word"
-        )
-    return True
 
 
 def _parse_term(line: str, where: str) -> Term:

@@ -86,7 +86,11 @@ class DMAF(nn.Module):
         attention: dict[str, Tensor] = {}
         image, text, both = self.classifiers(batch, attention)
         if self.training:
-            return Output(both, attention, _own_losses(image, text, batch.target))
+            own = None
+            if batch.target is not None:
+                loss = nn.functional.cross_entropy
+                own = loss(image.float(), batch.target) + loss(text.float(), batch.target)
+            return Output(both, attention, own)
         probabilities = torch.stack([image, text, both]).float().softmax(dim=2)  # [3, B, n_classes]
         return Output(_log(torch.einsum("k,kbc->bc", self.late, probabilities)), attention)
 
@@ -137,10 +141,3 @@ def simplex(steps: int) -> Iterator[tuple[float, float, float]]:
 
 def _log(probabilities: Tensor) -> Tensor:
     return probabilities.clamp_min(1e-12).log()
-
-
-def _own_losses(image: Tensor, text: Tensor, target: Tensor | None) -> Tensor | None:
-    if target is None:
-        return None
-    loss = nn.functional.cross_entropy
-    return loss(image.float(), target) + loss(text.float(), target)

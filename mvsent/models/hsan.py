@@ -71,8 +71,9 @@ class HSAN(nn.Module):
         all words of the text got: the caption's part is left out.
         """
         words, mask, sentence = self.words(batch)  # [B, S', D], [B, S'], [B, S']
-        pair = mask.nonzero()[:, 0]  # [N], whose each of the real words is
-        first = _is_first(pair, sentence[mask])  # [N]
+        pair, of_word = mask.nonzero()[:, 0], sentence[mask]  # [N], row and sentence of each real word
+        first = torch.ones_like(pair, dtype=torch.bool)  # [N], whether each word begins a sentence
+        first[1:] = (pair[1:] != pair[:-1]) | (of_word[1:] != of_word[:-1])
         row = first.cumsum(dim=0) - 1  # [N], which of all R sentences each word is in
         # [R, d] and [N], then [B, d] and [R]
         sentences, alpha = _read(words[mask], row, self.encode_words, self.attend_words)
@@ -97,13 +98,6 @@ class HSAN(nn.Module):
             torch.cat([mask, caption_mask], dim=1),
             torch.cat([sentence, next_sentence.expand_as(caption_mask)], dim=1),
         )
-
-
-def _is_first(pair: Tensor, sentence: Tensor) -> Tensor:
-    """Whether each word begins a sentence: `[N]`, `[N]` → `[N]` bool."""
-    first = torch.ones_like(pair, dtype=torch.bool)
-    first[1:] = (pair[1:] != pair[:-1]) | (sentence[1:] != sentence[:-1])
-    return first
 
 
 def _read(items: Tensor, row: Tensor, encode: nn.Module, attend: nn.Module) -> tuple[Tensor, Tensor]:

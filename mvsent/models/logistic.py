@@ -1,7 +1,5 @@
 """Multinomial logistic regression on pooled features: the baseline that a network has to beat."""
 
-from typing import Any
-
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -124,7 +122,11 @@ class Logistic(nn.Module):
         fits = []
         for strength in self.options.strengths:
             regression.set_params(C=strength).fit(x.cpu().double().numpy(), y.cpu().numpy())
-            fits.append(self._padded(*_one_a_class(regression, x), classes))
+            weight = torch.as_tensor(regression.coef_).to(x)
+            bias = torch.as_tensor(regression.intercept_).to(x)
+            if len(weight) == 1:  # of two classes scikit-learn has only the row of the second
+                weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
+            fits.append(self._padded(weight, bias, classes))
         return fits
 
     def _padded(self, weight: Tensor, bias: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,15 +134,6 @@ class Logistic(nn.Module):
         whole, biases = torch.zeros_like(self.linear.weight), torch.full_like(self.linear.bias, NEVER)
         whole[classes], biases[classes] = weight, bias
         return whole, biases
-
-
-def _one_a_class(regression: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of each class; for two classes scikit-learn has only the row of the second."""
-    weight = torch.as_tensor(regression.coef_).to(like)
-    bias = torch.as_tensor(regression.intercept_).to(like)
-    if len(weight) == 1:
-        weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
-    return weight, bias
 
 
 def _quality(logits: Tensor, target: Tensor) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mvsent.errors import UsageError
@@ -173,16 +173,13 @@ def render_markdown(document: Document) -> str:
     for table in document["tables"]:
         grid = Grid(table)
         rule = ["---", "---", *["---:"] * (len(grid.header()) - 2)]
-        body = [_markdown_line(cells) for cells in (grid.header(), rule, *grid.cells())]
+        grid_lines = (grid.header(), rule, *grid.cells())
+        body = [f"| {' | '.join(map(_markdown, cells))} |" for cells in grid_lines]
         parts += [f"### {_markdown(title(table))}", "\n".join(body), _markdown(caption(document, table))]
         for what, lines in (("Failed", failures(table)), ("Notes", notes(table))):
             if lines:
                 parts.append(f"{what}:\n\n" + "\n".join(f"- {_markdown(line)}" for line in lines))
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_markdown, cells))} |"
 
 
 def _markdown(text: str) -> str:

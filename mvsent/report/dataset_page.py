@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from mvsent.curate.table_one import PAPER_TABLE_I
-from mvsent.pairs import LABEL_NAMES, Reason
+from mvsent.pairs import LABEL_NAMES, Label, Reason
 from mvsent.report.charts import Bar, count_bars, funnel_bars, histogram, share_bars
 from mvsent.report.document import render_document
 from mvsent.report.gallery import MAX_TEXT, Gallery, shown
@@ -68,7 +68,12 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
             "label_words": _label_words(manifest, survey),
             "paper": _label_bars(dict(paper), sum(paper.values())) if paper else [],
             "label_names": LABEL_NAMES,
-            "modalities": _modality_table(survey),
+            # A row for each text label: its cells, and whether the two labels agree.
+            "modalities": [
+                (LABEL_NAMES[text], [(_cell(survey, text, image), text == image) for image in Label])
+                for text in Label
+                if survey.modalities.any()
+            ],
             "modality_words": _modality_words(manifest, survey),
             "annotator_words": _annotator_words(manifest, survey),
             "histograms": [drawn for drawn in histograms if drawn is not None],
@@ -99,17 +104,6 @@ def _label_words(manifest: Manifest, survey: Survey) -> str:
         f"{origin if known else ''} Always predicting the most frequent label would be right in "
         f"{in_percent(share)} of the pairs."
     )
-
-
-def _modality_table(survey: Survey) -> list[tuple[str, list[tuple[str, bool]]]]:
-    """A row for each text label: its cells, and whether the two labels agree."""
-    if not survey.modalities.any():
-        return []
-    names = range(len(LABEL_NAMES))
-    return [
-        (LABEL_NAMES[text], [(_cell(survey, text, image), text == image) for image in names])
-        for text in names
-    ]
 
 
 def _cell(survey: Survey, text: int, image: int) -> str:

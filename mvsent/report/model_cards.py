@@ -13,7 +13,11 @@ def render_card(card: ModelCard) -> str:
     reads = [", ".join(sorted(card.reads)) or "nothing"]
     reads += [f"uses if there: {', '.join(sorted(card.may_read))}"] if card.may_read else []
     reads += [f"{what} with {key}={value}" for (key, value), what in card.reads_with.items()]
-    ablations = [_ablation_as_text(card, name) for name in card.ablations]
+    ablations = []  # the name of the row, the options that take the part away, the published result
+    for name, changed in card.ablations.items():
+        without = " ".join(f"{key}={value}" for key, value in changed.items())
+        published = _published_of(card.published_ablations.get(name, {}))
+        ablations.append(f"    {card.name} {name}  ({without})" + (f"  {published}" if published else ""))
     options = [f"{key}={field.default}" for key, field in card.options.model_fields.items()]
     lines = [
         f"{card.name}  ({', '.join([_KINDS[card.kind], card.fidelity, *tables])})",
@@ -26,13 +30,6 @@ def render_card(card: ModelCard) -> str:
         *([f"  --option   {' '.join(options)}"] if options else []),
     ]
     return "\n".join(lines)
-
-
-def _ablation_as_text(card: ModelCard, name: str) -> str:
-    """The name of the row, the options that take the part away, and what is published."""
-    options = " ".join(f"{key}={value}" for key, value in card.ablations[name].items())
-    published = _published_of(card.published_ablations.get(name, {}))
-    return f"    {card.name} {name}  ({options})" + (f"  {published}" if published else "")
 
 
 def _published_of(by_dataset: dict[str, Published]) -> str:

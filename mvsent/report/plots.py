@@ -125,7 +125,14 @@ def training_curves(histories: Sequence[Mapping[str, Floats]], kept: Sequence[in
     longest = max(len(history["epoch"]) for history in histories)
     for axes, what, panel in zip(panels, ("loss", "accuracy"), "ab", strict=True):
         for role, (label, line) in _ROLES.items():
-            _history_lines(axes, histories, f"{role}_{what}", line, label)
+            column = f"{role}_{what}"
+            for history in histories:
+                axes.plot(history["epoch"], history[column], color=line["color"], alpha=0.3, linewidth=0.5)
+            n_shared = min(len(history["epoch"]) for history in histories)
+            together = np.stack([history[column][:n_shared] for history in histories])
+            marker = "s" if n_shared == 1 else ""  # one epoch is a point, not a line
+            shown = {**line, "marker": marker, "markersize": 3}
+            _mean_line(axes, histories[0]["epoch"][:n_shared], together, shown, label)
         axes.set_title(f"({panel})", loc="left", fontweight="bold")
         axes.set(xlabel="Epoch", ylabel=what.capitalize(), xlim=(-0.5, longest - 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -244,18 +251,6 @@ def _mean_line(axes: Axes, x: Floats, of_folds: Floats, line: Mapping[str, Any],
     mean, std = defined.mean(axis=0), defined.std(axis=0, ddof=1 if len(defined) > 1 else 0)
     axes.fill_between(x, mean - std, mean + std, color=line["color"], alpha=0.12, linewidth=0)
     axes.plot(x, mean, linewidth=1.2, label=label, **line)
-
-
-def _history_lines(
-    axes: Axes, histories: Sequence[Mapping[str, Floats]], column: str, line: Mapping[str, Any], label: str
-) -> None:
-    for history in histories:
-        axes.plot(history["epoch"], history[column], color=line["color"], alpha=0.3, linewidth=0.5)
-    n_shared = min(len(history["epoch"]) for history in histories)
-    together = np.stack([history[column][:n_shared] for history in histories])
-    marker = "s" if n_shared == 1 else ""  # one epoch is a point, not a line
-    shown = {**line, "marker": marker, "markersize": 3}
-    _mean_line(axes, histories[0]["epoch"][:n_shared], together, shown, label)
 
 
 def _score(summary: Summary) -> str:

@@ -98,7 +98,17 @@ def survey(dataset: Dataset) -> Survey:
                 counts.sentiments.setdefault(row["query"], row["score_max"])
         both = pa.table({"text": batch["text_label"], "image": batch["image_label"]}).drop_null()
         np.add.at(counts.modalities, (both["text"].to_numpy(), both["image"].to_numpy()), 1)
-        _count_votes(counts, batch["votes"])
+        votes = batch["votes"]
+        n_votes = pc.fill_null(pc.list_value_length(votes), 0)
+        counts.annotators = added(counts.annotators, n_votes)
+        several = n_votes.to_numpy() > 1
+        parents = pc.list_parent_indices(votes).to_numpy()
+        for modality in counts.n_unanimous:
+            cast = pc.fill_null(votes.flatten().field(modality), -1).to_numpy()
+            lowest, highest = np.full(len(votes), 127), np.full(len(votes), -1)
+            np.minimum.at(lowest, parents, cast)
+            np.maximum.at(highest, parents, cast)
+            counts.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
     for dropped in read_rejected(dataset.folder):
         _count_conflicts(counts.conflicts, dropped)
     return counts
@@ -124,19 +134,6 @@ def _tally(counter: Counter[str], values: pa.Array) -> None:
         name = entry["values"].as_py() or NOT_STATED
         known = name in counter or len(counter) < MAX_KINDS
         counter[name if known else OTHERS] += entry["counts"].as_py()
-
-
-def _count_votes(counts: Survey, votes: pa.Array) -> None:
-    n_votes = pc.fill_null(pc.list_value_length(votes), 0)
-    counts.annotators = added(counts.annotators, n_votes)
-    several = n_votes.to_numpy() > 1
-    parents = pc.list_parent_indices(votes).to_numpy()
-    for modality in counts.n_unanimous:
-        cast = pc.fill_null(votes.flatten().field(modality), -1).to_numpy()
-        lowest, highest = np.full(len(votes), 127), np.full(len(votes), -1)
-        np.minimum.at(lowest, parents, cast)
-        np.maximum.at(highest, parents, cast)
-        counts.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
 
 
 def _count_conflicts(table: Counts, dropped: pa.Table) -> None:

@@ -153,15 +153,13 @@ def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     one_for_all = any(cell.settings.device not in ("auto", "cuda") for cell in cells)
     gpus = () if one_for_all else visible_gpus()
-    for cell, answer in apart([_with_threads(cell, threads) for cell in cells], jobs, _child, gpus=gpus):
+    shares = [  # of the processors, unless the settings say
+        replace(cell, settings=cell.settings.model_copy(update={"threads": cell.settings.threads or threads}))
+        for cell in cells
+    ]
+    for cell, answer in apart(shares, jobs, _child, gpus=gpus):
         ended = isinstance(answer, Ended)
         yield cell, f"its process {answer}; the same command continues it" if ended else answer
-
-
-def _with_threads(cell: Cell, threads: int) -> Cell:
-    if cell.settings.threads:
-        return cell
-    return replace(cell, settings=cell.settings.model_copy(update={"threads": threads}))
 
 
 def _child(sender: Connection, cell: Cell) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,22 +170,20 @@ def systems(table: str, models: Sequence[str] = ()) -> list[System]:
     ['dmlanet', 'dmlanet w/o SA + CA', 'dmlanet w/o SMAtt', 'dmlanet w/o SAtt']
     """
     cards = [registry.card(name) for name in dict.fromkeys(models or registry.names())]
-    found = [card for card in cards if models or _belongs(card, table)]
     kinds = ("baseline", "paper", "ours")
-    found.sort(key=lambda card: (kinds.index(card.kind), card.name))
-    return [system for card in found for system in _with_ablations(card, table, named=bool(models))]
+    cards = [card for card in cards if models or _belongs(card, table)]
+    chosen = []
+    for card in sorted(cards, key=lambda card: (kinds.index(card.kind), card.name)):
+        chosen.append(System(card))
+        if table in ("4", "all") and (models or 4 in card.tables):
+            chosen += [System(card, ablation) for ablation in card.ablations]
+    return chosen
 
 
 def _belongs(card: ModelCard, table: str) -> bool:
     if table == "all":
         return True
     return int(table) in card.tables or (table != "4" and card.kind != "paper")
-
-
-def _with_ablations(card: ModelCard, table: str, *, named: bool) -> Iterable[System]:
-    yield System(card)
-    if table in ("4", "all") and (named or 4 in card.tables):
-        yield from (System(card, ablation) for ablation in card.ablations)
 
 
 def _check(asked: Asked) -> None:

@@ -1,9 +1,8 @@
 """Progress of a fold: a bar on a terminal, otherwise a line for each epoch."""
 
 import sys
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tqdm import tqdm
 
@@ -27,7 +26,14 @@ class EpochProgress:
             total=run.settings.epochs, desc=self.name, unit="epoch", disable=quiet or self.lines, leave=True
         )
 
-        self.events = _tensorboard(run.fold(fold)) if run.settings.tensorboard else None
+        self.events = None
+        if run.settings.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                next_step = "Run: pip install 'mvsent[tensorboard]'"
+                raise UsageError("--tensorboard: not installed", next_step) from None
+            self.events = SummaryWriter(str(local_only(run.fold(fold), "what --tensorboard writes")))
 
     def __enter__(self) -> Self:
         return self
@@ -48,11 +54,3 @@ class EpochProgress:
                 self.events.add_scalar(name.replace("_", "/"), getattr(record, name), record.epoch)
         if self.lines:
             tqdm.write(f"{self.name} epoch {record.epoch} {state} {record.seconds:.1f} s", file=sys.stderr)
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UsageError("--tensorboard: not installed", "Run: pip install 'mvsent[tensorboard]'") from None
-    return SummaryWriter(str(local_only(folder, "what --tensorboard writes")))

@@ -6,31 +6,26 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from mvsent.config import TrainSettings
-from mvsent.datasets.split import ensure_split
-from mvsent.errors import MvsentError, RunError, SplitError, UsageError
-from mvsent.features.vectors import WordVectors, load_vectors
+from mvsent.errors import MvsentError, RunError, UsageError
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
 from mvsent.models import registry
-from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.pairs import Label
 from mvsent.runs.history import read_history, write_history
 from mvsent.runs.inputs.kind import OfFold
-from mvsent.runs.inputs.pairs import DatasetPairs
-from mvsent.runs.inputs.reader import InputReader, Inputs
-from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.inputs.text_vector import TextVector
+from mvsent.runs.material import ROLE_NAMES, Material, fold_words, prepare
 from mvsent.runs.network import MODEL, VOCABULARY, build_network, save_network
 from mvsent.runs.predictions import prediction_table, read_predictions, write_predictions
 from mvsent.runs.progress import EpochProgress
@@ -44,11 +39,10 @@ from mvsent.runs.run_folder import (
     newest_unfinished,
     refuse_unless_free,
 )
-from mvsent.runs.streaming import Streamed
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
-from mvsent.splits import TEST, TRAIN, VALIDATION, Split
-from mvsent.storage import located, make_folder, remove
+from mvsent.splits import TRAIN, VALIDATION
+from mvsent.storage import make_folder, remove
 from mvsent.workers.devices import (
     check_devices,
     check_ranks,
@@ -61,12 +55,11 @@ from mvsent.workers.engine import LOCAL, Engine
 from mvsent.workers.interrupt import interruptible_by_parent
 from mvsent.workers.launcher import in_ranks
 from mvsent.workers.processes import Ended, ProcessFailure, apart, visible_gpus
-from mvsent.workers.ranks import ALONE, Ranks, joined
+from mvsent.workers.ranks import Ranks, joined
 
 log = logging.getLogger("mvsent")
 
 CHECKPOINT = "checkpoint.pt"
-ROLE_NAMES = {VALIDATION: "validation", TEST: "test"}
 
 
 @dataclass(frozen=True)
@@ -86,18 +79,6 @@ class TrainResult:
 
     run: Path
     folds: list[FoldResult]
-
-
-@dataclass(frozen=True)
-class Material:
-    """Everything that the folds of a run share."""
-
-    dataset: Dataset
-    split: Split
-    reader: InputReader
-    inputs: Inputs | Streamed
-    ranks: Ranks = ALONE
-    words: dict[int, tuple[Vocabulary, WordVectors]] = field(default_factory=dict)  # of the fold at hand
 
 
 def train(
@@ -216,43 +197,6 @@ def compute_alike(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def prepare(
-    settings: TrainSettings, *, device: torch.device, engine: Engine = LOCAL, quiet: bool
-) -> Material:
-    """Open the dataset, find its split, and read its inputs, unless they are streamed."""
-    dataset = Dataset.open(Path(settings.dataset))
-    reader = InputReader(Setup(settings, device, dataset))
-    # Before the split is made, so that a refused dataset is left as it was.
-    opened: Streamed | DatasetPairs
-    if settings.stream:
-        opened = Streamed(reader, dataset)
-    else:
-        opened = DatasetPairs(reader.setup, reader.columns, engine=engine, quiet=quiet)
-    split_file = located(settings.split_file) if settings.split_file else None
-    split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
-    check_folds(settings.folds, split, reader.setup.target, dataset.classes)
-    inputs = reader.read(opened) if isinstance(opened, DatasetPairs) else opened
-    return Material(dataset, split, reader, inputs)
-
-
-def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], classes: list[int]) -> None:
-    """Raises: UsageError for a fold that does not exist, SplitError for one that lacks a class."""
-    for fold in wanted:
-        if not 0 <= fold < split.n_folds:
-            raise UsageError(f"--folds: there is no fold {fold}", f"Choose from 0 to {split.n_folds - 1}")
-    for fold in wanted or range(split.n_folds):
-        present = set(target[split.rows(fold, TRAIN)].tolist())
-        missing = [LABEL_NAMES[label] for i, label in enumerate(classes) if i not in present]
-        if missing:
-            raise SplitError(
-                f"fold {fold} has no {missing[0]} row to train on",
-                "Use another --protocol or --seed, or a larger dataset",
-            )
-        for role, name in ROLE_NAMES.items():
-            if len(split.rows(fold, role)) == 0:
-                raise SplitError(f"fold {fold} has no {name} rows", "Give every fold some in --split-file")
-
-
 def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolved:
     """What the settings come to on this dataset."""
     reader, hashes = material.reader, material.reader.hashes
@@ -287,16 +231,6 @@ def check_same(run: RunFolder, now: Resolved) -> None:
                 f"{run.path}: {name} was {before} when the run began and is {after} now",
                 "Restore it, or start a new run",
             )
-
-
-def fold_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:
-    """The vocabulary of a fold's training rows, and a vector for each of its words; asked again, the same."""
-    if fold not in material.words:
-        texts = material.inputs.texts(material.split.rows(fold, TRAIN))
-        vocabulary = Vocabulary.build(texts, settings.min_count)
-        material.words.clear()
-        material.words[fold] = vocabulary, load_vectors(settings.words, vocabulary, settings.seed)
-    return material.words[fold]
 
 
 def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) -> FoldResult:

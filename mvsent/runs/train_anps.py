@@ -65,7 +65,8 @@ def train_anps(
     dataset = Dataset.open(located(settings.dataset))
     queries = read_queries(dataset)
     split = ensure_split(dataset, settings.protocol, settings.seed)
-    train, test = (_with_query(split.rows(0, role), queries) for role in (TRAIN, TEST))
+    queried = np.array([bool(query) for query in queries])
+    train, test = (rows[queried[rows]] for rows in (split.rows(0, TRAIN), split.rows(0, TEST)))
     if len({queries[row] for row in train.tolist()}) < 2:
         raise DatasetError(f"{dataset.folder}: its training rows have fewer than two queries", _NEEDED)
     network = load_backbone(settings.backbone, tap=settings.tap, weights=settings.weights)
@@ -109,7 +110,3 @@ def top_accuracy(
         for row, best in zip(rows.tolist(), likeliest.tolist(), strict=True)
     ]
     return float(np.mean(right))
-
-
-def _with_query(rows: Rows, queries: list[str]) -> Rows:
-    return np.array([row for row in rows.tolist() if queries[row]], dtype=np.int64)

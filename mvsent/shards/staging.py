@@ -187,15 +187,15 @@ def filled(
             finished.unlink()  # before the rest of the folder
         remove(out)
         put_bytes(note, marker)
-    with undoing(lambda error: _forget(out, note, error)):
+
+    def forget(error: BaseException) -> None:
+        remove(out)
+        if isinstance(error, Exception):  # after an interrupt, requests under way may still arrive
+            note.unlink(missing_ok=True)
+
+    with undoing(forget):
         yield
     with reaching(note):
-        note.unlink(missing_ok=True)
-
-
-def _forget(out: Path, note: Path, error: BaseException) -> None:
-    remove(out)
-    if isinstance(error, Exception):  # after an interrupt, requests under way may still arrive
         note.unlink(missing_ok=True)
 
 

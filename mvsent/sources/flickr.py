@@ -24,7 +24,7 @@ from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.setting import Day, setting
 from mvsent.sources.crawl import answers
-from mvsent.sources.crawl.answers import HttpAnswer, as_count, as_id, as_text, as_url
+from mvsent.sources.crawl.answers import as_count, as_id, as_text, as_url
 from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
@@ -288,19 +288,19 @@ class _Transport:
         given = {name: value for name, value in params.items() if value is not None}
         form = {**given, "api_key": self._key.get_secret_value()}
         answer = self._caller.call("POST", url, name=self.name, data=form)
-        if answer.status != 200:
-            raise _status_failure(answer, self.name, time.time())
+        status, name = answer.status, self.name
+        if status == 429 or status >= 500:
+            pause = retry_after(answer.headers, time.time())
+            raise RetryLater(pause, f"{name} answers with HTTP {status}")
+        if status == 401:
+            raise BadKey(f"{name} does not accept the key (HTTP 401)", _NEW_KEY)
+        if status == 403:
+            raise AccessRevoked(
+                f"{name} refuses access (HTTP 403)", "Ask Flickr about the key, then continue"
+            )
+        if status != 200:
+            raise BadAnswer(f"{name} answers with HTTP {status}")
         return answer.body
-
-
-def _status_failure(answer: HttpAnswer, name: str, now: float) -> SourceFailure:
-    if answer.status == 429 or answer.status >= 500:
-        return RetryLater(retry_after(answer.headers, now), f"{name} answers with HTTP {answer.status}")
-    if answer.status == 401:
-        return BadKey(f"{name} does not accept the key (HTTP 401)", _NEW_KEY)
-    if answer.status == 403:
-        return AccessRevoked(f"{name} refuses access (HTTP 403)", "Ask Flickr about the key, then continue")
-    return BadAnswer(f"{name} answers with HTTP {answer.status}")
 
 
 def _lexicon(settings: FlickrSettings) -> list[Term]:

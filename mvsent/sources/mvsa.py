@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -169,14 +169,19 @@ def parse_annotations(content: bytes | Path, where: str) -> Annotations:
         head = file.read(_HEADER_BYTES)
     if not head.strip():
         raise InputError(f"{where}: the file is empty", "Unpack the dataset again")
-    if _is_utf16(head):
+    # A byte order mark of UTF-16, or about every second byte is zero.
+    start = head[:256]
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or len(start) < 3 * start.count(0) < 2 * len(start):
         raise InputError(f"{where}: UTF-16, not UTF-8", f"Convert it: iconv -f UTF-16 -t UTF-8 {where}")
     n_annotators = _annotators(head.splitlines()[0], where)
     try:
         with _opened(content) as file:
             return _parse_columns(file, n_annotators)
     except _RepeatedIdError as error:
-        _raise_repeated(content.read_bytes() if isinstance(content, Path) else content, error.id, where)
+        data = content.read_bytes() if isinstance(content, Path) else content
+        places = islice(re.finditer(rb"[\r\n]%b\t" % re.escape(error.id.encode()), data), 2)
+        first, again = (_line_number(data, place.start() + 1) for place in places)
+        raise _repeated(where, again, error.id, first) from None
     except (pa.ArrowInvalid, ValueError):
         with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as lines:
             _raise_first_problem(lines, n_annotators, where)
@@ -191,25 +196,16 @@ def _opened(content: bytes | Path) -> pa.NativeFile:
     return pa.OSFile(str(content)) if isinstance(content, Path) else pa.BufferReader(content)
 
 
-def _is_utf16(head: bytes) -> bool:
-    """Whether it begins with a byte order mark of UTF-16, or about every second byte is zero."""
-    start = head[:256]
-    return start[:2] in (b"\xff\xfe", b"\xfe\xff") or len(start) < 3 * start.count(0) < 2 * len(start)
-
-
 def _annotators(header: bytes, where: str) -> int:
     """K, from the header `ID⇥text,image⇥…`."""
     first, *others = header.decode("utf-8-sig", errors="replace").lower().split("\t")
-    if first.strip() != "id" or not others or any(_stripped(cell) != "text,image" for cell in others):
+    cells = [",".join(part.strip() for part in cell.split(",")) for cell in others]
+    if first.strip() != "id" or not cells or any(cell != "text,image" for cell in cells):
         raise InputError(
             f"{where}:1: not the header of an MVSA label file: {header[:80]!r}",
             "It should be ID and then 'text,image' for each annotator, separated by tabs",
         )
     return len(others)
-
-
-def _stripped(cell: str) -> str:
-    return ",".join(part.strip() for part in cell.split(","))
 
 
 def _parse_columns(
@@ -284,13 +280,6 @@ def parse_vote(cell: str) -> tuple[Label, Label]:
         return Label.parse(text), Label.parse(image)
     except (ValueError, KeyError):
         raise ValueError(f"not two of negative, neutral, positive: {cell!r}") from None
-
-
-def _raise_repeated(data: bytes, id: str, where: str) -> NoReturn:
-    """Raise the InputError of a repeated id, if there is no other fault; fast."""
-    rows = islice(re.finditer(rb"[\r\n]%b\t" % re.escape(id.encode()), data), 2)
-    first, again = (_line_number(data, row.start() + 1) for row in rows)
-    raise _repeated(where, again, id, first)
 
 
 def _line_number(data: bytes, at: int) -> int:

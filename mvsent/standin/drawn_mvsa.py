@@ -73,7 +73,9 @@ def plan(n_rows: int, seed: int) -> list[Row]:
         else:
             text_mood, image_mood = _moods(rng)
             votes, damage = _votes(rng, text_mood, image_mood), Damage.NONE
-        twin = _earlier_tweet(rng, rows, text_mood) if rng.random() < RETWEETS else None
+        twin = None
+        if rng.random() < RETWEETS and (same := [row.tweet for row in rows if row.text_mood is text_mood]):
+            twin = rng.choice(same)
         rows.append(
             Row(
                 id=str(number + 1),
@@ -125,7 +127,13 @@ def draw_dataset(root: Path, *, n_rows: int, seed: int, n_annotators: int = N_AN
         if picture is not None:
             (data / f"{row.id}.jpg").write_bytes(picture)
         if row.damage is not Damage.TEXT_MISSING:
-            (data / f"{row.id}.txt").write_bytes(_text_bytes(row))
+            text = write_tweet(row.text_mood, row.tweet)
+            if row.retweet:
+                text = f"RT @friend{row.id}: {text}"
+            if row.encoding == "gb18030":
+                # Published tweets are often cut off; the ellipsis is A1 AD, which no UTF-8 reader accepts.
+                text += " …"
+            (data / f"{row.id}.txt").write_bytes(text.encode(row.encoding) + b"\r\n")
     (root / "labelResultAll.txt").write_text(label_file(rows, n_annotators), encoding="utf-8", newline="")
     return rows
 
@@ -163,19 +171,6 @@ def _seen(rng: random.Random, mood: Label) -> Label:
     if mood is NEU:
         return rng.choice((NEG, POS))
     return NEU if rng.random() < 0.8 else Label(2 - mood)
-
-
-def _earlier_tweet(rng: random.Random, rows: Sequence[Row], mood: Label) -> int | None:
-    same = [row.tweet for row in rows if row.text_mood is mood]
-    return rng.choice(same) if same else None
-
-
-def _text_bytes(row: Row) -> bytes:
-    text = write_tweet(row.text_mood, row.tweet)
-    if row.retweet:
-        text = f"RT @friend{row.id}: {text}"
-    # Published tweets are often cut off; in GB18030 the ellipsis is A1 AD, which no UTF-8 reader accepts.
-    return (text + " …" if row.encoding == "gb18030" else text).encode(row.encoding) + b"\r\n"
 
 
 def _picture_bytes(row: Row) -> bytes | None:

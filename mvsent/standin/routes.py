@@ -103,7 +103,12 @@ def _flickr(stage: Stage, request: Request, given: Mapping[str, str], headers: M
     if method == "flickr.photos.search":
         reply = _flickr_search(stage, given)
     elif method == "flickr.photos.getInfo":
-        reply = _flickr_info(stage, given.get("photo_id", ""))
+        photo_id = given.get("photo_id", "")
+        gone = photo_id in stage.removed or stage.fault(photo_id, "photo_gone")
+        if gone or not photo_id.isdigit():
+            reply = _fail(1, f'Photo "{photo_id}" not found (invalid ID)')
+        else:
+            reply = _json({"photo": {"id": photo_id, "visibility": {"ispublic": 1}}, "stat": "ok"})
     else:
         reply = _fail(112, f'Method "{method}" not found')
     return _damaged(stage, fault, request, reply)
@@ -131,13 +136,6 @@ def _flickr_search(stage: Stage, given: Mapping[str, str]) -> Reply:
         "photo": [flickr_photo(photo, stage.address) for photo in results.photos],
     }
     return _json({"photos": photos, "stat": "ok"})
-
-
-def _flickr_info(stage: Stage, photo_id: str) -> Reply:
-    gone = photo_id in stage.removed or stage.fault(photo_id, "photo_gone")
-    if gone or not photo_id.isdigit():
-        return _fail(1, f'Photo "{photo_id}" not found (invalid ID)')
-    return _json({"photo": {"id": photo_id, "visibility": {"ispublic": 1}}, "stat": "ok"})
 
 
 def _token(stage: Stage, given: Mapping[str, str]) -> Reply:

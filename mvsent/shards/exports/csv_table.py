@@ -29,18 +29,13 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
         table = csv.writer(file)
         table.writerow(columns)
         for row in rows:
-            known = facts(row) | {"image": _write_image(row, folder)}
+            path = None
+            if row["image"] is not None:
+                image = picture(row)
+                path = f"{IMAGE_FOLDER}/{file_stem(row['id'])}.{extension(image)}"
+                (folder / path).write_bytes(image)
+            known = facts(row) | {"image": path}
             table.writerow([cell(known[name]) for name in columns])
-
-
-def _write_image(row: Row, folder: Path) -> str | None:
-    """Write the picture of a row; return its path in `folder`, or None without a picture."""
-    if row["image"] is None:
-        return None
-    image = picture(row)
-    path = f"{IMAGE_FOLDER}/{file_stem(row['id'])}.{extension(image)}"
-    (folder / path).write_bytes(image)
-    return path
 
 
 def csv_line(values: Iterable[Any]) -> str:

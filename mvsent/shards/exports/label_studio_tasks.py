@@ -37,7 +37,13 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
     with (folder / TASKS_FILE).open("w", encoding="utf-8") as file:
         separator = "[\n"
         for row in rows:
-            url = _embedded(row) if options.embed_images else _beside(row, folder, options)
+            if options.embed_images:
+                image = picture(row)
+                kind = extension(image)
+                data = base64.b64encode(image).decode()
+                url = f"data:image/{_MEDIA_TYPES.get(kind, kind)};base64,{data}"
+            else:
+                url = _beside(row, folder, options)
             file.write(separator + json.dumps(task(row, url), ensure_ascii=False))
             separator = ",\n"
         file.write("\n]\n")
@@ -85,9 +91,3 @@ def _beside(row: Row, folder: Path, options: ExportOptions) -> str:
     path = f"{IMAGE_FOLDER}/{file_stem(row['id'])}.{extension(image)}"
     (folder / path).write_bytes(image)
     return f"/data/local-files/?d={quote(f'{options.folder_name}/{path}')}"
-
-
-def _embedded(row: Row) -> str:
-    image = picture(row)
-    kind = extension(image)
-    return f"data:image/{_MEDIA_TYPES.get(kind, kind)};base64,{base64.b64encode(image).decode()}"

@@ -107,7 +107,9 @@ def follow_up(
     successors = _successors(replace(window, owed=None), page, n_new, paging)
     if successors is None:
         on_overflow(window.since)
-        successors = _past_first_second(window)
+        successors = []
+        if window.since < window.until:
+            successors = [Window(window.query, window.since + 1, window.until, overlaps=True)]
     if window.owed is None or page.total == window.owed:
         return successors
     second = window.since - 1  # more was uploaded in it than was shown, or a total was wrong
@@ -169,9 +171,3 @@ def _rest(window: Window, page: SearchPage, paging: Paging) -> list[Window] | No
         if owed <= n_asked and uploads.count(last) > room:
             return [Window(window.query, last + 1, window.until, owed=owed)]
     return [Window(window.query, last, window.until, overlaps=True)] if last <= window.until else []
-
-
-def _past_first_second(window: Window) -> list[Window]:
-    if window.since >= window.until:
-        return []
-    return [Window(window.query, window.since + 1, window.until, overlaps=True)]
