@@ -60,7 +60,7 @@ def test_the_request_says_who_asks_and_wants_no_compression(server):
 
 def test_a_mistake_of_the_program_is_no_reason_to_drop_a_picture(server):
     url = server.url("/a.jpg", answer(body=PICTURE))
-    with pytest.raises(ValueError, match="a rate"):
+    with pytest.raises(ValueError, match="rate, burst"):
         outcome(server, url, per_host_per_s=float("inf"))
 
 

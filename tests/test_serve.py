@@ -189,7 +189,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(port: int,
 
 def test_no_more_pixels_are_shown_than_are_read(model: Model, large: bytes) -> None:
     with pytest.raises(InputError, match="image-too-large"):
-        shown_picture(large, model.reader.max_pixels)
+        shown_picture(large, model.max_pixels)
     assert shown_picture(large) is not None
 
 
@@ -424,7 +424,7 @@ def test_told_to_end_it_first_answers_who_has_begun_to_ask(
         finally:
             process.kill()
     assert (process.returncode, printed) == (0, "")
-    assert said == "efficientnet_lite0 has RANDOM weights: its features know nothing about pictures\n"
+    assert said == "efficientnet_lite0 has RANDOM weights: its features say nothing about pictures\n"
 
 
 def test_no_run_is_one_line(tmp_path: Path) -> None:

@@ -291,11 +291,11 @@ def test_the_first_error_is_shown_whatever_becomes_of_cleaning_up() -> None:
 def test_a_server_that_does_not_answer_is_not_asked_once_more(bucket: Path, sixty_pairs: pa.Table) -> None:
     asked: list[BaseException] = []
     with pytest.raises(SilentStorageError), undoing(asked.append):
-        raise SilentStorageError("nobody answers")
+        raise SilentStorageError("no answer")
     assert not asked
     with pytest.raises(SilentStorageError), staged(bucket / "small") as folder:
         (folder / "README.md").write_bytes(b"half")
-        raise SilentStorageError("nobody answers")
+        raise SilentStorageError("no answer")
     assert names(bucket) == [".small.lock", ".small.partial", "small/README.md"]
     write(bucket / "small", sixty_pairs)  # in the same process, which holds that lock no more
     assert not any(name.startswith(".small") for name in names(bucket))
@@ -306,7 +306,7 @@ def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     with socket.create_server(("127.0.0.1", 0)) as hung:  # it takes connections, and never says a word
         use(f"http://127.0.0.1:{hung.getsockname()[1]}", monkeypatch)
         with (
-            pytest.raises(SilentStorageError, match=r"a\.lock: nobody answers"),
+            pytest.raises(SilentStorageError, match=r"a\.lock: no answer"),
             locked(located("s3://pairs/a.lock")),
         ):
             pass
@@ -516,7 +516,7 @@ def test_a_replaced_export_stays_until_the_new_one_is_sent(
 
 
 def silent(*arguments: object) -> None:
-    raise SilentStorageError("nobody answers")
+    raise SilentStorageError("no answer")
 
 
 def test_a_readme_alone_is_not_what_mvsent_left(bucket: Path, sixty_pairs: pa.Table) -> None:
