@@ -73,7 +73,7 @@ class Setting:
 
     @property
     def help(self) -> str:
-        """What it does, in one sentence."""
+        """Its effect, in one sentence."""
         return self.field.description or ""
 
     @property

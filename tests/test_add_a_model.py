@@ -16,7 +16,7 @@ from mvsent.models.batch import LEXICON, REGIONS, Batch, Output, Sizes
 from mvsent.models.registry import ModelCard
 from mvsent.runs.inputs import kind
 from mvsent.runs.inputs.kind import Input
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.run_folder import RunFolder
 from mvsent.setting import Settings

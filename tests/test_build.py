@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from mvsent.build.progress import Stage
+from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.search import BuildResult
 from mvsent.build.spool import Spool
 from mvsent.cli import app
@@ -569,8 +569,8 @@ def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
 def test_a_stage_leaves_a_trace_where_nobody_sees_a_bar(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mvsent.build.progress.LOG_EVERY_S", 0.0)
+    monkeypatch.setattr("mvsent.build.crawl_progress.LOG_EVERY_S", 0.0)
     caplog.set_level("INFO", "mvsent")
-    with Stage("fetch", 10, 0, "candidates", quiet=True) as stage:
+    with StageProgress("fetch", 10, 0, "candidates", quiet=True) as stage:
         stage.to(4, "3 pictures")
     assert "fetch: 4 of 10 candidates, 3 pictures" in caplog.text

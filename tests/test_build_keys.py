@@ -154,7 +154,7 @@ main()
     ("source", "place"),
     [
         ("flickr", "httpx:Client.send"),
-        ("flickr", "mvsent.sources.crawl.search:follow_up"),
+        ("flickr", "mvsent.sources.crawl.crawl_queries:follow_up"),
         ("getty", "httpx:Client.send"),
         ("getty", "mvsent.sources.getty:parse_token"),
     ],

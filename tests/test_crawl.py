@@ -21,6 +21,7 @@ from mvsent.sources.crawl.candidate import (
     candidate_from_json,
     candidate_to_json,
 )
+from mvsent.sources.crawl.crawl_queries import BARREN_PAGES, follow_up, search
 from mvsent.sources.crawl.failures import BadAnswer, BadKey, RequestRefused, RetryLater
 from mvsent.sources.crawl.frontier import (
     Beginning,
@@ -29,7 +30,6 @@ from mvsent.sources.crawl.frontier import (
     Window,
 )
 from mvsent.sources.crawl.patience import Asker
-from mvsent.sources.crawl.search import BARREN_PAGES, follow_up, search
 from mvsent.sources.registry import Paging, searched
 
 SPAN = (0, 100_000)

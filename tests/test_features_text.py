@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mvsent.errors import InputError, WeightsError
 from mvsent.features import transformer
 from mvsent.features.cache import cached_words
-from mvsent.features.lexicon import lexicon_scores
+from mvsent.features.lexicon_scores import lexicon_scores
 from mvsent.features.transformer import (
     TextEncoder,
     encode_batch,

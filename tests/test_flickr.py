@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mvsent.pairs import Reason
-from mvsent.sources.crawl import answers
+from mvsent.sources.crawl import http_json
 from mvsent.sources.crawl.candidate import SearchPage, Size, choose_size
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
@@ -196,7 +196,7 @@ def test_damaged_bytes_are_json_or_a_bad_answer(noise: bytes, cut: int) -> None:
     body = json.dumps(flickr_answer(flickr_photo())).encode()
     for damaged in (noise, body[:cut] + noise + body[cut:], body[:cut]):
         try:
-            answers.parse_json(damaged, what="Flickr")
+            http_json.parse_json(damaged, what="Flickr")
         except BadAnswer as failure:
             assert "instead of JSON" in str(failure)
 
@@ -214,14 +214,14 @@ def test_damaged_bytes_are_json_or_a_bad_answer(noise: bytes, cut: int) -> None:
 )
 def test_bad_answer_is_named_as_what_it_is(body: bytes, named: str) -> None:
     with pytest.raises(BadAnswer, match=named):
-        answers.parse_json(body, what="Flickr")
+        http_json.parse_json(body, what="Flickr")
 
 
 def test_huge_numbers_survive() -> None:
     body = b'{"total": ' + b"9" * 10_000 + b', "x": NaN, "y": 1e999}'
-    parsed = answers.parse_json(body, what="Flickr")
-    assert isinstance(parsed, dict) and answers.as_count(parsed["total"]) is None
-    assert answers.as_count(parsed["x"]) is None and answers.as_count(parsed["y"]) is None
+    parsed = http_json.parse_json(body, what="Flickr")
+    assert isinstance(parsed, dict) and http_json.as_count(parsed["total"]) is None
+    assert http_json.as_count(parsed["x"]) is None and http_json.as_count(parsed["y"]) is None
 
 
 # The size to fetch
@@ -339,7 +339,7 @@ def test_server_that_drips_its_headers_is_left_at_the_deadline() -> None:
 
 
 def test_answer_beyond_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(http_json, "MAX_ANSWER_BYTES", 1000)
     with raw_server(http(b" " * 5000)) as address:
         failure = failure_of(address)
     assert type(failure) is BadAnswer and "more than 1000 bytes" in str(failure)
@@ -367,7 +367,7 @@ def test_no_thread_stays_behind_the_deadline(flood: Callable[[socket.socket], No
 
 
 def test_body_of_a_redirect_is_read_no_further_than_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(http_json, "MAX_ANSWER_BYTES", 1_000_000)
     sent: list[int] = []
 
     def elsewhere(peer: socket.socket) -> None:

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from pydantic import SecretStr
 
 from mvsent.pairs import Reason
-from mvsent.sources.crawl import answers
-from mvsent.sources.crawl.answers import HttpAnswer
+from mvsent.sources.crawl import http_json
 from mvsent.sources.crawl.candidate import SearchPage
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
@@ -27,6 +26,7 @@ from mvsent.sources.crawl.failures import (
     SourceFailure,
 )
 from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.crawl.http_json import HttpAnswer
 from mvsent.sources.getty import GettyClient, GettySettings, parse_failure, parse_search, parse_token
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, SECRET, Replay
@@ -283,7 +283,7 @@ def gzipped(n_bytes: int, layers: int) -> bytes:
 def test_compressed_answer_is_unpacked_no_further_than_the_size_limit(
     layers: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(http_json, "MAX_ANSWER_BYTES", 1_000_000)
     with raw_server(gzipped(50_000_000, layers)) as address:
         asker = client(address)
         tracemalloc.start()

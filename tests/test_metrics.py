@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from mvsent.learn.answers import Answers, confusion_counts, prior_prob
+from mvsent.learn.answers import Predicted, confusion_counts, prior_prob
 from mvsent.learn.bootstrap import bootstrap_intervals, summarise
 from mvsent.learn.metrics import METRICS, ByClass, score, values
 from mvsent.pairs import LABEL_NAMES
@@ -122,7 +122,7 @@ def test_whole_weights_are_repeated_rows(case):
 def test_many_weightings_at_once_give_what_each_gives_alone():
     y_true, y_prob = predictions(40)
     weights = np.random.default_rng(1).integers(0, 3, size=(40, 5)).astype(float)
-    unweighted = Answers(y_true, y_prob, THREE, np.ones((40, 1)))
+    unweighted = Predicted(y_true, y_prob, THREE, np.ones((40, 1)))
     for key, together in values(unweighted.reweighted(weights)).items():
         alone = [score(y_true, y_prob, THREE, weights[:, i])[key] for i in range(5)]
         assert together == pytest.approx(alone), key
@@ -132,7 +132,7 @@ def test_an_entry_names_the_keys_that_its_function_gives():
     y_true, y_prob = predictions(30)
     keys = score(y_true, y_prob)
     for metric, compute in METRICS.items():
-        is_by_class = isinstance(compute(Answers(y_true, y_prob, THREE, np.ones((30, 1)))), ByClass)
+        is_by_class = isinstance(compute(Predicted(y_true, y_prob, THREE, np.ones((30, 1)))), ByClass)
         assert bool(metric.rows) == is_by_class
         assert {*metric.keys(metric.rows, LABEL_NAMES), *metric.keys(metric.headline)} <= keys.keys()
 

@@ -20,7 +20,7 @@ from mvsent.models import registry
 from mvsent.models.batch import Batch
 from mvsent.runs import evaluate as evaluation
 from mvsent.runs.evaluate import evaluate, modalities
-from mvsent.runs.inputs.pairs import DatasetPairs
+from mvsent.runs.inputs.pair_sources import DatasetPairs
 from mvsent.runs.run_folder import RunFolder, refuse_unless_free
 from mvsent.runs.train import train
 from mvsent.runs.trial import missing_trial, saved_trial

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mvsent.cli import app, setup
+from mvsent.cli import app, set_up
 from mvsent.cli.command import COMMANDS, Command, commands, sections
 from mvsent.config import ReconcileSettings, TrainSettings
 from mvsent.errors import UsageError
@@ -73,7 +73,7 @@ def test_a_changed_default_shows_in_the_help_the_file_the_reference_and_the_valu
 ) -> None:
     assert brew(kind=kind) == [kind(minutes=minutes)]
     assert f"Minutes that the leaves stay in. [default: {minutes}; 1 to 9]" in brew_help(kind, brew)
-    assert f"# Minutes that the leaves stay in.\n#minutes = {minutes}\n" in setup.table("brew", kind)
+    assert f"# Minutes that the leaves stay in.\n#minutes = {minutes}\n" in set_up.table("brew", kind)
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     page = pytest.importorskip("reference").settings_page()
     assert f"| `minutes` | Minutes that the leaves stay in. | 1 to 9 | {minutes} |" in page
@@ -147,7 +147,7 @@ def test_an_error_names_where_the_value_was_set(
 
 
 def test_the_table_of_a_command_is_toml_and_changes_nothing() -> None:
-    text = setup.table("brew", Tea)
+    text = set_up.table("brew", Tea)
     assert tomllib.loads(text) == {"brew": {}}
     assert Tea(**tomllib.loads(text.replace("\n#", "\n").replace("\n ", "\n# "))["brew"]) == Tea()
 

@@ -17,7 +17,7 @@ from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, pair_table
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.label_studio import MAX_EXPORT_BYTES, Annotations, SetAside, Vote, parse_export
+from mvsent.sources.label_studio import MAX_EXPORT_BYTES, SetAside, TaskAnnotations, Vote, parse_export
 
 BATCH_ROWS = 256
 MAX_VOTES = 2**30  # rows x annotators x 2, a byte each
@@ -109,7 +109,7 @@ Rows = Sequence[dict[str, Vote]]
 """The votes on every row of the dataset, by annotator."""
 
 
-def _by_row(dataset: Dataset, answers: Annotations, export: Path) -> Rows:
+def _by_row(dataset: Dataset, answers: TaskAnnotations, export: Path) -> Rows:
     """The votes on each row of the dataset. Raises: InputError if there are none at all."""
     votes = [answers.votes.pop(id, {}) for id in dataset.ids]
     strangers = sum(map(len, answers.votes.values()))

@@ -31,8 +31,8 @@ from mvsent.shards.staging import (
     staged,
 )
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.crawl.answers import check_endpoint
 from mvsent.sources.crawl.failures import RequestRefused
+from mvsent.sources.crawl.http_json import check_endpoint
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.crawl.sqlite_errors import readable
 from mvsent.sources.registry import SEARCHED, Keys, S, SearchedSource, searched

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from mvsent.build.assemble import assemble, clear, n_kept, wanted_parts
 from mvsent.build.crawl_folder import PARTS, open_frontier, workplace
+from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.fetch import fetch_parts, partitions
 from mvsent.build.parts import rejected_path, rejected_table
-from mvsent.build.progress import Stage
 from mvsent.config import BuildSettings
 from mvsent.errors import InputError
 from mvsent.fetch import FetchPolicy
@@ -29,10 +29,10 @@ from mvsent.pairs import Reason
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
 from mvsent.shards.staging import absolute, filled, swap_in
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.crawl.answers import check_endpoint
+from mvsent.sources.crawl.crawl_queries import search
 from mvsent.sources.crawl.frontier import Frontier
+from mvsent.sources.crawl.http_json import check_endpoint
 from mvsent.sources.crawl.patience import Asker
-from mvsent.sources.crawl.search import search
 from mvsent.sources.registry import Keys, Paging, S, Search, SearchedSource
 from mvsent.storage import is_remote
 from mvsent.workers.engine import LOCAL, Engine
@@ -90,7 +90,7 @@ def build(
                 _search(frontier, ask, source.paging, settings, stop, quiet)
                 folder = work / PARTS
                 folder.mkdir(exist_ok=True)
-                with Stage("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
+                with StageProgress("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
                     fetch_parts(
                         frontier,
                         folder,
@@ -127,7 +127,7 @@ def _search(
     bucket = TokenBucket.per_hour(settings.quota_per_hour)
     bucket.restore(frontier.calls())
     total = frontier.n_queries
-    with Stage("search", total, total - frontier.n_queries_left, "queries", quiet=quiet) as stage:
+    with StageProgress("search", total, total - frontier.n_queries_left, "queries", quiet=quiet) as stage:
 
         def on_page() -> None:
             if stage.is_due:
@@ -166,7 +166,7 @@ def _assemble(
         recorded |= {"since": since, "until": until}
     recorded |= {"queries": frontier.n_queries, "lexicon_sha256": frontier.settings["lexicon_sha256"]}
     writer = DatasetWriter(out, name, settings=recorded, shard_size=settings.shard_size)
-    with writer, Stage("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
+    with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
         assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
         for numbers in partitions(frontier, settings)[len(parts) :]:
             rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]

@@ -12,7 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from mvsent import __version__
-from mvsent.cli import build, label, learn, learn_benchmark, look, setup, share  # noqa: F401 - they declare the commands
+from mvsent.cli import build, label, learn, learn_benchmark, look, set_up, share  # noqa: F401 - they declare the commands
 from mvsent.cli.command import Commands, commands
 from mvsent.errors import MvsentError, PrintableFormatter, printable
 from mvsent.storage import problem as remote_problem
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def colours() -> bool | None:
-    """What Typer's `color` takes: False where the environment wants none, None where the terminal decides."""
+    """Value of Typer's `color`: False if the environment wants no colours, None if the terminal decides."""
     unwanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return False if unwanted else None
 
@@ -111,7 +111,8 @@ def exit_code(run: Callable[[], object], command: str = "") -> int:
                 raise
             return _fail(str(known), known.exit_code)
         return _fail(
-            f"{error.filename or 'output'}: {error.strerror}. Mend that and run the same command again", 1
+            f"{error.filename or 'output'}: {error.strerror}. Correct that, then run the same command again",
+            1,
         )
     except Exception as error:
         if (known := remote_problem(error)) is None:

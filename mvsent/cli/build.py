@@ -34,7 +34,7 @@ def build(
     given: "Given[BuildSettings]",
     key_file: KeyFile = None,
     workers: options.Workers = 0,
-    engine: options.Engine,
+    engine: options.EngineOptions,
     dry_run: DryRun = False,
     out: options.Out = None,
     overwrite: options.Overwrite = False,

@@ -130,7 +130,7 @@ class Command(TyperCommand):
             yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
     def _argument(self, parameter: inspect.Parameter, typed: dict[str, Any]) -> Any:
-        """What the function gets for one of its parameters."""
+        """The value that the function gets for one of its parameters."""
         if parameter.name == "given":
             given = [(stated, typed[stated.name]) for stated in self._stated]
             return self.given(

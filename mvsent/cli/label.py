@@ -44,7 +44,7 @@ def reconcile_mvsa(
         ),
     ] = None,
     workers: options.Workers = 0,
-    engine: options.Engine,
+    engine: options.EngineOptions,
     out: Annotated[
         Path | None, options.flag("--out", "Folder to write.", "data/NAME", section="Output")
     ] = None,

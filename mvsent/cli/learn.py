@@ -200,7 +200,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PredictedPairs:
     """The pairs to predict: a source of many, or a single one."""
 
     source: Annotated[
@@ -219,7 +219,7 @@ class Pairs:
 def predict(
     *,
     run: options.OneRun,
-    pairs: Pairs,
+    pairs: PredictedPairs,
     out: Annotated[Path | None, flag("--out", "File to write.", "the terminal, or a pipe")] = None,
     fold: options.Fold = None,
     format: Annotated[

@@ -21,7 +21,7 @@ UNFINISHED = 3
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a benchmark compares."""
+    """The models, datasets and protocols that a benchmark compares."""
 
     protocol: Annotated[
         list[str] | None,

@@ -40,7 +40,7 @@ def validate(
     *,
     folder: options.Dataset = None,
     workers: options.Workers = 0,
-    engine: options.Engine,
+    engine: options.EngineOptions,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -138,7 +138,7 @@ def review(
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ExplainedPairs:
     """The pairs that are explained."""
 
     image: options.Image = None
@@ -153,7 +153,7 @@ class Pairs:
 def explain(
     *,
     run: options.Run = None,
-    pairs: Pairs,
+    pairs: ExplainedPairs,
     fold: options.OneFold = None,
     measured: Annotated[
         int, typer.Option("--measured", min=0, help="Rows on which the weights' faithfulness is measured.")

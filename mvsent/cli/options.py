@@ -136,7 +136,7 @@ def _engine(help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineOptions:
     """Where work runs."""
 
     engine: Annotated[
@@ -161,7 +161,7 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class FeatureEngine(Engine):
+class FeatureEngine(EngineOptions):
     """Where features are computed."""
 
     engine: Annotated[

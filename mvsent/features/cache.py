@@ -1,4 +1,4 @@
-"""What is computed once from a dataset and then memory-mapped: feature maps, square pixels, words in context.
+"""Features computed once from a dataset and then memory-mapped: maps, square pixels, words in context.
 
 A cache folder is named by a hash over everything that its values depend on:
 

@@ -17,10 +17,10 @@ from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples, cut
 from mvsent.models.batch import Batch, Output
 from mvsent.pairs import LABEL_NAMES
+from mvsent.runs.inputs.input_reader import InputReader, Inputs
 from mvsent.runs.inputs.kind import OfFold
-from mvsent.runs.inputs.pairs import GivenPairs
+from mvsent.runs.inputs.pair_sources import GivenPairs
 from mvsent.runs.inputs.pictures import MAX_PIXELS, NO_PICTURE, ImageLike, Picture, decode_picture
-from mvsent.runs.inputs.reader import InputReader, Inputs
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.network import load_network
 from mvsent.runs.run_folder import RunFolder

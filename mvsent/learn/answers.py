@@ -21,7 +21,7 @@ N_LABELS = len(LABEL_NAMES)
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Predicted:
     """N rows as a model answered them, under R weightings: one for a point value, many for a bootstrap.
 
     Attributes:
@@ -36,7 +36,7 @@ class Answers:
     classes: Sequence[int]
     weights: Floats
 
-    def reweighted(self, weights: Floats) -> "Answers":
+    def reweighted(self, weights: Floats) -> "Predicted":
         """The same rows under other weights."""
         other = replace(self, weights=weights)
         vars(other)["rankings"] = self.rankings  # sorted once for all blocks of a bootstrap

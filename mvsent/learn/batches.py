@@ -32,7 +32,7 @@ class BatchSource(Protocol):
         """The batch of each step's rows, in the order given."""
 
 
-class Column(Protocol):
+class InputColumn(Protocol):
     """An input of every row that gives several tensors of a batch."""
 
     def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
@@ -58,7 +58,7 @@ class Text:
     tuned: bool = False
 
     def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
-        """The words of `rows`; see `Column`."""
+        """The words of `rows`; see `InputColumn`."""
         numbers, vectors, mask, sentence = self.cut(rows)
         named = {"tokens" if self.tuned else "words": numbers, "word_vectors": vectors}
         return named | {"word_mask": mask, "sentence": sentence}
@@ -82,11 +82,11 @@ class Examples:
 
     Attributes:
         target: `[N]` int64, index into the run's classes.
-        columns: field of `Batch` → values `[N, …]`; or any name → a `Column` that gives several fields.
+        columns: field of `Batch` → values `[N, …]`; or any name → a `InputColumn` that gives several fields.
     """
 
     target: npt.NDArray[np.int64]
-    columns: Mapping[str, npt.NDArray[Any] | Column]
+    columns: Mapping[str, npt.NDArray[Any] | InputColumn]
 
     def without(self, modality: str) -> Self:
         """The same rows without `image` or `text`."""

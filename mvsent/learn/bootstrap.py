@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from mvsent.learn.answers import Answers, Floats, Fold
+from mvsent.learn.answers import Floats, Fold, Predicted
 from mvsent.learn.metrics import Scores, score, values
 
 Interval = tuple[float | None, float | None]
@@ -48,7 +48,7 @@ def bootstrap_intervals(
     """
     resampled = []
     for i, (y_true, y_prob) in enumerate(folds):
-        answers = Answers(y_true, y_prob, classes, np.ones((len(y_true), 1)))
+        answers = Predicted(y_true, y_prob, classes, np.ones((len(y_true), 1)))
         drawn = resamplings(len(y_true), n, np.random.default_rng([seed, i]))
         blocks = [values(answers.reweighted(weights)) for weights in drawn]
         resampled.append({key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]})

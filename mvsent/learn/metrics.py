@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mvsent.learn.answers import N_LABELS, Answers, Floats, Ints, ratio
+from mvsent.learn.answers import N_LABELS, Floats, Ints, Predicted, ratio
 from mvsent.pairs import LABEL_NAMES
 
 Scores = dict[str, float | None]
@@ -71,13 +71,13 @@ class Metric:
         return f"{self.title}{of}{' ↓' if self.lower_is_better else ''}{unit}"
 
 
-Score = Callable[[Answers], Floats | ByClass]
+Score = Callable[[Predicted], Floats | ByClass]
 METRICS: dict[Metric, Score] = {}
 """Every metric with its function, in the order of `metrics.json` and of the tables."""
 
 
 def register(metric: Metric) -> Callable[[Score], Score]:
-    """Decorate the function that computes `metric`: values [R] of `Answers`, or a `ByClass`.
+    """Decorate the function that computes `metric`: values [R] of `Predicted`, or a `ByClass`.
 
     The first line of its docstring describes the metric in the reference.
     """
@@ -94,7 +94,7 @@ def headlines() -> dict[str, Metric]:
     return {key: metric for metric in METRICS for key in metric.keys(metric.headline)}
 
 
-def values(answers: Answers) -> dict[str, Floats]:
+def values(answers: Predicted) -> dict[str, Floats]:
     """Every metric [R] by key: NAME, or NAME_weighted, NAME_macro, NAME_micro and NAME_CLASS."""
     support = answers.counts[1]
     share = support / support.sum(axis=1, keepdims=True)
@@ -114,7 +114,7 @@ def values(answers: Answers) -> dict[str, Floats]:
 def score(
     y_true: Ints, y_prob: Floats, classes: Sequence[int] = range(N_LABELS), weights: Floats | None = None
 ) -> Scores:
-    """Every metric by key. The arguments are those of `Answers`, with one weight for each row, 1 by default.
+    """Every metric by key. Arguments as for `Predicted`, with one weight a row, 1 by default.
 
     >>> y_prob = np.array([[0.9, 0.0, 0.1], [0.2, 0.0, 0.8], [0.4, 0.0, 0.6], [0.3, 0.0, 0.7]])
     >>> scores = score(np.array([0, 2, 0, 2]), y_prob, classes=[0, 2])
@@ -122,32 +122,32 @@ def score(
     (0.75, 0.5, 1.0)
     """
     weights = np.ones(len(y_true)) if weights is None else weights
-    by_key = values(Answers(y_true, y_prob, classes, weights[:, None]))
+    by_key = values(Predicted(y_true, y_prob, classes, weights[:, None]))
     return {key: None if np.isnan(value[0]) else float(value[0]) for key, value in by_key.items()}
 
 
 @register(Metric("accuracy", "accuracy"))
-def accuracy(answers: Answers) -> Floats:
+def accuracy(answers: Predicted) -> Floats:
     """Share of the rows whose most probable class is the true one."""
     return answers.mean(answers.y_pred == answers.y_true)
 
 
 @register(Metric("precision", "precision", rows=("weighted", "macro")))
-def precision(answers: Answers) -> ByClass:
+def precision(answers: Predicted) -> ByClass:
     """Share of the rows predicted as a class that belong to it; 0 for a class that is never predicted."""
     hits, support, predicted = answers.counts
     return _shares(hits, predicted, support)
 
 
 @register(Metric("recall", "recall", rows=("weighted", "macro")))
-def recall(answers: Answers) -> ByClass:
+def recall(answers: Predicted) -> ByClass:
     """Share of the rows of a class that are predicted as it."""
     hits, support, _ = answers.counts
     return _shares(hits, support, support)
 
 
 @register(Metric("f1", "F1", rows=("weighted", "macro", CLASS), headline=("weighted", "macro")))
-def f1(answers: Answers) -> ByClass:
+def f1(answers: Predicted) -> ByClass:
     """Harmonic mean of precision and recall."""
     hits, support, predicted = answers.counts
     return _shares(2 * hits, support + predicted, support)
@@ -160,7 +160,7 @@ def _shares(part: Floats, whole: Floats, support: Floats) -> ByClass:
 
 
 @register(Metric("roc_auc", "ROC AUC", rows=(CLASS, "macro", "micro"), headline=("macro",)))
-def roc_auc(answers: Answers) -> ByClass:
+def roc_auc(answers: Predicted) -> ByClass:
     """Area under the ROC curve of a class against the rest; a tie of a hit and a miss counts half."""
     areas = []
     for hits, hits_to, items_above, items_to, total in answers.ranked:
@@ -175,7 +175,7 @@ def roc_auc(answers: Answers) -> ByClass:
 @register(
     Metric("average_precision", "average precision", rows=(CLASS, "macro", "micro"), headline=("macro",))
 )
-def average_precision(answers: Answers) -> ByClass:
+def average_precision(answers: Predicted) -> ByClass:
     """Mean over the rows of a class of the precision at their score; rows of equal score are one step."""
     means = [
         ratio((hits * ratio(hits_to, items_to, 0.0)).sum(axis=0), hits.sum(axis=0), math.nan)
@@ -185,7 +185,7 @@ def average_precision(answers: Answers) -> ByClass:
 
 
 @register(Metric("matthews_corrcoef", "Matthews' correlation", "−1 to 1"))
-def matthews_corrcoef(answers: Answers) -> Floats:
+def matthews_corrcoef(answers: Predicted) -> Floats:
     """Correlation of predicted and true classes; 0 if all rows are of one class or predicted as one.
 
     Reference: Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004.
@@ -197,7 +197,7 @@ def matthews_corrcoef(answers: Answers) -> Floats:
 
 
 @register(Metric("cohen_kappa", "Cohen's kappa", "−1 to 1"))
-def cohen_kappa(answers: Answers) -> Floats:
+def cohen_kappa(answers: Predicted) -> Floats:
     """Agreement of predicted and true classes beyond chance; undefined if both are one and the same class.
 
     Reference: Cohen, A coefficient of agreement for nominal scales, 1960.
@@ -209,7 +209,7 @@ def cohen_kappa(answers: Answers) -> Floats:
 
 
 @register(Metric("log_loss", "log loss", "nats", lower_is_better=True))
-def log_loss(answers: Answers) -> Floats:
+def log_loss(answers: Predicted) -> Floats:
     """Mean negative logarithm of the probability of the true class, at most 36 for a row."""
     probability = answers.y_prob[np.arange(len(answers.y_true)), answers.y_true]
     eps = np.finfo(np.float64).eps  # scikit-learn's bound; without it, one certain error would be infinite
@@ -217,7 +217,7 @@ def log_loss(answers: Answers) -> Floats:
 
 
 @register(Metric("brier_score", "Brier score", "0 to 2", lower_is_better=True))
-def brier_score(answers: Answers) -> Floats:
+def brier_score(answers: Predicted) -> Floats:
     """Mean squared error of the probabilities against 1 for the true class and 0 for others, summed.
 
     Reference: Brier, Verification of forecasts expressed in terms of probability, 1950.
@@ -233,7 +233,7 @@ def brier_score(answers: Answers) -> Floats:
         caution="The interval of the calibration error lies too high: repeated rows look worse calibrated",
     )
 )
-def expected_calibration_error(answers: Answers) -> Floats:
+def expected_calibration_error(answers: Predicted) -> Floats:
     """Difference of accuracy and highest probability, in 15 bins of equal width of that probability.
 
     Reference: Guo et al., On Calibration of Modern Neural Networks, 2017, Eq. 3.

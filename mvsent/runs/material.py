@@ -13,8 +13,8 @@ from mvsent.errors import SplitError, UsageError
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.pairs import LABEL_NAMES
-from mvsent.runs.inputs.pairs import DatasetPairs
-from mvsent.runs.inputs.reader import InputReader, Inputs
+from mvsent.runs.inputs.input_reader import InputReader, Inputs
+from mvsent.runs.inputs.pair_sources import DatasetPairs
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.streaming import Streamed
 from mvsent.shards.reader import Dataset

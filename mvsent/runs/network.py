@@ -14,7 +14,7 @@ from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models import registry
 from mvsent.models.batch import WIDTHS, Sizes, Solved
-from mvsent.runs.inputs.reader import InputReader
+from mvsent.runs.inputs.input_reader import InputReader
 from mvsent.runs.inputs.regions import Regions
 from mvsent.runs.inputs.words import Words
 from mvsent.runs.run_folder import RunFolder

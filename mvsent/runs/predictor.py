@@ -6,10 +6,10 @@ import numpy.typing as npt
 from mvsent.features.vectors import load_vectors
 from mvsent.learn.loop import Trainer
 from mvsent.pairs import Label
+from mvsent.runs.inputs.input_reader import InputReader, Inputs
 from mvsent.runs.inputs.kind import OfFold
 from mvsent.runs.inputs.links import LinkedRows
-from mvsent.runs.inputs.pairs import DatasetPairs
-from mvsent.runs.inputs.reader import InputReader, Inputs
+from mvsent.runs.inputs.pair_sources import DatasetPairs
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.network import load_network
 from mvsent.runs.run_folder import RunFolder

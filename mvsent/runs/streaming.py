@@ -17,10 +17,10 @@ from mvsent.features.pixels import decode_pixels, no_pictures
 from mvsent.learn.batches import Rows
 from mvsent.learn.stream import Stream
 from mvsent.models.batch import Batch
+from mvsent.runs.inputs.input_reader import InputReader, Inputs
 from mvsent.runs.inputs.kind import OfFold
-from mvsent.runs.inputs.pairs import StoredPairs, no_texts
+from mvsent.runs.inputs.pair_sources import StoredPairs, no_texts
 from mvsent.runs.inputs.pictures import Picture
-from mvsent.runs.inputs.reader import InputReader, Inputs
 from mvsent.shards.reader import Dataset, RowGroup
 
 _TEXTS_AT_ONCE = 4096

@@ -198,7 +198,7 @@ def compute_alike(threads: int) -> None:
 
 
 def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolved:
-    """What the settings come to on this dataset."""
+    """The values that the settings take on this dataset."""
     reader, hashes = material.reader, material.reader.hashes
     first = (settings.folds or [0])[0]
     vectors = fold_words(settings, material, first)[1] if reader.numbers_words else None
@@ -291,7 +291,7 @@ def train_apart(run: RunFolder, material: Material, *, quiet: bool) -> list[Fold
 
 
 def _train_one(sender: Connection, task: tuple[RunFolder, int, bool]) -> None:
-    """What a process does: one fold of a run."""
+    """Train one fold of a run in a process of its own."""
     run, fold, quiet = task
     logging.basicConfig(format=f"fold {fold}: %(message)s", level=logging.WARNING)
     compute_alike(run.resolved.threads)

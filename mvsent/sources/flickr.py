@@ -23,8 +23,7 @@ from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.setting import Day, setting
-from mvsent.sources.crawl import answers
-from mvsent.sources.crawl.answers import as_count, as_id, as_text, as_url
+from mvsent.sources.crawl import http_json
 from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
@@ -35,6 +34,7 @@ from mvsent.sources.crawl.failures import (
     SourceFailure,
 )
 from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.crawl.http_json import as_count, as_id, as_text, as_url
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
@@ -106,7 +106,7 @@ class FlickrFailure(SourceFailure):
 
     def __init__(self, code: int, message: str) -> None:
         self.code, self.message = code, message
-        super().__init__(f"Flickr answers with code {code}: {answers.excerpt(message)}")
+        super().__init__(f"Flickr answers with code {code}: {http_json.excerpt(message)}")
 
 
 def parse_search(payload: object, page: int = 1) -> SearchPage:
@@ -144,7 +144,7 @@ def _parse_photo(photo: object) -> Candidate | Skipped:
     """A candidate, or why there is none; an item without an id is named by its content."""
     number = as_id(photo.get("id")) if isinstance(photo, dict) else ""
     if not isinstance(photo, dict) or not number:
-        name = answers.content_name(photo)
+        name = http_json.content_name(photo)
         return f"flickr:{name}", Reason.IMAGE_MISSING, "the answer gives this photo no id"
     sizes = tuple(size for size in (_size(photo, name) for name in SIZES) if size)
     if not sizes:
@@ -197,14 +197,14 @@ class FlickrClient:
         from flickrapi import FlickrAPI  # takes as long to import as all else that --help needs
 
         self._settings = settings
-        self._transport = _Transport(answers.check_key(keys[KEY.name], KEY.name), timeout_s)
+        self._transport = _Transport(http_json.check_key(keys[KEY.name], KEY.name), timeout_s)
         # flickrapi gets no key: it would write it into its logs, and sign with a secret that we do not need.
         self._api = FlickrAPI("", "", format="json", store_token=False)
         self._api.REST_URL = settings.endpoint or ENDPOINT
         self._api.flickr_oauth = self._transport
 
     def __repr__(self) -> str:
-        return f"FlickrClient({answers.host_of(self._api.REST_URL)})"
+        return f"FlickrClient({http_json.host_of(self._api.REST_URL)})"
 
     def search(self, query: Query, window: Window) -> SearchPage:
         """A page of the photos that match the query and were uploaded in the window.
@@ -252,10 +252,10 @@ class FlickrClient:
 
     def _call(self, method: Any, **parameters: Any) -> object:
         body = method(**parameters)
-        return answers.parse_json(body, what=self._transport.name, secrets=self._transport.secrets)
+        return http_json.parse_json(body, what=self._transport.name, secrets=self._transport.secrets)
 
     def _cause(self, failure: FlickrFailure) -> SourceFailure:
-        message = answers.excerpt(failure.message, self._transport.secrets)
+        message = http_json.excerpt(failure.message, self._transport.secrets)
         if failure.code == BAD_KEY:
             return BadKey(f"Flickr does not accept the key: {message}", _NEW_KEY)
         if failure.code in PASSING:
@@ -284,7 +284,7 @@ class _Transport:
 
     def do_request(self, url: str, params: dict[str, Any], timeout: float | None = None) -> bytes:
         """Return the body of the answer. Raises: SourceFailure unless the status is 200."""
-        self.name = f"Flickr ({answers.host_of(url)})"
+        self.name = f"Flickr ({http_json.host_of(url)})"
         given = {name: value for name, value in params.items() if value is not None}
         form = {**given, "api_key": self._key.get_secret_value()}
         answer = self._caller.call("POST", url, name=self.name, data=form)

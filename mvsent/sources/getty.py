@@ -22,8 +22,7 @@ from mvsent.lexicons import Term, load_keywords
 from mvsent.limits import retry_after
 from mvsent.pairs import Reason
 from mvsent.setting import setting
-from mvsent.sources.crawl import answers
-from mvsent.sources.crawl.answers import HttpAnswer, as_count, as_id, as_text, as_url
+from mvsent.sources.crawl import http_json
 from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
@@ -35,6 +34,7 @@ from mvsent.sources.crawl.failures import (
     SourceFailure,
 )
 from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.crawl.http_json import HttpAnswer, as_count, as_id, as_text, as_url
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.gettyimages.com/v3"
@@ -102,7 +102,7 @@ def _parse_image(image: object) -> Candidate | Skipped:
     """A candidate, or why there is none; an item without an id is named by its content."""
     number = as_id(image.get("id")) if isinstance(image, dict) else ""
     if not isinstance(image, dict) or not number:
-        name = answers.content_name(image)
+        name = http_json.content_name(image)
         return f"getty:{name}", Reason.IMAGE_MISSING, "the answer gives this image no id"
     sizes = _sizes(image)
     if not sizes:
@@ -178,7 +178,7 @@ def parse_token(payload: object) -> tuple[str, float]:
     Raises: BadAnswer if there is no token.
     """
     token = as_text(payload.get("access_token")) if isinstance(payload, dict) else ""
-    if not isinstance(payload, dict) or not answers.KEY.fullmatch(token):
+    if not isinstance(payload, dict) or not http_json.KEY.fullmatch(token):
         raise BadAnswer(
             "Getty's answer holds no access token", "Check the address of the token, then run again"
         )
@@ -193,7 +193,7 @@ def parse_failure(answer: HttpAnswer, now: float, secrets: Sequence[str] = ()) -
     403, X-Error-Detail: Account Over Rate Limit                 → DailyLimit
     403, {"message": "Account Inactive"}                         → BadKey
     """
-    said = answers.excerpt(answer.headers.get("x-error-detail", "") or _message(answer.body), secrets)
+    said = http_json.excerpt(answer.headers.get("x-error-detail", "") or _message(answer.body), secrets)
     status, lower, wait_s = answer.status, said.lower(), retry_after(answer.headers, now)
     failure: SourceFailure
     if status in (403, 429) and "over rate limit" in lower:
@@ -214,7 +214,7 @@ def parse_failure(answer: HttpAnswer, now: float, secrets: Sequence[str] = ()) -
 
 def _message(body: bytes) -> str:
     try:
-        payload = answers.parse_json(body[: 2**16], what="Getty")
+        payload = http_json.parse_json(body[: 2**16], what="Getty")
     except BadAnswer:
         return ""
     return as_text(payload.get("message")) if isinstance(payload, dict) else ""
@@ -245,9 +245,9 @@ class GettyClient:
             Caller,  # httpx takes as long to import as all else that --help needs
         )
 
-        answers.check_endpoint(settings.token_url, "--token-url")
-        self._key = answers.check_key(keys[KEY.name], KEY.name)
-        self._secret = answers.check_key(keys[SECRET.name], SECRET.name) if SECRET.name in keys else None
+        http_json.check_endpoint(settings.token_url, "--token-url")
+        self._key = http_json.check_key(keys[KEY.name], KEY.name)
+        self._secret = http_json.check_key(keys[SECRET.name], SECRET.name) if SECRET.name in keys else None
         self._endpoint = (settings.endpoint or ENDPOINT).rstrip("/")
         self._token_url = settings.token_url or TOKEN_URL
         self._family = settings.family
@@ -256,7 +256,7 @@ class GettyClient:
         self._caller = Caller(timeout_s)
 
     def __repr__(self) -> str:
-        return f"GettyClient({answers.host_of(self._endpoint)})"
+        return f"GettyClient({http_json.host_of(self._endpoint)})"
 
     def search(self, query: Query, window: Window) -> SearchPage:
         """A page of the images that match the query; one after the first that Getty refuses (400) is empty.
@@ -275,8 +275,8 @@ class GettyClient:
             return SearchPage(None, window.page, None, (), ())
         if answer.status != 200:
             raise parse_failure(answer, time.time(), self._secrets())
-        payload = answers.parse_json(
-            answer.body, what=f"Getty ({answers.host_of(url)})", secrets=self._secrets()
+        payload = http_json.parse_json(
+            answer.body, what=f"Getty ({http_json.host_of(url)})", secrets=self._secrets()
         )
         return parse_search(payload, window.page)
 
@@ -310,12 +310,12 @@ class GettyClient:
             )
         if answer.status != 200:
             raise parse_failure(answer, time.time(), self._secrets())
-        token, life_s = parse_token(answers.parse_json(answer.body, what="Getty's token address"))
+        token, life_s = parse_token(http_json.parse_json(answer.body, what="Getty's token address"))
         self._token = SecretStr(token)
         self._token_ends = self._clock() + max(life_s - TOKEN_MARGIN_S, life_s / 2)
 
     def _ask(self, method: str, url: str, **given: Any) -> HttpAnswer:
-        return self._caller.call(method, url, name=f"Getty ({answers.host_of(url)})", **given)
+        return self._caller.call(method, url, name=f"Getty ({http_json.host_of(url)})", **given)
 
     def _secrets(self) -> list[str]:
         return [value.get_secret_value() for value in (self._key, self._secret, self._token) if value]

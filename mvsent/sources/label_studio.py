@@ -43,7 +43,7 @@ class Vote:
 
 
 @dataclass
-class Annotations:
+class TaskAnnotations:
     """The last vote of every annotator on every task, and the number of those that do not count."""
 
     votes: dict[str, dict[str, Vote]] = field(default_factory=dict)
@@ -53,13 +53,13 @@ class Annotations:
     set_aside: Counter[SetAside] = field(default_factory=Counter)
 
 
-def parse_export(content: bytes, where: str) -> Annotations:
+def parse_export(content: bytes, where: str) -> TaskAnnotations:
     """Parse an export; `where` names it in messages.
 
     Raises: InputError for another kind of file, or a project that asked other questions.
     """
     tasks = _tasks(content, where)
-    answers, asked = Annotations(n_tasks=len(tasks)), set[str]()
+    answers, asked = TaskAnnotations(n_tasks=len(tasks)), set[str]()
     dates: dict[tuple[str, str], str] = {}
     for number, task in enumerate(tasks):
         id = _member(task.get("data"), "id")
@@ -147,7 +147,7 @@ def _date(annotation: dict[str, Any]) -> str:
 
 
 def _keep_last(
-    answers: Annotations, dates: dict[tuple[str, str], str], key: tuple[str, str], vote: Vote, date: str
+    answers: TaskAnnotations, dates: dict[tuple[str, str], str], key: tuple[str, str], vote: Vote, date: str
 ) -> None:
     """Record a vote: of several by one person on one task the latest counts, else the last in the file."""
     id, person = key

@@ -1,4 +1,4 @@
-"""What models read: a file for each kind of input, which reads it of a dataset as of pairs from anywhere.
+"""Inputs of models: a file for each kind, which reads it from a dataset as well as from pairs in memory.
 
 `kind` says what a kind of input is, `setup` and `pairs` what it is made and read from, and `reader` reads all
 that a model asks for.

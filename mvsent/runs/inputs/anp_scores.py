@@ -10,7 +10,7 @@ from mvsent.features.anps import AnpDetectors, read_scores
 from mvsent.features.backbone import Backbone
 from mvsent.models.batch import ANP_SCORES
 from mvsent.runs.inputs.kind import Input, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Floats, pooled_maps
 from mvsent.runs.inputs.setup import Setup
 

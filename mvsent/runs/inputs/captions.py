@@ -8,11 +8,11 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from mvsent.features.captions import read_captions
+from mvsent.features.caption_files import read_captions
 from mvsent.learn.batches import Rows, Text
 from mvsent.models.batch import CAPTION
 from mvsent.runs.inputs.kind import Input, OfFold, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.inputs.words import Unnumbered, word_encoder
 from mvsent.shards.reader import Dataset
@@ -59,7 +59,7 @@ class Caption(Text):
         return cls(np.where(written, words.lengths, 0), words.numbers, words.vectors)
 
     def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
-        """The words of `rows`; see `Column`."""
+        """The words of `rows`; see `InputColumn`."""
         numbers, vectors, mask, _ = self.cut(rows)
         return {"caption": numbers, "caption_vectors": vectors, "caption_mask": mask}
 

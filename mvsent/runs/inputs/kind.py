@@ -13,14 +13,14 @@ import numpy.typing as npt
 import mvsent.runs.inputs
 from mvsent.features.backbone import Backbone
 from mvsent.features.vocabulary import Vocabulary
-from mvsent.learn.batches import Column
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.learn.batches import InputColumn
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.setup import Setup
 
 
 @dataclass(frozen=True)
 class OfFold:
-    """What an input may know of a fold.
+    """The parts of a fold that an input may know.
 
     Attributes:
         vocabulary: of the fold's training texts; empty unless words are numbered.
@@ -33,7 +33,7 @@ class OfFold:
     train: npt.NDArray[np.int64]
 
 
-Reading = npt.NDArray[Any] | Column | Callable[[OfFold], Column]
+Reading = npt.NDArray[Any] | InputColumn | Callable[[OfFold], InputColumn]
 """An input of `N` pairs: values `[N, …]` of one field of `Batch`, or a column of several, maybe of a fold."""
 
 

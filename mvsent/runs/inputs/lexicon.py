@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Self
 
-from mvsent.features.lexicon import VADER, Scores, lexicon_scores
+from mvsent.features.lexicon_scores import VADER, Scores, lexicon_scores
 from mvsent.models.batch import LEXICON
 from mvsent.runs.inputs.kind import Input, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.setup import Setup
 
 

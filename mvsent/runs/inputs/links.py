@@ -12,12 +12,12 @@ from torch import Tensor
 
 from mvsent.errors import DatasetError, UsageError
 from mvsent.features.backbone import Backbone
-from mvsent.features.links import linked_rows
+from mvsent.features.shared_keys import linked_rows
 from mvsent.learn.batches import Rows
 from mvsent.models import registry
 from mvsent.models.batch import OWNER_LINKS, TAG_LINKS
 from mvsent.runs.inputs.kind import Input, OfFold, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Floats, pooled_maps
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.inputs.words import Unnumbered, mean_words, word_encoder
@@ -91,7 +91,7 @@ class Links:
     features: Floats
 
     def tensors(self, rows: Rows) -> dict[str, Tensor | None]:
-        """Features of the rows that are linked to `rows`; see `Column`."""
+        """Features of the rows that are linked to `rows`; see `InputColumn`."""
         linked = self.rows[rows]
         mask = torch.from_numpy(linked >= 0)
         features = torch.from_numpy(self.features[linked])

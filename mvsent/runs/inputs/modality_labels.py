@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mvsent.models.batch import MODALITY_LABELS
 from mvsent.runs.inputs.kind import Input, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.setup import Setup
 
 

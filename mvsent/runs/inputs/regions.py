@@ -9,7 +9,7 @@ import numpy.typing as npt
 from mvsent.features.backbone import Backbone
 from mvsent.models.batch import REGIONS
 from mvsent.runs.inputs.kind import Input, register
-from mvsent.runs.inputs.pairs import Maps, Pairs
+from mvsent.runs.inputs.pair_sources import Maps, Pairs
 from mvsent.runs.inputs.setup import Setup
 
 _AT_ONCE = 256

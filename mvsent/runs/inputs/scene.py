@@ -7,7 +7,7 @@ from mvsent.features.backbone import Backbone
 from mvsent.features.backbones import load_scene_backbone
 from mvsent.models.batch import SCENE
 from mvsent.runs.inputs.kind import Input, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Floats, pooled_maps
 from mvsent.runs.inputs.setup import Setup
 

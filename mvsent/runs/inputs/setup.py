@@ -1,4 +1,4 @@
-"""What the inputs of a model are made with: settings, a dataset, a run, and networks that several share."""
+"""Setup of a model's inputs: settings, a dataset, a run, and the networks that several inputs share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ TWEET_TOKENS, CAPTION_TOKENS = 64, 128
 
 @dataclass
 class Setup:
-    """What inputs are made with.
+    """Settings, dataset and shared networks of a model's inputs.
 
     Attributes:
         settings: of the training.

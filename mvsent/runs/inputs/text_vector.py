@@ -10,7 +10,7 @@ from mvsent.errors import UsageError, WeightsError
 from mvsent.features.transformer import MINILM, encoder_status
 from mvsent.models.batch import TEXT_VECTOR
 from mvsent.runs.inputs.kind import Input, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Floats
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.inputs.words import mean_words

@@ -13,7 +13,7 @@ from mvsent.features.vocabulary import sentence_numbers
 from mvsent.learn.batches import Text
 from mvsent.models.batch import SENTENCES, WORDS
 from mvsent.runs.inputs.kind import Input, OfFold, register
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Floats
 from mvsent.runs.inputs.setup import Setup
 

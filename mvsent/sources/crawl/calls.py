@@ -9,9 +9,9 @@ import httpx
 
 from mvsent import __version__
 from mvsent.encoding import EncodingError, decoded
-from mvsent.sources.crawl import answers
-from mvsent.sources.crawl.answers import HttpAnswer
+from mvsent.sources.crawl import http_json
 from mvsent.sources.crawl.failures import BadAnswer, RetryLater
+from mvsent.sources.crawl.http_json import HttpAnswer
 
 
 class Caller:
@@ -22,7 +22,7 @@ class Caller:
     """
 
     def __init__(self, timeout_s: float) -> None:
-        answers.silence_libraries()
+        http_json.silence_libraries()
         self._timeout_s = timeout_s
         self._http = httpx.Client(
             timeout=timeout_s,
@@ -45,7 +45,7 @@ class Caller:
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
-        return answers.within(
+        return http_json.within(
             self._timeout_s,
             lambda stop_at: self._send(method, url, name, stop_at, over, **given),
             what=name,
@@ -70,7 +70,7 @@ class Caller:
             with self._http.stream(method, url, extensions={"trace": watch}, **given) as response:
                 headers = {key.lower(): value for key, value in response.headers.items()}
                 # Raw: httpx decodes what it reads without a bound, layer upon layer.
-                body = answers.read_capped(response.iter_raw(), stop_at, what=name)
+                body = http_json.read_capped(response.iter_raw(), stop_at, what=name)
                 return HttpAnswer(response.status_code, headers, _plain(body, headers, name))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             problem = type(error).__name__  # its text may hold the address, its request the key
@@ -80,6 +80,6 @@ class Caller:
 def _plain(body: bytes, headers: dict[str, str], name: str) -> bytes:
     encoding = headers.get("content-encoding", "").strip().lower()
     try:
-        return answers.capped(decoded(body, encoding, answers.MAX_ANSWER_BYTES), what=name)
+        return http_json.capped(decoded(body, encoding, http_json.MAX_ANSWER_BYTES), what=name)
     except EncodingError as error:
-        raise BadAnswer(f"{name} sent a body that cannot be read: {answers.excerpt(str(error))}") from None
+        raise BadAnswer(f"{name} sent a body that cannot be read: {http_json.excerpt(str(error))}") from None

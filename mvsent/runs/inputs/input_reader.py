@@ -14,7 +14,7 @@ from mvsent.learn.batches import Examples, Rows
 from mvsent.models.batch import WIDTHS
 from mvsent.runs.inputs.anp_scores import AnpScores
 from mvsent.runs.inputs.kind import Input, OfFold, Reading, kinds
-from mvsent.runs.inputs.pairs import Pairs
+from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Regions
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.inputs.words import Unnumbered, Words

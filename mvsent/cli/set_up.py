@@ -95,7 +95,7 @@ def demo(
     rows: Annotated[int, typer.Option(min=60, help="Number of tweets with a picture to draw.")] = 420,
     epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs.")] = 15,
     seed: options.Seed = 0,
-    engine: options.Engine,
+    engine: options.EngineOptions,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -14,7 +14,7 @@ LOG_EVERY_S = 60.0
 """A build takes days, so its log says how far it is."""
 
 
-class Stage:
+class StageProgress:
     """The progress of one stage.
 
     Args:
@@ -33,7 +33,7 @@ class Stage:
         self._done, self._said_at = done, time.monotonic()
         self._counts = Counter[str]()
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "StageProgress":
         return self
 
     def __exit__(
