@@ -146,7 +146,14 @@ def _grouped_tenths(labels: npt.NDArray[np.int8], groups: Ints, seed: int) -> In
     class_size = np.maximum(np.bincount(labels), 1)
     part = np.full(len(labels), -1, dtype=np.int64)
     filled = np.zeros((10, len(class_size)), dtype=np.int64)
-    for rows in _groups_by_size(groups, rng):
+    # The rows of each group of two or more, the largest first, groups of equal size in random order.
+    _, group = np.unique(groups, return_inverse=True)
+    group = rng.permutation(group.max() + 1)[group]
+    size = np.bincount(group)
+    members = np.lexsort((group, -size[group]))
+    members = members[size[group[members]] > 1]
+    starts = np.flatnonzero(np.diff(group[members])) + 1
+    for rows in np.split(members, starts) if len(members) else []:
         in_group = np.bincount(labels[rows], minlength=len(class_size))
         part[rows] = chosen = int(np.argmin(filled @ (in_group / class_size**2)))
         filled[chosen] += in_group
@@ -156,16 +163,6 @@ def _grouped_tenths(labels: npt.NDArray[np.int8], groups: Ints, seed: int) -> In
         part[single] = np.repeat(np.arange(10), _top_up(filled[:, label], len(single)))
     numbers: Ints = rng.permutation(10)[part]  # otherwise the largest group would always be in part 0
     return numbers
-
-
-def _groups_by_size(groups: Ints, rng: np.random.Generator) -> list[Ints]:
-    """The rows of each group of two or more, the largest first, groups of equal size in random order."""
-    _, group = np.unique(groups, return_inverse=True)
-    group = rng.permutation(group.max() + 1)[group]
-    size = np.bincount(group)
-    members = np.lexsort((group, -size[group]))
-    members = members[size[group[members]] > 1]
-    return np.split(members, np.flatnonzero(np.diff(group[members])) + 1) if len(members) else []
 
 
 def _top_up(filled: Ints, n: int) -> Ints:

@@ -58,7 +58,16 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
             refuse_irreplaceable(out)
             refuse_foreign_files(out)
             work = out.with_name(f".{out.name}.crawl")
-        _refuse_strangers(work)
+        if work.exists() and not work.is_dir():
+            raise UsageError(f"{work}: is a file, not a folder", "Name another --out")
+        present = work.iterdir() if work.exists() else ()
+        names = sorted(path.name for path in present if not path.name.endswith(".tmp"))
+        strangers = [name for name in names if name not in _OURS | {MANIFEST_FILE}]
+        if strangers or (names and CRAWL_FILE not in names):
+            raise UsageError(
+                f"{work}: holds {(strangers or names)[0]}, which is not part of a crawl",
+                "Name another --out, or move it away",
+            )
         work.mkdir(parents=True, exist_ok=True)
         yield work
 
@@ -74,21 +83,6 @@ def refuse_finished(out: Path, *, overwrite: bool) -> None:
             raise OutputExistsError(
                 f"{out}: already holds a finished dataset", "Add --overwrite to replace it"
             )
-
-
-def _refuse_strangers(work: Path) -> None:
-    """Raise UsageError if there is something in `work` that no build wrote."""
-    if not work.exists():
-        return
-    if not work.is_dir():
-        raise UsageError(f"{work}: is a file, not a folder", "Name another --out")
-    names = sorted(path.name for path in work.iterdir() if not path.name.endswith(".tmp"))
-    strangers = [name for name in names if name not in _OURS | {MANIFEST_FILE}]
-    if strangers or (names and CRAWL_FILE not in names):
-        raise UsageError(
-            f"{work}: holds {(strangers or names)[0]}, which is not part of a crawl",
-            "Name another --out, or move it away",
-        )
 
 
 def open_frontier(

@@ -68,7 +68,10 @@ def reconcile_tasks(
         "dataset_sha256": dataset.sha256,
         "label_studio_sha256": hashlib.sha256(content).hexdigest(),
     }
-    dense = _dense(votes_of)
+    dense = _no_votes(len(votes_of), max(map(len, votes_of), default=0))  # a row's votes side by side
+    for row, given in enumerate(votes_of):
+        for place, person in enumerate(sorted(given)):
+            dense[row, place] = given[person].text, given[person].image
     # Dawid-Skene needs a column for each annotator, a majority does not.
     by_annotator = dense if settings.aggregate == "majority" else _votes_by_annotator(votes_of)
     decisions = decide_votes(by_annotator, settings)
@@ -122,15 +125,6 @@ def _by_row(dataset: Dataset, answers: TaskAnnotations, export: Path) -> Rows:
             + (f": {counted}" if counted else ""),
             "Give the export of the project that was made from this dataset",
         )
-    return votes
-
-
-def _dense(rows: Rows) -> Labels:
-    """[N, K, 2] with the votes of a row side by side; K is the largest number of a row."""
-    votes = _no_votes(len(rows), max(map(len, rows), default=0))
-    for row, given in enumerate(rows):
-        for place, person in enumerate(sorted(given)):
-            votes[row, place] = given[person].text, given[person].image
     return votes
 
 

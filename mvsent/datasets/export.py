@@ -87,7 +87,19 @@ def export(
     if embed_images and to != "label-studio":
         raise UsageError("--embed-images is for --to label-studio", "Leave it out")
     dataset = Dataset.open(folder)
-    _refuse_unfit(dataset)
+    if not len(dataset):
+        raise DatasetError(f"{dataset.folder}: has no rows", "Export a dataset with rows")
+    # A picture is named after its id, so a repeated id would replace a file.
+    n_without, keys = 0, [np.zeros(0, np.uint64)]
+    for batch in dataset.batches(["id"], _IDS_AT_ONCE):
+        n_without += batch["id"].null_count
+        keys.append(string_keys(batch["id"].to_pylist()))
+    ordered = np.sort(np.concatenate(keys))
+    if n_without or (ordered[1:] == ordered[:-1]).any():
+        raise DatasetError(
+            f"{dataset.folder}: two rows have the same id, or a row has none",
+            f"See which: mvsent validate {dataset.folder}",
+        )
     name = plain_name(dataset.name)
     out = out or Path("exports", f"{name}-{to}")
     refuse_inside(out, dataset.folder)
@@ -109,22 +121,6 @@ def export(
         with atomic_write(partial / EXPORT_FILE) as file:
             file.write((json.dumps(document, indent=2) + "\n").encode())
         return result
-
-
-def _refuse_unfit(dataset: Dataset) -> None:
-    """Raises: DatasetError if there is nothing to export, or if a file would replace another."""
-    if not len(dataset):
-        raise DatasetError(f"{dataset.folder}: has no rows", "Export a dataset with rows")
-    n_without, keys = 0, [np.zeros(0, np.uint64)]
-    for batch in dataset.batches(["id"], _IDS_AT_ONCE):
-        n_without += batch["id"].null_count
-        keys.append(string_keys(batch["id"].to_pylist()))
-    ordered = np.sort(np.concatenate(keys))
-    if n_without or (ordered[1:] == ordered[:-1]).any():
-        raise DatasetError(
-            f"{dataset.folder}: two rows have the same id, or a row has none",
-            f"See which: mvsent validate {dataset.folder}",
-        )
 
 
 def _counted(rows: Iterable[Row], progress: Any) -> Iterable[Row]:

@@ -119,7 +119,17 @@ def lite0_keys(state: State) -> State:
     >>> list(lite0_keys({"_blocks.3._project_conv.weight": torch.zeros(1), "_bn1.bias": torch.zeros(1)}))
     ['blocks.2.0.conv_pwl.weight', 'bn2.bias']
     """
-    return {_lite0_key(key): value for key, value in state.items()}
+    renamed = {}
+    for key, value in state.items():
+        within = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if within:
+            block, layer, kind = int(within[1]) % len(LITE0_BLOCKS), within[2], within[3]
+            name = f"{LITE0_BLOCKS[block]}.{(LITE0_INNER if block else LITE0_FIRST).get(layer, layer)}"
+        else:
+            layer, _, kind = key.partition(".")
+            name = LITE0_OUTER.get(layer, layer)
+        renamed[f"{name}.{kind}"] = value
+    return renamed
 
 
 LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage
@@ -141,15 +151,6 @@ LITE0_INNER = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-
-
-def _lite0_key(key: str) -> str:
-    within = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-    if not within:
-        layer, _, kind = key.partition(".")
-        return f"{LITE0_OUTER.get(layer, layer)}.{kind}"
-    block, layer, kind = int(within[1]) % len(LITE0_BLOCKS), within[2], within[3]
-    return f"{LITE0_BLOCKS[block]}.{(LITE0_INNER if block else LITE0_FIRST).get(layer, layer)}.{kind}"
 
 
 def _build_lite0() -> nn.Module:

@@ -166,7 +166,21 @@ class ImageClient:
     async def _body(self, response: aiohttp.ClientResponse) -> Body:
         """The whole body, counted as it comes, since Content-Length may be missing or wrong."""
         max_bytes = self._policy.max_bytes
-        _refuse_status(response, self._policy.max_wait_s)
+        status, host = response.status, response.url.raw_host
+        if status in GONE:
+            raise Failure(Reason.HTTP_404, f"{host}: HTTP {status}")
+        if status != 200:
+            wait_s = retry_after(response.headers, time.time(), cap_s=self._policy.max_wait_s)
+            busy = status == 429 or (status == 503 and wait_s is not None)
+            raise Failure(
+                Reason.HTTP_ERROR,
+                f"{host}: HTTP {status}",
+                again=busy or status in PASSING,
+                busy=busy,
+                wait_s=wait_s if busy else None,
+            )
+        if refuses_ai(response.headers.getall("X-Robots-Tag", [])):
+            raise Failure(Reason.ROBOTS_NOAI, f"{host}: X-Robots-Tag forbids use for machine learning")
         if (response.content_length or 0) > max_bytes:
             raise Failure(Reason.IMAGE_TOO_LARGE, f"{response.content_length} bytes, more than {max_bytes}")
         chunks, n_bytes = [], 0
@@ -193,22 +207,6 @@ def _joined(base: URL | None, address: str) -> URL:
         return base.join(url) if base else url
     except ValueError as error:
         raise Failure(Reason.HTTP_ERROR, f"unusable address: {_one_line(error)}") from None
-
-
-def _refuse_status(response: aiohttp.ClientResponse, max_wait_s: float) -> None:
-    """Raise Failure unless the response has a body that may be used."""
-    status, host = response.status, response.url.raw_host
-    if status == 200:
-        if refuses_ai(response.headers.getall("X-Robots-Tag", [])):
-            raise Failure(Reason.ROBOTS_NOAI, f"{host}: X-Robots-Tag forbids use for machine learning")
-        return
-    detail = f"{host}: HTTP {status}"
-    if status in GONE:
-        raise Failure(Reason.HTTP_404, detail)
-    wait_s = retry_after(response.headers, time.time(), cap_s=max_wait_s)
-    if status == 429 or (status == 503 and wait_s is not None):
-        raise Failure(Reason.HTTP_ERROR, detail, again=True, busy=True, wait_s=wait_s)
-    raise Failure(Reason.HTTP_ERROR, detail, again=status in PASSING)
 
 
 def _one_line(error: BaseException) -> str:

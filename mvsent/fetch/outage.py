@@ -56,7 +56,11 @@ def fetch_all(
         if left and stop is not None and stop.is_set():
             raise Interrupted
         for host, detail in {one.unanswered: one.detail for one in unanswered}.items():
-            if not _is_worth_asking(host, limits, known, policy, stop):
+            # A host that answered before is asked again; for one that never did, others show if any answers.
+            answered = limits.answered
+            witnesses = list(answered.values())[: -_WITNESSES - 1 : -1] or list(islice(known, _WITNESSES))
+            asked = [answered[host]] if host in answered else witnesses
+            if not any(_answers(url, policy, stop) for url in asked):
                 raise Interrupted if stop is not None and stop.is_set() else Unreachable(host, detail)
         limits.forget_unanswered()
         for one in unanswered:
@@ -65,21 +69,6 @@ def fetch_all(
                 yield one
                 left = [request for request in left if request.id != one.id]
             asked_twice.add(one.id)
-
-
-def _is_worth_asking(
-    host: str,
-    limits: HostLimits,
-    known: Iterable[str],
-    policy: FetchPolicy,
-    stop: threading.Event | None,
-) -> bool:
-    """Whether a host that answered before answers now; for one that never did, whether any other does."""
-    answered = limits.answered
-    if host in answered:
-        return _answers(answered[host], policy, stop)
-    witnesses = list(answered.values())[: -_WITNESSES - 1 : -1] or list(islice(known, _WITNESSES))
-    return any(_answers(url, policy, stop) for url in witnesses)
 
 
 def _answers(url: str, policy: FetchPolicy, stop: threading.Event | None) -> bool:

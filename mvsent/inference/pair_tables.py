@@ -88,7 +88,19 @@ def open_table(source: Path | BinaryIO, kind: str = CSV) -> PairTable:
         return _of_lines(cast("BinaryIO", source), "stdin", kind, Path())
     assert not isinstance(source, BinaryIO)
     if source.is_dir():
-        return _of_dataset(source) if (source / MANIFEST_FILE).exists() else _of_folder(source)
+        if not (source / MANIFEST_FILE).exists():
+            return _of_folder(source)
+        batches = Dataset.open(source).batches(["id", "image", "text", "label"], _BATCH)
+        label = kept_name("label")
+        rows = (
+            PairRow(
+                {"id": row["id"], label: row["label"]}, row["image"] and row["image"]["bytes"], row["text"]
+            )
+            for batch in batches
+            for row in batch.to_pylist()
+        )
+        fields = [pa.field("id", pa.string()), pa.field(label, pa.int8())]
+        return PairTable(str(source), PARQUET, rows, ["id", label], fields)
     format = SUFFIXES.get(source.suffix.lower())
     if format is None:
         raise UsageError(
@@ -232,20 +244,6 @@ def _parquet_rows(file: pq.ParquetFile, path: Path, kept: list[str]) -> Iterator
                 return
             for row in values:
                 yield replace(_row(row, path.parent), values={kept_name(name): row[name] for name in kept})
-
-
-def _of_dataset(folder: Path) -> PairTable:
-    """The rows of a dataset; their ids and labels are copied to the output."""
-    dataset = Dataset.open(folder)
-    fields = [pa.field("id", pa.string()), pa.field(kept_name("label"), pa.int8())]
-    return PairTable(str(folder), PARQUET, _dataset_rows(dataset), [field.name for field in fields], fields)
-
-
-def _dataset_rows(dataset: Dataset) -> Iterator[PairRow]:
-    for batch in dataset.batches(["id", "image", "text", "label"], _BATCH):
-        for row in batch.to_pylist():
-            image = row["image"] and row["image"]["bytes"]
-            yield PairRow({"id": row["id"], kept_name("label"): row["label"]}, image, row["text"])
 
 
 def _of_folder(folder: Path) -> PairTable:

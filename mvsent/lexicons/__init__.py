@@ -101,7 +101,25 @@ def parse_lexicon(data: bytes, where: str) -> list[Term]:
                 )
             has_header = True
             continue
-        term = _parse_term(line, f"{where}:{number}")
+        here = f"{where}:{number}"
+        word, *scores = (cell.strip() for cell in line.split("\t"))
+        if len(scores) != 1:
+            raise InputError(f"{here}: expected a word, a tab and a score, found {line[:60]!r}", _CORRECT)
+        if len(word) > MAX_WORD:
+            raise InputError(f"{here}: a word of {len(word)} characters, more than {MAX_WORD}", _CORRECT)
+        if _UNSEARCHABLE.search(word) or not any(map(str.isalnum, word)):
+            raise InputError(f"{here}: {word[:60]!r} is not a word to search for", _CORRECT)
+        try:
+            sentiment = float(scores[0])
+        except ValueError:
+            sentiment = math.nan
+        if not math.isfinite(sentiment):
+            raise InputError(f"{here}: the score {scores[0][:60]!r} is not a number", _CORRECT)
+        if sentiment == 0:
+            raise InputError(
+                f"{here}: {word!r} has the score 0, which is neither positive nor negative", "Remove the line"
+            )
+        term = Term(word, sentiment)
         first = seen.setdefault(term.query.casefold(), number)
         if first != number:
             raise InputError(
@@ -165,24 +183,3 @@ def _lines(data: bytes, where: str) -> list[str]:
         number = data[: error.start].count(b"\n") + 1
         raise InputError(f"{where}:{number}: not UTF-8", "Save the file as UTF-8") from None
     return io.StringIO(text, newline=None).read().split("\n")
-
-
-def _parse_term(line: str, where: str) -> Term:
-    word, *scores = (cell.strip() for cell in line.split("\t"))
-    if len(scores) != 1:
-        raise InputError(f"{where}: expected a word, a tab and a score, found {line[:60]!r}", _CORRECT)
-    if len(word) > MAX_WORD:
-        raise InputError(f"{where}: a word of {len(word)} characters, more than {MAX_WORD}", _CORRECT)
-    if _UNSEARCHABLE.search(word) or not any(map(str.isalnum, word)):
-        raise InputError(f"{where}: {word[:60]!r} is not a word to search for", _CORRECT)
-    try:
-        sentiment = float(scores[0])
-    except ValueError:
-        sentiment = math.nan
-    if not math.isfinite(sentiment):
-        raise InputError(f"{where}: the score {scores[0][:60]!r} is not a number", _CORRECT)
-    if sentiment == 0:
-        raise InputError(
-            f"{where}: {word!r} has the score 0, which is neither positive nor negative", "Remove the line"
-        )
-    return Term(word, sentiment)

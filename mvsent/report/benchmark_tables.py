@@ -263,21 +263,20 @@ def render_terminal(document: Document) -> str:
         grid = Grid(table)
         columns = [title for protocol in grid.protocols for title in (protocol, "F1 weighted")]
         header = ["accuracy, percent", "published", *columns, *["leak"] * len(grid.pairs)]
-        lines = [_short_line(grid, by_protocol) for by_protocol in grid.lines.values()]
+        lines = []
+        for by_protocol in grid.lines.values():
+            first = next(iter(by_protocol.values()))
+            cells = [first["system"], percent(first["published_accuracy"])]
+            for protocol in grid.protocols:
+                row = by_protocol.get(protocol)
+                if row is None or row["failure"]:
+                    cells += ["failed" if row else UNDEFINED, UNDEFINED]
+                else:
+                    cells += [mean_std(row["accuracy"]), mean_std(row["f1_weighted"])]
+            leaks = [by_protocol[p]["leak"] if p in by_protocol else None for p in grid.pairs]
+            lines.append([*cells, *map(_points, leaks)])
         parts += [f"{title(table)}\n\n{aligned(header, lines)}", *failures(table)]
     return "\n\n".join(parts)
-
-
-def _short_line(grid: Grid, by_protocol: Mapping[str, Row]) -> list[str]:
-    first = next(iter(by_protocol.values()))
-    cells = [first["system"], percent(first["published_accuracy"])]
-    for protocol in grid.protocols:
-        row = by_protocol.get(protocol)
-        if row is None or row["failure"]:
-            cells += ["failed" if row else UNDEFINED, UNDEFINED]
-        else:
-            cells += [mean_std(row["accuracy"]), mean_std(row["f1_weighted"])]
-    return [*cells, *(_points(by_protocol[p]["leak"] if p in by_protocol else None) for p in grid.pairs)]
 
 
 def accuracies(

@@ -110,7 +110,15 @@ def survey(dataset: Dataset) -> Survey:
             np.maximum.at(highest, parents, cast)
             counts.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
     for dropped in read_rejected(dataset.folder):
-        _count_conflicts(counts.conflicts, dropped)
+        conflicts = dropped.filter(pc.equal(dropped["reason"], str(Reason.LABEL_CONFLICT)))
+        for entry in pc.value_counts(conflicts["detail"]):
+            if matched := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
+                text, image = (
+                    majority(np.array([[Label.parse(word) for word in words.split()]], dtype=np.int8))  # [1]
+                    for words in matched.groups()
+                )
+                if combine(text, image) == MISSING and MISSING not in (*text, *image):
+                    counts.conflicts[text, image] += entry["counts"].as_py()
     return counts
 
 
@@ -134,15 +142,3 @@ def _tally(counter: Counter[str], values: pa.Array) -> None:
         name = entry["values"].as_py() or NOT_STATED
         known = name in counter or len(counter) < MAX_KINDS
         counter[name if known else OTHERS] += entry["counts"].as_py()
-
-
-def _count_conflicts(table: Counts, dropped: pa.Table) -> None:
-    conflicts = dropped.filter(pc.equal(dropped["reason"], str(Reason.LABEL_CONFLICT)))
-    for entry in pc.value_counts(conflicts["detail"]):
-        if votes := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
-            text, image = (
-                majority(np.array([[Label.parse(word) for word in words.split()]], dtype=np.int8))  # [1]
-                for words in votes.groups()
-            )
-            if combine(text, image) == MISSING and MISSING not in (*text, *image):
-                table[text, image] += entry["counts"].as_py()

@@ -99,14 +99,10 @@ def _is_dead(holder: dict[str, Any]) -> bool:
         return False
     if holder.get("pid") == os.getpid():  # in containers every process may have the same number
         return holder.get("id") not in _held
-    return not _is_alive(holder.get("pid"))
-
-
-def _is_alive(pid: object) -> bool:
     try:
-        os.kill(int(str(pid)), 0)
+        os.kill(int(str(holder.get("pid"))), 0)
     except (ValueError, OverflowError, ProcessLookupError):
-        return False
+        return True
     except PermissionError:  # another user's process, alive
         pass
-    return True
+    return False

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.pairs import COLUMNS, LABEL_COLUMNS, LABEL_NAMES, PAIR_SCHEMA, Column, columns_of
+from mvsent.pairs import COLUMNS, LABEL_COLUMNS, LABEL_NAMES, PAIR_SCHEMA, columns_of
 
 ROW_GROUP_ROWS = 256
 """Maximum rows of a row group, so that a row can be read without reading a whole shard."""
@@ -59,20 +59,21 @@ def card_features(version: int) -> list[dict[str, Any]]:
     A ClassLabel is an int64 to `datasets`, so it takes a card to make it one of an int8 column:
     metadata of another type than the column's is ignored.
     """
-    return [{"name": column.name, **_card_type(column)} for column in columns_of(version)]
-
-
-def _card_type(column: Column) -> dict[str, Any]:
-    if column.name == "image":
-        return {"dtype": "image"}
-    if column.name in LABEL_COLUMNS:
-        return {"dtype": {"class_label": {"names": {str(i): name for i, name in enumerate(LABEL_NAMES)}}}}
-    if not pa.types.is_list(column.type):
-        return {"dtype": _hub_name(column.type)}
-    element = column.type.value_type
-    if pa.types.is_struct(element):
-        return {"list": [{"name": child.name, "dtype": _hub_name(child.type)} for child in element.fields]}
-    return {"list": _hub_name(element)}
+    features: list[dict[str, Any]] = []
+    for column in columns_of(version):
+        kind: dict[str, Any]
+        if column.name == "image":
+            kind = {"dtype": "image"}
+        elif column.name in LABEL_COLUMNS:
+            kind = {"dtype": {"class_label": {"names": {str(i): name for i, name in enumerate(LABEL_NAMES)}}}}
+        elif not pa.types.is_list(column.type):
+            kind = {"dtype": _hub_name(column.type)}
+        elif pa.types.is_struct(element := column.type.value_type):
+            kind = {"list": [{"name": one.name, "dtype": _hub_name(one.type)} for one in element.fields]}
+        else:
+            kind = {"list": _hub_name(element)}
+        features.append({"name": column.name, **kind})
+    return features
 
 
 def _hub_name(kind: pa.DataType) -> str:

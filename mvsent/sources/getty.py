@@ -107,13 +107,17 @@ def _parse_image(image: object) -> Candidate | Skipped:
     sizes = _sizes(image)
     if not sizes:
         return f"getty:{number}", Reason.IMAGE_MISSING, "the answer gives no address for this image"
+    listed = image.get("referral_destinations")
+    places = [place for place in listed if isinstance(place, dict)] if isinstance(listed, list) else []
+    own = [place for place in places if place.get("site_name") == "gettyimages"]
+    urls = [as_url(place.get("uri")) for place in own + places]
     return Candidate(
         id=f"getty:{number}",
         title=as_text(image.get("title")),
         description=as_text(image.get("caption")),
         tags=(),
         sizes=sizes,
-        page_url=_page_url(image, number),
+        page_url=next((url for url in urls if url), f"https://www.gettyimages.com/detail/{number}"),
         license=as_text(image.get("license_model")),
         owner=as_text(image.get("artist")),
         posted_at=_moment(image.get("date_created")),
@@ -151,14 +155,6 @@ def _scaled(side: int, width: int, height: int) -> tuple[int, int]:
         return side, side
     longer = max(width, height)
     return max(1, round(side * width / longer)), max(1, round(side * height / longer))
-
-
-def _page_url(image: dict[str, Any], number: str) -> str:
-    listed = image.get("referral_destinations")
-    places = [place for place in listed if isinstance(place, dict)] if isinstance(listed, list) else []
-    own = [place for place in places if place.get("site_name") == "gettyimages"]
-    urls = [as_url(place.get("uri")) for place in own + places]
-    return next((url for url in urls if url), f"https://www.gettyimages.com/detail/{number}")
 
 
 def _moment(value: object) -> datetime | None:

@@ -71,7 +71,14 @@ def parse_export(content: bytes, where: str) -> TaskAnnotations:
                 answers.set_aside[vote] += 1
                 continue
             person = _annotator(annotation) or f"nobody {number} {place}"
-            _keep_last(answers, dates, (str(id), person), vote, _date(annotation))
+            # Of several by one person on one task the latest counts, else the last in the file.
+            key, date = (str(id), person), _date(annotation)
+            if key in dates:
+                answers.set_aside[SetAside.ANSWERED_AGAIN] += 1
+                if date < dates[key]:
+                    continue
+            dates[key] = date
+            answers.votes.setdefault(str(id), {})[person] = vote
     if asked and not asked & set(QUESTIONS):
         others = ", ".join(name[:40] for name in sorted(asked)[:3])
         raise InputError(
@@ -144,19 +151,6 @@ def _annotator(annotation: dict[str, Any]) -> str:
 
 def _date(annotation: dict[str, Any]) -> str:
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
-
-
-def _keep_last(
-    answers: TaskAnnotations, dates: dict[tuple[str, str], str], key: tuple[str, str], vote: Vote, date: str
-) -> None:
-    """Record a vote: of several by one person on one task the latest counts, else the last in the file."""
-    id, person = key
-    if key in dates:
-        answers.set_aside[SetAside.ANSWERED_AGAIN] += 1
-        if date < dates[key]:
-            return
-    dates[key] = date
-    answers.votes.setdefault(id, {})[person] = vote
 
 
 def _member(value: Any, name: str) -> Any:

@@ -151,18 +151,6 @@ def _getty(
 ) -> Reply | None:
     n_calls = stage.count("getty.search")
     fault = stage.fault(request.path, "api_", "getty_")
-    refusal = _getty_refusal(stage, fault, n_calls, headers)
-    if refusal:
-        return refusal
-    page, page_size = _number(given, "page", 1), _number(given, "page_size", 30)
-    if page < 1 or not 1 <= page_size <= 100 or not given.get("phrase"):
-        return _json({"message": "Invalid Request. Possible required parameter missing."}, status=400)
-    results = stage.world.search_getty(given["phrase"], family, page=page, page_size=page_size)
-    images = [getty_image(photo, stage.address) for photo in results.photos]
-    return _damaged(stage, fault, request, _json({"result_count": results.total, "images": images}))
-
-
-def _getty_refusal(stage: Stage, fault: str, n_calls: int, headers: Message) -> Reply | None:
     if headers.get("Api-Key") != stage.key:
         return _json({"message": "Account Inactive"}, status=403)
     if 0 < stage.faults.daily_limit < n_calls:
@@ -173,7 +161,12 @@ def _getty_refusal(stage: Stage, fault: str, n_calls: int, headers: Message) -> 
         return _over("Account Over Queries Per Second Limit")
     if fault == "getty_token" and "Authorization" in headers:
         return _json({"message": "Invalid token"}, status=401)
-    return None
+    page, page_size = _number(given, "page", 1), _number(given, "page_size", 30)
+    if page < 1 or not 1 <= page_size <= 100 or not given.get("phrase"):
+        return _json({"message": "Invalid Request. Possible required parameter missing."}, status=400)
+    results = stage.world.search_getty(given["phrase"], family, page=page, page_size=page_size)
+    images = [getty_image(photo, stage.address) for photo in results.photos]
+    return _damaged(stage, fault, request, _json({"result_count": results.total, "images": images}))
 
 
 def _over(detail: str) -> Reply:
