@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mvsent.errors import InputError, WeightsError
 from mvsent.features import anps
 from mvsent.features.anps import AnpDetectors, read_scores, train_detectors
-from mvsent.features.caption_files import read_captions
-from mvsent.features.shared_keys import MOST_COMMON, NO_ROW, linked_rows
+from mvsent.runs.inputs.captions import read_captions
+from mvsent.runs.inputs.links import MOST_COMMON, NO_ROW, linked_rows
 from mvsent.shards.reader import Dataset
 
 KEYS = st.lists(st.lists(st.sampled_from("abcdef"), max_size=4), min_size=1, max_size=12)

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from mvsent.errors import InputError, WeightsError
 from mvsent.features import transformer
 from mvsent.features.cache import cached_words
-from mvsent.features.lexicon_scores import lexicon_scores
 from mvsent.features.transformer import (
     TextEncoder,
     encode_batch,
@@ -25,6 +24,7 @@ from mvsent.features.transformer import (
     load_text_encoder,
     pooled,
 )
+from mvsent.runs.inputs.lexicon import lexicon_scores
 from tests.tiny_models import WORDS, write_bert, write_clip
 
 pytest.importorskip("transformers")

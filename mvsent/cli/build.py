@@ -45,8 +45,7 @@ def build(
     source = registry.searched(name)
     settings = given.resolve()
     if dry_run:
-        from mvsent.build.dry_run import plan
-        from mvsent.report.plan import render_plan
+        from mvsent.build.dry_run import plan, render_plan
 
         estimate = plan(source, settings).document()
         typer.echo(json.dumps(estimate, indent=2) if as_json else render_plan(estimate))

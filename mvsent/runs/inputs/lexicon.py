@@ -1,13 +1,24 @@
-"""Lexicon: sentiment strengths of the texts."""
+"""Lexicon: sentiment strengths of the texts by VADER, or by SentiStrength if its jar is given."""
 
-from collections.abc import Mapping
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
-from mvsent.features.lexicon_scores import VADER, Scores, lexicon_scores
+import numpy as np
+import numpy.typing as npt
+
+from mvsent.errors import InputError, WeightsError
 from mvsent.models.batch import LEXICON
 from mvsent.runs.inputs.kind import Input, register
 from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.setup import Setup
+
+VADER = "vader"
+VADER_SCORES = ("neg", "neu", "pos", "compound")
+
+Scores = npt.NDArray[np.float32]
 
 
 @register(LEXICON)
@@ -29,3 +40,62 @@ class Lexicon(Input):
 
     def read(self, pairs: Pairs) -> Mapping[str, Scores]:
         return {"lexicon": lexicon_scores(pairs.texts, self.name)}
+
+
+def lexicon_scores(texts: Sequence[str], lexicon: str = VADER) -> Scores:
+    """Score texts `[N, L]`: VADER's negative, neutral, positive and compound; or SentiStrength's two
+    strengths.
+
+    Args:
+        lexicon: `vader`, or the path of SentiStrengthCom.jar with its data beside it.
+
+    Raises: WeightsError if the package, Java or the jar is missing; InputError if the jar fails.
+    """
+    return _vader(texts) if lexicon == VADER else _sentistrength(texts, Path(lexicon))
+
+
+def _vader(texts: Sequence[str]) -> Scores:
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError:
+        raise WeightsError(
+            "lexicon scores need the package vaderSentiment", 'pip install "mvsent[transformers]"'
+        ) from None
+    score = SentimentIntensityAnalyzer().polarity_scores
+    rows = [[scores[name] for name in VADER_SCORES] for scores in map(score, texts)]
+    return np.array(rows, dtype=np.float32).reshape(len(texts), len(VADER_SCORES))
+
+
+def _sentistrength(texts: Sequence[str], jar: Path) -> Scores:
+    """Positive strength (1 … 5) and negative strength (-1 … -5) of each text.
+
+    Reference: Thelwall et al. 2010.
+    """
+    java = shutil.which("java")
+    if java is None or not jar.is_file():
+        raise WeightsError(
+            f"{jar}: SentiStrength needs Java and its jar",
+            "Give the path of SentiStrengthCom.jar, or use --lexicon vader",
+        )
+    data = f"{jar.parent.resolve()}/"
+    lines = "".join(" ".join(text.split()).replace("\0", "") + "\n" for text in texts)
+    ran = subprocess.run(
+        [java, "-jar", str(jar.resolve()), "stdin", "sentidata", data],
+        input=lines.encode(),
+        capture_output=True,
+        check=False,
+    )
+    answers = ran.stdout.decode("utf-8", "replace").splitlines()
+    if ran.returncode or len(answers) != len(texts):
+        said = (ran.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
+        raise InputError(
+            f"{jar}: scored {len(answers)} of {len(texts)} texts and printed {said[:200]!r}",
+            "Try it by hand: java -jar SentiStrengthCom.jar stdin sentidata FOLDER/",
+        )
+    try:
+        rows = [[float(value) for value in answer.split()[:2]] for answer in answers]
+        return np.array(rows, dtype=np.float32).reshape(len(texts), 2)
+    except ValueError:
+        raise InputError(
+            f"{jar}: did not print two numbers a line", "Give the path of SentiStrengthCom.jar"
+        ) from None

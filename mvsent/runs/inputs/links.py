@@ -1,7 +1,8 @@
 """Links: what is known of training rows by the same owner, or with the same tags."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from mvsent.errors import DatasetError, UsageError
 from mvsent.features.backbone import Backbone
-from mvsent.features.shared_keys import linked_rows
 from mvsent.learn.batches import Rows
 from mvsent.models import registry
 from mvsent.models.batch import OWNER_LINKS, TAG_LINKS
@@ -25,6 +25,9 @@ from mvsent.runs.inputs.words import Unnumbered, mean_words, word_encoder
 log = logging.getLogger("mvsent")
 
 N_LINKS = 8
+NO_ROW = -1
+MOST_COMMON = 200
+"""A key that more training rows than this share is ignored: it says little and costs much."""
 
 
 @register(OWNER_LINKS, TAG_LINKS)
@@ -96,3 +99,28 @@ class Links:
         mask = torch.from_numpy(linked >= 0)
         features = torch.from_numpy(self.features[linked])
         return {"links": features * mask.unsqueeze(-1), "link_mask": mask}
+
+
+def linked_rows(keys: Sequence[Iterable[str]], train: Rows, n_links: int) -> Rows:
+    """For each row the training rows that share most keys with it: `[N, n_links]`, filled up with `NO_ROW`.
+
+    Only training rows are linked to, so that an answer depends on no other test row. A row is not linked to
+    itself. Ties go to the earlier row.
+
+    >>> linked_rows([["a"], ["a", "b"], ["b"], []], np.array([0, 1]), n_links=2).tolist()
+    [[1, -1], [0, -1], [1, -1], [-1, -1]]
+    """
+    holders: dict[str, list[int]] = defaultdict(list)
+    for row in train.tolist():
+        for key in set(keys[row]):
+            holders[key].append(row)
+    linked = np.full((len(keys), n_links), NO_ROW, dtype=np.int64)
+    for row, own in enumerate(keys):
+        shared: dict[int, int] = defaultdict(int)
+        for key in set(own):
+            if len(holders.get(key, ())) <= MOST_COMMON:
+                for other in holders.get(key, ()):
+                    shared[other] += other != row
+        best = sorted((other for other, n in shared.items() if n), key=lambda other: (-shared[other], other))
+        linked[row, : len(best[:n_links])] = best[:n_links]
+    return linked
