@@ -1,5 +1,6 @@
 """Small datasets that every test may use."""
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from hypothesis import settings
 from mvsent.shards.writer import DatasetWriter
 from mvsent.storage import located
 from tests.drawing import draw_pairs, draw_rejected
-from tests.object_storage import BUCKET, forget, s3_server, use
+from tests.object_storage import BUCKET, empty, forget, s3_server, use
 from tests.programs import PYTHON, fork_server
 
 _fork_server = fork_server()
@@ -27,6 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         _fork_server.__exit__(None, None, None)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking through it again and again is a third of some tests' time
 
 
 settings.register_profile("mvsent", deadline=None)  # a busy machine is no bug
@@ -85,7 +91,4 @@ def bucket(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     root.fs.mkdir(BUCKET)
     yield root
     forget()
-    use(s3_address, monkeypatch)
-    root = located(f"s3://{BUCKET}")
-    root.fs.rm(BUCKET, recursive=True)
-    forget()
+    empty(s3_address)

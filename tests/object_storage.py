@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from socket import create_connection, socket
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -41,6 +42,12 @@ def s3_server() -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def empty(address: str) -> None:
+    """The server holds nothing any more."""
+    with urlopen(Request(f"{address}/moto-api/reset", method="POST")):
+        pass
 
 
 def use(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
