@@ -77,8 +77,9 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory, sixty_pairs: pa.Tabl
     return write_dataset(tmp_path_factory.mktemp("data") / "small", sixty_pairs, n_rejected=2)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3_address() -> Iterator[str]:
+    """The address of an S3 server; `bucket` empties it."""
     with s3_server() as address:
         yield address
 

@@ -158,7 +158,7 @@ def test_killed_as_each_file_appears_it_ends_with_the_same_bytes(
     for name in FILES:
         process = start_build(out, settings)
         while process.is_alive() and not (out / name).exists():
-            pass
+            process.join(0.001)
         if process.is_alive():
             kill(process)
         if exit_code(process) == 0:

@@ -34,7 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MVSENT_CACHE", raising=False)
         patch.setattr(socket.socket, "connect", connect_here)
-        arguments = ["demo", "--out", str(out), "--rows", "240", "--epochs", "8", "--json", "--quiet"]
+        patch.setattr(demo, "PHOTOS", 10)
+        arguments = ["demo", "--out", str(out), "--rows", "150", "--epochs", "6", "--json", "--quiet"]
         printed = run(app, arguments, catch_exceptions=False)
     document: dict[str, Any] = json.loads(printed.stdout)
     return document
@@ -56,7 +57,7 @@ def test_every_funnel_of_the_demonstration_adds_up(made: dict[str, Any]) -> None
 @pytest.mark.slow
 def test_the_drawn_mvsa_shows_every_case(made: dict[str, Any]) -> None:
     mvsa = dataset(made, demo.MVSA)
-    assert mvsa["funnel"]["input"] == 240
+    assert mvsa["funnel"]["input"] == 150
     assert set(mvsa["funnel"]["dropped"]) == {
         Reason.LABEL_CONFLICT,
         Reason.NO_MAJORITY,
