@@ -38,7 +38,7 @@ def graph_of(name: str) -> Graph:
     torch.manual_seed(3)
     network, batches = (
         fresh(name).eval().requires_grad_(False),
-        [pairs(5), pairs(8, 12), pairs(6, 3), cut(pairs(), 1)],
+        [pairs(5, 4), pairs(8, 12), pairs(6, 3), cut(pairs(), 1)],
     )
     no_inputs = {"target", "text_target", "image_target"}
     names = [
