@@ -16,6 +16,8 @@ from tests.drawing import draw_pairs, draw_rejected
 from tests.object_storage import BUCKET, empty, forget, s3_server, use
 from tests.programs import PYTHON, fork_server
 
+# Each of xdist's workers has one core, and so have the programs that it starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 _fork_server = fork_server()
 
 

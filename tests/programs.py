@@ -21,13 +21,16 @@ ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def fork_server() -> Iterator[None]:
-    """Programs can be started meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="fork-") as folder, socket.socket(socket.AF_UNIX) as listener:
+    """Programs can be started meanwhile, and keep the features that they compute in one cache."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fork-", ignore_cleanup_errors=True) as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
         python, address = Path(folder, "python"), f"{folder}/socket"
         client = Path(__file__).with_name("fork_client.py")
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{client}" "{address}" "$@"\n')
         python.chmod(0o700)
-        os.environ[PYTHON] = str(python)
+        os.environ |= {PYTHON: str(python), "MVSENT_CACHE": f"{folder}/cache"}
         listener.bind(address)
         listener.listen(64)
         command = [sys.executable, "-m", "tests.fork_server", str(listener.fileno()), str(python)]

@@ -8,7 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,8 @@ COMMON = TrainSettings(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One feature cache for all tests here, away from the user's, and few resamplings."""
+def _few_resamplings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MVSENT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(evaluation, "RESAMPLES", 20)
         yield
 

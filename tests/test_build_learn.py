@@ -5,7 +5,6 @@ Labels of a search are positive or negative only, so every number here is about 
 
 import json
 import math
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,6 @@ from mvsent.shards.reader import Dataset
 from mvsent.standin.replay import Replay
 from tests import programs
 from tests.building import EPOCH, SETTINGS, build, small_world
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module", params=list(SETTINGS))
@@ -56,7 +53,6 @@ def mvsent(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         programs.mvsent(*arguments),
         cwd=folder.parents[1],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MVSENT_CACHE": str(folder.parents[1] / "cache")},
         capture_output=True,
         text=True,
         check=False,

@@ -58,15 +58,6 @@ LONG = {
 }
 
 
-@pytest.fixture(autouse=True, scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One feature cache for all tests here, away from the user's."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MVSENT_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PLACE:

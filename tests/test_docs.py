@@ -49,7 +49,7 @@ def run(command: str, cwd: Path, **environment: str) -> str:
     done = subprocess.run(
         programs.python("-m", *words),
         cwd=cwd,
-        env={**os.environ, "MVSENT_CACHE": str(cwd / "cache"), **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -371,7 +371,6 @@ def interrupted(words: list[str], cwd: Path) -> str:
     with subprocess.Popen(
         programs.mvsent(*words),
         cwd=cwd,
-        env={**os.environ, "MVSENT_CACHE": str(cwd / "cache")},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

@@ -1,7 +1,7 @@
 """`mvsent train --stream`: the order, what is read when, and that batches are those of the map-style path."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from weakref import WeakSet
@@ -226,14 +226,6 @@ def test_a_shard_with_other_rows_than_the_manifest_says_is_named(sixty_pairs: ob
 
 
 # Batches -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MVSENT_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

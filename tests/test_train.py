@@ -36,15 +36,6 @@ QUICK = {
 }
 
 
-@pytest.fixture(autouse=True, scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One feature cache for all tests here, away from the user's."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MVSENT_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 def settings(dataset: Path, **changes: object) -> TrainSettings:
     return TrainSettings(dataset=str(dataset), **{**QUICK, **changes})
 
