@@ -47,8 +47,10 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
     refuse_nowhere(out)
     with locked(lock_file(out)):
         recover(out)
-        work = _crawl_of(out) if is_remote(out) else out
+        work = out
         if is_remote(out):
+            key = hashlib.sha256(str(out).encode()).hexdigest()[:12]
+            work = Path("data", f".{out.name}-{key}.crawl")
             refuse_finished(out, overwrite=overwrite)
             refuse_foreign_files(out)
         elif (out / MANIFEST_FILE).exists() and not (
@@ -70,10 +72,6 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
             )
         work.mkdir(parents=True, exist_ok=True)
         yield work
-
-
-def _crawl_of(out: Path) -> Path:
-    return Path("data", f".{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}.crawl")
 
 
 def refuse_finished(out: Path, *, overwrite: bool) -> None:

@@ -73,7 +73,10 @@ class MultiSentiNet(nn.Module):
         visual = self.visual(batch)  # [B, 2d]
         words, mask = self.embedding(batch)
         h = self.lstm(words, mask)  # [B, S, d]
-        alpha = self.attention(h, mask, visual)[1] if self.options.guided else _uniform(mask)  # [B, S]
+        if self.options.guided:
+            alpha = self.attention(h, mask, visual)[1]  # [B, S]
+        else:  # the same weight for each real word
+            alpha = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
         text = weighted_sum(alpha, h)  # [B, d]
         joint = torch.relu(self.fusion(self.dropout(torch.cat([visual, text], dim=1))))  # [B, d]
         return Output(self.classifier(self.dropout(joint)), {"words": alpha} if self.options.guided else {})
@@ -85,8 +88,3 @@ class MultiSentiNet(nn.Module):
         i_scene = batch.scene if self.has_scene else batch.regions.mean(dim=(2, 3))  # [B, C2] or [B, C]
         v_object, v_scene = self.to_object(i_object), self.to_scene(i_scene)  # [B, d] each
         return torch.relu(torch.cat([v_object, v_scene], dim=1))
-
-
-def _uniform(mask: Tensor) -> Tensor:
-    """The same weight for each real word, `[B, S]` → `[B, S]`."""
-    return mask / mask.sum(dim=1, keepdim=True).clamp(min=1)

@@ -16,12 +16,10 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(_line(cells, widths) for cells in lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+    first, *others = widths
+    return "\n".join(
+        "  ".join([cells[0].ljust(first), *map(str.rjust, cells[1:], others)]).rstrip() for cells in lines
+    )
 
 
 def percent(value: float | None) -> str:

@@ -171,19 +171,15 @@ def systems(table: str, models: Sequence[str] = ()) -> list[System]:
     """
     cards = [registry.card(name) for name in dict.fromkeys(models or registry.names())]
     kinds = ("baseline", "paper", "ours")
-    cards = [card for card in cards if models or _belongs(card, table)]
+    if not models and table != "all":  # every table but the fourth has the baselines and our models, too
+        own = [card for card in cards if int(table) in card.tables]
+        cards = own if table == "4" else [card for card in cards if card in own or card.kind != "paper"]
     chosen = []
     for card in sorted(cards, key=lambda card: (kinds.index(card.kind), card.name)):
         chosen.append(System(card))
         if table in ("4", "all") and (models or 4 in card.tables):
             chosen += [System(card, ablation) for ablation in card.ablations]
     return chosen
-
-
-def _belongs(card: ModelCard, table: str) -> bool:
-    if table == "all":
-        return True
-    return int(table) in card.tables or (table != "4" and card.kind != "paper")
 
 
 def _check(asked: Asked) -> None:

@@ -165,13 +165,8 @@ def _parse_photo(photo: object) -> Candidate | Skipped:
 
 def _size(photo: dict[str, Any], name: str) -> Size | None:
     url = as_url(photo.get(f"url_{name}"))
-    width, height = (_pixels(photo.get(f"{side}_{name}")) for side in ("width", "height"))
-    return Size(url, width, height) if url else None
-
-
-def _pixels(value: object) -> int:
-    count = as_count(value)
-    return count if count is not None and count < 10**6 else 0
+    width, height = (as_count(photo.get(f"{side}_{name}")) or 0 for side in ("width", "height"))
+    return Size(url, *(side if side < 10**6 else 0 for side in (width, height))) if url else None
 
 
 def _content(value: object) -> str:

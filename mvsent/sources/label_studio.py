@@ -72,7 +72,8 @@ def parse_export(content: bytes, where: str) -> TaskAnnotations:
                 continue
             person = _annotator(annotation) or f"nobody {number} {place}"
             # Of several by one person on one task the latest counts, else the last in the file.
-            key, date = (str(id), person), _date(annotation)
+            key = str(id), person
+            date = str(annotation.get("updated_at") or annotation.get("created_at") or "")
             if key in dates:
                 answers.set_aside[SetAside.ANSWERED_AGAIN] += 1
                 if date < dates[key]:
@@ -147,10 +148,6 @@ def _annotator(annotation: dict[str, Any]) -> str:
     if isinstance(person, dict):
         person = next((person[key] for key in ("id", "email") if person.get(key) is not None), None)
     return str(person) if isinstance(person, int | str) else ""
-
-
-def _date(annotation: dict[str, Any]) -> str:
-    return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
 def _member(value: Any, name: str) -> Any:

@@ -72,7 +72,8 @@ def plan(n_rows: int, seed: int) -> list[Row]:
             text_mood, image_mood = votes[0]
         else:
             text_mood, image_mood = _moods(rng)
-            votes, damage = _votes(rng, text_mood, image_mood), Damage.NONE
+            seen = ((_seen(rng, text_mood), _seen(rng, image_mood)) for _ in range(N_ANNOTATORS))
+            votes, damage = tuple(seen), Damage.NONE
         twin = None
         if rng.random() < RETWEETS and (same := [row.tweet for row in rows if row.text_mood is text_mood]):
             twin = rng.choice(same)
@@ -158,10 +159,6 @@ def _moods(rng: random.Random) -> tuple[Label, Label]:
     if kind < AGREE + WITH_NEUTRAL:
         return (polar, NEU) if rng.random() < 0.5 else (NEU, polar)
     return (NEG, POS) if polar is NEG else (POS, NEG)
-
-
-def _votes(rng: random.Random, text_mood: Label, image_mood: Label) -> tuple[Vote, ...]:
-    return tuple((_seen(rng, text_mood), _seen(rng, image_mood)) for _ in range(N_ANNOTATORS))
 
 
 def _seen(rng: random.Random, mood: Label) -> Label:

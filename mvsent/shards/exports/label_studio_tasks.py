@@ -37,13 +37,15 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
     with (folder / TASKS_FILE).open("w", encoding="utf-8") as file:
         separator = "[\n"
         for row in rows:
+            image = picture(row)
+            kind = extension(image)
             if options.embed_images:
-                image = picture(row)
-                kind = extension(image)
                 data = base64.b64encode(image).decode()
                 url = f"data:image/{_MEDIA_TYPES.get(kind, kind)};base64,{data}"
-            else:
-                url = _beside(row, folder, options)
+            else:  # the address under which Label Studio serves the picture, now a file in `folder`
+                path = f"{IMAGE_FOLDER}/{file_stem(row['id'])}.{kind}"
+                (folder / path).write_bytes(image)
+                url = f"/data/local-files/?d={quote(f'{options.folder_name}/{path}')}"
             file.write(separator + json.dumps(task(row, url), ensure_ascii=False))
             separator = ",\n"
         file.write("\n]\n")
@@ -83,11 +85,3 @@ def task(row: Row, image_url: str) -> dict[str, Any]:
         "data": {"id": row["id"], "text": row["text"] or "", "image": image_url},
         "predictions": [{"model_version": row["source"] or "mvsent", "result": result}],
     }
-
-
-def _beside(row: Row, folder: Path, options: ExportOptions) -> str:
-    """The address under which Label Studio serves the picture, now a file in `folder`."""
-    image = picture(row)
-    path = f"{IMAGE_FOLDER}/{file_stem(row['id'])}.{extension(image)}"
-    (folder / path).write_bytes(image)
-    return f"/data/local-files/?d={quote(f'{options.folder_name}/{path}')}"

@@ -126,8 +126,8 @@ def _successors(window: Window, page: SearchPage, n_new: int, paging: Paging) ->
     if page.total is not None and n_asked >= page.total:
         return []
     if paging.max_results is not None:
-        overfull = page.total is not None and page.total > paging.max_results
-        if overfull and not _in_order(page):
+        overfull, uploads = page.total is not None and page.total > paging.max_results, _uploads(page)
+        if overfull and (not uploads or uploads != sorted(uploads)):
             return _halves(window)
         if n_asked >= paging.max_results:
             return _rest(window, page, paging)
@@ -136,11 +136,6 @@ def _successors(window: Window, page: SearchPage, n_new: int, paging: Paging) ->
 
 def _uploads(page: SearchPage) -> list[int]:
     return [int(one.posted_at.timestamp()) for one in page.candidates if one.posted_at]
-
-
-def _in_order(page: SearchPage) -> bool:
-    uploads = _uploads(page)
-    return bool(uploads) and uploads == sorted(uploads)
 
 
 def _halves(window: Window) -> list[Window] | None:
