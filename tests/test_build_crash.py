@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from mvsent.build.refresh import refresh
 from mvsent.config import BuildSettings
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
-from mvsent.standin.replay import KEY, Replay
+from mvsent.standin.replay import Replay
 from tests.building import (
     EPOCH,
     SETTINGS,
@@ -30,6 +28,7 @@ from tests.building import (
     files_of,
     flickr_settings,
     kill,
+    refresh,
     small_world,
     start,
     start_build,
@@ -254,7 +253,7 @@ def copy(folder: Path, parent: Path) -> Path:
 
 
 def refreshing(replay: Replay, folder: Path) -> Callable[[], Any]:
-    return partial(refresh, folder, SecretStr(KEY), endpoint=replay.flickr_endpoint, quiet=True)
+    return partial(refresh, folder, replay.flickr_endpoint)
 
 
 def kill_at_each_step(command: Callable[[Path], Callable[[], object]], out: Path, after: Files) -> None:

@@ -34,9 +34,8 @@ from mvsent.models.encoders import Standardize
 from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.train import train
 from mvsent.workers import devices
-from mvsent.workers import ranks as launch
 from mvsent.workers.interrupt import interruptible
-from mvsent.workers.processes import apart
+from mvsent.workers.processes import ProcessFailure, apart
 from mvsent.workers.ranks import PLACE, Ranks, under_launcher
 from tests import programs
 from tests.drawing import draw_pairs
@@ -439,11 +438,11 @@ def test_more_processes_than_can_be_of_use_are_not_started(
     assert not (tmp_path / "r").exists()
 
 
-def test_an_error_of_a_rank_is_raised_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    failure = launch.Failure.of(UsageError("--protocol: no such", "Choose another"), "rank 1")
-    error = failure.raised()
+def test_an_error_of_a_rank_is_raised_as_it_was() -> None:
+    failure = ProcessFailure.of(UsageError("--protocol: no such", "Choose another"), "rank 1")
+    error = failure.exception()
     assert (str(error), error.exit_code) == ("--protocol: no such. Choose another", 2)
-    assert isinstance(launch.Failure.of(KeyboardInterrupt(), "rank 0").raised(), KeyboardInterrupt)
+    assert isinstance(ProcessFailure.of(KeyboardInterrupt(), "rank 0").exception(), KeyboardInterrupt)
 
 
 # The middle of an epoch

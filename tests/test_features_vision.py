@@ -100,7 +100,7 @@ def test_only_the_last_layer_is_trained_when_asked(clip: Path) -> None:
 
 def test_a_folder_has_its_own_weights_and_one_map(clip: Path) -> None:
     for wrong in ({"weights": "random"}, {"tap": "mixed_5b"}):
-        with pytest.raises(UsageError, match="Leave --weights and --tap out"):
+        with pytest.raises(UsageError, match="Leave out --weights and --tap"):
             load_backbone(str(clip), **wrong)
 
 

@@ -417,10 +417,11 @@ def test_answers_have_one_writer_who_finds_what_another_left(
     with locked(lock_file(out)), pytest.raises(UsageError, match="another mvsent process"):
         predict_table(run, table, out=out, fold=0, quiet=True)
 
-    def finish_elsewhere(*_: object) -> None:
+    def finish_elsewhere(source: Path, kind: str) -> PairTable:
         out.write_text("another's")
+        return open_table(source, kind)
 
-    monkeypatch.setattr("mvsent.inference.predict._check_request", finish_elsewhere)
+    monkeypatch.setattr("mvsent.inference.predict.open_table", finish_elsewhere)
     with pytest.raises(OutputExistsError, match="already exists"):
         predict_table(run, table, out=out, fold=0, quiet=True)
     assert out.read_text() == "another's" and len(list(tmp_path.iterdir())) == 2
@@ -449,7 +450,7 @@ def test_what_is_there_is_not_replaced_unasked(run: Path, tmp_path: Path) -> Non
         (["pairs.csv", "--format", "xml"], "unknown 'xml'"),
         (["pairs.csv", "--format", "parquet"], "needs a file"),
         (["pairs.csv", "--json"], "the answers themselves go to stdout"),
-        (["pairs.csv", "--out", "a.csv", "--format", "jsonl"], "says csv"),
+        (["pairs.csv", "--out", "a.csv", "--format", "jsonl"], "means csv"),
         (["--text", "x", "--fold", "4"], "fold 4"),
         (["--image", "gone.jpg"], "gone.jpg"),
         (["--text", "x", "--device", "abacus"], "abacus"),

@@ -218,7 +218,7 @@ def test_files_that_are_no_datasets_are_never_deleted(
 def test_a_folder_of_other_things_is_refused(tmp_path: Path, sixty_pairs: pa.Table) -> None:
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "notes.txt").touch()
-    with pytest.raises(UsageError, match=r"holds notes.txt"):
+    with pytest.raises(UsageError, match=r"contains notes.txt"):
         build(tmp_path / "drawn", sixty_pairs, overwrite=True)
 
 

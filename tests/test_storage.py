@@ -504,7 +504,7 @@ def test_a_replaced_export_stays_until_the_new_one_is_sent(
     export(small_dataset, "webdataset", bucket / "tars", quiet=True)
     before = names(bucket)
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
-        patched.setattr("mvsent.datasets.export._finish", fails)
+        patched.setattr("mvsent.datasets.export.sizes", fails)
         export(small_dataset, "webdataset", bucket / "tars", overwrite=True, quiet=True)
     assert names(bucket) == before
     with monkeypatch.context() as patched, pytest.raises(SilentStorageError):
@@ -521,7 +521,7 @@ def silent(*arguments: object) -> None:
 
 def test_a_readme_alone_is_not_what_mvsent_left(bucket: Path, sixty_pairs: pa.Table) -> None:
     (bucket / "small" / "README.md").write_bytes(b"my project")
-    with pytest.raises(UsageError, match=r"holds README\.md"):
+    with pytest.raises(UsageError, match=r"contains README\.md"):
         write(bucket / "small", sixty_pairs)
     assert names(bucket) == ["small/README.md"]
 
