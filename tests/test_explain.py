@@ -205,13 +205,9 @@ def test_no_pairs_and_more_than_a_figure_holds_are_bad_usage(run: Path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_the_most_pairs_of_one_kind_make_a_figure(tmp_path: Path) -> None:
-    from mvsent.report.plots import save_figure
-
-    figure = paper_figure([pair(picture=None, maps={}, words=["a"], shades={})] * MAX_PAIRS)
-    png, _ = save_figure(figure, tmp_path, "error")
-    with Image.open(png) as written:
-        assert max(written.size) < 2**16
+def test_the_most_pairs_of_one_kind_make_a_figure() -> None:
+    row = paper_figure([pair(picture=None, maps={}, words=["a"], shades={})]).get_figheight()
+    assert MAX_PAIRS * row * 300 < 2**16, "matplotlib draws no picture of so many pixels"
 
 
 @pytest.mark.parametrize("holds", ["notes.txt", "index.html"])
