@@ -10,6 +10,7 @@ PYTHON ?=
 ARGS ?=
 ENGINE ?=
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # By default OpenMP's threads spin while they wait, which on a shared machine takes cores from other processes.
 export OMP_WAIT_POLICY := passive
@@ -27,10 +28,10 @@ test: .venv/test-installed ## Set up, then run every check: style, types, import
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
 
 quick: .venv/test-installed ## Run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-docs: .venv/test-installed ## Run every command on every page of the documentation, ten minutes
 	MVSENT_ALL_DOCS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/test_docs_commands.py $(ARGS)
