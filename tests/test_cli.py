@@ -96,7 +96,7 @@ def test_an_error_of_the_file_system_that_names_a_file_is_one_line(
 ) -> None:
     assert ended(OSError(kind, "Something failed", "a/b.parquet")) == 1
     assert capsys.readouterr().err == (
-        "mvsent: a/b.parquet: Something failed. Mend that and run the same command again\n"
+        "mvsent: a/b.parquet: Something failed. Correct that, then run the same command again\n"
     )
 
 
