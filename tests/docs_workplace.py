@@ -108,8 +108,10 @@ def write_programs(folder: Path) -> Path:
     folder.mkdir()
     for name in ("mvsent", "pip", "make", "curl", "python", "label-studio"):
         script = folder / name
-        command = shlex.join(programs.python("-m", "tests.docs_workplace", name))
-        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        words = ("-m", "tests.docs_workplace", name)
+        warm, fresh = shlex.join(programs.python(*words)), shlex.join([sys.executable, *words])
+        # Ray does not start in a process that was forked from the warm one.
+        script.write_text(f'#!/bin/sh\ncase "$*" in *ray*) exec {fresh} "$@";; esac\nexec {warm} "$@"\n')
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return folder
 

@@ -230,8 +230,9 @@ def _in_scratch_folder(
     The files return as buffers, which Ray keeps in its object store and spills to disk: neither side holds
     them on its heap.
     """
-    for left in Path(gettempdir()).glob(f"{_SCRATCH}*"):  # by workers that were killed
-        with suppress(UsageError, OSError), locked(left / "lock"):  # a living worker holds its lock
+    # Folders of workers that were killed: a living one holds its lock, and took it before it made `files`.
+    for left in [files.parent for files in Path(gettempdir()).glob(f"{_SCRATCH}*/files")]:
+        with suppress(UsageError, OSError), locked(left / "lock"):
             shutil.rmtree(left, ignore_errors=True)
     for item, files in orders:
         with TemporaryDirectory(prefix=_SCRATCH) as scratch, locked(Path(scratch, "lock")):
