@@ -28,9 +28,9 @@ from benchmarks.memory import peak_megabytes
 from mvsent.build import search as builds
 from mvsent.limits import HOUR_S, TokenBucket
 from mvsent.sources import flickr, getty
-from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size
+from mvsent.sources.crawl.candidate import Candidate, Query, SearchPage, Size, Window
 from mvsent.sources.crawl.crawl_queries import search
-from mvsent.sources.crawl.frontier import Beginning, Frontier, Query, Window
+from mvsent.sources.crawl.frontier import Beginning, Frontier
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.flickr import FlickrSettings
 from mvsent.sources.registry import Paging

@@ -24,8 +24,8 @@ from benchmarks.bench_fetch import N_DISTINCT, draw_pictures, nginx
 from mvsent.build.parts import Partition, fetch_partition, finished_parts, part_path
 from mvsent.fetch import FetchPolicy
 from mvsent.fetch.shared import LeasedLimits, LimitsOffice
-from mvsent.sources.crawl.candidate import Candidate, Size
-from mvsent.sources.crawl.frontier import Found, Query
+from mvsent.sources.crawl.candidate import Candidate, Query, Size
+from mvsent.sources.crawl.frontier import Found
 from mvsent.sources.flickr import FlickrSettings
 from mvsent.workers.engine import LOCAL, Engine
 from mvsent.workers.ray_engine import RayEngine

@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from mvsent.lexicons import load_anps
-from mvsent.pairs import REJECTED_SCHEMA, Label, Reason, pair_table
+from mvsent.pairs import REJECTED_SCHEMA, Label, pair_table
+from mvsent.reasons import Reason
 from mvsent.shards.writer import DatasetWriter
 from mvsent.standin.drawings import draw_picture
 

@@ -19,7 +19,8 @@ from mvsent import errors
 from mvsent.cli.command import Command, commands, sections
 from mvsent.cli.given import variable
 from mvsent.learn.metrics import METRICS, PERCENT
-from mvsent.pairs import COLUMNS, Reason
+from mvsent.pairs import COLUMNS
+from mvsent.reasons import Reason
 
 ROOT = Path(__file__).parents[1]
 

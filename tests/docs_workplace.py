@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mvsent.cli import main
 from mvsent.curate.images import check_image
-from mvsent.pairs import Rejection
+from mvsent.reasons import Rejection
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import KEY, SECRET, Replay
 from tests import programs

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from mvsent.pairs import REJECTED_SCHEMA, Reason, pair_table
+from mvsent.pairs import REJECTED_SCHEMA, pair_table
+from mvsent.reasons import Reason
 
 _COLOURS = ((70, 60, 110), (140, 140, 140), (250, 200, 60))  # of label 0, 1, 2
 _WORDS = (

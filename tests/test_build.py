@@ -23,7 +23,7 @@ from mvsent.curate.images import ImageFacts
 from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
 from mvsent.fetch import Dropped, Fetched
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked

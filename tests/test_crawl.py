@@ -13,22 +13,19 @@ from hypothesis import strategies as st
 
 from mvsent.errors import DatasetError, Interrupted, StorageError, UsageError
 from mvsent.limits import TokenBucket
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.sources.crawl.candidate import (
     Candidate,
+    Query,
     SearchPage,
     Size,
+    Window,
     candidate_from_json,
     candidate_to_json,
 )
 from mvsent.sources.crawl.crawl_queries import BARREN_PAGES, follow_up, search
 from mvsent.sources.crawl.failures import BadAnswer, BadKey, RequestRefused, RetryLater
-from mvsent.sources.crawl.frontier import (
-    Beginning,
-    Frontier,
-    Query,
-    Window,
-)
+from mvsent.sources.crawl.frontier import Beginning, Frontier
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.registry import Paging, searched
 

@@ -15,7 +15,7 @@ from PIL import Image
 from mvsent.curate import images
 from mvsent.curate.images import ImageFacts, check_image, image_columns, phash, to_rgb
 from mvsent.errors import InputError
-from mvsent.pairs import Reason, Rejection
+from mvsent.reasons import Reason, Rejection
 
 # As `mvsent.curate.images` does outside of pytest, which sets its own filters for every test.
 pytestmark = pytest.mark.filterwarnings(

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from mvsent.curate.agreement import krippendorff_alpha
 from mvsent.curate.labels import MISSING, combine, decide, majority, vote_counts
-from mvsent.pairs import Label, Reason
+from mvsent.pairs import Label
+from mvsent.reasons import Reason
 
 NEG, NEU, POS = (int(label) for label in Label)
 NONE = int(MISSING)

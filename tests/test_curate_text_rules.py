@@ -16,7 +16,7 @@ from mvsent.curate.text import (
     mask_query,
     plain_words,
 )
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 DOCS = (Path(__file__).parents[1] / "docs/text-rules.md").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mvsent import demo
 from mvsent.cli import app
 from mvsent.errors import OutputExistsError
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 run = CliRunner().invoke
 

@@ -14,7 +14,7 @@ from mvsent import fetch
 from mvsent.errors import Interrupted, Unreachable
 from mvsent.fetch import Dropped, Fetched, HostLimits, ImageRequest, fetch_all, fetch_images
 from mvsent.fetch.responses import refuses_ai
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from tests.fault_server import answer, drip, endless, late, redirect, serving, silence
 from tests.fetching import PICTURE, outcome, picture, policy, reason
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mvsent.fetch import Dropped, Fetched, ImageRequest, fetch_images
 from mvsent.fetch.addresses import is_public
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from tests.fault_server import answer, redirect, serving
 from tests.fetching import PICTURE, outcome, policy, reason
 

@@ -8,9 +8,10 @@ import pytest
 from mvsent.build import filters
 from mvsent.build.filters import FILTERS, Draft, apply_filters
 from mvsent.config import BuildSettings
-from mvsent.pairs import Label, Reason, Rejection
-from mvsent.sources.crawl.candidate import Candidate, Size
-from mvsent.sources.crawl.frontier import Found, Query
+from mvsent.pairs import Label
+from mvsent.reasons import Reason, Rejection
+from mvsent.sources.crawl.candidate import Candidate, Query, Size
+from mvsent.sources.crawl.frontier import Found
 
 DOG = Query(1, "happy dog", "happy_dog", 1.5)
 TREE = Query(2, "dead tree", "dead_tree", -1.25)

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.sources.crawl import http_json
-from mvsent.sources.crawl.candidate import SearchPage, Size, choose_size
+from mvsent.sources.crawl.candidate import Query, SearchPage, Size, Window, choose_size
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
@@ -27,7 +27,6 @@ from mvsent.sources.crawl.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.flickr import BAD_KEY, EXTRAS, FlickrClient, FlickrFailure, FlickrSettings, parse_search
 from mvsent.standin.faults import Faults
 from mvsent.standin.replay import KEY, Replay

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from pydantic import SecretStr
 
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.sources.crawl import http_json
-from mvsent.sources.crawl.candidate import SearchPage
+from mvsent.sources.crawl.candidate import Query, SearchPage, Window
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
@@ -25,7 +25,6 @@ from mvsent.sources.crawl.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.crawl.http_json import HttpAnswer
 from mvsent.sources.getty import GettyClient, GettySettings, parse_failure, parse_search, parse_token
 from mvsent.standin.faults import Faults

@@ -23,7 +23,8 @@ from mvsent.datasets.reshard import reshard
 from mvsent.datasets.split import split_dataset
 from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
-from mvsent.pairs import REJECTED_SCHEMA, SCHEMA_VERSION, Reason
+from mvsent.pairs import REJECTED_SCHEMA, SCHEMA_VERSION
+from mvsent.reasons import Reason
 from mvsent.shards.reader import Dataset
 from mvsent.splits import read_split
 from tests.conftest import write_dataset

@@ -23,7 +23,8 @@ from mvsent.cli import app, exit_code
 from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError
 from mvsent.pages.report import refuse_unless_ours, report
 from mvsent.pages.report_run import confident_mistakes
-from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, Reason, pair_table
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Label, pair_table
+from mvsent.reasons import Reason
 from mvsent.report.charts import count_bars, funnel_bars, histogram
 from mvsent.report.gallery import MAX_TEXT, shown, stratified, web_link
 from mvsent.report.survey import kappa, survey

@@ -16,8 +16,7 @@ from mvsent.config import BuildSettings, lexicon
 from mvsent.lexicons import Term, load_lexicon
 from mvsent.shards.reader import Dataset
 from mvsent.sources import registry
-from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size
-from mvsent.sources.crawl.frontier import Query, Window
+from mvsent.sources.crawl.candidate import Candidate, Query, SearchPage, Size, Window
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 from tests.drawing import draw_picture
 from tests.fault_server import answer, serving

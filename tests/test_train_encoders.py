@@ -135,7 +135,7 @@ def test_a_tuned_run_judges_another_dataset_and_notices_another_encoder(
     assert found.document["folds"][0]["n_test"] == 12
     shutil.rmtree(bert)
     write_bert(bert, seed=1)
-    with pytest.raises(RunError, match="encoder is another one now than in training"):
+    with pytest.raises(RunError, match="encoder has changed since training"):
         DatasetPredictor(RunFolder.open(run), Dataset.open(other), quiet=True)
 
 

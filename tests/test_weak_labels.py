@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvsent.curate.weak_labels import weak_label
-from mvsent.pairs import Label, Reason
+from mvsent.pairs import Label
+from mvsent.reasons import Reason
 
 POSITIVE, NEGATIVE = Label.POSITIVE, Label.NEGATIVE
 CONFLICT = Reason.DUPLICATE_QUERY_CONFLICT

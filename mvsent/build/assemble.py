@@ -13,7 +13,8 @@ from mvsent.build.filters import picture_keys
 from mvsent.build.parts import finished_parts, part_path, rejected_path, rejected_table
 from mvsent.config import BuildSettings
 from mvsent.curate.duplicates import NO_KEY
-from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Reason
+from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA
+from mvsent.reasons import Reason
 from mvsent.shards.schema import aligned
 from mvsent.shards.writer import DatasetWriter
 

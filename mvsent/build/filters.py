@@ -14,9 +14,10 @@ from mvsent.curate.duplicates import Keys, look_keys, string_keys
 from mvsent.curate.language import detect
 from mvsent.curate.text import check_length, clean_text, html_to_text, mask_query, plain_words
 from mvsent.curate.weak_labels import weak_label
-from mvsent.pairs import Label, Reason, Rejection
-from mvsent.sources.crawl.candidate import Candidate, choose_size
-from mvsent.sources.crawl.frontier import Found, Query
+from mvsent.pairs import Label
+from mvsent.reasons import Reason, Rejection
+from mvsent.sources.crawl.candidate import Candidate, Query, choose_size
+from mvsent.sources.crawl.frontier import Found
 
 USUAL_SIDE = 640
 """Pixels: a smaller size is fetched only if the source offers no other."""

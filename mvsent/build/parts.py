@@ -15,7 +15,8 @@ from mvsent.config import BuildSettings
 from mvsent.errors import Interrupted, Unreachable
 from mvsent.fetch import Fetched, FetchPolicy, ImageRequest, fetch_all
 from mvsent.fetch.shared import LeasedLimits
-from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, Rejection, pair_table
+from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, pair_table
+from mvsent.reasons import Rejection
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options
 from mvsent.sources.crawl.frontier import Found

@@ -28,7 +28,8 @@ from mvsent.curate.images import ImageFacts, check_image
 from mvsent.curate.labels import IMAGE, TEXT, Decisions, Labels, decide
 from mvsent.curate.text import clean_text, decode_text
 from mvsent.errors import InputError
-from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, Rejection, pair_table
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, pair_table
+from mvsent.reasons import Reason, Rejection
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter

@@ -13,7 +13,8 @@ from mvsent.build.reconcile import SHARD_ROWS, ReconcileResult, agreement_of, de
 from mvsent.config import ReconcileTasksSettings
 from mvsent.curate.labels import IMAGE, MISSING, TEXT, Decisions, Labels
 from mvsent.errors import InputError, UsageError
-from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, Reason, pair_table
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, pair_table
+from mvsent.reasons import Reason
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter

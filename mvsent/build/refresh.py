@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mvsent.build.parts import rejected_table
 from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import TokenBucket
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.shards.reader import Dataset
 from mvsent.shards.rejected import read_rejected
 from mvsent.shards.staging import (

@@ -25,7 +25,7 @@ from mvsent.config import BuildSettings
 from mvsent.errors import InputError
 from mvsent.fetch import FetchPolicy
 from mvsent.limits import TokenBucket
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
 from mvsent.shards.staging import absolute, filled, swap_in
 from mvsent.shards.writer import DatasetWriter

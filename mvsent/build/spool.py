@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from mvsent.curate.images import ImageFacts
 from mvsent.fetch import Dropped, Fetched
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 _PREFIX = struct.Struct("<III")  # length of the head, length of the bytes, CRC-32 of both
 

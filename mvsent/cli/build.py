@@ -166,7 +166,7 @@ def lexicon(
     """Print or export the words that the crawls search for.
 
     These are the 1200 ANPs, the 101 keywords, or a lexicon of yours. The file written is a lexicon, too: edit
-    it and give it to build-flickr --anps or build-getty --keywords.
+    it and give it to a build, as in build-flickr --anps FILE.
 
     Example: mvsent lexicon anps --polarity negative --min-sentiment 1.5 --pattern '*dog' --out sad-dogs.tsv
     """

@@ -14,7 +14,7 @@ import scipy.fft
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mvsent.errors import InputError
-from mvsent.pairs import Reason, Rejection
+from mvsent.reasons import Reason, Rejection
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """Formats that may be opened, by content: those that Pillow decodes itself (for EPS it starts a program)."""

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.pairs import Label, Reason
+from mvsent.pairs import Label
+from mvsent.reasons import Reason
 
 Labels = npt.NDArray[np.int8]
 Ties = Literal["drop", "neutral"]

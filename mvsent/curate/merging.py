@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from mvsent.curate.duplicates import telling
 from mvsent.curate.near import near_pairs
-from mvsent.pairs import Label, Reason
+from mvsent.pairs import Label
+from mvsent.reasons import Reason
 
 REASONS = (Reason.DUPLICATE_ID, Reason.DUPLICATE_IMAGE, Reason.DUPLICATE_LABEL_CONFLICT)
 """Reasons by their number in `Verdict.reason`."""

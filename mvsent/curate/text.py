@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from selectolax.lexbor import LexborHTMLParser
 
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _RETWEET = re.compile(r"^\s*rt\b")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from mvsent.pairs import Label, Reason
+from mvsent.pairs import Label
+from mvsent.reasons import Reason
 
 Conflict = Literal["drop", "first", "mean"]
 

@@ -26,7 +26,8 @@ from mvsent.curate.merging import (
     numbered,
 )
 from mvsent.errors import DatasetError, UsageError
-from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, Reason
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA
+from mvsent.reasons import Reason
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.rejected import REJECTED_FILE, read_rejected

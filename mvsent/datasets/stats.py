@@ -76,7 +76,7 @@ def dataset_folders(folders: Sequence[Path], parent: Path = Path("data")) -> lis
     if not chosen:
         raise DatasetError(
             f"{parent}: contains no dataset",
-            "Build one (mvsent reconcile-mvsa, build-flickr, build-getty), or name its folder",
+            "Build one (`mvsent --help` lists the ways), or name its folder",
         )
     return chosen
 

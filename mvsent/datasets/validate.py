@@ -20,7 +20,8 @@ from tqdm import tqdm
 from mvsent.curate.duplicates import NO_KEY, Keys, string_keys
 from mvsent.curate.images import check_image
 from mvsent.errors import DatasetError, SplitError
-from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, Reason, Rejection, columns_of
+from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, columns_of
+from mvsent.reasons import Reason, Rejection
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 from mvsent.shards.reader import Ids, open_shard, read_columns, size_problem
 from mvsent.shards.rejected import REJECTED_FILE, read_rejected

@@ -14,7 +14,7 @@ from mvsent.fetch.addresses import BlockedHostError, CheckedResolver, check_lite
 from mvsent.fetch.policy import FetchPolicy, HostLimits
 from mvsent.fetch.responses import GONE, PASSING, REDIRECTS, Failure, is_placeholder, refuses_ai
 from mvsent.limits import backoff, retry_after
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 _ADDRESSES_S = 300  # during which connections use the addresses of a host that were checked
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)  # `Deadline` is used instead

@@ -12,7 +12,7 @@ from mvsent.curate.images import check_image
 from mvsent.fetch.client import Body, ImageClient, Stopped
 from mvsent.fetch.policy import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest
 from mvsent.fetch.responses import Failure, plain
-from mvsent.pairs import Rejection
+from mvsent.reasons import Rejection
 
 AHEAD = 4  # pictures begun but not yielded yet, per request that may be in flight
 AHEAD_BYTES = 64 * 2**20  # of pictures not yielded yet, beyond which none is begun

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mvsent import __version__
 from mvsent.curate.images import ImageFacts
 from mvsent.limits import TokenBucket
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 USER_AGENT = f"mvsent/{__version__} (+https://github.com/mvsent/mvsent)"
 

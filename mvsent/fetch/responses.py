@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from yarl import URL
 
 from mvsent.encoding import EncodingError, UnknownEncodingError, decoded
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GONE = frozenset({404, 410})

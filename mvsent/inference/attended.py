@@ -15,7 +15,7 @@ from mvsent.inference.model import Model
 from mvsent.learn.attribution import faithfulness, grad_cam, shuffled, without_regions, without_words
 from mvsent.learn.batches import Examples
 from mvsent.models.batch import Batch, Output
-from mvsent.pairs import Reason, Rejection
+from mvsent.reasons import Reason, Rejection
 from mvsent.report.overlays import Explained, spread
 from mvsent.runs.inputs.pictures import MAX_BYTES, MAX_PIXELS, ImageLike, read_picture
 

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 
 from mvsent.curate.table_one import PAPER_TABLE_I
-from mvsent.pairs import LABEL_NAMES, Label, Reason
+from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.reasons import Reason
 from mvsent.report.charts import Bar, count_bars, funnel_bars, histogram, share_bars
 from mvsent.report.document import render_document
 from mvsent.report.gallery import MAX_TEXT, Gallery, shown

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mvsent.curate.labels import MISSING, combine, majority
-from mvsent.pairs import LABEL_NAMES, Label, Reason
+from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.reasons import Reason
 from mvsent.report.histograms import Counts, added, word_counts
 from mvsent.shards.reader import Dataset
 from mvsent.shards.rejected import read_rejected

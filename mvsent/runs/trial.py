@@ -180,7 +180,9 @@ def own_split(run: RunFolder, dataset: Dataset) -> Split:
     split_file = located(run.settings.split_file) if run.settings.split_file else None
     split = find_split(dataset, run.settings.protocol, run.settings.seed, split_file)
     if split.sha256 != run.resolved.split_sha256:
-        raise RunError(f"{run.path}: its split is another one now", "Restore the file, or train again")
+        raise RunError(
+            f"{run.path}: its split has changed since training", "Restore the file, or train again"
+        )
     return split
 
 

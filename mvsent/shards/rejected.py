@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mvsent.errors import DatasetError
-from mvsent.pairs import REJECTED_SCHEMA, Reason
+from mvsent.pairs import REJECTED_SCHEMA
+from mvsent.reasons import Reason
 from mvsent.shards.atomic import PartialFile, sync_folder
 from mvsent.storage import readable
 

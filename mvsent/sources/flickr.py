@@ -21,10 +21,10 @@ from mvsent.config import DATA, MACHINE, BuildSettings, language, lexicon, per_q
 from mvsent.errors import UsageError
 from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.setting import Day, setting
 from mvsent.sources.crawl import http_json
-from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
+from mvsent.sources.crawl.candidate import Candidate, Query, SearchPage, Size, Skipped, Window
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
@@ -33,7 +33,6 @@ from mvsent.sources.crawl.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.crawl.http_json import as_count, as_id, as_text, as_url
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 

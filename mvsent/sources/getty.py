@@ -20,10 +20,10 @@ from pydantic import SecretStr
 from mvsent.config import DATA, MACHINE, BuildSettings, lexicon, per_query
 from mvsent.lexicons import Term, load_keywords
 from mvsent.limits import retry_after
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 from mvsent.setting import setting
 from mvsent.sources.crawl import http_json
-from mvsent.sources.crawl.candidate import Candidate, SearchPage, Size, Skipped
+from mvsent.sources.crawl.candidate import Candidate, Query, SearchPage, Size, Skipped, Window
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
@@ -33,7 +33,6 @@ from mvsent.sources.crawl.failures import (
     RetryLater,
     SourceFailure,
 )
-from mvsent.sources.crawl.frontier import Query, Window
 from mvsent.sources.crawl.http_json import HttpAnswer, as_count, as_id, as_text, as_url
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from mvsent.config import BuildSettings
     from mvsent.lexicons import Term
-    from mvsent.sources.crawl.candidate import SearchPage
-    from mvsent.sources.crawl.frontier import Query, Window
+    from mvsent.sources.crawl.candidate import Query, SearchPage, Window
 
 SEARCHED = {
     "flickr": "Build a dataset from Flickr's adjective-noun pairs.",

@@ -99,7 +99,7 @@ class InputReader:
         for name in sorted(before | now):
             if before.get(name) != now.get(name):
                 raise RunError(
-                    f"{self.setup.run.path}: {name.replace('_', ' ')} is another one now than in training",
+                    f"{self.setup.run.path}: {name.replace('_', ' ')} has changed since training",
                     "Restore what it was trained with, or train again",
                 )
 

@@ -10,7 +10,7 @@ from PIL import Image
 from mvsent.curate.images import opened_image, turn_of
 from mvsent.errors import InputError
 from mvsent.features.pixels import Pixels, decode_pixels, squashed
-from mvsent.pairs import Reason, Rejection
+from mvsent.reasons import Reason, Rejection
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image
 """A picture: the path of its file, its bytes, or decoded already."""

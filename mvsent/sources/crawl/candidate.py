@@ -1,14 +1,40 @@
-"""A picture and its texts as a search lists them, before anything is decided or fetched."""
+"""A search and what it lists: pictures with their texts, before anything is decided or fetched."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mvsent.pairs import Reason
+from mvsent.reasons import Reason
 
 Skipped = tuple[str, Reason, str]
 """An item of a page that is no candidate: id, reason, detail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search: the text that is sent, the lexicon's word and its sentiment."""
+
+    number: int
+    text: str
+    word: str
+    sentiment: float
+    found: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Part of a query that is left to ask: uploads from `since` to `until`, inclusive, from page `page`."""
+
+    query: int
+    since: int
+    until: int
+    page: int = 1
+    overlaps: bool = False
+    """Whether the window before it listed its first results."""
+    owed: int | None = None
+    """The total it has if all of the second before `since` was shown; None if that is not in doubt."""
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from mvsent.sources.crawl.candidate import SearchPage
+from mvsent.sources.crawl.candidate import SearchPage, Window
 from mvsent.sources.crawl.failures import RequestRefused
-from mvsent.sources.crawl.frontier import Frontier, Window
+from mvsent.sources.crawl.frontier import Frontier
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.registry import Paging, Search
 

@@ -24,8 +24,15 @@ import numpy.typing as npt
 
 from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import HOUR_S
-from mvsent.pairs import Reason
-from mvsent.sources.crawl.candidate import Candidate, SearchPage, candidate_from_json, candidate_to_json
+from mvsent.reasons import Reason
+from mvsent.sources.crawl.candidate import (
+    Candidate,
+    Query,
+    SearchPage,
+    Window,
+    candidate_from_json,
+    candidate_to_json,
+)
 from mvsent.sources.crawl.sqlite_errors import readable
 
 CRAWL_FILE = "crawl.sqlite"
@@ -44,32 +51,6 @@ CREATE TABLE sightings (candidate INTEGER NOT NULL, query INTEGER NOT NULL, PRIM
     WITHOUT ROWID;
 CREATE TABLE calls (at REAL NOT NULL);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A search: the text that is sent, the lexicon's word and its sentiment."""
-
-    number: int
-    text: str
-    word: str
-    sentiment: float
-    found: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Part of a query that is left to ask: uploads from `since` to `until`, inclusive, from page `page`."""
-
-    query: int
-    since: int
-    until: int
-    page: int = 1
-    overlaps: bool = False
-    """Whether the window before it listed its first results."""
-    owed: int | None = None
-    """The total it has if all of the second before `since` was shown; None if that is not in doubt."""
-    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
