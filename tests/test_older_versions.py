@@ -121,6 +121,18 @@ def test_a_run_that_was_cut_off_is_finished_and_its_first_fold_stays(place: Path
     assert (place / "run/fold-0/predictions.parquet").read_bytes() == kept
 
 
+@pytest.mark.parametrize("setting", ["patience", "class_weights", "shuffle_buffer"])
+def test_a_run_from_before_a_setting_existed_is_finished(place: Path, setting: str) -> None:
+    config = place / "run/config.toml"
+    lines = config.read_text().splitlines()
+    older = [line for line in lines if not line.startswith(f"{setting} = ")]
+    assert len(older) == len(lines) - 1
+    config.write_text("\n".join(older))
+    shutil.rmtree("run/fold-1")
+    run("train --resume --out run")
+    assert (place / "run/fold-1/predictions.parquet").is_file()
+
+
 def check(folder: Path, ids: list[str], new: list[str] | None = None, n_more: int = 0) -> None:
     """Fails unless the dataset has these rows, an older one's and `new` ones, and is what its manifest says."""
     dataset, new = Dataset.open(folder), new or []
