@@ -13,7 +13,7 @@ from mvsent.report.gallery import MAX_TEXT, shown
 from mvsent.report.overlays import Explained, fraction_bar, heat, ordered, shade
 from mvsent.report.tables import aligned
 
-SHADED = "the stronger the colour, the more weight; all half strong: evenly spread"
+SHADED = "a stronger colour is more weight; if all words have half the colour, their weights are equal"
 HEATED = "bright: more, dark: less"
 """Legends of shaded words and of heat maps; serve.js has the same."""
 _SIDE = 420  # longer side of a picture in the page, in pixels
