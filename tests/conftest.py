@@ -19,6 +19,7 @@ from tests.programs import PYTHON, fork_server
 
 # Each of xdist's workers has one core, and so have the programs that it starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve its workers beside other tests
 _fork_server = fork_server()
 
 

@@ -235,7 +235,9 @@ def _in_scratch_folder(
         with suppress(UsageError, OSError), locked(left / "lock"):
             shutil.rmtree(left, ignore_errors=True)
     for item, files in orders:
-        with TemporaryDirectory(prefix=_SCRATCH) as scratch, locked(Path(scratch, "lock")):
+        # Another worker may lock, and then remove, a folder that this one is removing.
+        scratch_folder = TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True)
+        with scratch_folder as scratch, locked(Path(scratch, "lock")):
             folder = Path(scratch, "files")
             folder.mkdir()
             for name, data in files.items():
