@@ -106,9 +106,11 @@ class BuildSettings(Settings):
         "keep", PICTURES, "Keep or drop pictures that look like an earlier one."
     )
     endpoint: str = setting("", MACHINE, "Address of another API server.", changes_result=False)
+    # Flickr's quota for one key.
     quota_per_hour: int = setting(
         3600, MACHINE, "API calls per hour.", changes_result=False, ge=1, le=10_000_000
     )
+    # A polite rate. Flickr's picture host answers 429 when it is asked fast.
     images_per_second: float = setting(
         50.0,
         MACHINE,
@@ -117,6 +119,7 @@ class BuildSettings(Settings):
         ge=0,
         allow_inf_nan=False,
     )
+    # 64 or 128 at once are no faster (docs/benchmarks.md).
     concurrency: int = setting(32, MACHINE, "Downloads at once.", changes_result=False, ge=1, le=512)
     shard_size: int = shard_size(1000, ge=1)
     max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
@@ -235,7 +238,8 @@ class TrainSettings(Settings):
     patience: int = setting(
         10, OPTIMISATION, "Epochs without a better validation accuracy before training stops.", ge=1
     )
-    batch_size: int = setting(256, OPTIMISATION, "Pairs in a training step.", ge=1)
+    batch_size: int = setting(256, OPTIMISATION, "Pairs in a training step.", ge=1)  # as in the paper
+    # The paper's, too.
     learning_rate: float = setting(1e-3, OPTIMISATION, "Adam's learning rate.", gt=0, allow_inf_nan=False)
     encoder_learning_rate: float = setting(
         5e-5,
@@ -314,5 +318,5 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder, not a TOML file") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:  # the last: deep nesting
         raise UsageError(f"{path}: not a readable TOML file: {error}", "Repair it or move it away") from None

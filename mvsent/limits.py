@@ -1,6 +1,6 @@
-"""How often a server may be asked: a quota that holds over any hour, and how long to wait after a refusal.
+"""Limits on requests to a server: a quota that holds over any hour, and the wait after a refusal.
 
-Nothing here waits or looks at a clock by itself: both are handed in, so that an hour takes no time in a test.
+Clocks and `sleep` are arguments, so that an hour takes no time in a test.
 """
 
 import math
@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 
 HOUR_S = 3600.0
 MAX_RETRY_AFTER_S = HOUR_S
-_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")  # float() would also accept nan, inf and 1_000
 
 
 class TokenBucket:
@@ -82,6 +82,7 @@ class TokenBucket:
     def reserve(self) -> float:
         """Take the next turn; return the seconds until it is due, 0.0 if now. Turns are due in order."""
         now = self._time()
+        # The generic cell rate algorithm: one due time stands for the number of accumulated turns.
         turn = max(now, self._due_s - (self._burst - 1) * self._interval_s, self._paused_until_s)
         if self._quota is not None:
             if len(self._turns) == self._quota:
@@ -136,6 +137,7 @@ class TokenBucket:
 
     def _time(self) -> float:
         reading = self._clock()
+        # Time is summed, not subtracted from a start: a clock that is set back must not stop all turns.
         self._now_s += max(0.0, reading - self._last_reading)
         self._last_reading = reading
         return self._now_s
@@ -153,7 +155,7 @@ def backoff(
 
     Reference: Brooker 2015, "Exponential backoff and jitter", AWS Architecture Blog.
     """
-    longest_s = min(cap_s, base_s * 2.0 ** min(attempt, 100))
+    longest_s = min(cap_s, base_s * 2.0 ** min(attempt, 100))  # 2.0**1024 overflows
     return (rng or random).uniform(0, longest_s)
 
 
@@ -186,5 +188,5 @@ def _http_date(value: str) -> float | None:
     try:
         moment = parsedate_to_datetime(value)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
+    except (TypeError, ValueError, IndexError, OverflowError):  # a header may hold anything
         return None

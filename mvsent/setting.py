@@ -1,6 +1,6 @@
-"""How a setting is stated: one field holds everything that is known of it.
+"""The statement of a setting: one field with everything that is known about it.
 
-Type, default, limits, help, heading, flags, completion, and whether it can change a result stand there.
+The field has type, default, limits, help, heading, flags, completion, and whether it can change a result.
 Options, the file of `mvsent init`, environment variables and the site's reference are made from them.
 """
 
@@ -52,6 +52,7 @@ def setting(
         "path": path,
     }
     shown |= {"flags": [*flags], "completion": completion, "variable": variable, "is_argument": is_argument}
+    # `bounds` repeats the limits, because pydantic keeps them as objects of another package.
     return Field(default, description=help, json_schema_extra={**shown, "bounds": limits}, **limits)
 
 

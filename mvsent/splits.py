@@ -96,6 +96,7 @@ def make_split(
         groups = None
     elif groups is None:
         raise ValueError(f"{protocol} needs the groups of duplicates")
+    # Every protocol is made of tenths: 8 + 1 + 1 of them, or two per fold for the test rows of five folds.
     plain = protocol.removeprefix(GROUPED)
     if plain == "paper-5x":
         folds = [_fold(tenths(labels, groups, seed + i), [0], 1) for i in range(5)]
@@ -123,6 +124,7 @@ def tenths(labels: npt.NDArray[np.int8], groups: Ints | None, seed: int) -> Ints
     Raises: SplitError if no class has ten rows.
     """
     counts = np.bincount(labels)
+    # StratifiedKFold needs one class with as many rows as folds; about smaller classes it only warns.
     if len(labels) == 0 or counts.max() < 10:
         raise SplitError(f"{len(labels)} rows are too few for tenths", "At least one class needs ten rows")
     if groups is not None:
@@ -155,6 +157,7 @@ def _grouped_tenths(labels: npt.NDArray[np.int8], groups: Ints, seed: int) -> In
     starts = np.flatnonzero(np.diff(group[members])) + 1
     for rows in np.split(members, starts) if len(members) else []:
         in_group = np.bincount(labels[rows], minlength=len(class_size))
+        # Both counts as shares of their class, so that a rare class weighs as much as a frequent one.
         part[rows] = chosen = int(np.argmin(filled @ (in_group / class_size**2)))
         filled[chosen] += in_group
     order = rng.permutation(len(labels))
@@ -340,6 +343,7 @@ def _read_table(path: Path) -> pa.Table:
                 table = pq.read_table(source)
             else:
                 parse = csv.ParseOptions(delimiter="," if path.suffix == ".csv" else "\t")
+                # Text, or an id like 007 would become a number.
                 convert = csv.ConvertOptions(column_types=dict.fromkeys(("id", "role", "fold"), pa.string()))
                 table = csv.read_csv(source, parse_options=parse, convert_options=convert)
                 table = table.rename_columns([name.strip().lower() for name in table.column_names])
@@ -360,6 +364,7 @@ def _read_table(path: Path) -> pa.Table:
 
 def _encoded(column: pa.ChunkedArray) -> tuple[list[str | None], Ints]:
     """The distinct values of a column as strings, and the index of each row's value."""
+    # "encode": null is a value of its own, so that every row has an index.
     encoded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode("encode")
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
@@ -370,7 +375,7 @@ def _row_numbers(path: Path, column: pa.ChunkedArray, ids: Sequence[str]) -> Int
     row_of = {id: row for row, id in enumerate(ids)}
     if not any(id in row_of for id in given):
         bare = {id.partition(":")[2]: row for row, id in enumerate(ids)}
-        row_of = bare if len(bare) == len(ids) else row_of
+        row_of = bare if len(bare) == len(ids) else row_of  # two sources may share a number
     strangers = [id for id in given if id not in row_of]
     if strangers:
         raise SplitError(

@@ -53,6 +53,7 @@ def located(place: str | Path) -> Path:
     scheme, rest = address[1], text[address.end() :]
     if scheme not in REMOTE:
         raise UsageError(f"{scheme}://…: data cannot be stored there", "Name a folder, s3://… or gs://…")
+    # The message leaves the address out: messages end up in logs.
     if "@" in rest.partition("/")[0]:
         raise UsageError(
             f"{scheme}://…: contains a user name or a password", "Leave it out: see docs/storage.md"
@@ -79,6 +80,7 @@ def located(place: str | Path) -> Path:
 
 def is_remote(path: Path) -> bool:
     """Whether the path is in object storage."""
+    # universal_pathlib's remote paths do not inherit from pathlib.Path.
     return not isinstance(path, Path)
 
 
@@ -129,7 +131,7 @@ def at_once(ask: Callable[[Any], object], each: Iterable[Any]) -> None:
             for answer in asked:
                 answer.result()
         finally:
-            threads.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)  # after a failure, the rest is not asked
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -162,6 +164,8 @@ def readable(path: Path) -> AbstractContextManager[Any]:
 
 def put(local: Path, path: Path) -> None:
     """Send the file `local` to the object `path`; a reader sees either all of it or the previous object."""
+    # Sent whole, not streamed: fsspec completes a multipart upload when a file is closed, also by an
+    # exception, and half a shard would become visible.
     put_all({path: local})
 
 
@@ -187,7 +191,7 @@ def put_bytes(path: Path, data: bytes) -> None:
 def created(path: Path, data: bytes) -> bool:
     """Create the object `path` with these bytes; return False if it exists or another is creating it."""
     try:
-        _sent_in_time(path, "_pipe_file", data, n_bytes=len(data), mode="create")
+        _sent_in_time(path, "_pipe_file", data, n_bytes=len(data), mode="create")  # If-None-Match: *
     except Exception as error:
         # The status is checked, as the reason has different names in different services.
         answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
@@ -235,11 +239,12 @@ def reaching(path: Path) -> Iterator[None]:
 
 def problem(error: BaseException, place: str = "object storage") -> StorageError | None:
     """The StorageError for an exception of object storage; None for any other exception."""
+    # By name, as the libraries of the extras may not be installed.
     kind, name = type(error).__module__.partition(".")[0], type(error).__name__
     said = " ".join(str(error).split())[:200]
     if isinstance(error, OSError) and kind == "builtins":
         return _answer(error, said or name, place)
-    if kind == "builtins" and said.startswith("Invalid endpoint"):
+    if kind == "builtins" and said.startswith("Invalid endpoint"):  # botocore's ValueError
         return StorageError(
             f"{place}: AWS_ENDPOINT_URL is not an address", "Give one such as http://127.0.0.1:9000"
         )

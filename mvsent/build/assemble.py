@@ -19,7 +19,7 @@ from mvsent.shards.schema import aligned
 from mvsent.shards.writer import DatasetWriter
 
 Rows = npt.NDArray[np.int64]
-_BATCH_ROWS = 256
+_BATCH_ROWS = 256  # a row group: more pictures at once would only fill the memory
 
 
 def n_kept(parts: Sequence[Path], settings: BuildSettings) -> int:
@@ -59,6 +59,7 @@ def _hold_enough(parts: Sequence[Path], n_rows: int, settings: BuildSettings) ->
 
 
 def _without_gap(folder: Path) -> list[Path]:
+    # After a missing part every number is larger than its place in the list, so no later part matches.
     return [part for index, part in enumerate(finished_parts(folder)) if part == part_path(folder, index)]
 
 
@@ -70,6 +71,7 @@ def assemble(
     on_part: Callable[[int], object] = lambda n_done: None,
 ) -> None:
     """Write every row of the parts to `writer`, as a pair or with the reason why it is dropped."""
+    # Arrow cannot infer the type of a column without chunks.
     ids = pa.chunked_array([], pa.string())
     if parts:
         ids = pa.chunked_array(
@@ -77,6 +79,7 @@ def assemble(
         )
     first = _first_like(parts, settings)
     is_first = first == -1
+    # Duplicates do not count towards `max_pairs`, or the dataset would have fewer pairs than wanted.
     is_kept = is_first & (np.cumsum(is_first) <= (settings.max_pairs or len(first)))
     start = 0
     for n_done, part in enumerate(parts, start=1):
@@ -108,6 +111,7 @@ def _first_like(parts: Sequence[Path], settings: BuildSettings) -> Rows:
         # Eight bytes a row instead of its cell, so that a crawl of any length fits in memory.
         keys = [keys_of(pq.read_table(part, columns=[column])[column].to_pylist()) for part in parts]
         of_row = np.concatenate([np.zeros(0, np.uint64), *keys])
+        # Stable, so that the first of several equal rows is the one fetched first, and stays.
         order = np.argsort(of_row, kind="stable")
         ordered = of_row[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(of_row)])
@@ -121,5 +125,5 @@ def _first_like(parts: Sequence[Path], settings: BuildSettings) -> Rows:
 def clear(folder: Path) -> None:
     """Remove what an assembly that did not finish has left."""
     shutil.rmtree(folder / "data", ignore_errors=True)
-    for leftover in folder.glob(".*.tmp"):
+    for leftover in folder.glob(".*.tmp"):  # files that a killed process had not renamed yet
         leftover.unlink(missing_ok=True)

@@ -49,6 +49,7 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
         recover(out)
         work = out
         if is_remote(out):
+            # Addresses in several buckets may end with the same name.
             key = hashlib.sha256(str(out).encode()).hexdigest()[:12]
             work = Path("data", f".{out.name}-{key}.crawl")
             refuse_finished(out, overwrite=overwrite)
@@ -59,10 +60,12 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
             refuse_finished(out, overwrite=overwrite)
             refuse_irreplaceable(out)
             refuse_foreign_files(out)
+            # A sibling: the finished dataset can be read until the new one takes its place, days later.
             work = out.with_name(f".{out.name}.crawl")
         if work.exists() and not work.is_dir():
             raise UsageError(f"{work}: is a file, not a folder", "Name another --out")
         present = work.iterdir() if work.exists() else ()
+        # A killed process leaves temporary files.
         names = sorted(path.name for path in present if not path.name.endswith(".tmp"))
         strangers = [name for name in names if name not in _OURS | {MANIFEST_FILE}]
         if strangers or (names and CRAWL_FILE not in names):
@@ -97,12 +100,14 @@ def open_frontier(
     )
     try:
         return Frontier.open(work / CRAWL_FILE, start)
+    # StorageError passes: a disk that fails, or another program that holds the file, is no reason to discard
+    # days of a crawl.
     except (UsageError, DatasetError):
         if not overwrite:
             raise
     log.warning("%s: the unfinished crawl is discarded and begun anew", work)
     for path in work.iterdir():  # `work` itself may be where a disk is mounted
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink():  # rmtree refuses a link
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -112,5 +117,6 @@ def open_frontier(
 def identity(settings: BuildSettings, terms: Sequence[Term]) -> dict[str, Any]:
     """The settings and the hash of the lexicon, which must stay the same for a crawl to continue."""
     kept = settings.model_dump(mode="json", exclude=settings.without_effect())
+    # The words count, not the path: a lexicon may be moved while its crawl is stopped.
     lexicon = hashlib.sha256(format_lexicon(terms).encode()).hexdigest()
     return {"source": type(settings).__name__, "lexicon_sha256": lexicon, **kept}

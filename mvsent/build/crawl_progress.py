@@ -11,7 +11,7 @@ from tqdm import tqdm
 log = logging.getLogger("mvsent")
 
 LOG_EVERY_S = 60.0
-"""A build takes days, so its log says how far it is."""
+"""Seconds between two lines of the log; a build may take days."""
 
 
 class StageProgress:
@@ -48,7 +48,7 @@ class StageProgress:
 
     def to(self, done: int, state: str) -> None:
         """Show that `done` units are done; `state` says with which result."""
-        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.set_postfix_str(state, refresh=False)  # `update` redraws the bar
         self._bar.update(done - self._done)
         self._done = done
         if self._hidden and self.is_due:

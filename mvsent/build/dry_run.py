@@ -10,10 +10,10 @@ from mvsent.shards.manifest import creation_time
 from mvsent.sources.registry import S, SearchedSource
 
 PICTURE_BYTES = 200_000
-"""A JPEG of 1024 pixels, on average; smaller ones take less."""
+"""Average size of a JPEG of 1024 pixels; smaller ones take less."""
 
 ROW_BYTES, KEPT = 2_000, 0.5
-"""Of a candidate in crawl.sqlite; and the share of candidates that the text filter leaves, roughly."""
+"""Bytes of a candidate in crawl.sqlite; and the rough share of candidates that the text filter keeps."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class BuildPlan:
     n_negative: int
     per_query: int
     n_calls: int | None
-    """None where each query may go on without end."""
+    """None if a query has no upper bound."""
     n_candidates: int | None
     search_hours: float | None
     fetch_hours: float | None
     disk_gb: float | None
-    """While it builds: fetched parts and finished shards lie side by side at the end."""
+    """Disk during the build: at its end, fetched parts and finished shards exist side by side."""
     dataset_gb: float | None
     first_queries: tuple[str, ...]
 
@@ -43,8 +43,9 @@ class BuildPlan:
 def plan(source: SearchedSource[S], settings: S) -> BuildPlan:
     """Plan a build that begins from nothing. Raises: UsageError for settings that the build would refuse."""
     terms = source.words(settings)
-    source.span(settings, creation_time())
+    source.span(settings, creation_time())  # refuses a range of dates that the build would refuse
     n_positive = sum(term.sentiment > 0 for term in terms)
+    # Without a limit per query this is None, and the `and`s below pass None on to all that follows from it.
     n_candidates = settings.per_query * len(terms) or None
     n_calls = n_candidates and len(terms) * -(-settings.per_query // source.paging.per_page)
     n_pairs = n_candidates and min(n_candidates * KEPT, settings.max_pairs or n_candidates)

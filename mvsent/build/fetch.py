@@ -24,6 +24,7 @@ def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
 
     With `max_pairs` the queries take turns, or else the first ones alone would fill the dataset.
     """
+    # For a few pairs a whole partition would be fetched mostly in vain.
     size = min(settings.shard_size, settings.max_pairs or settings.shard_size)
     numbers = frontier.numbers(by_turns=settings.max_pairs > 0)
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
@@ -50,6 +51,7 @@ def fetch_parts(
     failed: MvsentError | None = None
 
     def missing() -> Iterator[Partition]:
+        # Engines take partitions as they have room, so parts that were written meanwhile end the list.
         for index, numbers in enumerate(partitions(frontier, settings)):
             if stop.is_set() or failed or is_enough(folder, settings):
                 return
@@ -66,15 +68,18 @@ def fetch_parts(
             missing(),
             folder=folder,
             files=attrgetter("files"),
+            # Ray's workers do not see the `stop` of this process; the office passes it on.
             on_wait=lambda: office.stop() if stop.is_set() else None,
         ):
             on_progress(progress.n_done, progress.n_pictures)
             if progress.is_last:
+                # An interrupted worker only obeyed the office; the cause is the first other error.
                 if not isinstance(progress.error, Interrupted):
                     failed = failed or progress.error
                 if failed or is_enough(folder, settings):
                     office.stop()
     if stop.is_set():
+        # The wish of the user comes before the question which host has failed.
         raise Interrupted
     if failed:
         raise failed

@@ -44,6 +44,7 @@ def label_by_query(draft: Draft, settings: BuildSettings) -> Draft | Rejection:
     label = weak_label([one.sentiment for one in queries], settings.query_conflict, settings.min_sentiment)
     if isinstance(label, Reason):
         return Rejection(label, ", ".join(f"{one.word} {one.sentiment:+g}" for one in queries))
+    # With `mean`, the first query may have the other sign.
     query = next(one for one in queries if (one.sentiment > 0) == (label is Label.POSITIVE))
     return replace(draft, label=label, query=query)
 
@@ -51,6 +52,7 @@ def label_by_query(draft: Draft, settings: BuildSettings) -> Draft | Rejection:
 def compose_text(draft: Draft, settings: BuildSettings) -> Draft:
     """Make the text of the source's fields by the rules of docs/text-rules.md."""
     candidate = draft.candidate
+    # Functions, so that a description is parsed as HTML only if it is part of the text.
     clean = {
         "title": lambda: clean_text(candidate.title),
         "description": lambda: html_to_text(candidate.description),
@@ -100,7 +102,7 @@ FILTERS: tuple[Filter, ...] = (
     compose_text,
     limit_words,
     require_language,
-    remove_query_words,
+    remove_query_words,  # after the text filters, so that --mask-query keeps the same rows
     choose_picture,
 )
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Candidates that are fetched together, and the name of the file of the pairs made of them."""
+    """Candidates that are fetched together, and the name of the file for their pairs."""
 
     name: str
     found: Sequence[Found]
@@ -46,7 +46,7 @@ class Progress:
     """Candidates that are done, and pictures among them, since the last progress.
 
     Attributes:
-        is_last: whether the partition's part is written, or why not is in `error`.
+        is_last: whether the partition has ended: its part is written, or `error` says why not.
     """
 
     n_done: int = 0
@@ -100,6 +100,7 @@ def fetch_partition(
             ):
                 yield Progress(1, isinstance(outcome, Fetched))
             _write_part(folder / part_name, drafts, spool)
+            # If the process is killed before this, the part exists, and the spool is removed with the folder.
             spool.remove()
     except (Interrupted, Unreachable) as error:
         # A value, since other workers are still to end; given after `limits` no longer listen, because
@@ -125,7 +126,7 @@ def _one_per_host(urls: Iterable[str]) -> list[str]:
 
 def _write_part(part: Path, drafts: Mapping[str, Draft | Rejection], spool: Spool) -> None:
     """Write the rejections and the pairs, which get their name last: they mark the partition as done."""
-    rejected: list[tuple[str, str, str]] = []
+    rejected: list[tuple[str, str, str]] = []  # complete once `pairs` is exhausted
 
     def pairs() -> Iterator[tuple[Draft, Fetched]]:
         for id, draft in drafts.items():
@@ -139,6 +140,7 @@ def _write_part(part: Path, drafts: Mapping[str, Draft | Rejection], spool: Spoo
         with pq.ParquetWriter(file, PAIR_SCHEMA, **parquet_options(with_images=True)) as writer:
             for batch in batches(pairs(), lambda pair: len(pair[1].data)):
                 writer.write_table(_table(batch), row_group_size=ROW_GROUP_ROWS)
+        # Inside the block of the pairs: whoever sees their file finds the rejections complete.
         with atomic_write(rejected_path(part)) as beside:
             pq.write_table(rejected_table(rejected), beside, compression="zstd")
 

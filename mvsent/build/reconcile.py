@@ -99,6 +99,7 @@ def reconcile(
             ) as writer,
             ThreadPoolExecutor(1) as beside,
         ):
+            # Alpha and the rejected table are computed beside the writer: a million rows take less time.
             measured = beside.submit(agreement_of, annotations.votes)
             decisions = decide_votes(annotations.votes, settings)
             rejections: dict[int, Rejection] = {}
@@ -186,6 +187,7 @@ def _write_pairs(
 
 def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejection:
     """Check the text, then the picture of a row; return both, or the reason to drop the row."""
+    # Of several faults of a row the first counts, in the order of docs/mvsa.md: labels, text, picture.
     path = mvsa.text_name(id)
     try:
         data = mvsa.text(id)

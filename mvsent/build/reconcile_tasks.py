@@ -20,13 +20,13 @@ from mvsent.shards.staging import staged
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.label_studio import MAX_EXPORT_BYTES, SetAside, TaskAnnotations, Vote, parse_export
 
-BATCH_ROWS = 256
+BATCH_ROWS = 256  # a row group
 MAX_VOTES = 2**30  # rows x annotators x 2, a byte each
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedResult(ReconcileResult):
-    """The same, with the number of annotations that count, and of others by why they do not."""
+    """A ReconcileResult with numbers of annotations: those that count, and the others by reason."""
 
     annotations: dict[str, int]
 
@@ -42,7 +42,7 @@ def reconcile_tasks(
 ) -> AnnotatedResult:
     """Write the pairs of the dataset in `folder` on which the annotators in `export` agree to `out`.
 
-    The funnel's input is the rows of that dataset; one that nobody annotated is dropped as `not-annotated`.
+    The funnel's input is the rows of that dataset; a row without annotations is dropped as `not-annotated`.
 
     Args:
         out: None for data/NAME-annotated.
@@ -71,6 +71,7 @@ def reconcile_tasks(
     }
     dense = _no_votes(len(votes_of), max(map(len, votes_of), default=0))  # a row's votes side by side
     for row, given in enumerate(votes_of):
+        # Sorted: the order of annotations in the export must not change the bytes.
         for place, person in enumerate(sorted(given)):
             dense[row, place] = given[person].text, given[person].image
     # Dawid-Skene needs a column for each annotator, a majority does not.
@@ -83,7 +84,7 @@ def reconcile_tasks(
             f"{export}: none of the {len(votes_of)} rows can be kept: {reasons}",
             "Annotate both the texts and the pictures",
         )
-    agreement = agreement_of(dense)
+    agreement = agreement_of(dense)  # alpha counts votes, whoever cast them
     ignored = {str(reason): answers.set_aside[reason] for reason in SetAside if answers.set_aside[reason]}
     counts = {"counted": answers.n_annotations - sum(ignored.values()), **ignored}
     with (
@@ -116,6 +117,7 @@ Rows = Sequence[dict[str, Vote]]
 def _by_row(dataset: Dataset, answers: TaskAnnotations, export: Path) -> Rows:
     """The votes on each row of the dataset. Raises: InputError if there are none at all."""
     votes = [answers.votes.pop(id, {}) for id in dataset.ids]
+    # The rows of the dataset have taken theirs; the rest belongs to other pairs.
     strangers = sum(map(len, answers.votes.values()))
     if strangers:
         answers.set_aside[SetAside.UNKNOWN_ID] += strangers

@@ -95,6 +95,7 @@ def refresh(
     still_public = source.still_public(settings, keys)
     folder = dataset.folder
     state = folder.with_name(f".{folder.name}.refresh.sqlite")
+    # A lock of its own: `staged` takes the dataset's when it is rewritten, and a lock cannot be taken twice.
     with locked(folder.with_name(f".{folder.name}.refresh.lock")), interruptible() as stop:
         with _Answers(state, dataset.sha256) as answers:
             bucket = TokenBucket.per_hour(settings.quota_per_hour)
@@ -107,6 +108,7 @@ def refresh(
                 try:
                     is_public = asker.ask(lambda id=id: still_public(id))  # type: ignore[misc]
                 except RequestRefused as refusal:
+                    # A refusal says nothing about the photo, and what is dropped cannot be restored.
                     log.warning("%s: %s. It stays", id, refusal.what)
                     is_public = True
                 answers.note(id, is_public)
@@ -114,6 +116,7 @@ def refresh(
         removed = [id for id in dataset.ids if id in gone]
         if removed:
             _rewrite(dataset, gone)
+        # After a kill before this, the answers are about a version that is gone, and are discarded.
         state.unlink(missing_ok=True)
     return RefreshResult(folder, len(dataset), removed)
 
@@ -122,7 +125,7 @@ def _rewrite(dataset: Dataset, gone: set[str]) -> None:
     """Replace the dataset by a version without the rows of `gone`."""
     manifest = dataset.manifest
     values = pa.array(sorted(gone), pa.string())
-    shard_size = max(1, *(shard.rows for shard in manifest.shards))
+    shard_size = max(1, *(shard.rows for shard in manifest.shards))  # every shard but the last has it
     with (
         staged(dataset.folder, overwrite=True) as fresh,
         DatasetWriter(fresh, manifest.name, settings=manifest.settings, shard_size=shard_size) as writer,
@@ -155,7 +158,7 @@ class _Answers:
     def __init__(self, path: Path, dataset_sha256: str) -> None:
         self._path = path
         with self._readable():
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None)  # each answer is on the disk at once
             self._db.execute("CREATE TABLE IF NOT EXISTS version (sha256 TEXT)")
             if self._db.execute("SELECT sha256 FROM version").fetchall() != [(dataset_sha256,)]:
                 self._begin(dataset_sha256)
@@ -170,6 +173,7 @@ class _Answers:
             "CREATE TABLE photos (id TEXT PRIMARY KEY, public INTEGER NOT NULL) WITHOUT ROWID;"
             "CREATE TABLE calls (at REAL NOT NULL); COMMIT;"
         )
+        # Last: a database without a version was killed while it began, and begins again.
         self._db.execute("INSERT INTO version VALUES (?)", (dataset_sha256,))
 
     def __enter__(self) -> "_Answers":

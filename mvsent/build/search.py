@@ -64,7 +64,7 @@ def build(
     Args:
         out: folder of the dataset.
         keys: API keys by name, as from `read_keys`.
-        name: of the dataset; empty: the source's. By it, the paper's figures are shown beside a dataset's.
+        name: of the dataset; empty: the source's. By it, the paper's figures are chosen.
         workers: threads that check pictures in this process; 0: one a core.
         engine: fetches and checks the pictures; this process searches.
 
@@ -80,14 +80,16 @@ def build(
         max_pixels=settings.max_pixels,
         min_side=settings.min_side,
         per_host_per_s=settings.images_per_second or None,
-        allowed=frozenset({endpoint} if endpoint else ()),  # it may be inside this network, as no other host
+        allowed=frozenset({endpoint} if endpoint else ()),  # the only host that may be inside this network
         workers=engine.threads(workers),
     )
     target = absolute(out)
     with workplace(target, overwrite=overwrite) as work, engine, interruptible() as stop:
+        # With a manifest, an earlier process was killed while it cleared up.
         if not (work / MANIFEST_FILE).exists():
             with open_frontier(work, source, words, settings, overwrite=overwrite) as frontier:
                 _search(frontier, ask, source.paging, settings, stop, quiet)
+                # After the search, because only then are the photos known that were found under both signs.
                 folder = work / PARTS
                 folder.mkdir(exist_ok=True)
                 with StageProgress("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
@@ -140,7 +142,7 @@ def _search(
             paging,
             Asker(bucket, stop, frontier.note_call),
             per_query=settings.per_query,
-            found_at=lambda: int(creation_time().timestamp()),
+            found_at=lambda: int(creation_time().timestamp()),  # fixed by SOURCE_DATE_EPOCH
             on_page=on_page,
         )
 
@@ -168,6 +170,7 @@ def _assemble(
     writer = DatasetWriter(out, name, settings=recorded, shard_size=settings.shard_size)
     with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
         assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
+        # The funnel adds up only with the candidates that `max_pairs` left unfetched.
         for numbers in partitions(frontier, settings)[len(parts) :]:
             rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
             writer.reject(rejected_table(rows))

@@ -31,6 +31,8 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Unbuffered, so that a kill loses no record that was added; and not "ab", which ignores `seek`: a
+        # record after a failed write has to overwrite the incomplete one.
         path.touch()
         self._file: BinaryIO = path.open("r+b", buffering=0)
         self._places: dict[str, _Place] = {}

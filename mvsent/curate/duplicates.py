@@ -46,6 +46,7 @@ def groups_of(keys: Iterable[Keys], n_rows: int) -> npt.NDArray[np.int64]:
         same = np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != NO_KEY))
         edges.append(np.stack([order[same], order[same + 1]]))
     ends = np.concatenate(edges, axis=1)
+    # int8 cannot overflow: an edge occurs at most once for each kind of key, and equal edges are summed.
     graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(n_rows, n_rows))
     _, group = connected_components(graph, directed=False)  # numbers groups in the order of their first rows
     numbers: npt.NDArray[np.int64] = group.astype(np.int64)
@@ -73,6 +74,7 @@ def look_keys(phash: Iterable[int | None]) -> Keys:
 
 def _hashed(data: bytes) -> int:
     """A hash of 64 bits; the chance of any collision among a billion values is 1 in 40."""
+    # Not `hash`, which differs between processes. Never 0, which is NO_KEY.
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1
 
 

@@ -91,7 +91,7 @@ def opened_image(
         return Rejection(Reason.IMAGE_CORRUPT, "the file is empty")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
+    except Image.DecompressionBombError as error:  # Pillow's own limit, 179 million pixels
         return Rejection(Reason.IMAGE_TOO_LARGE, str(error).rstrip("."))
     except Exception as error:  # plugins raise whatever hostile headers make them raise
         if data.startswith(_MAGIC):
@@ -144,7 +144,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        # 16 or 32 bit integers (0..65535) or floats (0..the largest) become 0..255
+        # 16 or 32 bit integers (0..65535) or floats (0..the largest) become 0..255; Pillow would clip them
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
         full = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
         grey = np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8)
@@ -163,5 +163,6 @@ def _thumbnail(image: Image.Image) -> np.ndarray:
 
 
 def _hash_of(grey: np.ndarray) -> int:
+    # The constant frequency (0, 0) is included, as in imagehash.
     low = scipy.fft.dct(scipy.fft.dct(grey, axis=0), axis=1)[:8, :8]
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")

@@ -80,7 +80,7 @@ def majority(votes: Labels, ties: Ties = "drop") -> Labels:
     for one in Label:
         one_other, another = (counts[other] for other in Label if other != one)
         label[counts[one] > np.maximum(one_other, another)] = one
-    label[~counts.any(axis=0)] = MISSING
+    label[~counts.any(axis=0)] = MISSING  # no votes are no tie
     return label
 
 
@@ -94,7 +94,7 @@ def combine(text: Labels, image: Labels) -> Labels:
     [2, 0, 1, -1]
     """
     known = (text != MISSING) & (image != MISSING)
-    both = np.where(known, len(Label) * text + image, 0)
+    both = np.where(known, len(Label) * text + image, 0)  # 0: any place in the table
     return np.where(known, _COMBINED.take(both), MISSING)
 
 
@@ -112,5 +112,6 @@ def from_modalities(text: Labels, image: Labels) -> Decisions:
     label = combine(text, image)
     reason = np.full(len(label), None, dtype=object)
     reason[label == MISSING] = Reason.LABEL_CONFLICT
+    # Second, because a row without a majority cannot be in conflict.
     reason[(text == MISSING) | (image == MISSING)] = Reason.NO_MAJORITY
     return Decisions(label, text, image, reason)

@@ -8,7 +8,7 @@ from mvsent.curate.text import plain_words
 
 UNDETERMINED = "und"
 MAX_CHARACTERS = 2000
-"""Maximum length of the text examined; far less is enough to identify the language of a caption."""
+"""Maximum length of the text that is examined; far less is enough to identify a language."""
 
 
 def detect(text: str) -> tuple[str, float]:

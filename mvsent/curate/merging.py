@@ -15,7 +15,7 @@ REASONS = (Reason.DUPLICATE_ID, Reason.DUPLICATE_IMAGE, Reason.DUPLICATE_LABEL_C
 """Reasons by their number in `Verdict.reason`."""
 _ID, _IMAGE, _CONFLICT = range(3)
 KEPT = -1
-MAX_ROWS = 2**31 - 2
+MAX_ROWS = 2**31 - 2  # rows are int32, and N + 1 is a mark
 
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
@@ -115,6 +115,7 @@ def _looks(phash: Hashes, distance: int | None) -> tuple[Rows, Ints]:
     del ranked
     look[is_telling] = np.searchsorted(different, phash[is_telling])
     pairs = near_pairs(different, distance)
+    # In both directions: either of two near hashes may come first.
     return look, np.concatenate([pairs, pairs[:, ::-1]])
 
 
@@ -135,6 +136,7 @@ def _duplicates(
         rows = slice(first, last)
         by_id, by_bytes, by_look = (held[number[rows]] for held, number in zip(holder, numbers, strict=True))
         if len(near):
+            # Near to kept rows only: a chain of small steps would lead from one picture to any other.
             # For each hash the first row that holds one near to it; N + 1 if none does.
             nearest = np.full(n_rows + 1, n_rows + 1, dtype=np.int32)
             look, other = near[holder[2][near[:, 1]] >= 0].T
@@ -174,7 +176,7 @@ def _settle(
         is_tie = (counts == counts.max(axis=1, initial=0)[:, None]).sum(axis=1) > 1
         lost = (in_conflict & (is_tie | (rule == "drop")))[group]
         others = first[group[lost]]  # the first row of another label is the twin
-        others[np.arange(len(others)), label[lost]] = np.iinfo(np.int64).max
+        others[np.arange(len(others)), label[lost]] = np.iinfo(np.int64).max  # not its own label
         reason[rows[lost]], twin[rows[lost]] = _CONFLICT, others.min(axis=1, initial=np.iinfo(np.int64).max)
         won = in_conflict[group] & ~lost
         rows, group, label = rows[won], group[won], label[won]

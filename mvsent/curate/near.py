@@ -80,6 +80,7 @@ def _agreeing(n_hashes: int, distance: int) -> int:
         compared = n_hashes / 2 / 2.0 ** (_BITS * k // (distance + k))  # comparisons of a hash in a table
         return comb(distance + k, k) * (_SORT_NS + _COMPARE_NS * compared)
 
+    # With k ≤ distance the bands of a table have at most half the bits, so an index fits beside them.
     return min(range(1, distance + 1), key=cost)
 
 

@@ -111,6 +111,7 @@ def label_errors(labels: Numbers, y_prob: Scores) -> LabelErrors:
     if len(classes) < 2:
         return LabelErrors(np.zeros(len(labels), dtype=bool), np.zeros(len(labels)), suggested)
     find_label_issues, get_label_quality_scores = _cleanlab()
+    # cleanlab wants classes 0 … K - 1, and rows that sum to one.
     y, p = np.searchsorted(classes, labels), y_prob[:, classes]
     p = p / p.sum(axis=1, keepdims=True)
     with warnings.catch_warnings():
@@ -152,6 +153,7 @@ def worst_first(score: Scores, groups: Numbers, n: int, n_of_group: int) -> npt.
     >>> worst_first(np.array([0.1, 0.9, 0.0, 0.9]), np.array([0, 1, 1, 2]), 3, n_of_group=1).tolist()
     [1, 3, 0]
     """
+    # Rounded, because sums in another order would break ties in the last digit.
     order = np.argsort(-score.round(9), kind="stable")
     order = order[score[order] > 0]
     return order[_place_in_group(groups[order]) < n_of_group][:n].astype(np.int64)

@@ -29,6 +29,7 @@ _BREAKS = (  # elements that separate the words beside them
 )
 
 _HASH = re.compile(r"(?<![\w&#＃])[#＃]+(?=\w)")
+# `++` is possessive: a long run of letters without an @ would otherwise take quadratic time.
 _LINK = re.compile(
     r"""
       (?<![^\W_]) (?: (?:https?|ftp):// | www\. ) \S*
@@ -66,6 +67,7 @@ def decode_text(data: bytes) -> str:
     for bom, encoding in _BOMS:
         if data.startswith(bom):
             return data[len(bom) :].decode(encoding, errors="replace")
+    # UTF-8 first: GB18030 also accepts much UTF-8, and reads it as Chinese.
     for encoding in ("utf-8", "gb18030"):
         try:
             return data.decode(encoding)
@@ -96,6 +98,7 @@ def html_to_text(markup: str) -> str:
     >>> html_to_text("Our <b>sun</b>set<br>with <a href='x'>Tom &amp; Ana</a>, I <3 it<script>x()</script>")
     'Our sunset with Tom & Ana, I <3 it'
     """
+    # As a fragment: in a whole document, a stray <frameset> loses the text.
     tree = LexborHTMLParser(markup[:MAX_MARKUP].translate(_VISIBLE), is_fragment=True)
     for unread in tree.css(_UNREAD):
         unread.decompose()
@@ -155,7 +158,7 @@ def mask_query(text: str, query: str) -> str:
     return " ".join(_query_pattern(query).sub(" ", text).split())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # more than a lexicon has words
 def _query_pattern(query: str) -> re.Pattern[str]:
     words = query.replace("_", " ").split()
     forms = []

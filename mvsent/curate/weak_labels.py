@@ -32,7 +32,7 @@ def weak_label(
         raise ValueError(f"not the sentiments of queries: {list(sentiments)}")
     if len({sentiment > 0 for sentiment in sentiments}) == 1 or conflict == "first":
         return _sign(sentiments[0])
-    mean = math.fsum(sentiments) / len(sentiments)
+    mean = math.fsum(sentiments) / len(sentiments)  # exact in any order
     if conflict == "mean" and mean != 0 and abs(mean) >= min_sentiment:
         return _sign(mean)
     return Reason.DUPLICATE_QUERY_CONFLICT

@@ -137,6 +137,7 @@ def _foreign_files(out: Path, marker: Path) -> list[str]:
         strange = names - {EXPORT_FILE, *document["entries"]}
         if strange:
             return sorted(strange)
+        # The marker does not name files in subfolders, which may be a million pictures; it counts them.
         n_files = len(sizes(out).keys() - {EXPORT_FILE})
         return ["an added file"] if n_files > document["files"] else []
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -103,6 +103,7 @@ def merge(
         if not verdict.kept.any():
             raise DatasetError("no row is left: each contradicts another", "Choose another --conflict")
         for dataset in datasets:
+            # With them, input = kept + dropped holds from the first search to this dataset.
             for earlier in rejected_rows(dataset):
                 writer.reject(earlier)
         for kept, dropped in _decided(datasets, verdict):

@@ -30,7 +30,7 @@ from mvsent.storage import make_folder
 
 log = logging.getLogger("mvsent")
 
-_BATCH_ROWS = 8192
+_BATCH_ROWS = 8192  # without pictures
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -98,8 +98,7 @@ def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | No
     """The split in `split_file`, or the one stored in the folder, or a new one.
 
     Raises: UsageError for an unknown protocol; SplitError if training would lack a class, or if the file does
-    not
-        fit.
+        not fit.
     """
     if split_file is not None:
         split = read_split(split_file, dataset.ids)
@@ -118,6 +117,7 @@ def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | No
 def keep_split(dataset: Dataset, split: Split) -> Path:
     """Store the split in the dataset's folder under the name of its protocol, unless it is there."""
     path = splits_folder(dataset) / split_name(split.protocol, split.seed)
+    # Protocol and seed determine a split; the name of a file says nothing about its content.
     if path.exists() and (split.protocol in PROTOCOLS or _same(path, split)):
         return path
     make_folder(path.parent)

@@ -15,7 +15,7 @@ from mvsent.report.histograms import PERCENTILES, Counts, added, percentiles, wo
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
 
-_BATCH_ROWS = 8192
+_BATCH_ROWS = 8192  # without pictures
 
 
 @dataclass(frozen=True)

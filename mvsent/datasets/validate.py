@@ -146,6 +146,7 @@ def _check_shards(
     with ThreadPoolExecutor(threads) as pool:
         for shard in shards:
             for report, rows in _check_shard(folder, shard, version, pool):
+                # Workers get an absolute path; users see the one that they typed.
                 report.problems = [problem.replace(place, name, 1) for problem in report.problems]
                 yield report, rows
 
@@ -245,6 +246,7 @@ def _check_rows(report: ValidationReport, manifest: Manifest, rows: _Rows) -> No
     keys.sort()
     repeated = np.unique(keys[1:][(keys[1:] == keys[:-1]) & (keys[1:] != NO_KEY)])
     counts: Counter[str] = Counter()
+    # Equal hashes are no equal ids yet, so the ids behind them are compared as text.
     for ids in _read_ids(report.folder, manifest) if len(repeated) else ():
         counts.update(ids.filter(pa.array(np.isin(string_keys(ids.to_pylist()), repeated))).to_pylist())
     for id, n_rows in counts.items():

@@ -59,8 +59,12 @@ class ImageClient:
         self._stopping = stopping
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, resolver=CheckedResolver(policy.allowed), ttl_dns_cache=_ADDRESSES_S
+                limit=0,  # `concurrency` and the turns of hosts are the limits
+                resolver=CheckedResolver(policy.allowed),
+                ttl_dns_cache=_ADDRESSES_S,
             ),
+            # Pictures are compressed already. aiohttp would unpack a body without a limit, so
+            # `responses.plain` does it.
             headers={"User-Agent": policy.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -87,6 +91,7 @@ class ImageClient:
             try:
                 return await self._follow(url, deadline, n_busy)
             except Failure as failure:
+                # A busy host says nothing about the picture, and may be busy longer than a picture may fail.
                 n_failed += failure.again and not failure.busy
                 n_busy += failure.busy
                 if not failure.again or n_failed > self._policy.retries or n_busy > self._policy.patience:
@@ -139,6 +144,7 @@ class ImageClient:
         """One request: the body, or the address of a redirect. Raises: Failure, whatever the network does."""
         host = url.raw_host or ""
         try:
+            # Redirects are followed by `_follow`, which checks the host of every hop.
             async with deadline.running(), self._session.get(url, allow_redirects=False) as response:
                 self._limits.note_answer(host, str(url))
                 try:
@@ -155,6 +161,7 @@ class ImageClient:
             raise Failure(Reason.BLOCKED_HOST, str(error)) from None
         except aiohttp.ClientPayloadError:
             raise Failure(Reason.HTTP_ERROR, f"{host}: the body ended early", again=True) from None
+        # Before ClientConnectionError, of which ClientSSLError is one: a bad certificate stays bad.
         except (aiohttp.InvalidURL, aiohttp.ClientSSLError, UnicodeError) as error:  # IDNA's is the last
             raise Failure(Reason.HTTP_ERROR, f"{host}: {_one_line(error)}") from None
         except (aiohttp.ClientConnectionError, OSError) as error:

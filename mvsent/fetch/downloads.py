@@ -67,6 +67,7 @@ class _Run:
         self._stop = stop
         self._on_progress = on_progress
         self._slots: queue.SimpleQueue[Future[Outcome | None] | None] = queue.SimpleQueue()
+        # Made here and not by the thread, so that the generator can reach it from the start.
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(policy.workers or os.cpu_count() or 1, "mvsent-check")
@@ -131,6 +132,7 @@ class _Run:
                     self._n_in_flight += 1
                     self._n_ahead += 1
                     slot: Future[Outcome | None] = Future()
+                    # Before its task runs: the order of the slots is that of the requests.
                     self._slots.put(slot)
                     group.create_task(self._fill(slot, client, request))
         finally:
@@ -175,6 +177,7 @@ class _Run:
         except Failure as failure:
             return Dropped(request.id, failure.reason, failure.detail, failure.unanswered)
         self._bytes_ahead += len(body.data)
+        # In threads, as Pillow decodes without Python's lock.
         outcome = await self._loop.run_in_executor(self._pool, examine, request.id, body, self._policy)
         self._bytes_ahead += _n_bytes(outcome) - len(body.data)
         return outcome

@@ -75,5 +75,6 @@ def _answers(url: str, policy: FetchPolicy, stop: threading.Event | None) -> boo
     """Whether the server answers anything at all."""
     once = replace(policy, retries=0, patience=0, timeout_s=min(policy.timeout_s, _WITNESS_S))
     limits = HostLimits(policy.per_host_per_s)
+    # Its own limits: any answer that they know of is an answer to this request.
     list(fetch_images([ImageRequest("witness", url)], once, limits=limits, stop=stop))
     return bool(limits.answered)

@@ -87,7 +87,7 @@ class HostLimits:
         return self._bucket(host).reserve()
 
     def pause(self, host: str, seconds: float) -> None:
-        """Let no turn that is taken from now on come before `seconds` have passed."""
+        """Delay every turn that is taken from now on by at least `seconds`."""
         self._bucket(host).pause(seconds)
 
     def is_free(self, host: str) -> bool:
@@ -100,9 +100,9 @@ class HostLimits:
 
     def note_answer(self, host: str, url: str) -> None:
         """Record that the host answered, whatever it said."""
-        self._answered.pop(host, None)
+        self._answered.pop(host, None)  # so that the latest host is last
         self._answered[host] = url
-        del self._unanswered[host]
+        del self._unanswered[host]  # a Counter ignores a missing key
 
     @property
     def answered(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ PASSING = frozenset({408, 425, 500, 502, 503, 504})
 """Statuses after which another attempt may succeed."""
 
 _NO_AI = frozenset({"noai", "noimageai"})
+# Directives with a value; any other name before a colon is that of a user agent.
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 
 

@@ -15,7 +15,7 @@ LEASE_S = 0.2
 """Turns are leased for this long: a round trip is a small part of it, and few turns go unused."""
 
 LISTEN_S = 0.2
-"""How often a worker learns what the others were told."""
+"""Seconds between two exchanges with the office, by which a worker learns of pauses and of the end."""
 
 
 class LimitsOffice:
@@ -56,8 +56,8 @@ class LeasedLimits(HostLimits):
     """The office's limits in one worker, which listens to the office within `with limits:`.
 
     Args:
-        stop: set when the office tells workers to stop. In this process it may be anyone's; pickled limits
-            get an event of their own, so in every process `stop` is what its fetching has to look at.
+        stop: event that is set when the office tells workers to stop, and that fetching has to watch. In this
+            process others may share it; pickled limits get an event of their own.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LeasedLimits(HostLimits):
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(None, clock)
+        super().__init__(None, clock)  # the office has the rate; pauses are known here, too
         self.stop = stop or threading.Event()
         self._office, self._rate = office, per_host_per_s
         self._turns: defaultdict[str, deque[float]] = defaultdict(deque)
@@ -80,7 +80,7 @@ class LeasedLimits(HostLimits):
     def __enter__(self) -> None:
         self._left = threading.Event()
         self._listener = threading.Thread(target=self._listen, name="mvsent-limits", daemon=True)
-        self.listen()
+        self.listen()  # before any request: a late worker learns of pauses and of the end
         self._listener.start()
 
     def __exit__(self, *error: object) -> None:
@@ -133,7 +133,7 @@ class LeasedLimits(HostLimits):
     def _pause_here(self, host: str, seconds: float) -> None:
         with self._lock:
             super().pause(host, seconds)
-            self._turns.pop(host, None)
+            self._turns.pop(host, None)  # a turn does not outlive a pause
 
     def _listen(self) -> None:
         while not self._left.wait(LISTEN_S):

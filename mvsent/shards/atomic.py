@@ -27,6 +27,7 @@ class PartialFile:
         self.path, self._is_remote = path, is_remote(path)
         if not self._is_remote and path.exists() and not path.is_file():
             raise UsageError(f"{path}: is there, and no ordinary file", "Choose another name")
+        # Beside the target, because a rename cannot cross file systems.
         beside = Path(tempfile.mkdtemp(prefix="mvsent-")) if self._is_remote else path.parent
         self._temporary = beside / f".{path.name}.{os.getpid()}.tmp"
         with self.naming_path():

@@ -61,6 +61,7 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
 
 def _front_matter(manifest: Manifest) -> str:
     """YAML by which `datasets` loads the pairs only (not rejected.parquet) and names the labels."""
+    # JSON is YAML: quoted by it, no name can end a value.
     features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features(manifest.schema_version))
     url, license = joint_terms(manifest.sources).url, "license: unknown"
     if url:  # no source has one of the licences that Hugging Face lists

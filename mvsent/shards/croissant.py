@@ -66,7 +66,9 @@ def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]
         }
         for shard in manifest.shards
     ]
-    every_shard = {  # without `containedIn` a reader looks in the folder of this file
+    # The shards once more: mlcroissant finds local files only by a file set, and only without `containedIn`.
+    # It fails on a set that is contained in several Parquet files, although its checker accepts one.
+    every_shard = {
         "@type": "cr:FileSet",
         "@id": _SHARDS,
         "name": _SHARDS,

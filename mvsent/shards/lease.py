@@ -95,12 +95,13 @@ def _holder(path: Path) -> dict[str, Any] | None:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
+    # No lease expires: a process that only sleeps would lose its dataset to another.
     if holder.get("host") != socket.gethostname():
         return False
     if holder.get("pid") == os.getpid():  # in containers every process may have the same number
         return holder.get("id") not in _held
     try:
-        os.kill(int(str(holder.get("pid"))), 0)
+        os.kill(int(str(holder.get("pid"))), 0)  # signal 0 only asks whether it exists
     except (ValueError, OverflowError, ProcessLookupError):
         return True
     except PermissionError:  # another user's process, alive

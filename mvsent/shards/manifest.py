@@ -25,7 +25,7 @@ from mvsent.sources.registry import SEARCHED
 from mvsent.storage import reaching, refuse_no_bucket
 
 MANIFEST_FILE = "dataset.json"
-_SHARD_PATH = re.compile(r"data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
+_SHARD_PATH = re.compile(r"data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")  # nowhere but in data/
 
 
 class _Frozen(BaseModel):
@@ -121,6 +121,7 @@ class Manifest(_Frozen):
         path = folder / MANIFEST_FILE
         with reaching(path):
             content = _read_json(folder, path)
+        # Before validation, which would complain about the unknown fields of a newer version instead.
         version = content.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise DatasetError(
@@ -172,4 +173,4 @@ def creation_time() -> datetime:
         raise UsageError(
             f"SOURCE_DATE_EPOCH={epoch}: not a time", "Set it to seconds since 1970, or unset it"
         ) from None
-    return moment.replace(microsecond=0)
+    return moment.replace(microsecond=0)  # as SOURCE_DATE_EPOCH counts

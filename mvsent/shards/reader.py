@@ -51,7 +51,7 @@ class Dataset:
         """
         folder = located(folder)
         manifest = Manifest.load(folder)
-        known = sizes(folder) if is_remote(folder) else None
+        known = sizes(folder) if is_remote(folder) else None  # one listing, not a request per shard
         for shard in manifest.shards:
             if problem := size_problem(folder, shard, known):
                 raise DatasetError(problem, "Build the dataset again, or restore the file")

@@ -56,8 +56,8 @@ def _value(kind: pa.DataType) -> Any:
 def card_features(version: int) -> list[dict[str, Any]]:
     """The columns of schema `version` as the YAML of a dataset card spells them.
 
-    A ClassLabel is an int64 to `datasets`, so it takes a card to make it one of an int8 column:
-    metadata of another type than the column's is ignored.
+    To `datasets` a ClassLabel is an int64, and metadata of another type than the column's is ignored. Only a
+    card can therefore make an int8 column a ClassLabel.
     """
     features: list[dict[str, Any]] = []
     for column in columns_of(version):

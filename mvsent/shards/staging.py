@@ -78,12 +78,14 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock is released, so that nobody waits for a removed file
+        path.unlink(missing_ok=True)  # before the lock is released: see `_acquire`
         os.close(descriptor)
 
 
 def _acquire(path: Path) -> int:
     while True:
+        # A lock of the kernel, which ends with its process, and not a file with a process number. A file that
+        # its holder removed can still be locked, but guards nothing: it has to be the one that has the name.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -238,6 +240,7 @@ def _recover(out: Path, partial: Path, old: Path) -> None:
     """Undo an interrupted swap: between its two renames the old dataset has no name."""
     if old.exists() and not out.exists():
         old.rename(out)
+    # Only now: until `out` exists, `old` is the dataset.
     for leftover in (partial, old):
         if leftover.is_symlink():
             leftover.unlink()
@@ -303,6 +306,7 @@ def refuse_foreign_files(out: Path, kind: Kind = DATASET) -> None:
 
 
 def _swap(partial: Path, out: Path, old: Path) -> None:
+    # Two renames, since none replaces a folder that has entries; `_recover` undoes a kill in between.
     if out.exists() and any(out.iterdir()):
         out.rename(old)
     partial.rename(out)  # replaces an empty folder

@@ -114,11 +114,11 @@ class DatasetWriter:
             shards=self._shards,
             **(extra or {}),
         )
-        sync_folder(self.folder / "data")
+        sync_folder(self.folder / "data")  # the names of shards, before the manifest states them
         self._rejected.close()
         _write_text(self.folder / "README.md", card(manifest, self._licenses))
         _write_text(self.folder / CROISSANT_FILE, croissant_text(manifest, self._licenses))
-        _write_text(self.folder / MANIFEST_FILE, manifest.to_json())
+        _write_text(self.folder / MANIFEST_FILE, manifest.to_json())  # last: it makes the folder a dataset
         return manifest
 
     def _count(self, table: pa.Table) -> None:
@@ -167,6 +167,7 @@ class ShardFile:
         self.rows = 0
         self._path = shard_name(index)
         self._sink = _HashingSink(PartialFile(folder / self._path))
+        # Buffered, because Arrow writes in small pieces, and each would be a call of Python.
         self._stream = pa.BufferedOutputStream(pa.PythonFile(self._sink, mode="w"), _BUFFER_BYTES)
         self._parquet: pq.ParquetWriter | None = None
         self._group_rows = 0

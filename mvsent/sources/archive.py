@@ -98,6 +98,7 @@ class FolderFiles:
         return str(self._root / name)
 
     def names(self, depth: int) -> Iterator[str]:
+        # Links may lead in a circle; `depth` ends it.
         for folder, subfolders, files in os.walk(self._root, followlinks=True):
             inside = Path(folder).relative_to(self._root)
             yield from ((inside / file).as_posix() for file in files)
@@ -115,6 +116,7 @@ class FolderFiles:
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
                 return None
             with path.open("rb") as file:
+                # `read` allocates all that it is asked for, so not the limit alone.
                 return file.read(min(status.st_size, limit + 1))
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -134,6 +136,7 @@ class ZipFiles:
                     "Unpack it with its password and give the folder",
                 )
         self._archive, self._root = archive, root
+        # Some programs on Windows write backslashes.
         self._members = {member.filename.replace("\\", "/"): member for member in members}
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -37,7 +37,7 @@ from mvsent.sources.crawl.http_json import as_count, as_id, as_text, as_url
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
-MAX_PER_PAGE = 500
+MAX_PER_PAGE = 500  # Flickr's limit
 SIZES = ("m", "n", "z", "c", "l", "o")
 """Longer sides of 500, 320, 640, 800 and 1024 pixels, and the original where its owner shows it."""
 
@@ -56,6 +56,7 @@ LICENSES = {
     "9": "CC0 1.0",
     "10": "Public Domain Mark 1.0",
 }
+# Calls without a login see safe photos only, whatever they ask for.
 SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
 BEGAN = date(2004, 2, 10)
 KEY = Key("FLICKR_API_KEY", "https://www.flickr.com/services/apps/create/")
@@ -193,6 +194,7 @@ class FlickrClient:
         self._settings = settings
         self._transport = _Transport(http_json.check_key(keys[KEY.name], KEY.name), timeout_s)
         # flickrapi gets no key: it would write it into its logs, and sign with a secret that we do not need.
+        # "json" gives the bytes; "parsed-json" would fail on numbers of 5000 digits, which `http_json` reads.
         self._api = FlickrAPI("", "", format="json", store_token=False)
         self._api.REST_URL = settings.endpoint or ENDPOINT
         self._api.flickr_oauth = self._transport
@@ -281,6 +283,7 @@ class _Transport:
         self.name = f"Flickr ({http_json.host_of(url)})"
         given = {name: value for name, value in params.items() if value is not None}
         form = {**given, "api_key": self._key.get_secret_value()}
+        # POST, so that no address contains the key. Unsigned, because a search does not need the secret.
         answer = self._caller.call("POST", url, name=self.name, data=form)
         status, name = answer.status, self.name
         if status == 429 or status >= 500:
@@ -322,7 +325,7 @@ quota; --dry-run estimates them. Stop it at any time: the same command continues
 Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
     settings=FlickrSettings,
     keys=(KEY,),
-    paging=Paging(MAX_PER_PAGE, max_results=4000),
+    paging=Paging(MAX_PER_PAGE, max_results=4000),  # past about 4000 results, pages repeat
     lexicon=_lexicon,
     span=_span,
     search=lambda settings, keys: FlickrClient(settings, keys).search,

@@ -41,7 +41,7 @@ TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
 KEY = Key("GETTY_API_KEY", "https://developer.gettyimages.com/")
 SECRET = Key("GETTY_API_SECRET", KEY.url, is_optional=True)
 _NEW_KEY = "Put a valid one into GETTY_API_KEY; the same command then continues"
-MAX_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 100  # Getty's limit
 FIELDS = (
     "id,title,caption,artist,license_model,date_created,max_dimensions,referral_destinations,"
     "comp,preview,thumb"
@@ -49,7 +49,7 @@ FIELDS = (
 SIDES = {"thumb": 170, "preview": 412, "comp": 612, "mid_res_comp": 1024, "high_res_comp": 2048}
 """Longer sides in pixels of the sizes that Getty names; an address with `s=612x612` says it itself."""
 
-TOKEN_LIFE_S = 1800.0
+TOKEN_LIFE_S = 1800.0  # unless the answer states another
 TOKEN_MARGIN_S = 60.0
 _SIDE_IN_ADDRESS = re.compile(r"[?&]s=(\d{2,5})x(\d{2,5})(?:&|$)")
 
@@ -266,7 +266,7 @@ class GettyClient:
             "fields": FIELDS,
         }
         answer = self._get(url, parameters)
-        if answer.status == 400 and window.page > 1:
+        if answer.status == 400 and window.page > 1:  # the last page is not documented
             return SearchPage(None, window.page, None, (), ())
         if answer.status != 200:
             raise parse_failure(answer, time.time(), self._secrets())
@@ -307,7 +307,7 @@ class GettyClient:
             raise parse_failure(answer, time.time(), self._secrets())
         token, life_s = parse_token(http_json.parse_json(answer.body, what="Getty's token address"))
         self._token = SecretStr(token)
-        self._token_ends = self._clock() + max(life_s - TOKEN_MARGIN_S, life_s / 2)
+        self._token_ends = self._clock() + max(life_s - TOKEN_MARGIN_S, life_s / 2)  # half of a short life
 
     def _ask(self, method: str, url: str, **given: Any) -> HttpAnswer:
         return self._caller.call(method, url, name=f"Getty ({http_json.host_of(url)})", **given)

@@ -41,6 +41,7 @@ def _from_file(file: Path, keys: Sequence[Key]) -> dict[str, str]:
         raise UsageError(f"{file}: {problem}", "Name a file that holds the key") from None
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         log.warning("%s: others can read this key. Run: chmod 600 %s", file, file)
+    # A file that a shell sources will do.
     lines = [line.strip().removeprefix("export ") for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     known = all_keys()

@@ -70,13 +70,14 @@ def parse_export(content: bytes, where: str) -> TaskAnnotations:
             if isinstance(vote, SetAside):
                 answers.set_aside[vote] += 1
                 continue
+            # Annotations without a person are those of different people, so that none replaces another.
             person = _annotator(annotation) or f"nobody {number} {place}"
             # Of several by one person on one task the latest counts, else the last in the file.
             key = str(id), person
             date = str(annotation.get("updated_at") or annotation.get("created_at") or "")
             if key in dates:
                 answers.set_aside[SetAside.ANSWERED_AGAIN] += 1
-                if date < dates[key]:
+                if date < dates[key]:  # ISO 8601, which sorts as text
                     continue
             dates[key] = date
             answers.votes.setdefault(str(id), {})[person] = vote
@@ -92,7 +93,7 @@ def parse_export(content: bytes, where: str) -> TaskAnnotations:
 def _tasks(content: bytes, where: str) -> list[dict[str, Any]]:
     try:
         tasks = json.loads(content)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the last: deep nesting
         raise InputError(f"{where}: not readable as JSON: {str(error)[:200]}", _AGAIN) from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise InputError(f"{where}: not a list of tasks", _AGAIN)

@@ -52,7 +52,7 @@ _HEADER_BYTES = 2**16
 _ROOT = re.compile(r"MVSA(?:[-_ ]?(?:Single|Multiple))?(?:\.zip)?", re.IGNORECASE)
 _ID = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # a file name that leads nowhere else
 _FITTING_ID = re.compile(_ID.encode()).fullmatch
-_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())  # few cells differ, and each is parsed once
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +184,7 @@ def parse_annotations(content: bytes | Path, where: str) -> Annotations:
         raise _repeated(where, again, error.id, first) from None
     except (pa.ArrowInvalid, ValueError):
         with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as lines:
+            # Arrow names no line, so the lines are read one by one until the first faulty one.
             _raise_first_problem(lines, n_annotators, where)
     try:  # no line is faulty, so some are blank
         with _opened(content) as file:
@@ -232,6 +233,7 @@ def _parse_columns(
         column = table[name].chunk(0)
         meaning = np.array([parse_vote(cell) for cell in column.dictionary.to_pylist()], dtype=np.int8)
         for modality in (TEXT, IMAGE):
+            # "clip": with the default mode, numpy would buffer the output. No index is out of range.
             meaning[:, modality].take(column.indices.to_numpy(), out=votes[k, modality], mode="clip")
     _check_ids(ids)  # last, so that a repeated id is the only fault then
     return Annotations(ids, votes.transpose(2, 0, 1))

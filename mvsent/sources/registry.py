@@ -119,7 +119,7 @@ class SearchedSource(Source, Generic[S]):
     def words(self, settings: S) -> "list[Term]":
         """The words to search for: those of the lexicon that are as strong as `--min-sentiment` asks.
 
-        Raises: UsageError if none is; InputError for a file that is no lexicon.
+        Raises: UsageError if no word is so strong; InputError for a file that is no lexicon.
         """
         from mvsent.errors import UsageError
         from mvsent.lexicons import select

@@ -1,4 +1,4 @@
-"""Drawn pictures, so that the demo needs no network and nobody's photographs.
+"""Drawn pictures, so that the demo needs neither a network nor real people's photographs.
 
 The mood decides colours, weather, faces and objects; the seed decides the rest. The same mood, seed and size
 always give the same picture.
@@ -56,7 +56,7 @@ def draw_picture(mood: Label, seed: int, size: tuple[int, int] = (320, 240)) -> 
     >>> draw_picture(Label.POSITIVE, seed=1).tobytes() == draw_picture(Label.POSITIVE, seed=1).tobytes()
     True
     """
-    rng = random.Random(f"picture {mood} {seed}")
+    rng = random.Random(f"picture {mood} {seed}")  # text seeds alike in every process
     borrowed = rng.random() < BORROWED_COLOURS
     palette = rng.choice(PALETTES[rng.choice(list(Label)) if borrowed else mood])
     sketch = Sketch(rng, palette, mood, (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING))
@@ -247,7 +247,7 @@ def _face(sketch: Sketch, x: float, y: float, radius: float) -> None:
 
 
 def _things(sketch: Sketch) -> None:
-    """Balloons and hearts, or a tidy table, or what is left of a heart and a pane."""
+    """Balloons and hearts, or a tidy table, or a broken heart among splinters."""
     {Label.POSITIVE: _party, Label.NEUTRAL: _table, Label.NEGATIVE: _breakage}[sketch.mood](sketch)
 
 

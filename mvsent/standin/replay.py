@@ -116,6 +116,7 @@ class Replay:
     def start(self) -> "Replay":
         """Start listening in background threads."""
         for server in self._servers:
+            # It looks every 0.05 s whether to stop, instead of every half second.
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -135,8 +136,8 @@ class Replay:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
+    block_on_close = False  # a handler may be stuck in a fault
+    request_queue_size = 128  # the default, 5, is too few for a burst
 
     def __init__(self, address: tuple[str, int], replay: Replay) -> None:
         self.replay = replay
@@ -147,9 +148,9 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.1"  # which keeps connections open, as the real services do
     server_version, sys_version = "mvsent-replay", ""
-    disable_nagle_algorithm = True
+    disable_nagle_algorithm = True  # else a small answer may wait 40 ms for an acknowledgement
     wbufsize = 2**16
     timeout = 120
     server: _Server
@@ -188,6 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.length is not None:
+            # With a wrong length, the client would take what is left for the next answer.
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()

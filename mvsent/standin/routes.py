@@ -142,7 +142,7 @@ def _token(stage: Stage, given: Mapping[str, str]) -> Reply:
     n_calls = stage.count("getty.token")
     if (given.get("client_id"), given.get("client_secret")) != (stage.key, stage.secret):
         return _json({"error": "invalid_client"}, status=400)
-    life: int | str = 1800 if n_calls % 2 else "1800"
+    life: int | str = 1800 if n_calls % 2 else "1800"  # now a number, now text
     return _json({"access_token": f"token{n_calls}", "token_type": "Bearer", "expires_in": life})
 
 

@@ -1,4 +1,4 @@
-"""Tweets generated from lists of words, so that the demo needs nobody's tweets.
+"""Tweets generated from lists of words, so that the demo needs no tweets of real people.
 
 The same mood and seed always give the same tweet.
 """

@@ -138,6 +138,7 @@ class World:
         rng = self._chance(source, query)
         others = [other for other in sorted(self.sentiments) if other != query]
         for index in range(self._count(query)):
+            # Photos of other queries, some of the other sign, so that labels conflict.
             shared = others and rng.random() < SHARED * self.quirks
             owner = rng.choice(others) if shared else query
             photo = self._photo(source, owner, rng.randrange(self._count(owner)) if shared else index)
@@ -149,6 +150,7 @@ class World:
         return self.photos if isinstance(self.photos, int) else self.photos.get(query, 0)
 
     def _chance(self, *what: object) -> random.Random:
+        # Seeded by text, and not by a hash, which differs between processes.
         return random.Random(" ".join(map(str, (self.seed, *what))))
 
     def _photo(self, source: str, query: str, index: int) -> Photo:
@@ -168,6 +170,7 @@ class World:
             title=write_tweet(mood, number).split(",")[0][:60],
             text=_describe(mood, query, number, odd, rng),
             tags=tuple(query.split()),
+            # Drawn anew, not read from the photo before it: no photo depends on which were asked for earlier.
             uploaded=self._chance(
                 source, query, index - 1 if same_second and index else index, "uploaded"
             ).randint(FIRST_UPLOAD, LAST_UPLOAD),

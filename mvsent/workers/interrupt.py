@@ -47,7 +47,7 @@ def interruptible(
 
 
 def interruptible_by_parent() -> AbstractContextManager[threading.Event]:
-    """As `interruptible`; but a process that another of ours started is interrupted by that one.
+    """Do as `interruptible`, but let a process that mvsent started be interrupted by its parent alone.
 
     A rank gets SIGINT, since SIGTERM tells it that another rank failed, and ends it at once. Other processes
     get SIGTERM.

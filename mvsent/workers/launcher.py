@@ -95,7 +95,7 @@ def in_ranks(call: Callable[..., T], n_ranks: int, ready: Callable[[Path], objec
 
 def _agent(sender: Connection, call: Callable[..., Any], n_ranks: int, folder: Path, level: int) -> None:
     """The agent's process: let torch start and watch the ranks; send the first rank's result or a failure."""
-    os.setsid()
+    os.setsid()  # a terminal's Ctrl-C would reach each rank twice, and the second ends it unsaved
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(KILL_RANKS, _kill_ranks)
     end_with_parent(partial(os.kill, os.getpid(), signal.SIGINT))
@@ -117,7 +117,7 @@ def _agent(sender: Connection, call: Callable[..., Any], n_ranks: int, folder: P
         nproc_per_node=n_ranks,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
+        rdzv_endpoint="127.0.0.1:0",  # a free port
         local_addr="127.0.0.1",
         max_restarts=0,
         monitor_interval=0.1,

@@ -57,6 +57,7 @@ class Ranks:
         >>> [Ranks(rank, 2).share(np.arange(5)).tolist() for rank in (0, 1)]
         [[0, 1], [2, 3, 4]]
         """
+        # Each step is divided, not the dataset: `--batch-size` then means the same for any number of ranks.
         n = len(rows)
         return rows[n * self.rank // self.world : n * (self.rank + 1) // self.world]
 

@@ -134,6 +134,7 @@ class RayEngine:
             here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=True
             )
+            # Without a core of its own: it only counts, and a worker's task would wait for it.
             actor = ray.remote(kind).options(
                 num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
             )
@@ -154,6 +155,7 @@ class _Proxy:
         self._handle = handle
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Otherwise pickle asks an object without `_handle` for methods, and `__getattr__` never ends.
         return _Proxy, (self._handle,)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -175,7 +177,7 @@ class _Tasks:
             num_cpus=1,
             num_gpus=int(self._needs == "GPU"),
             max_retries=RETRIES,
-            retry_exceptions=False,
+            retry_exceptions=False,  # an error of the work would only repeat
         )
 
     @property

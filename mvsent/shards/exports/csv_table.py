@@ -41,8 +41,8 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
 def csv_line(values: Iterable[Any]) -> str:
     """Format one line of a table, which ends with a line feed.
 
-    Python's writer, told to end lines so, would leave a lone carriage return in a cell unquoted: a row's end
-    to every reader.
+    If Python's writer ended the line so, it would not quote a lone carriage return in a cell, which every
+    reader takes for the end of a row.
 
     >>> csv_line(["a\\rb", 1, None])
     '"a\\rb",1,\\n'

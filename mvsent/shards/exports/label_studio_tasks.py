@@ -1,8 +1,8 @@
 """Label Studio: tasks.json to import, config.xml for the labelling interface, and the pictures in images/.
 
-A task asks for the sentiment of the text and of the picture, as MVSA's annotators were asked. What the
-dataset says already goes along as a prediction, which never counts as an annotation. The way back is
-`mvsent reconcile-tasks`, see `mvsent/sources/label_studio.py`.
+A task asks for the sentiment of the text and of the picture, as MVSA's annotators were asked. The dataset's
+own labels go along as a prediction, which never counts as an annotation. `mvsent reconcile-tasks` reads the
+annotations back, see `mvsent/sources/label_studio.py`.
 """
 
 import base64

@@ -33,7 +33,7 @@ _SIGNATURES = (
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """`name` is the dataset's, fit for a file name; `folder_name` is what the finished export is called."""
+    """Options of an export. `name` is the dataset's, fit for a file name; `folder_name` the folder's."""
 
     name: str
     folder_name: str
@@ -99,10 +99,10 @@ def extension(data: bytes) -> str:
 
 
 def facts(row: Row) -> dict[str, Any]:
-    """Everything but the picture, as JSON can say it, with the label's name beside its number."""
+    """Everything but the picture, in JSON's types, with the label's name beside its number."""
     found = {name: _plain(value) for name, value in row.items() if name != "image"}
     if row["phash"] is not None:
-        found["phash"] = f"{row['phash']:016x}"  # more than JSON's numbers hold in most readers
+        found["phash"] = f"{row['phash']:016x}"  # most readers of JSON round numbers of 64 bits
     return {"id": row["id"], "label_name": LABEL_NAMES[row["label"]], **found}
 
 

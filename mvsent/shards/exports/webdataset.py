@@ -11,7 +11,7 @@ from mvsent.shards.exports.rows import ExportOptions, Row, extension, facts, fil
 
 
 def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
-    """`folder` holds a tar for every `options.shard_rows` pairs; the same rows make the same bytes.
+    """Write a tar into `folder` for every `options.shard_rows` pairs; the same rows make the same bytes.
 
     Raises: DatasetError for a pair without a picture.
     """
@@ -23,6 +23,7 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
 
 
 def _add(tar: tarfile.TarFile, row: Row) -> None:
+    # WebDataset takes all after the first dot for the extension, so the stem has none.
     stem, image = file_stem(row["id"]), picture(row)
     members = {
         extension(image): image,
@@ -30,6 +31,6 @@ def _add(tar: tarfile.TarFile, row: Row) -> None:
         "json": json.dumps(facts(row), ensure_ascii=False).encode(),
     }
     for suffix, content in members.items():
-        member = tarfile.TarInfo(f"{stem}.{suffix}")
+        member = tarfile.TarInfo(f"{stem}.{suffix}")  # dated 1970: the same bytes every time
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))

@@ -74,6 +74,7 @@ class Caller:
                 return HttpAnswer(response.status_code, headers, _plain(body, headers, name))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             problem = type(error).__name__  # its text may hold the address, its request the key
+        # Outside the handler: a traceback would also show the exception that is handled.
         raise RetryLater(None, f"{name} cannot be reached ({problem})")
 
 

@@ -59,6 +59,7 @@ def search(
             frontier.refuse(window.query, refusal.what)
         else:
             room = per_query - query.found if per_query else None
+            # One transaction, so that a killed process has noted the page and what follows it, or neither.
             with frontier.transaction():
                 n_new = frontier.note(window.query, page, room, found_at())
                 successors = follow_up(window, page, n_new, paging, course.overflow)
@@ -80,7 +81,7 @@ class _Course:
         self._n_barren, self._overflowed = 0, False
 
     def is_barren(self, n_new: int) -> bool:
-        """Count a page with `n_new` new items: whether it is one too many that brought nothing."""
+        """Count a page of `n_new` new items; return whether too many pages in a row brought nothing."""
         self._n_barren = 0 if n_new else self._n_barren + 1
         return self._n_barren >= BARREN_PAGES
 

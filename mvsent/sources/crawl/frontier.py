@@ -55,7 +55,7 @@ CREATE TABLE calls (at REAL NOT NULL);
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A candidate as the crawl has it; `queries` in the order in which they found it."""
+    """A candidate of the crawl, with its queries in the order of the lexicon."""
 
     id: str
     found_at: datetime
@@ -92,6 +92,7 @@ class Frontier:
         with readable(self.path):
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
+            # In WAL mode, anything less may lose the last commits in a power cut.
             self._db.execute("PRAGMA synchronous = FULL")
 
     @classmethod
@@ -131,6 +132,7 @@ class Frontier:
                 f"{CRAWL_SCHEMA_VERSION})",
                 "Continue it with that version, or begin anew with --overwrite",
             )
+        # As it is stored: JSON makes lists of tuples.
         begun, given = {**start.defaults, **self.settings}, json.loads(json.dumps(start.settings))
         for key in {**self.settings, **given}:
             if begun.get(key) != given.get(key):
@@ -142,6 +144,7 @@ class Frontier:
 
     def _begin(self, start: Beginning) -> None:
         with self.transaction():
+            # One by one: `executescript` would end the transaction first.
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
             self._db.executemany(
@@ -160,6 +163,7 @@ class Frontier:
                 "SELECT number, ?, ?, 1, 0 FROM queries",
                 start.span,
             )
+            # Within the transaction: a beginning that was killed has neither version nor tables.
             self._db.execute(f"PRAGMA user_version = {CRAWL_SCHEMA_VERSION}")
 
     @contextmanager
@@ -267,7 +271,7 @@ class Frontier:
     def _note_one(
         self, query: int, rank: int, row: tuple[str, str | None, str | None, str | None], found_at: int
     ) -> int:
-        """Record an item: 1 if it is new to the query, else 0. `rank`: the query's items before it."""
+        """Record an item; return 1 if it is new to the query, else 0. `rank` counts the items before it."""
         id, *rest = row
         self._db.execute(
             "INSERT INTO candidates (id, rank, found_at, body, reason, detail) VALUES (?, ?, ?, ?, ?, ?) "

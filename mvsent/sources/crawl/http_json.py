@@ -172,6 +172,7 @@ def parse_json(body: bytes, *, what: str, secrets: Iterable[str] = ()) -> object
         return _without(document, [secret for secret in secrets if len(secret) >= SHORTEST_SECRET])
     except (ValueError, RecursionError):
         start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:64]
+    # Below the handler: a traceback would also show the parser's exception, which holds the whole answer.
     if start[:1] == b"<":
         kind = "HTML"
     elif re.match(rb"[A-Za-z_$][\w$.]*\s*\(", start):
@@ -182,7 +183,7 @@ def parse_json(body: bytes, *, what: str, secrets: Iterable[str] = ()) -> object
 
 
 def _integer_or_text(digits: str) -> object:
-    return int(digits) if len(digits) <= MAX_DIGITS else digits
+    return int(digits) if len(digits) <= MAX_DIGITS else digits  # int() refuses 4300 digits
 
 
 def _without(document: Any, secrets: Sequence[str]) -> Any:

@@ -44,6 +44,7 @@ class Asker:
         n_failed = 0
         while True:
             self._wait(self.bucket.reserve())
+            # Before the call: the server counts it, even if this process is killed during it.
             self._note_call()
             try:
                 return call()
