@@ -527,6 +527,18 @@ def test_a_spool_that_was_cut_off_loses_only_its_last_record(tmp_path: Path, cut
         assert spool.get("flickr:3") == outcome(3)
 
 
+def test_a_spool_that_ends_in_zeros_after_a_power_cut_loses_none_of_its_records(tmp_path: Path) -> None:
+    path = tmp_path / "part.spool"
+    with Spool(path) as spool:
+        spool.add(outcome(1))
+    path.write_bytes(path.read_bytes() + bytes(4096))
+    with Spool(path) as spool:
+        assert spool.get("flickr:1") == outcome(1)
+        spool.add(outcome(2))
+    with Spool(path) as spool:
+        assert spool.get("flickr:2") == outcome(2)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -104,6 +104,7 @@ class Spool:
             text = self._file.read(n_head)
             start = self._file.tell()
             data = self._file.read(n_bytes)
-            if zlib.crc32(data, zlib.crc32(text)) != checksum or len(data) != n_bytes:
+            # No head is empty, but the checksum of zeros, which a power cut may leave, is right.
+            if not text or len(data) != n_bytes or zlib.crc32(data, zlib.crc32(text)) != checksum:
                 return
             yield json.loads(text), start, n_bytes
