@@ -1,4 +1,4 @@
-"""What a build costs: memory as it grows, calls for the photos of one query, and how the quota is used.
+"""The costs of a build: its memory by size, the calls for the photos of one query, and the use of the quota.
 
 Memory is that of whole builds from a stand-in in another process, which answers quicker than `mvsent replay`:
 all its pictures look alike and differ in a comment. `BENCH_BUILD_PAIRS=2000,20000` changes their sizes.
@@ -60,6 +60,7 @@ def memory_rows() -> list[Row]:
 
 
 def build_in_a_child(address: str, folder: Path, n_pairs: int) -> float:
+    # Spawned, as a forked process would begin with the memory of this one.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(build, address, folder, n_pairs).result()
 
@@ -74,7 +75,7 @@ def build(address: str, folder: Path, n_pairs: int) -> float:
         anps=str(lexicon),
         endpoint=f"{address}/services/rest/",
         per_query=PER_QUERY,
-        quota_per_hour=10**7,
+        quota_per_hour=10**7,  # no limit in effect: memory is measured, not politeness
         images_per_second=0,
     )
     keys = {flickr.KEY.name: SecretStr("key")}
@@ -86,7 +87,7 @@ def build(address: str, folder: Path, n_pairs: int) -> float:
 
 @contextlib.contextmanager
 def stand_in() -> Iterator[str]:
-    """A process answers Flickr's search and shows the pictures, under the address that is given."""
+    """Run a process that answers Flickr's search and serves the pictures; yields its address."""
     here, there = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
@@ -106,6 +107,7 @@ def serve(started: Connection) -> None:
 
     async def show(request: web.Request) -> web.Response:
         comment = request.match_info["number"].encode()
+        # Start of image, then a comment: other bytes and another hash, with the same pixels.
         head = b"\xff\xd8\xff\xfe" + (len(comment) + 2).to_bytes(2, "big")
         return web.Response(body=head + comment + picture[2:], content_type="image/jpeg")
 
@@ -170,7 +172,7 @@ def candidate(second: int) -> Candidate:
 
 
 def call_rows() -> list[Row]:
-    """For either source, the number of photos that costs the most beside the fewest calls possible."""
+    """For each source, the number of photos whose calls exceed the fewest possible by the largest factor."""
     return [
         worst_calls("Flickr", FLICKR_PHOTOS, flickr.SOURCE.paging),
         worst_calls("Getty", GETTY_PHOTOS, getty.SOURCE.paging),

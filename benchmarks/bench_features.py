@@ -1,4 +1,4 @@
-"""How fast pictures become pixels, and pixels become features: `python -m benchmarks.bench_features`."""
+"""The speed of decoding pictures and of computing features: `python -m benchmarks.bench_features`."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ DATALOADER = {"num_workers": WORKERS, "persistent_workers": True}
 
 
 def rows() -> list[Row]:
-    """Each figure of the issue's speed table that is about features: medians of alternating runs."""
+    """(figure, ours, the other's, ratio, goal): medians of alternating runs in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         pictures = [draw_photograph(seed) for seed in range(N_PICTURES)]
         dataset = write_shards(Path(folder) / "shards", pictures)
@@ -72,6 +72,7 @@ def extraction_row(dataset: Dataset, folder: Path) -> Row:
                 network(pixels)
 
     def extract() -> None:
+        # An empty cache in every round; a second round would only map the file of the first.
         with tempfile.TemporaryDirectory(dir=folder) as cache:
             cached_maps(dataset, backbone, cache_dir=Path(cache), workers=WORKERS, quiet=True)
 
@@ -110,7 +111,7 @@ def assert_same_pixels(found: Mapping[str, torch.Tensor]) -> None:
 
 
 def squash(image: Image.Image) -> torch.Tensor:
-    """What a user of the other libraries writes: uint8 [3, side, side]."""
+    """Resize as a user of the other libraries would: uint8 [3, side, side]."""
     small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 

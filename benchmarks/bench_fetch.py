@@ -58,7 +58,7 @@ def rows() -> list[Row]:
 
 
 def draw_pictures(folder: Path) -> None:
-    """`folder` holds N_PICTURES JPEGs of about 60 KB, of which N_DISTINCT differ."""
+    """Draw N_PICTURES JPEGs of about 60 KB into `folder`, of which N_DISTINCT differ."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(min(N_DISTINCT, N_PICTURES)):
@@ -74,10 +74,11 @@ def draw_pictures(folder: Path) -> None:
 
 @contextlib.contextmanager
 def nginx(root: Path) -> Iterator[str]:
-    """nginx serves root/www under the address that is given."""
+    """Serve root/www by nginx; yields the address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    # By default nginx keeps these folders where only root may write.
     temporary = "".join(
         f"{kind}_temp_path {root}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -119,6 +120,7 @@ def img2dataset(program: str, urls: Path) -> list[str]:
 def measured(command: Sequence[str], out: Path) -> tuple[float, float]:
     """Seconds that `command out` takes from start to end, and the peak MB of its processes together."""
     shutil.rmtree(out, ignore_errors=True)
+    # Idle OpenMP threads would spin on the cores that are measured, and albumentations asks PyPI for updates.
     environment = os.environ | {"OMP_WAIT_POLICY": "passive", "NO_ALBUMENTATIONS_UPDATE": "1"}
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -168,7 +170,7 @@ def count_rows(out: Path) -> int:
 
 
 def fetch(urls: Path, out: Path) -> None:
-    """The dataset in `out` holds every picture of the list: what a build does between search and card."""
+    """Fetch every picture of the list into a dataset in `out`, as a build does between search and card."""
     from urllib.parse import urlsplit
 
     from mvsent.fetch import Fetched, FetchPolicy, ImageRequest, fetch_images
@@ -179,6 +181,7 @@ def fetch(urls: Path, out: Path) -> None:
     place = urlsplit(requests[0].url)
     policy = FetchPolicy(
         concurrency=int(os.environ.get("BENCH_FETCH_CONCURRENCY", "32")),
+        # Private addresses such as loopback are refused unless allowed.
         allowed=frozenset({(place.hostname or "", place.port or 80)}),
     )
     batch: list[Fetched] = []

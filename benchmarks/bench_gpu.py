@@ -1,4 +1,4 @@
-"""Whether a GPU computes what the CPU does, and how fast: `python -m benchmarks gpu`.
+"""A comparison of a GPU with the CPU, in answers and speed: `python -m benchmarks gpu`.
 
 One command, at most eight minutes, nothing to fetch: weights are random, rows and pictures are drawn. Without
 a GPU the CPU is compared with itself on a few rows, so that the test suite can run the check. A check that
@@ -39,7 +39,7 @@ SHARED = ("dmlanet", "dmlanet-plus")
 
 @dataclass(frozen=True)
 class Check:
-    """What is measured, and the most that it may be; None: nothing is expected of it."""
+    """A measurement and its tolerance; without a tolerance, the value is only reported."""
 
     name: str
     measure: Callable[[], Measured]
@@ -48,7 +48,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Row:
-    """How a check ended."""
+    """The result of a check."""
 
     check: str
     result: Literal["pass", "FAIL", "measured"]
@@ -99,7 +99,7 @@ def checks(runs: Runs, scale: Scale, *, small: bool) -> Iterator[Check]:
 
 
 def main(out: Path, *, small: bool) -> int:
-    """Make every check, print the table, write it to `out`, and return the exit code: 1 where one failed."""
+    """Make every check, print the table, write it to `out`, and return the exit code: 1 if one failed."""
     device = compute_device("auto")
     small = small or device.type == "cpu"
     until = time.monotonic() + SECONDS
@@ -107,21 +107,21 @@ def main(out: Path, *, small: bool) -> int:
     log = logging.getLogger("mvsent")
     level = log.level
     log.setLevel(logging.ERROR)  # that weights are random is known
-    compute_alike(torch.get_num_threads())
+    compute_alike(torch.get_num_threads())  # as `mvsent train` does
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, MVSENT_CACHE=f"{folder}/cache"):
         sizes = (14, 14, 160, 2, 1) if small else (64, 2048, 1024, 4, 3)
         scale = Scale(12, 8) if small else Scale(48, 1280)
         for check in checks(Runs(Path(folder), device, *sizes), scale, small=small):
             print(f"{check.name} …", file=sys.stderr)
             rows.append(carried_out(check, until))
-            write(out, rows, device)
+            write(out, rows, device)  # after each, so that a killed process loses no row
     log.setLevel(level)
     print(table(rows, device))
     return int(any(row.result == "FAIL" for row in rows))
 
 
 def carried_out(check: Check, until: float) -> Row:
-    """How the check ends; it fails where it crashes, and where it would begin after `until`."""
+    """The result of the check; it fails if it crashes, or if it would begin after `until`."""
     began = time.monotonic()
 
     def row(result: Literal["pass", "FAIL", "measured"], value: float | None, note: str) -> Row:
@@ -131,7 +131,7 @@ def carried_out(check: Check, until: float) -> Row:
         return row("FAIL", None, f"not made: {SECONDS} s were over")
     try:
         found = check.measure()
-    except Exception as error:
+    except Exception as error:  # a check that crashes must not stop the others
         traceback.print_exc()
         return row("FAIL", None, f"{type(error).__name__}: {error}".splitlines()[0])
     if found.value is not None and not math.isfinite(found.value):

@@ -1,4 +1,4 @@
-"""Is memory flat? The peak of each command over 1,000,000 rows with tiny pictures ÷ that over 100,000.
+"""The peak memory of each command over 1,000,000 rows with tiny pictures ÷ that over 100,000.
 
 Each command runs in a process of its own. `BENCH_MEMORY_ROWS=10000,100000` changes the sizes, and
 `BENCH_MEMORY_COMMANDS=stats,split` what is measured.
@@ -64,13 +64,13 @@ _ASKS += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exi
 
 
 def peak_of(words: list[str]) -> float:
-    """MB that `mvsent WORDS` needed at most, in one process.
+    """The peak memory in MB of `mvsent WORDS` in one process.
 
-    A small process starts it: what is resident of the one that starts another counts for both.
+    A small process starts it, because the resident memory of a parent counts as its child's.
     """
     command = [sys.executable, "-c", _ASKS, sys.executable, "-m", "mvsent", *words, "--quiet"]
     ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return int(ended.stdout) * 1024 / 1e6
+    return int(ended.stdout) * 1024 / 1e6  # Linux counts ru_maxrss in KiB
 
 
 def drawn(folder: Path, n_rows: int) -> Path:

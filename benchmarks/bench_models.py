@@ -1,8 +1,9 @@
-"""What a training step of every model costs: its steps per second ÷ DMLANet's; and what Table II takes.
+"""The cost of a training step of every model: its steps per second ÷ DMLANet's; and the time of Table II.
 
 At equal epochs Table II takes as long as DMLANet alone times the sum of 1 / ratio over its systems. DMLANet's
 five folds take about twenty minutes of one core, so three hours on two cores are eighteen times DMLANet:
-itself, and eleven systems of a ratio of 0.65. What is solved and not trained in steps is left out.
+itself, and eleven systems with a ratio of 0.65. Models that are solved instead of trained in steps are left
+out.
 """
 
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def _table_hours(ratios: dict[str, float]) -> float:
 
 def _alternate(*runs: Callable[[], float]) -> list[list[float]]:
     for run in runs:
-        run()  # warm
+        run()  # a first run is slower
     rounds = [[run() for run in runs] for _ in range(ROUNDS)]
     return [list(each) for each in zip(*rounds, strict=True)]
 
@@ -88,7 +89,7 @@ def examples(n_rows: int = N_ROWS, channels: int = CHANNELS) -> Examples:
 
 
 def table_sizes(channels: int = CHANNELS) -> Sizes:
-    """What the models are built for."""
+    """The sizes that the models are built with."""
     return Sizes(
         channels,
         (7, 7),
@@ -101,7 +102,7 @@ def table_sizes(channels: int = CHANNELS) -> Sizes:
 
 
 def _steps_per_second(name: str, data: Examples, sizes: Sizes) -> float:
-    """Of one epoch, whose validation is a single row."""
+    """Training steps per second of one epoch; its validation is a single row."""
     settings = TrainSettings(model=name, epochs=1, batch_size=BATCH)
     options = {"memory": "false"} if name == "dmlanet-plus" else {}  # solved once a fold, not in steps
     trainer = Trainer(registry.build(name, sizes, options), data, settings, torch.device("cpu"))

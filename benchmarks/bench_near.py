@@ -1,7 +1,7 @@
-"""Near duplicates among ten million simulated perceptual hashes: time, memory, and what share is found.
+"""Near duplicates among ten million simulated perceptual hashes: time, memory, and the share found.
 
 Every hash has 32 bits of 64, as a picture's has. One in a hundred is planted as a neighbour of another, 1 … 4
-bits away; all that are planted have to be found.
+bits away; all planted hashes have to be found.
 """
 
 import json
@@ -48,9 +48,11 @@ def measured(n_hashes: int) -> dict[str, float]:
     """One search, timed from the hashes as a dataset has them, and checked."""
     hashes, originals, planted = simulated(n_hashes)
     start = time.perf_counter()
+    # The search takes distinct hashes, so finding them counts.
     different, place = np.unique(hashes, return_inverse=True)
     pairs = near_pairs(different, DISTANCE)
     seconds, gigabytes = time.perf_counter() - start, peak_megabytes() / 1e3
+    # A pair as one number, which np.isin can look up.
     found = pairs[:, 0] * len(different) + pairs[:, 1]
     wanted = np.sort(np.stack([place[originals], place[planted]], axis=1), axis=1)
     is_found = np.isin(wanted[:, 0] * len(different) + wanted[:, 1], found)

@@ -1,4 +1,4 @@
-"""What reading costs: the bare model on ready tensors ÷ `predict` over the same 1000 pairs in their files.
+"""The cost of reading: the bare model on ready tensors ÷ `predict` over the same 1000 pairs in their files.
 
 The bare model is the backbone and DMLANet's network on pixels and word numbers that are in memory. `predict`
 reads a CSV table, opens and decodes 1000 pictures, numbers the words and writes a CSV table. All weights are

@@ -1,4 +1,4 @@
-"""What a second rank is worth: pixels a second of training, 2 ranks × 1 thread ÷ 1 rank × 1 thread.
+"""The gain of a second rank: pixels a second of training, 2 ranks × 1 thread ÷ 1 rank × 1 thread.
 
 The last block of efficientnet_lite0 (random weights) is trained with DMLANet, through small pictures, at the
 same global batch. Ours and the other run alternately, in processes of their own. Two cores must be idle.
@@ -23,6 +23,7 @@ from mvsent.workers.launcher import in_ranks
 from mvsent.workers.ranks import joined
 
 N_ROWS, BATCH, SIDE, N_WORDS, N_KNOWN, EPOCHS, ROUNDS = 258, 64, 96, 40, 5000, 3, 3
+# Two validation rows, one for each rank: training is measured.
 FOLD = Fold(0, train=np.arange(N_ROWS - 2), validation=np.arange(N_ROWS - 2, N_ROWS))
 
 
@@ -36,7 +37,7 @@ def rows() -> list[tuple[str, float, float, float, str]]:
 
 def rate(*, ready: Any) -> float:
     """Megapixels a second of all ranks together, in the fastest epoch after the first."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # otherwise one rank would use both cores
     torch.manual_seed(0)
     with joined() as ranks, TemporaryDirectory() as folder:
         settings = TrainSettings(epochs=EPOCHS, fine_tune="last", batch_size=BATCH)

@@ -1,5 +1,6 @@
-"""The fetch stage by two workers of Ray, beside two processes that share the partitions; Ray is up already,
-its workers and the office of their limits too.
+"""The fetch stage by two workers of Ray ÷ two processes that share the partitions.
+
+Ray, its workers and the object of their limits are started before the measurement.
 
 Needs Ray and nginx: pictures as in bench_fetch. `BENCH_RAY_N` says how many (default 4000).
 """
@@ -50,6 +51,7 @@ def rows() -> list[Row]:
         root = Path(scratch)
         draw_pictures(root / "www")
         given: dict[str, Any] = {"num_cpus": WORKERS, "include_dashboard": False, "log_to_driver": False}
+        # "local" starts a cluster; without it, Ray would join one that already runs.
         ray.init(address="local", logging_level="CRITICAL", **given)
         try:
             engine = RayEngine("local")
@@ -70,7 +72,7 @@ def rows() -> list[Row]:
 
 
 def measured(ways: Sequence[Callable[..., None]], base: str, root: Path) -> list[list[float]]:
-    """Of each way the seconds of its runs, after one that does not count: workers import then."""
+    """Seconds of the runs of each way, without a first run, in which workers import."""
     seconds: list[list[float]] = [[] for _ in ways]
     for run in range(RUNS + 1):
         for way, taken in zip(ways, seconds, strict=True):

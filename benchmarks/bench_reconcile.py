@@ -1,4 +1,4 @@
-"""What reconciling costs beyond reading the label file: 1,000,000 rows, three annotators, labels only."""
+"""The cost of reconciling beyond reading the label file: 1,000,000 rows, three annotators, labels only."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def rows() -> list[Row]:
 
 
 def write_label_file(root: Path) -> Path:
-    """`root` holds a label file whose annotators mostly agree; returns its path."""
+    """Write a label file whose annotators mostly agree into `root`; returns its path."""
     rng = np.random.default_rng(0)
     mood = rng.choice(len(LABEL_NAMES), N_ROWS, p=[0.2, 0.35, 0.45])
     words = np.array([f"{text},{image}" for text in LABEL_NAMES for image in LABEL_NAMES])

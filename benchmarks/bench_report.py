@@ -1,6 +1,6 @@
-"""A report over 20,000 pairs: how large the page is, and how long it takes to open in headless Chromium.
+"""A report over 20,000 pairs: the size of the page, and the time to open it in headless Chromium.
 
-Opening needs Debian's packages chromium and chromium-driver, and is left out where they are not installed.
+Opening needs Debian's packages chromium and chromium-driver, and is left out if they are not installed.
 """
 
 import io
@@ -101,6 +101,7 @@ def opening_seconds(page: Path) -> float:
 
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
+    # In a container, Chromium's sandbox refuses to run as root, and /dev/shm is too small for it.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(argument)
     driver = webdriver.Chrome(options, Service(str(shutil.which("chromedriver"))))

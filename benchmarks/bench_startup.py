@@ -1,4 +1,4 @@
-"""How long a command takes before it does anything: `mvsent --help` ÷ `python -c "import typer"`."""
+"""The time that a command takes to start: `mvsent --help` ÷ `python -c "import typer"`."""
 
 import statistics
 import subprocess
@@ -27,7 +27,7 @@ def rows() -> list[Row]:
 
 
 def seconds(command: Sequence[str]) -> float:
-    """How long `command` runs. Raises: CalledProcessError if it fails."""
+    """The time that `command` runs. Raises: CalledProcessError if it fails."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""What streaming costs: the shards read and shuffled in every epoch, beside rows that lie ready in memory.
+"""The cost of streaming: shards read and shuffled in every epoch ÷ rows that are ready in memory.
 
-The map-style loader that it is measured against holds the encoded pictures and texts of the same shards in
-memory, gets each step's rows by number, and decodes and batches them as the stream does, with as many threads
-and as many steps ahead. So it is what random access would be at its best: nothing is read, and what is left
-over is what reading, planning and keeping rows cost. The pictures are photographs of 1024×768 and about
+The map-style loader holds the encoded pictures and texts of the same shards in memory, gets each step's rows
+by number, and decodes and batches them as the stream does, with as many threads and steps ahead. It is the
+best case of random access, because nothing is read: the difference is the cost of reading, planning and
+keeping rows. The pictures are photographs of 1024×768 and about
 150 kB; the epoch is a whole one, the filling of the buffer included. The shards are in the page cache.
 """
 
@@ -108,7 +108,7 @@ def settings(dataset: str, *, fine_tune: str) -> TrainSettings:
 
 
 def source(dataset: Path, run: Path) -> Stream[Any, Any]:
-    """What a trainer whose backbone is trained too reads: squares of pixels, and words."""
+    """The rows of a trainer that trains the backbone, too: squares of pixels, and words."""
     chosen = settings(str(dataset), fine_tune="all")
     material = prepare(chosen, device=torch.device("cpu"), quiet=True)
     folder = RunFolder.create(run, chosen, training.resolve(chosen, material, 1), overwrite=False)

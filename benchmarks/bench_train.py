@@ -1,4 +1,4 @@
-"""What the cached maps are worth: an epoch through pixels ÷ an epoch from cached features."""
+"""The gain of cached maps: an epoch through pixels ÷ an epoch from cached features."""
 
 import tempfile
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""What a device computes beside what the CPU does: losses, gradients, answers; and what it repeats exactly.
+"""Checks of a device against the CPU (losses, gradients, answers), and of exact repetition.
 
-Weights are random and rows are drawn. Dropout is off where devices are compared: each draws its own.
+Weights are random and rows are drawn. Dropout is off in comparisons of devices, as each draws its own.
 """
 
 import math
@@ -45,7 +45,7 @@ absolute."""
 
 @dataclass(frozen=True)
 class Measured:
-    """What a check found; `value` is None where this machine has nothing to measure."""
+    """The finding of a check; `value` is None if this machine has nothing to measure."""
 
     value: float | None
     note: str = ""
@@ -53,7 +53,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the drawn rows are."""
+    """The size of the drawn rows."""
 
     n_rows: int
     channels: int
@@ -162,7 +162,7 @@ def computed(
 
 
 def differences(here: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
-    """By name; infinite where one of the two is not finite."""
+    """The difference of each quantity, by name; infinite if one of the two is not finite."""
     for name, wanted in reference.items():
         apart = here[name] - wanted
         relative = float(apart.norm() / wanted.norm())
@@ -188,7 +188,7 @@ def resumed(name: str, scale: Scale, device: torch.device, dtype: torch.dtype) -
 
 
 def apart(one: nn.Module, other: nn.Module) -> float:
-    """The largest difference between two networks' weights; infinite where one is not finite."""
+    """The largest difference between two networks' weights; infinite if one is not finite."""
     of_other = other.state_dict()
     values = [
         float((values.double() - of_other[key].double()).abs().max())
@@ -199,7 +199,7 @@ def apart(one: nn.Module, other: nn.Module) -> float:
 
 
 class OneRank(Ranks):
-    """A single rank whose gradients DistributedDataParallel averages all the same."""
+    """A single rank that trains through DistributedDataParallel, as several ranks do."""
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         return averaged(objective)
@@ -220,7 +220,7 @@ def one_rank(name: str, scale: Scale, device: torch.device, dtype: torch.dtype) 
 def two_ranks(name: str, scale: Scale, device: torch.device) -> Measured:
     """The largest difference of a probability between two ranks and one process, on one device.
 
-    The ranks talk over gloo: NCCL takes one rank a device.
+    The ranks communicate over gloo, because NCCL allows one rank per device.
     """
     options = variants(name)[0]
     call = partial(answers_of_rank, name, options, scale, device)
@@ -243,7 +243,7 @@ def answers_of_rank(
 
 
 def refused_ranks() -> Measured:
-    """How many ranks more than there are GPUs are accepted."""
+    """The number of ranks that are accepted although it exceeds the number of GPUs; 0 if refused."""
     n = torch.cuda.device_count() + 1
     try:
         rank_device("cuda", Ranks(0, n, 0, n))

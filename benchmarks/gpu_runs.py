@@ -1,4 +1,4 @@
-"""Whole trainings on a device: their answers beside the CPU's, and what an epoch takes beside a bare loop."""
+"""Whole trainings on a device: their answers against the CPU's, and their epochs against a bare loop."""
 
 import statistics
 import tempfile
@@ -187,7 +187,7 @@ class Runs:
                 return replace(batch, regions=backbone(batch.pixels), pixels=None)
 
         def epoch() -> None:
-            torch.use_deterministic_algorithms(False)
+            torch.use_deterministic_algorithms(False)  # off by default, as in a loop by hand
             network.train()
             for batch in map(on_device, train):
                 with torch.autocast(self.device.type, dtype=lower, enabled=lower != torch.float32):
@@ -206,18 +206,18 @@ class Runs:
         return epoch
 
     def peak(self, **settings: Any) -> Measured:
-        """Megabytes of the device's memory that a training took at most."""
+        """The peak of the device's memory in a training, in MB."""
         if self.device.type == "cpu":
             return Measured(None, "no GPU")
         return Measured(self.peaks[self.train(self.timed, self.device, **settings)])
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.synchronize(self.device)  # kernels run after the call that starts them
 
 
 def texts(n_rows: int) -> list[str]:
-    """Forty words a row of some hundred."""
+    """Texts of forty random words each."""
     random = np.random.default_rng(0)
     return [" ".join(f"word{i}" for i in random.integers(0, N_KNOWN - 2, N_WORDS)) for _ in range(n_rows)]
 

@@ -1,6 +1,6 @@
 """The whole path, offline: two builds from a local stand-in, a drawn MVSA folder, two trainings.
 
-Needs no network, no key and nobody's data.
+It needs no network, no key and no data of other people.
 """
 
 import importlib.util
@@ -118,7 +118,7 @@ def build_small_flickr(replay: Replay, out: Path, *, engine: Engine = LOCAL, qui
         anps=str(lexicon),
         mask_query=True,  # otherwise a network would memorise the adjectives
         endpoint=replay.flickr_endpoint,
-        images_per_second=0,
+        images_per_second=0,  # no limit, as the stand-in is on this machine
         shard_size=100,
     )
     folder = out / "data" / FLICKR

@@ -95,7 +95,7 @@ def _version(package: str) -> str | None:
 
 def device() -> Findings:
     """The CPU cores and GPUs available to torch."""
-    import torch
+    import torch  # here, so that a broken torch is a finding and not the end of the report
 
     cards = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {

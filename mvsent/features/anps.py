@@ -44,7 +44,7 @@ class AnpDetectors:
     def scores(self, features: Floats) -> Floats:
         """Probabilities `[N, A]` that each pair is the query of a picture, from pooled features `[N, C]`."""
         logits = (features - self.mean) / self.std @ self.weight.T + self.bias
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True))  # else exp overflows
         scores: Floats = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
         return scores
 

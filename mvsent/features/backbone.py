@@ -108,5 +108,6 @@ def state_sha256(state: State) -> str:
     for key in sorted(state):
         value = state[key].detach().cpu().contiguous()
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+        # Flat, as a scalar cannot be viewed as bytes; as bytes, as numpy has no bfloat16.
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -272,7 +272,7 @@ def _load(network: nn.Module, state: State, source: str, expected: str) -> None:
         first = ", ".join(sorted(problems)[:3])
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"{source}: these weights do not fit: {first}{more}", f"Give {expected}")
-    network.load_state_dict(given, strict=False)
+    network.load_state_dict(given, strict=False)  # only heads are left out, as checked above
 
 
 def _is_head(key: str) -> bool:
@@ -326,7 +326,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         },
         aux_logits=False,
         transform_input=False,
-        init_weights=False,
+        init_weights=False,  # True takes long, the default warns
     ),
     "resnet50": _torchvision_spec(
         "resnet50",

@@ -5,7 +5,7 @@ A cache folder is named by a hash over everything that its values depend on:
     maps-efficientnet_lite0-3f…/
       values.npy      a plain numpy file, written front to back
       rows.txt        how many of its rows are on the disk for certain; the next run starts there
-      finished.json   what the hash was made from; written last, so whoever finds it finds all rows
+      finished.json   what the hash was made from; written last: if it exists, all rows do
 """
 
 import fcntl
@@ -202,6 +202,7 @@ def cached_words(
 @single_precision()  # so that the maps do not depend on where they were computed
 def compute_maps(network: Backbone, pixels: torch.Tensor) -> Array:
     """Compute the maps `[B, C, H, W]`, float16, of `pixels` `[B, 3, size, size]` on the network's device."""
+    # In half precision: a map of 1280 × 7 × 7 takes 125 kB, and a dataset has many.
     values: Array = network(pixels.to(next(network.parameters()).device)).half().contiguous().cpu().numpy()
     return values
 
@@ -322,6 +323,7 @@ class _Entry:
 @contextmanager
 def _only_process(folder: Path, what: str) -> Iterator[None]:
     """Lock the array in `folder` within the block, waiting for another process that computes it."""
+    # The system releases this lock even if the process is killed.
     with (folder / "lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -35,7 +35,7 @@ def load_model(folder: Path) -> nn.Module:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer in `folder`. Raises: WeightsError if there is none."""
+    """Load the tokenizer in `folder`. Raises: WeightsError if its files are missing."""
     transformers = _transformers(folder)
     with _refusal(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -63,7 +63,7 @@ def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def _transformers(folder: Path) -> Any:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the import, which reads it
     try:
         import transformers
     except ImportError:

@@ -146,14 +146,14 @@ def pooled(vectors: Tensor, mask: Tensor) -> Tensor:
 
     Reference: Reimers & Gurevych 2019 (Sentence-BERT), mean pooling.
     """
-    total = (vectors * mask.unsqueeze(-1)).sum(dim=1)
+    total = (vectors * mask.unsqueeze(-1)).sum(dim=1)  # a mean has the same direction
     return nn.functional.normalize(total, dim=1)
 
 
 @torch.inference_mode()
 def encode_batch(encoder: TextEncoder, numbers: Ints, lengths: Ints) -> Tensor:
     """Vectors `[n, S, size]` of the tokens `[n, S]`; zero after the end of each text."""
-    longest = int(lengths.max())
+    longest = int(lengths.max())  # of the batch, so that less padding is computed
     mask = torch.arange(longest) < torch.from_numpy(lengths)[:, None]
     vectors = torch.zeros(*numbers.shape, encoder.size)
     device = next(encoder.parameters()).device

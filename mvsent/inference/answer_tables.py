@@ -59,6 +59,7 @@ class _Csv:
     """Writes cells of the input unchanged, including those that a spreadsheet would treat as formulas."""
 
     def __init__(self, file: IO[bytes], columns: list[str], name: str) -> None:
+        # Texts from JSON may contain half a surrogate pair, which UTF-8 cannot encode.
         self._text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
         self._columns, self._name = columns, name
         self._text.write(csv_line([*columns, *ANSWER_COLUMNS]))
@@ -104,7 +105,7 @@ class _Parquet:
         self._writer.close()
 
 
-_GROUP = 8192  # rows of a row group
+_GROUP = 8192  # rows of a row group; a group for each small batch would be slow to read
 
 
 def records(answers: Answers) -> list[dict[str, Any]]:
@@ -139,6 +140,7 @@ def _typed(value: Any, kind: pa.DataType) -> Any:
     """The value; converted to text in a column of texts."""
     if value is None or not pa.types.is_string(kind):
         return value
+    # Arrow refuses halves of surrogate pairs, as UTF-8 does.
     return (
         value.encode("utf-8", "backslashreplace").decode()
         if isinstance(value, str)

@@ -162,4 +162,5 @@ def measure(model: Model, picks: Sequence[Pick]) -> dict[str, dict[str, float]]:
 
 
 def _mean(parts: Sequence[tuple[int, float, float]], column: int) -> float:
+    # Weighted by rows, as the last batch may be smaller.
     return sum(part[0] * part[column] for part in parts) / sum(part[0] for part in parts)

@@ -61,8 +61,7 @@ def export_model(
     example.
 
     Raises: UsageError, OutputExistsError; RunError and WeightsError as `load`; MvsentError if the network
-    cannot
-        be exported, or gives other answers afterwards.
+        cannot be exported, or gives other answers afterwards.
     """
     if to not in SUFFIX:
         choice = f"Choose from {', '.join(SUFFIX)}"
@@ -86,7 +85,7 @@ def export_model(
         graph = Graph.of(model, fold)
         data, exported = FORMS[to](graph)
         difference = max(float(np.abs(exported(batch) - graph.run(batch)).max()) for batch in graph.trials)
-        if not difference <= TOLERANCE:
+        if not difference <= TOLERANCE:  # not `>`, which NaN would pass
             raise MvsentError(
                 f"{model.run.settings.model} as {to} differs from PyTorch by up to {difference:.2g}",
                 "Export its weights: --to safetensors",

@@ -60,6 +60,7 @@ class Graph:
             kept = {name: column for name, column in pairs.columns.items() if name not in _FLAGS}
             pairs = replace(pairs, columns=kept)
         rows = [np.arange(8, 24), np.arange(1), np.arange(3, 24, 4)]
+        # The example has several pairs, as torch.export takes a size of 1 for a constant.
         return cls(network, names, pairs.batch(np.arange(3, 8)), [pairs.batch(each) for each in rows])
 
     @property
@@ -99,7 +100,7 @@ def exportable(network: nn.Module) -> nn.Module:
         if isinstance(module, BiGRUEncoder):
             network.set_submodule(name, UnpackedBiGRU(module))
         if isinstance(module, Memory):
-            module.__class__ = MemoryByProducts
+            module.__class__ = MemoryByProducts  # a new one would lack the solved buffers
         # A number that controls the flow of the graph must be a constant when the graph is made.
         for key, value in list(module.named_buffers(recurse=False)):
             if value.dim() == 0 and value.dtype in (torch.float32, torch.bool):
@@ -133,6 +134,7 @@ class MemoryByProducts(Memory):
     def _kernel(self, x: Tensor) -> Tensor:
         keys = self.keys.float()
         products = x @ keys.T
+        # Rounding can make the smallest distances negative, hence the clamp.
         squared = (x * x).sum(dim=1, keepdim=True) + (keys * keys).sum(dim=1) - 2 * products
         return torch.exp(-self.width / max(1, x.shape[1]) * squared.clamp_min(0))
 
@@ -165,7 +167,7 @@ def _onnx(graph: Graph) -> tuple[bytes, Run]:
         assert program is not None
         data: bytes = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    taken = {each.name for each in session.get_inputs()}
+    taken = {each.name for each in session.get_inputs()}  # the exporter drops unused inputs
 
     def again(batch: Batch) -> Floats:
         given = zip(graph.names, graph.tensors(batch), strict=True)
@@ -179,6 +181,7 @@ def _onnx(graph: Graph) -> tuple[bytes, Run]:
 def _torchscript(graph: Graph) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
     with _quiet(), torch.no_grad(), _refusal("torchscript"):
+        # The trials compare the graph on other sizes, which check_trace does not.
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             graph.module(), graph.tensors(graph.example), check_trace=False
         )
@@ -194,6 +197,7 @@ def _torchscript(graph: Graph) -> tuple[bytes, Run]:
 
 
 def _safetensors(graph: Graph) -> tuple[bytes, Run]:
+    # safetensors refuses tensors that are not contiguous.
     data = save_state({name: value.contiguous() for name, value in graph.network.state_dict().items()})
     network = copy.deepcopy(graph.network)
     network.load_state_dict(load_state(data))
@@ -268,7 +272,7 @@ def drawn_pairs(model: Model, fold: int) -> Examples:
         Image.fromarray(random.integers(0, 256, (32, 32, 3)).astype(np.uint8)) for _ in lengths
     ]
     for row in (5, 12, 19):
-        texts[row], images[row - 1] = None, None
+        texts[row], images[row - 1] = None, None  # of neighbours: no pair lacks both
     return model.examples(images, texts, fold=fold, cleaned=True)
 
 

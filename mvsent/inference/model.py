@@ -177,6 +177,7 @@ class Model:
     def _numbered(self, inputs: Inputs, fold: int | None) -> Examples:
         """The pairs with words numbered by a fold's vocabulary, and without links."""
         vocabulary = self.vocabulary(fold)
+        # Only links read the vectors, and new pairs have none.
         no_vectors = np.zeros((len(vocabulary), self.run.resolved.word_size), np.float32)
         return inputs.source(OfFold(vocabulary, no_vectors, np.zeros(0, np.int64)))
 

@@ -132,7 +132,7 @@ def _of_lines(file: BinaryIO, name: str, kind: str, folder: Path) -> PairTable:
         )
     if kind == JSONL:
         return PairTable(name, JSONL, _json_rows(_lines(file, name), name, folder))
-    reader = csv.reader(_lines(file, name), strict=True)
+    reader = csv.reader(_lines(file, name), strict=True)  # else broken quotes are accepted
     header = next(_csv_records(reader, name), None)
     if header is None:
         raise InputError(f"{name}: is empty", _WANTED)
@@ -151,6 +151,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[str]:
     """The lines of a UTF-8 file, without a byte order mark."""
     number = 0
     with file:
+        # With a limit, as a file without line breaks would fill the memory.
         while data := file.readline(MAX_LINE + 1):
             number += 1
             if len(data) > MAX_LINE:
@@ -196,6 +197,7 @@ def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRo
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of equal keys, Python's json silently keeps the last.
     cells = dict(pairs)
     if len(cells) < len(pairs):
         raise ValueError("an object has a key twice")
@@ -203,14 +205,14 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
+    number = float(text)  # json reads 1e999 as infinity
     if not math.isfinite(number):
         raise ValueError(f"the number {text[:40]} is too large")
     return number
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(f"{constant} is not JSON")  # Python's json accepts NaN and Infinity
 
 
 def _of_parquet(path: Path) -> PairTable:
@@ -250,7 +252,7 @@ def _of_folder(folder: Path) -> PairTable:
     """The pictures in a folder and its subfolders, by path; `a.txt` is the text of `a.jpg`."""
     paths = []
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")]  # in place: os.walk skips them
         paths += [
             Path(parent, name)
             for name in names

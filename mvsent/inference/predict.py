@@ -95,8 +95,7 @@ def predict_table(
     The file appears when it is complete. A row that cannot be predicted has an error instead of an answer.
 
     Raises: UsageError, OutputExistsError, RunError, WeightsError before a row is read; InputError if the
-    input
-        ends prematurely.
+        input ends prematurely.
     """
     if kind and kind not in KINDS:
         choice = f"Choose from {', '.join(KINDS)}"
@@ -108,7 +107,7 @@ def predict_table(
             raise UsageError(f"--out {out}: is the input itself", "Choose another name")
         if out.is_dir():
             raise UsageError(f"--out {out}: is a folder", "Name a file in it")
-    # The writer of a pipe may wait for the answer to what it sent: a batch there is what has arrived so far.
+    # The writer of a pipe may wait for an answer, so a batch of a pipe is what has arrived so far.
     is_pipe = hasattr(source, "readline")
     table = open_table(source, kind or JSONL)
     written = output_kind(table, out, kind)
@@ -147,6 +146,7 @@ def _batches(
     queue: Queue[_Waiting | Exception | None] = Queue(2 * batch_size)
     stop = Event()
     with ThreadPoolExecutor(thread_name_prefix="pictures") as pool:
+        # A daemon: a pipe that never ends must not keep the process alive.
         reader = Thread(target=_read, args=(model, rows, queue, pool, stop), daemon=True)
         reader.start()
         try:
@@ -177,6 +177,7 @@ def _read(
 def _put(queue: "Queue[_Waiting | Exception | None]", item: _Waiting | Exception | None, stop: Event) -> bool:
     while not stop.is_set():
         try:
+            # Without a timeout, a thread whose consumer has gone would wait for ever.
             queue.put(item, timeout=0.2)
         except Full:
             continue

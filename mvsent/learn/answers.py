@@ -1,4 +1,4 @@
-"""A model's answers under row weights, and what the metrics count of them."""
+"""A model's answers under row weights, and the counts that the metrics need."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Predicted:
         y_true: int [N], the label numbers, all of them in `classes`.
         y_prob: float [N, 3], its columns in `Label`'s order, 0 for a class that the model does not know.
         classes: the C labels that count, sorted.
-        weights: float [N, R], ≥ 0. Whole numbers give what repeating each row so many times would give.
+        weights: float [N, R], ≥ 0. A whole number has the effect of repeating the row that many times.
     """
 
     y_true: Ints
@@ -86,6 +86,7 @@ class Predicted:
         ranked = []
         for ranking in self.rankings:
             above = np.zeros((len(ranking.rows) + 1, self.weights.shape[1]))
+            # By default (mode="raise") numpy would buffer `out`; the rows are known to exist.
             np.take(self.weights, ranking.rows, axis=0, out=above[1:], mode="clip")
             np.cumsum(above, axis=0, out=above)
             hits = np.add.reduceat(self.weights[ranking.rows[ranking.at]], ranking.first, axis=0)
@@ -100,9 +101,9 @@ def one_vs_rest(y_true: Ints, y_prob: Floats, classes: Sequence[int]) -> tuple[B
 
 
 def confusion_counts(y_true: Ints, y_prob: Floats) -> npt.NDArray[np.int64]:
-    """How many rows of each label (first axis) were predicted as each label (second axis): [3, 3]."""
+    """Number of rows of each label (first axis) predicted as each label (second axis): [3, 3]."""
     counts = np.zeros((N_LABELS, N_LABELS), dtype=np.int64)
-    np.add.at(counts, (y_true, y_prob.argmax(axis=1)), 1)
+    np.add.at(counts, (y_true, y_prob.argmax(axis=1)), 1)  # `counts[…] += 1` would count a repeated cell once
     return counts
 
 

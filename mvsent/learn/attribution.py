@@ -14,7 +14,7 @@ STEPS = 10
 
 
 class _OfRegions(nn.Module):
-    """The network as a function of the map alone; `seen` is where the map goes in."""
+    """The network as a function of the map alone; the map enters at `seen`."""
 
     def __init__(self, network: nn.Module, batch: Batch) -> None:
         super().__init__()
@@ -72,6 +72,7 @@ def faithfulness(
         without: returns the batch without the parts where the mask `[B, N]` is True.
     """
     predicted = network(batch).logits.argmax(dim=1, keepdim=True)  # [B, 1]
+    # Sorting twice gives the place of each part in the order.
     rank = importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # [B, N]
     there = importance >= 0
     n_there = there.sum(dim=1, keepdim=True)  # [B, 1]
@@ -106,5 +107,6 @@ def without_words(batch: Batch, mask: Tensor) -> Batch:
 
 def shuffled(importance: Tensor, seed: int) -> Tensor:
     """Random importance for comparison; negative for absent parts."""
+    # On the CPU: a GPU's generator would draw another order.
     random = torch.rand(importance.shape, generator=torch.Generator().manual_seed(seed))
     return random.to(importance.device).where(importance >= 0, -1)

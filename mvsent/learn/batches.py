@@ -26,7 +26,7 @@ class BatchSource(Protocol):
     def target(self) -> npt.NDArray[np.int64]: ...
 
     def order(self, rows: Rows, *, seed: int, fold: int, epoch: int) -> Rows:
-        """The order of `rows` in an epoch, by the arguments alone, so that a resumed run repeats it."""
+        """The order of `rows` in an epoch; only the arguments decide it, so that a resumed run repeats it."""
 
     def batches(self, steps: Sequence[Rows], *, pin: bool = False) -> Iterator[Batch]:
         """The batch of each step's rows, in the order given."""
@@ -82,7 +82,7 @@ class Examples:
 
     Attributes:
         target: `[N]` int64, index into the run's classes.
-        columns: field of `Batch` → values `[N, …]`; or any name → a `InputColumn` that gives several fields.
+        columns: field of `Batch` → values `[N, …]`; or any name → an `InputColumn` that gives several fields.
     """
 
     target: npt.NDArray[np.int64]
@@ -109,6 +109,7 @@ class Examples:
         for name, column in self.columns.items():
             if isinstance(column, np.ndarray):
                 values = gather(column, rows)
+                # Maps and word vectors are stored in half precision.
                 tensors[name] = values.float() if values.dtype == torch.float16 else values
             else:
                 tensors |= column.tensors(rows)
@@ -126,6 +127,7 @@ def blanked(batch: Batch) -> Batch:
     if batch.has_text is not None:
         gone = ~batch.has_text
         batch = _zeroed(batch, _OF_TEXT, gone)
+        # In place, but on copies: `_zeroed` leaves the stored arrays as they are.
         if batch.word_mask is not None:
             batch.word_mask[gone, 0] = True
         if batch.words is not None:

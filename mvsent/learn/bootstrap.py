@@ -64,9 +64,10 @@ def bootstrap_intervals(
 
 
 def resamplings(n_rows: int, n: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """How often each row is drawn in each of `n` resamplings, [N, ≤ n] at a time: half a million numbers."""
+    """Yield how often each row is drawn in `n` resamplings: [N, ≤ n], half a million numbers at a time."""
     at_once = max(1, 2**19 // n_rows)
     for start in range(0, n, at_once):
         size = min(at_once, n - start)
+        # Row and column as one number, so that a single bincount serves all resamplings.
         drawn = rng.integers(n_rows, size=(n_rows, size)) * size + np.arange(size)
         yield np.bincount(drawn.ravel(), minlength=n_rows * size).reshape(n_rows, size).astype(np.float64)

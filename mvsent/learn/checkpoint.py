@@ -47,8 +47,7 @@ class Checkpoint:
     Attributes:
         network: the state of the network now.
         best: its state after the epoch with the best validation accuracy (the earliest, in case of ties);
-            None
-            before the first epoch's end.
+            None before the end of the first epoch.
         optimizer: the state of the optimiser.
         random: the state of torch's random number generators, CPU first, then that of the device.
         of_others: `random` of each rank except the first.
@@ -65,6 +64,7 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write this state to `path` atomically."""
         buffer = io.BytesIO()
+        # Not asdict, which would copy every tensor.
         shallow = {f.name: getattr(self, f.name) for f in fields(self)}
         plain = {"history": [asdict(record) for record in self.history], "begun": asdict(self.begun)}
         torch.save(shallow | plain, buffer)
@@ -76,6 +76,7 @@ class Checkpoint:
         """Read `path`. Raises: RunError if it is not a checkpoint."""
         try:
             with path.open("rb") as file:
+                # A checkpoint is a pickle, which could run code without weights_only.
                 state = torch.load(file, map_location="cpu", weights_only=True)
             history = [EpochRecord(**record) for record in state.pop("history")]
             begun = Begun(**state.pop("begun", {}))  # older checkpoints contain whole epochs only

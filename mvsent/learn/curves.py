@@ -1,7 +1,7 @@
 """ROC and precision-recall curves of several folds on one grid, so that they can be averaged.
 
 The area under the mean of the folds' curves is the mean of their areas, so that a curve drawn from these
-arrays and the score in its legend say the same.
+arrays agrees with the score in its legend.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def roc_curves(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, Float
 
 
 def prc_curves(folds: Sequence[Fold], classes: Sequence[int]) -> dict[str, Floats]:
-    """Precision [F, G] at each recall in `GRID`, otherwise as `roc_curves`."""
+    """Precision [F, G] at each recall in `GRID`, for the same curves as `roc_curves`."""
     return _curves(folds, classes, _prc)
 
 
@@ -60,7 +60,7 @@ def _roc(hits: Bools, scores: Floats) -> Floats:
         return np.full(len(GRID), np.nan)
     false_rate, true_rate, _ = roc_curve(hits, scores)
     curve: Floats = np.interp(GRID, false_rate, true_rate)
-    curve[0] = 0.0
+    curve[0] = 0.0  # the curve rises at 0, where interp takes the top
     return curve
 
 

@@ -44,6 +44,7 @@ class Step:
     all: int = 0
 
 
+# torch's SyncBatchNorm does not run on a CPU.
 class SyncedStandardize(Standardize):
     """`Standardize` by the mean and variance of all ranks' rows."""
 
@@ -63,6 +64,7 @@ class SyncedStandardize(Standardize):
         variance = _summed(deviations.square().sum(dim=0)) / n
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
+        # As BatchNorm1d keeps them: the running variance is the unbiased one.
         self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_((variance.detach() * n / (n - 1)).to(self.running_var.dtype), self.momentum)
         self.num_batches_tracked.add_(1)

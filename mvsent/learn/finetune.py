@@ -65,4 +65,5 @@ class ThroughEncoders(nn.Module):
             assert batch.word_mask is not None
             vectors: Tensor = self.transformer(batch.tokens, batch.word_mask)
             batch = replace(batch, word_vectors=vectors, tokens=None)
+        # An encoder's answer to an empty picture or text is not zero.
         return blanked(batch)

@@ -90,11 +90,11 @@ class Trainer:
         # Half precision never on a CPU: bf16 is ten times slower on machines without the instructions for it.
         lower = None
         if self.device.type == "cuda" and self.settings.amp:
-            has_bf16 = torch.cuda.get_device_capability(self.device) >= (8, 0)
+            has_bf16 = torch.cuda.get_device_capability(self.device) >= (8, 0)  # Ampere
             lower = torch.bfloat16 if has_bf16 else torch.float16
         weights = None if self.class_weights is None else self.class_weights.to(self.device)
         self.objective = Objective(self.network, weights, lower)
-        self.scaler = torch.amp.GradScaler(enabled=lower == torch.float16)
+        self.scaler = torch.amp.GradScaler(enabled=lower == torch.float16)  # bf16 has float32's range
 
     @device_memory_named()
     @single_precision()  # of the remaining parts in single precision
@@ -146,6 +146,7 @@ class Trainer:
             record = self.ranks.first_says(partial(EpochRecord, len(history), *values))
             history.append(record)
             if best is None or best_epoch(history) == record.epoch:
+                # state_dict refers to the weights, which the next step changes.
                 best = copy.deepcopy(self.network.state_dict())
             begun, saved = Begun(), time.monotonic()
             self._save(checkpoint, history, best, begun)
@@ -215,7 +216,7 @@ class Trainer:
         begun: Begun,
         after_step: Callable[[Begun], None],
     ) -> tuple[float, float]:
-        """Run an epoch from where it was `begun`; return its loss and accuracy."""
+        """Run the rest of an epoch after `begun`; return the loss and accuracy of the whole epoch."""
         self.network.train()
         started = time.perf_counter() - begun.seconds
         order = self.source.order(fold.train, seed=self.settings.seed, fold=fold.number, epoch=epoch)
@@ -243,6 +244,7 @@ class Trainer:
             right = int((logits.argmax(dim=1) == batch.target).sum()) if len(own) else 0
             begun = Begun(
                 begun.step + 1,
+                # `_scale` multiplied the loss: the ranks' parts sum to the loss of all rows.
                 begun.loss + loss.item() / self.ranks.world * len(rows),
                 begun.correct + right,
                 time.perf_counter() - started,
@@ -304,7 +306,7 @@ class Trainer:
             whole = replace(begun, loss=loss, correct=int(correct))
             state = self.network.state_dict()
             Checkpoint(state, best, optimizer, random, history, whole, of_others).save(path)
-        self.ranks.gather(None)
+        self.ranks.gather(None)  # no rank goes on before the file is written
 
 
 def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How good a model's answers are: each metric is one entry, a function of answers under row weights.
+"""Metrics of a model's answers: each is one entry, a function of answers under row weights.
 
 Point values, the bootstrap, `metrics.json`, tables, pages, a benchmark's files and the reference follow from
 the entry. A metric of a class without weight is undefined: NaN in an array, None in a dictionary. So is every
@@ -239,7 +239,8 @@ def expected_calibration_error(answers: Predicted) -> Floats:
     Reference: Guo et al., On Calibration of Modern Neural Networks, 2017, Eq. 3.
     """
     n_bins, confidence = 15, answers.y_prob.max(axis=1)
+    # The bins are open on the left, as Guo et al. define them.
     bins = np.digitize(confidence, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
     gaps = (answers.y_pred == answers.y_true) - confidence
     sums = [gaps[bins == number] @ answers.weights[bins == number] for number in range(n_bins)]
-    return ratio(np.abs(sums).sum(axis=0), answers.total, math.nan)
+    return ratio(np.abs(sums).sum(axis=0), answers.total, math.nan)  # Eq. 3

@@ -1,4 +1,4 @@
-"""Whether two systems differ on the same folds by more than chance."""
+"""A significance test for two systems on the same folds."""
 
 import math
 from collections.abc import Sequence
@@ -32,6 +32,7 @@ def corrected_t_test(differences: Sequence[float], test_share: float) -> float |
     if k < MIN_FOLDS:
         return None
     mean, variance = float(values.mean()), float(values.var(ddof=1))
+    # Not `variance == 0`: rounding can leave a variance in equal numbers.
     if np.ptp(values) == 0:
         return float(mean == 0)
     from scipy import stats

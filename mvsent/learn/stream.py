@@ -4,7 +4,7 @@
                                                                  ↓ which groups, which rows, in which order
                      read ahead → rows kept until their step → decoded ahead → batches
 
-The order is one of row numbers only and needs no reading. So it is the same for any number of
+The order is one of row numbers, for which no row is read. It is therefore the same for any number of
 workers or ranks, and an epoch can be resumed at any step.
 """
 
@@ -42,7 +42,7 @@ class Stream(Generic[Raw, Decoded]):
     Attributes:
         target: `[N]` int64; see `BatchSource`.
         firsts: `[G]` int64, ascending from 0, the number of each group's first row.
-        buffer: size of the shuffle buffer, at least 1; with all rows or more, all orders are equally likely.
+        buffer: size of the shuffle buffer, at least 1; if it holds all rows, all orders are equally likely.
         read: reads the given rows of a group; called by many threads.
         decode: decodes a row; called by many threads.
         collate: makes the batch of a step's decoded rows; called by the consumer.
@@ -78,6 +78,7 @@ class Stream(Generic[Raw, Decoded]):
             while decoding:
                 yield self._batch(*decoding.popleft(), pin)
         finally:
+            # Also if the consumer stops early: without this, threads would read on.
             for pool in (readers, decoders):
                 pool.shutdown(cancel_futures=True)
 
@@ -131,6 +132,7 @@ class ReadPlan:
         ends = np.cumsum([len(step) for step in steps], dtype=np.int64)
         known, first_at = np.unique(group_of(rows, firsts), return_index=True)
         by_need = np.argsort(first_at)
+        # unique reports the first place of a number: reversed, that is the last.
         distinct, from_end = np.unique(rows[::-1], return_index=True)
         last = np.zeros(len(rows), np.bool_)
         last[len(rows) - 1 - from_end] = True
@@ -163,12 +165,12 @@ def group_of(rows: Rows, firsts: Rows) -> Rows:
 def through_buffer(n: int, size: int, random: np.random.Generator) -> Rows:
     """The numbers 0 … n - 1 in the order in which they leave a shuffle buffer of `size` places.
 
-    The buffer is filled; then the number in a random place is replaced by the next one, and when no more
-    come, the rest leaves in random order. So number t out of it is below t + `size`.
+    The buffer is filled. Then the number in a random place is replaced by the next one. In the end, the rest
+    leaves in random order. The number that leaves at time t is therefore below t + `size`.
     """
     size = min(size, n)
     enters = np.concatenate([np.arange(size), random.integers(0, max(size, 1), n - size)])  # which place
-    by_place = np.argsort(enters, kind="stable")
+    by_place = np.argsort(enters, kind="stable")  # the numbers of a place side by side, in order
     before, after = by_place[:-1], by_place[1:]
     follows = enters[before] == enters[after]
     leaves = np.empty(n, np.int64)

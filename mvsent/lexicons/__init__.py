@@ -160,6 +160,7 @@ def format_lexicon(terms: Sequence[Term], comment: str = "") -> str:
     '# two words\nword\tsentiment\nmisty_woods\t-1.0\n'
     """
     comments = [f"# {line}".rstrip() for line in comment.splitlines()]
+    # repr, because it is read back as exactly the same number.
     rows = [f"{term.word}\t{term.sentiment!r}" for term in terms]
     return "\n".join([*comments, HEADER, *rows]) + "\n"
 
@@ -182,4 +183,5 @@ def _lines(data: bytes, where: str) -> list[str]:
     except UnicodeDecodeError as error:
         number = data[: error.start].count(b"\n") + 1
         raise InputError(f"{where}:{number}: not UTF-8", "Save the file as UTF-8") from None
+    # Not splitlines, which also splits at form feeds and Unicode's line separators.
     return io.StringIO(text, newline=None).read().split("\n")

@@ -21,15 +21,15 @@ class AHRMOptions(Settings):
     """Sizes, and choices that the abstract leaves open."""
 
     graph: Literal["none", "tags", "owner"] = "none"  # which links between pairs are edges
-    layers: int = Field(default=1, ge=1, le=2)  # graph convolutions; beyond the direct links nothing is known
-    channel_gate: Literal["sigmoid", "softmax"] = "sigmoid"  # channels judged each for itself, or as rivals
+    layers: int = Field(default=1, ge=1, le=2)  # graph convolutions; only direct links are known
+    channel_gate: Literal["sigmoid", "softmax"] = "sigmoid"  # a gate for each, or a sum of one
     hidden: int = Field(default=128, ge=1)  # channels of the projected map, of the text, of a node
     dropout: float = Field(default=0.5, ge=0, lt=1)
     train_words: bool = False  # whether the word vectors are trained
 
 
 class GraphConvolution(nn.Module):
-    """A node and its neighbours, each the mean of itself and what it is linked to, transformed.
+    """A graph convolution: the mean of each node and its neighbours, transformed.
 
     Reference: Kipf & Welling 2017, Eq. 2, with the mean for the symmetric normalisation.
     """

@@ -19,7 +19,7 @@ from mvsent.setting import Settings
 class AMGNOptions(Settings):
     """Choices where the paper is silent."""
 
-    gate: Literal["state", "input"] = "state"  # whether the gate knows what was read before this word
+    gate: Literal["state", "input"] = "state"  # whether the gate reads the previous state
     axis: Literal["elementwise", "word"] = "elementwise"  # one gate a feature, or one a word
     hidden: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -74,6 +74,7 @@ class AMGN(nn.Module):
         states, gates = self.lstm(words, seen)  # [B, S, d], [B, S, 1 or d]
         text, weights = self.self_attention(states, mask)  # [B, d], [B, S]
         of_words = masked_mean(gates, mask).mean(dim=1)  # [B]
+        # A region counts as much as the words that attend to it: [B, S] · [B, S, M] → [B, M] → [B, H, W].
         attention = {
             "words": weights,
             "regions": torch.einsum("bs,bsm->bm", weights, seen_where).view(-1, *batch.regions.shape[2:]),

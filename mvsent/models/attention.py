@@ -11,7 +11,7 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
     >>> masked_softmax(torch.tensor([[0.0, 0.0, 9.0]]), torch.tensor([[True, True, False]]), dim=1)
     tensor([[0.5000, 0.5000, 0.0000]])
     """
-    lowest = torch.finfo(scores.dtype).min
+    lowest = torch.finfo(scores.dtype).min  # not -inf: a row of padding alone would become NaN
     weights = torch.softmax(scores.masked_fill(~mask, lowest), dim=dim)
     return weights * mask  # rows without any word become zero instead of uniform
 

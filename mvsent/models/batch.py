@@ -19,7 +19,7 @@ OWNER_LINKS = "owner links"
 TAG_LINKS = "tag links"
 MODALITY_LABELS = "modality labels"
 
-# What a field of `Batch` is of: a missing picture or text takes all fields of its modality away.
+# The modality of a field of `Batch`: a missing picture or text removes all fields of its modality.
 OF_IMAGE, OF_TEXT = {"modality": "image"}, {"modality": "text"}
 OF_WORDS = OF_TEXT | {"per word": True}
 LABEL = {"label": True}
@@ -127,6 +127,7 @@ class Sizes:
 
     def __post_init__(self) -> None:
         if self.vectors is not None:
+            # The class is frozen.
             object.__setattr__(self, "word_size", self.vectors.shape[1])
 
 

@@ -110,5 +110,5 @@ class BDMLA(nn.Module):
         betas = [self.global_attention(states, mask, guide=regions.mean(dim=1))[1]]
         if self.local:
             scores = self.w_local(regions) @ states.transpose(1, 2)  # [B, M, S]
-            betas.append(masked_softmax(scores, mask.unsqueeze(1), dim=2).mean(dim=1))
+            betas.append(masked_softmax(scores, mask.unsqueeze(1), dim=2).mean(dim=1))  # [B, S]
         return betas

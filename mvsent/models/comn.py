@@ -16,7 +16,7 @@ from mvsent.setting import Settings
 
 
 class CoMNOptions(Settings):
-    """How often the memories are read, and sizes."""
+    """The number of readings of the memories, and sizes."""
 
     hops: int = Field(default=2, ge=1)
     tied: bool = False  # whether every hop has the same weights; stacked layers have their own
@@ -76,7 +76,7 @@ class CoMN(nn.Module):
         for hop in range(self.hops):
             t, v, alpha, beta = self.read(hop, text, image, mask, t, v)
         h, w = batch.regions.shape[2:]
-        attention = {"words": alpha, "regions": beta.view(-1, h, w)}
+        attention = {"words": alpha, "regions": beta.view(-1, h, w)}  # [B, S], [B, H, W]
         return Output(self.classifier(self.dropout(torch.cat([t, v], dim=1))), attention)
 
     def read(

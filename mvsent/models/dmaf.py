@@ -81,7 +81,7 @@ class DMAF(nn.Module):
 
         In evaluation they are the logarithm of the weighted average of the three classifiers. In training
         they are those of the joint classifier, and the penalty has the cross-entropy of the other two: each
-        is trained by its own, as where the three are trained one by one.
+        has its own loss, as if the three were trained one by one.
         """
         attention: dict[str, Tensor] = {}
         image, text, both = self.classifiers(batch, attention)
@@ -102,7 +102,7 @@ class DMAF(nn.Module):
         words = self.lstm(vectors, mask)  # [B, S, d]
         image, where = self.visual_attention(regions)  # [B, d], [B, M]
         text, attention["words"] = self.semantic_attention(words, mask)  # [B, d], [B, S]
-        attention["regions"] = where.view(-1, *batch.regions.shape[2:])
+        attention["regions"] = where.view(-1, *batch.regions.shape[2:])  # [B, H, W]
         image_of_text, _ = self.regions_for_text(regions, guide=text)  # [B, d]
         text_of_image, _ = self.words_for_image(words, mask, guide=image)  # [B, d]
         both = torch.tanh(self.fuse(torch.cat([image_of_text, text_of_image], dim=1)))  # [B, d]

@@ -208,7 +208,7 @@ class _Member(nn.Module):
         self.joint = self._head(n_both, sizes.n_classes)
         if options.heads:
             self.of_text = self._head(n_of_text, len(Label))
-            self.of_image = self._head(n_both, len(Label))  # whoever judges a picture has read its text
+            self.of_image = self._head(n_both, len(Label))  # annotators of a picture have read its text
             self.balance = nn.Linear(n_both, 2)  # Eq. 7's split, between the rule and the joint head
             self.register_buffer("rule", label_rule(sizes.labels), persistent=False)
 
@@ -243,6 +243,7 @@ class _Member(nn.Module):
         """Whether each pair has a picture, and a text; in training some are dropped, never both."""
         see, read = present(batch)
         if self.training and (rate := self.options.modality_dropout):
+            # One random number for both: with a rate below one half, no pair can lose picture and text.
             chance = torch.rand(len(see), 1, device=see.device)
             see = see * (1 - read * (chance < rate))
             read = read * (1 - see * (chance > 1 - rate))
@@ -269,7 +270,7 @@ class _Member(nn.Module):
         if self.options.attention:
             f = self.project(batch.regions)  # [B, d, H, W]
             a_c = self.channel_attention(f)  # [B, d], Eq. 1
-            f = f * a_c[:, :, None, None]
+            f = f * a_c[:, :, None, None]  # [B, d, H, W]
             a_s = self.spatial_attention(f)  # [B, 1, H, W], Eq. 2
             v = regions_of(f * a_s)  # [B, M, d], Eq. 3
             t = torch.tanh(self.to_word(words)) * mask.unsqueeze(-1)  # [B, S, d]
@@ -280,7 +281,7 @@ class _Member(nn.Module):
             texts.append(text)
             h, w = batch.regions.shape[2:]
             attention |= {"channel": a_c, "spatial": a_s.squeeze(1), "words": of_words}
-            attention["regions"] = of_regions.view(-1, h, w)
+            attention["regions"] = of_regions.view(-1, h, w)  # [B, H, W]
         return torch.cat(images, dim=1) * see, torch.cat(texts, dim=1) * read
 
     def own_losses(
@@ -296,6 +297,7 @@ class _Member(nn.Module):
         ):
             if target is not None:
                 known = (target >= 0) & (there.squeeze(1) > 0)
+                # Unknown targets are clamped, as cross_entropy refuses -1, and then do not count.
                 each = nn.functional.cross_entropy(logits, target.clamp(min=0), reduction="none")
                 loss = loss + (each * known).sum() / known.sum().clamp(min=1)
         return loss

@@ -15,6 +15,7 @@ class WordEmbedding(nn.Module):
         """`D`, features of one word."""
         if sizes.vectors is not None:
             n_words, n_features = sizes.vectors.shape
+            # A copy: the table would share the memory of `sizes.vectors`, and change it when it is trained.
             self.table = nn.Embedding(n_words, n_features, padding_idx=0, _weight=sizes.vectors.clone())
             self.table.weight.requires_grad_(trained)
         self.dropout = nn.Dropout(dropout)
@@ -58,6 +59,7 @@ class BiGRUEncoder(nn.Module):
 
     def forward(self, items: Tensor, mask: Tensor) -> Tensor:
         """`[B, S, D]`, `[B, S]` with the real items first → `[B, S, 2 · hidden]`, zero on padding."""
+        # pack_padded_sequence takes lengths on the CPU only, and refuses a length of 0.
         lengths = mask.sum(dim=1).clamp(min=1).cpu()
         packed = nn.utils.rnn.pack_padded_sequence(items, lengths, batch_first=True, enforce_sorted=False)
         states, _ = nn.utils.rnn.pad_packed_sequence(
@@ -77,6 +79,7 @@ class TextCNN(nn.Module):
         self.size = channels * len(widths)
         """Features of a text."""
         self.widths = widths
+        # Padded, so that a text that is shorter than the window has windows, too.
         self.convolutions = nn.ModuleList(
             nn.Conv1d(n_inputs, channels, width, padding=width - 1) for width in widths
         )

@@ -56,7 +56,7 @@ class Extraction(nn.Module):
         self.content = nn.Conv1d(n_inputs, kernels, width, padding=width // 2)
 
     def forward(self, items: Tensor, mask: Tensor) -> Tensor:
-        """`[B, N, D]`, `[B, N]` → `[B, kernels]` in (-1, 1); -1 where there is no item."""
+        """`[B, N, D]`, `[B, N]` → `[B, kernels]` in (-1, 1); -1 without real items."""
         x = (items * mask.unsqueeze(-1)).transpose(1, 2)  # [B, D, N]
         valid = torch.sigmoid(self.gate(x)) * torch.tanh(self.content(x))  # [B, kernels, N]
         return valid.masked_fill(~mask.unsqueeze(1), -1.0).amax(dim=2)
@@ -103,7 +103,7 @@ class FENet(nn.Module):
         self.classifier = nn.Linear(2 * options.kernels, sizes.n_classes)
 
     def forward(self, batch: Batch) -> Output:
-        """Logits `[B, n_classes]` and the attention `words`, `regions`, each the mean over its onlookers."""
+        """Logits `[B, n_classes]` and the attention `words`, `regions`, averaged over the other modality."""
         assert batch.regions is not None
         words, mask = self.embedding(batch)
         t = self.dropout(words)  # [B, S, D]

@@ -1,4 +1,4 @@
-"""HDF: the picture is read with the words, the phrases and the sentence; and so are linked pairs.
+"""HDF: LSTMs over words, phrases and the sentence, each of which reads the picture; then linked pairs.
 
 The text of the paper was not available: phrases, pooling and sizes are choices.
 """
@@ -102,7 +102,8 @@ class HDF(nn.Module):
         """The mean over the words of each phrase: `[B, S, d]`, `[B, S]` → `[B, P, d]`, `[B, P]`."""
         n = self.options.phrase
         missing = -mask.shape[1] % n
-        states = nn.functional.pad(states, (0, 0, 0, missing))
+        states = nn.functional.pad(states, (0, 0, 0, missing))  # [B, P · n, d]
+        # Phrases become rows, so that masked_mean averages each: [B · P, n], then [B · P, d].
         mask = rearrange(nn.functional.pad(mask, (0, missing)), "b (p n) -> (b p) n", n=n)
         means = masked_mean(rearrange(states, "b (p n) d -> (b p) n d", n=n), mask)
         batch_size = len(states)
@@ -113,7 +114,7 @@ class HDF(nn.Module):
 
 
 def last(states: Tensor, mask: Tensor) -> Tensor:
-    """The state of the last real item: `[B, P, d]`, `[B, P]` → `[B, d]`; zero where there is none."""
+    """The state of the last real item: `[B, P, d]`, `[B, P]` → `[B, d]`; zero without a real item."""
     index = (mask.sum(dim=1) - 1).clamp(min=0)
     return states[torch.arange(len(states), device=states.device), index]
 

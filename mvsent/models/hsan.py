@@ -67,8 +67,8 @@ class HSAN(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Logits `[B, n_classes]` and the attention map `words`.
 
-        The attention of a word is that within its sentence times that of the sentence, as a share of what
-        all words of the text got: the caption's part is left out.
+        The attention of a word is its weight within the sentence times the weight of the sentence, rescaled
+        so that the words of the text sum to one; the caption is left out.
         """
         words, mask, sentence = self.words(batch)  # [B, S', D], [B, S'], [B, S']
         pair, of_word = mask.nonzero()[:, 0], sentence[mask]  # [N], row and sentence of each real word
@@ -111,7 +111,8 @@ def _read(items: Tensor, row: Tensor, encode: nn.Module, attend: nn.Module) -> t
 
 
 def _of_text(weights: Tensor, batch: Batch) -> Tensor:
-    """`[B, S']` → what the words of the text have among themselves, `[B, S]`."""
+    """`[B, S']` → the weights of the text's words, rescaled to sum to one, `[B, S]`."""
     assert batch.word_mask is not None
     kept = weights[:, : batch.word_mask.shape[1]] * batch.word_mask
+    # Without the bound, a text without words would divide zero by zero.
     return kept / kept.sum(dim=1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)

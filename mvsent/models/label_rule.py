@@ -34,5 +34,6 @@ def apply_rule(rule: Tensor, of_text: Tensor, of_image: Tensor) -> Tensor:
     with torch.autocast(rule.device.type, enabled=False):
         text, image = of_text.float().softmax(dim=1), of_image.float().softmax(dim=1)
         pairs = text.unsqueeze(2) * image.unsqueeze(1)  # [B, 3, 3]
+        # A class that the rule cannot give has probability zero, and no logarithm.
         likely = torch.einsum("bti,tic->bc", pairs, rule) + _TINY
         return (likely / likely.sum(dim=1, keepdim=True)).log()

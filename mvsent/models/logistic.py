@@ -115,16 +115,17 @@ class Logistic(nn.Module):
         from sklearn.linear_model import LogisticRegression
 
         classes = torch.unique(y)
+        # scikit-learn refuses to fit a single class.
         if len(classes) < 2:
             return [self._padded(x.new_zeros(1, x.shape[1]), x.new_zeros(1), classes)]
-        # Each fit starts from the one before it: with more weight on the rows the answer moves but little.
+        # Each fit starts from the previous one, as a slightly weaker penalty changes the solution little.
         regression = LogisticRegression(max_iter=self.options.max_iter, warm_start=True)
         fits = []
         for strength in self.options.strengths:
             regression.set_params(C=strength).fit(x.cpu().double().numpy(), y.cpu().numpy())
             weight = torch.as_tensor(regression.coef_).to(x)
             bias = torch.as_tensor(regression.intercept_).to(x)
-            if len(weight) == 1:  # of two classes scikit-learn has only the row of the second
+            if len(weight) == 1:  # scikit-learn has one row for two classes, that of the second
                 weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
             fits.append(self._padded(weight, bias, classes))
         return fits

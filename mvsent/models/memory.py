@@ -21,7 +21,7 @@ from mvsent.pairs import Label
 RIDGES = (0.1, 0.3, 1.0, 3.0)
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _CHUNK = 1024
-_FAR = 30.0  # standard deviations; further, half precision and distances are of no use
+_FAR = 30.0  # standard deviations; beyond, half precision is too coarse for distances
 
 Known = tuple[Tensor, Sequence[Tensor]]
 """Vectors `[N, n_inputs]`, and the classes `[N]` of each target, -1 if unknown."""
@@ -52,6 +52,7 @@ class Memory(nn.Module):
         super().__init__()
         self.n_outputs, self.width, self.capacity = list(n_outputs), width, capacity
         total = sum(n_outputs)
+        # In half precision, as the keys are nearly all of a saved model: 24 MB for 3600 pairs.
         self.register_buffer("keys", torch.zeros(0, n_inputs, dtype=torch.half))
         self.register_buffer("values", torch.zeros(0, total))
         self.register_buffer("mean", torch.zeros(n_inputs))
@@ -105,9 +106,11 @@ class Memory(nn.Module):
         among = self._kernel(self.keys.float()).double()  # [K, K]
         gram, seen = torch.zeros_like(among), among.new_zeros(len(among), deviations.shape[1])
         for start in range(0, len(x), _CHUNK):
+            # In double precision, because the product squares the condition number of the kernel.
             part = self._kernel(x[start : start + _CHUNK]).double()  # [n, K]
             gram += part.T @ part
             seen += part.T @ deviations[start : start + _CHUNK]
+        # Repeated tweets are equal keys, which make the system singular.
         jitter = 1e-8 * torch.eye(len(among), dtype=among.dtype, device=among.device) * gram.diagonal().mean()
         return [torch.linalg.solve(gram + ridge * among + jitter, seen) for ridge in RIDGES]
 
@@ -124,7 +127,7 @@ class Memory(nn.Module):
         return torch.exp(-self.width / max(1, x.shape[1]) * squared)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # How many pairs are remembered is known only to what was saved.
+        # Only the saved state knows how many pairs are remembered.
         keys, values = (state_dict.get(prefix + name) for name in ("keys", "values"))
         if keys is not None and values is not None and keys.shape[:1] == values.shape[:1]:
             self.keys = self.keys.new_zeros(len(keys), self.keys.shape[1])
@@ -173,7 +176,7 @@ class PairMemory(nn.Module):
             return _of_present(
                 see, read, *(known[2].softmax(dim=1) for known in (by_both, by_text, by_image))
             )
-        # Whoever judges a picture has read its text; a text can be judged without its picture.
+        # Annotators of a picture have read its text; a text can be judged without its picture.
         text_label = _of_present(see, read, by_text[0], by_text[0], by_image[0])
         image_label = _of_present(see, read, by_both[1], by_text[1], by_image[1])
         return apply_rule(self.rule, text_label, image_label).exp()

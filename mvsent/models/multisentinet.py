@@ -87,4 +87,4 @@ class MultiSentiNet(nn.Module):
         i_object = batch.regions.amax(dim=(2, 3))  # [B, C]
         i_scene = batch.scene if self.has_scene else batch.regions.mean(dim=(2, 3))  # [B, C2] or [B, C]
         v_object, v_scene = self.to_object(i_object), self.to_scene(i_scene)  # [B, d] each
-        return torch.relu(torch.cat([v_object, v_scene], dim=1))
+        return torch.relu(torch.cat([v_object, v_scene], dim=1))  # [B, 2d]

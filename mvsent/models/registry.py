@@ -136,5 +136,6 @@ def is_solved(name: str) -> bool:
 
 
 def _import_all() -> None:
+    # A network registers itself when its module is imported.
     for module in iter_modules(mvsent.models.__path__):
         import_module(f"mvsent.models.{module.name}")

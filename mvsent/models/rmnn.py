@@ -1,6 +1,6 @@
-"""Early-RMNN and Late-RMNN: a CNN for each modality, merged by a residual layer before or after they judge.
+"""Early-RMNN and Late-RMNN: a CNN for each modality, merged by a residual layer, early or late.
 
-`x + F(x)` is all that residual means here: the layer learns what the merged modalities add to either.
+Residual means `x + F(x)`: the layer learns what the merged modalities add to each of them.
 """
 
 from typing import Literal
@@ -36,7 +36,7 @@ class EarlyRMNNOptions(Settings):
 
 
 class LateRMNNOptions(EarlyRMNNOptions):
-    """Sizes, and what of a modality's judgement is merged."""
+    """Sizes, and the form in which a modality's output is merged."""
 
     outputs: Literal["logits", "probabilities"] = "logits"  # of each modality's own classifier
 
@@ -54,8 +54,8 @@ class _Modalities(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The text and the picture, each `[B, d]`."""
         assert batch.regions is not None
-        t = self.text(*self.embedding(batch))
-        v = torch.relu(self.image(batch.regions.mean(dim=(2, 3))))
+        t = self.text(*self.embedding(batch))  # [B, d]
+        v = torch.relu(self.image(batch.regions.mean(dim=(2, 3))))  # [B, d]
         return self.dropout(t), self.dropout(v)
 
 
@@ -73,7 +73,7 @@ class _Modalities(nn.Module):
     )
 )
 class EarlyRMNN(nn.Module):
-    """Features are merged by a residual layer, and judged once.
+    """A residual layer merges the features, which are then classified once.
 
     Reference: Xu & Mao 2017.
     """
@@ -108,7 +108,7 @@ class EarlyRMNN(nn.Module):
     )
 )
 class LateRMNN(nn.Module):
-    """Each modality is judged alone, and the judgements are merged by a residual layer.
+    """Each modality is classified alone, and a residual layer merges the outputs.
 
     Reference: Xu & Mao 2017.
     """

@@ -1,4 +1,4 @@
-"""Show a network's attention on pairs, as a page, figures and JSON: the job behind `mvsent explain`."""
+"""A network's attention on pairs as a page, figures and JSON: the job behind `mvsent explain`."""
 
 import json
 import logging
@@ -101,9 +101,8 @@ def explain_pair(
 ) -> Explanation:
     """Explain one picture and text, either of which may be absent.
 
-    Raises: InputError for a picture that cannot be read; UsageError if both are absent, or if the model
-    attends
-        to nothing of the given one; also as `explain_run`.
+    Raises: InputError for a picture that cannot be read; UsageError if both are absent, or if the
+        model has no attention on the given one; also as `explain_run`.
     """
     cleaned = clean(text)
     if image is None and not cleaned:
@@ -148,6 +147,7 @@ def write(
 ) -> Explanation:
     """Write the page, the figures and, last, `explain.json`, replacing an earlier explanation."""
     make_folder(folder)
+    # explain.json is removed first and written last: if it exists, the others belong to it.
     for name in (DOCUMENT, *_OURS - {DOCUMENT}):
         (folder / name).unlink(missing_ok=True)
     figures: list[Path] = []

@@ -66,7 +66,8 @@ def _answered(
     """
     if len(dataset) == 0:
         raise DatasetError(f"{dataset.folder}: has no rows", "Name a dataset with rows")
-    targets(dataset, model.run.resolved.classes)
+    targets(dataset, model.run.resolved.classes)  # raises for a label that the run never saw
+    # Sorted, because rows are read in the order of the shards.
     rows = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:_MAX_ANSWERED])
     read = list(read_rows(dataset, rows))
     answers = model.predict(

@@ -106,6 +106,7 @@ def report(
             f"Name a finished dataset (it has {MANIFEST_FILE}) or a run (it has {CONFIG})",
         )
     out = out or Path("reports") / f"{path.resolve().name}.html"
+    # Every file contains the empty mark.
     refuse_unless_ours(out, b"" if overwrite else PAGE_MARK, "report", "FILE.html")
     page, counts = _page(path, is_dataset, gallery, seed, quiet)
     while len(page) > MAX_BYTES and gallery:

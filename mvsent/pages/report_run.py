@@ -47,7 +47,7 @@ def run_report(path: Path, n_cards: int, *, quiet: bool) -> tuple[str, dict[str,
         figures = {name: svg_element(run.path / f"{name}.svg") for name in PICTURES}
         if [fold["fold"] for fold in document["folds"]] == run.finished_folds:
             return render_run(document, figures, gallery), counts
-    except Exception:  # noqa: S110  the evaluation is missing, or somebody edited it: it is made again
+    except Exception:  # noqa: S110  the evaluation is missing or was edited, and is made again
         pass
     evaluation = evaluate(run.path, quiet=quiet)
     figures = {png.stem: svg_element(png.with_suffix(".svg")) for png in evaluation.pictures}

@@ -146,6 +146,7 @@ def review(
     for one in suspects:
         reasons = "; ".join(f"{kind}: {words}" for kind, words in one.reasons.items())
         values = [one.id, f"{one.score:.3f}", reasons, one.label, one.suggested, one.text, one.twins]
+        # Texts come from strangers: a spreadsheet must not run them as formulas.
         lines.append(csv_line([cell(value) for value in values]))
     make_folder(out.parent)
     with atomic_write(out) as file:

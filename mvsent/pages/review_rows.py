@@ -82,7 +82,7 @@ class Findings:
     Attributes:
         scores: kind (a key of `WEIGHTS`) → [N], from 0 to 1.
         score: [N], the combination of all kinds.
-        suggested: [N], the label that the row should perhaps have; -1 if none is suggested.
+        suggested: [N], the label that the row should perhaps have; -1 without a suggestion.
         twins: groups of rows that repeat each other.
         y_prob: [N, 3], probabilities; NaN in rows that no network judged.
         labels, text_label, image_label: [N], -1 if absent.
@@ -158,6 +158,7 @@ def find(dataset: Dataset, answers: OutOfFold | None) -> Findings:
         pc.fill_null(table[name], -1).to_numpy().astype(np.int64) for name in ("text_label", "image_label")
     )
     votes = {of: vote_table(table["votes"], of) for of in ("text", "image")}
+    # Sharing both text and picture counts twice as much as sharing one.
     contradicted = (contradiction(twins.text, labels) + contradiction(twins.picture, labels)) / 2
     repeated = (np.bincount(twins.either)[twins.either] > 1) & (contradicted == 0)
     scores = {
@@ -197,7 +198,7 @@ def out_of_fold(trial: "Trial", ids: Sequence[str]) -> OutOfFold:
                 "Train that fold again",
             )
         rows = np.array([row_of[name] for name in tested.answers.ids], dtype=np.int64)
-        np.add.at(total, rows, tested.answers.y_prob)
+        np.add.at(total, rows, tested.answers.y_prob)  # `+=` would count a repeated row once
         np.add.at(times, rows, 1)
     judged = np.flatnonzero(times)
     return OutOfFold(judged, total[judged] / times[judged, None])

@@ -188,6 +188,7 @@ def _markdown(text: str) -> str:
     >>> _markdown("a|b *c* d_e <f>")
     'a\\|b \\*c\\* d\\_e \\<f\\>'
     """
+    # On one line, as a line break would end the row of a table.
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 

@@ -101,6 +101,7 @@ def error_card(row: Row, predicted: int, y_prob: Sequence[float], fold: int, max
 
 def rejected_cards(dataset: Dataset, n: int, seed: int) -> list[Card]:
     """Cards of `n` dropped rows, or of all if there are fewer, as even over the reasons as possible."""
+    # Two passes: the first keeps only a number for each row, as there may be millions.
     codes: dict[str, int] = {}
     strata = [
         codes.setdefault(reason or "", len(codes))

@@ -99,7 +99,7 @@ def histogram(title: str, unit: str, counts: npt.NDArray[np.int64], summary: str
     reached = np.cumsum(counts)
     first = int(np.argmax(counts > 0))
     last = max(int(np.searchsorted(reached, 0.99 * total)), first)
-    step = max(1, -(-(last + 1 - first) // _BINS))
+    step = max(1, -(-(last + 1 - first) // _BINS))  # ceiling division
     n_bins = -(-(last + 1 - first) // step)
     values = np.arange(first, len(counts))
     heights = np.bincount(np.minimum((values - first) // step, n_bins - 1), counts[first:], n_bins)

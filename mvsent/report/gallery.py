@@ -25,11 +25,11 @@ class Card:
         id: id of the row.
         facets: facet → value to filter by; several values are separated by newlines.
         badges: (kind, words) shown above the text; the kind is a class of the style sheet.
-        picture: the thumbnail as a data URI; empty if there is none.
+        picture: the thumbnail as a data URI; empty without a picture.
         alt: alternative text of the picture.
-        text: text of the row, shortened; None if there is none to show.
+        text: text of the row, shortened; None for a row without text.
         facts: (term, value) of the small print.
-        link: http or https address of the original page; empty if there is none.
+        link: http or https address of the original page; empty if unknown.
         twins: (words, id of the card in the page, or empty) of the rows that this row repeats.
     """
 
@@ -70,7 +70,7 @@ def facets(cards: Sequence[Card], titles: dict[str, str]) -> list[Facet]:
         for card in cards:
             for value in filter(None, card.facets.get(name, "").split("\n")):
                 counts[value] = counts.get(value, 0) + 1
-        if any(n < len(cards) for n in counts.values()):
+        if any(n < len(cards) for n in counts.values()):  # a value of all cards filters nothing
             differing.append(Facet(name, title, sorted(counts.items())))
     return differing
 
@@ -87,6 +87,7 @@ def stratified(strata: npt.NDArray[np.integer], n: int, seed: int) -> npt.NDArra
     3
     """
     rng = np.random.default_rng(seed)
+    # The smallest first, so that the larger ones share the places that these leave.
     groups = sorted((np.flatnonzero(strata == value) for value in np.unique(strata)), key=len)
     chosen = [np.zeros(0, dtype=np.int64)]
     for place, rows in enumerate(groups):
@@ -118,6 +119,7 @@ def web_link(address: str | None) -> str:
         return ""
     try:
         parts = urlsplit(address)
+        # https://flickr.com@evil.example would be shown as if it led to Flickr.
         is_page = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
     except ValueError:  # brackets that do not contain an IPv6 address
         return ""

@@ -91,10 +91,7 @@ def shade(weights: Floats) -> list[int]:
 
 
 def paper_figure(pairs: Sequence[Explained]) -> Figure:
-    """Draw a row for each pair: the pair, its first map, and its shaded words, as in the paper's Figs.
-
-    6 and 7.
-    """
+    """Draw a row for each pair, as the paper's Figures 6 and 7: pair, first map, shaded words."""
     figure = Figure(figsize=(7.2, 2.7 * len(pairs)), layout=ConstrainedLayoutEngine(h_pad=0.25))
     grid = figure.subplots(len(pairs), 3, squeeze=False)
     over_picture, over_words = _first_name(pair.maps for pair in pairs), _first_name(p.shades for p in pairs)
@@ -105,7 +102,7 @@ def paper_figure(pairs: Sequence[Explained]) -> Figure:
         warnings.simplefilter("ignore")  # texts use scripts that the font lacks
         for row, pair in zip(grid, pairs, strict=True):
             _draw_pair(row, pair)
-        figure.canvas.draw()
+        figure.canvas.draw()  # within the block, as matplotlib warns when it draws
     return figure
 
 

@@ -67,7 +67,7 @@ _DIAMOND: dict[str, Any] = {
     "markeredgewidth": 0.6,
     "zorder": 5,
 }
-_NO_DATE = {"Date": None, "Creator": None}
+_NO_DATE = {"Date": None, "Creator": None}  # the same figure gives the same bytes
 _COLUMN = 3.45  # inches: one column of a two-column paper
 
 
@@ -161,7 +161,7 @@ def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted:
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if np.isnan(share) else f"{in_percent(share)}\n({counts[row, column]:,})"
-        color = "white" if share > 0.55 else "black"
+        color = "white" if share > 0.55 else "black"  # legible on its cell
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=color)
     axes.set_xticks(np.arange(len(predicted)) + 0.5, predicted)
     axes.set_yticks(np.arange(len(labels)) + 0.5, labels, rotation=90, va="center")
@@ -220,7 +220,7 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
     """Write `STEM.png` (300 dpi) and `STEM.svg`; the same figure gives the same bytes."""
     png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
     with atomic_write(png) as file:
-        figure.savefig(file, format="png", dpi=300, metadata={"Software": None})
+        figure.savefig(file, format="png", dpi=300, metadata={"Software": None})  # else matplotlib's version
     with atomic_write(svg) as file:
         figure.savefig(file, format="svg", metadata=_NO_DATE)
     return png, svg

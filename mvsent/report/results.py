@@ -15,7 +15,7 @@ Document = Mapping[str, Any]
 
 
 def shown(document: Document) -> dict[str, Metric]:
-    """The keys of the table of results, without those that are younger than the document."""
+    """The keys of the table of results, without those that are newer than the document."""
     keys = {key: metric for metric in METRICS for key in metric.keys(metric.rows, document["classes"])}
     return {key: metric for key, metric in keys.items() if key in document["metrics"]}
 

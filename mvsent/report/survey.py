@@ -95,7 +95,7 @@ def survey(dataset: Dataset) -> Survey:
         _tally(counts.queries, batch["query"].drop_null())
         scored = pa.table({"query": batch["query"], "score": batch["query_sentiment"]}).drop_null()
         for row in scored.group_by("query").aggregate([("score", "max")]).to_pylist():
-            if row["query"] in counts.queries:
+            if row["query"] in counts.queries:  # not one of those counted as others
                 counts.sentiments.setdefault(row["query"], row["score_max"])
         both = pa.table({"text": batch["text_label"], "image": batch["image_label"]}).drop_null()
         np.add.at(counts.modalities, (both["text"].to_numpy(), both["image"].to_numpy()), 1)
@@ -106,12 +106,13 @@ def survey(dataset: Dataset) -> Survey:
         parents = pc.list_parent_indices(votes).to_numpy()
         for modality in counts.n_unanimous:
             cast = pc.fill_null(votes.flatten().field(modality), -1).to_numpy()
-            lowest, highest = np.full(len(votes), 127), np.full(len(votes), -1)
+            lowest, highest = np.full(len(votes), 127), np.full(len(votes), -1)  # above and below every label
             np.minimum.at(lowest, parents, cast)
             np.maximum.at(highest, parents, cast)
             counts.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
     for dropped in read_rejected(dataset.folder):
         conflicts = dropped.filter(pc.equal(dropped["reason"], str(Reason.LABEL_CONFLICT)))
+        # Few different details describe all conflicts, so each is parsed once.
         for entry in pc.value_counts(conflicts["detail"]):
             if matched := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
                 text, image = (

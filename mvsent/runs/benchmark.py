@@ -59,9 +59,10 @@ def benchmark(
         Interrupted: Ctrl-C; finished cells are kept.
     """
     cells = plan(asked)
-    compute_device(asked.common.device)
+    compute_device(asked.common.device)  # refuses a missing device before the first cell
     refuse_other_settings(cells, overwrite=overwrite)
     if into:
+        # A file without the marks is refused now, and not after hours of training.
         replace_block(read_text(into), "")
     with locked(asked.out / ".lock"):
         failures = run_cells(cells, jobs, quiet=quiet)
@@ -84,7 +85,7 @@ def refuse_other_settings(cells: Sequence[Cell], *, overwrite: bool) -> None:
 
 
 def tell_of_others(out: Path, cells: Sequence[Cell]) -> None:
-    """A note on finished cells in `out` that are not in the tables, because they were not asked for."""
+    """Warn of finished cells in `out` that the tables leave out, because they were not requested."""
     finished = {path.parent for path in out.glob(f"*/*/*/{METRICS}") if not path.parent.name.startswith(".")}
     others = sorted(str(path.relative_to(out)) for path in finished - {cell.path for cell in cells})
     if others:
@@ -135,7 +136,7 @@ def run_cell(cell: Cell, *, quiet: bool) -> str:
     resume, overwrite = state == "begun", state == "other settings"
     try:
         train(cell.settings, out=cell.path, resume=resume, overwrite=overwrite, quiet=quiet)
-        evaluate(cell.path, [], quiet=quiet)
+        evaluate(cell.path, [], quiet=quiet)  # no figures: a benchmark has its own
     except MvsentError as error:
         return str(error)
     except Exception as error:  # a failing model must not stop the others
@@ -151,6 +152,7 @@ def in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[Outcome]:
     those that still run.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    # A device such as cuda:1 is meant for all cells.
     one_for_all = any(cell.settings.device not in ("auto", "cuda") for cell in cells)
     gpus = () if one_for_all else visible_gpus()
     shares = [  # of the processors, unless the settings say

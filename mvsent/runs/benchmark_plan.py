@@ -152,8 +152,9 @@ def plan(asked: Asked) -> list[Cell]:
 def make_cell(asked: Asked, folder: Path, manifest: Manifest, protocol: str, system: System) -> Cell:
     """The cell of one system. Raises: UsageError for an option that the model does not have."""
     card = system.card
+    # An ablation's own options come last, as they define it.
     options = {**asked.options.get(card.name, {}), **system.options}
-    registry.options(card.name, options)
+    registry.options(card.name, options)  # raises before the first cell is trained
     of_cell = {"dataset": str(folder.resolve()), "model": card.name, "options": options}
     settings = asked.common.model_copy(update={**of_cell, "protocol": protocol, "split_file": ""})
     name = f"{slug(system.name)}-s{settings.seed}"
@@ -171,7 +172,7 @@ def systems(table: str, models: Sequence[str] = ()) -> list[System]:
     """
     cards = [registry.card(name) for name in dict.fromkeys(models or registry.names())]
     kinds = ("baseline", "paper", "ours")
-    if not models and table != "all":  # every table but the fourth has the baselines and our models, too
+    if not models and table != "all":  # tables 2 and 3 have the baselines and our models, too
         own = [card for card in cards if int(table) in card.tables]
         cards = own if table == "4" else [card for card in cards if card in own or card.kind != "paper"]
     chosen = []

@@ -35,7 +35,7 @@ def collect(
 ) -> Document:
     """The content of `results.json`: for each dataset and table, a row for each system and protocol.
 
-    A metric in percent is a share from 0 to 1 here, the papers' numbers too; `leak` is the difference of two.
+    Percentages are shares from 0 to 1, also those of the papers; `leak` is the difference of two shares.
     Apart from the seconds, it does not depend on the time or order of the cells.
     """
     rows = {cell.path: row_or_failure(cell, failures.get(cell.path, "")) for cell in cells}
@@ -133,6 +133,7 @@ def summaries(metrics: Mapping[str, Any]) -> Row:
 def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
     """Rows of the majority baseline: one for each protocol, from any finished cell."""
     finished = [cell for cell in cells if not rows[cell.path]["failure"]]
+    # All cells of a protocol have the same test rows, so any of them will do.
     of_protocol = {cell.settings.protocol: cell for cell in reversed(finished)}
     found = []
     for protocol in dict.fromkeys(cell.settings.protocol for cell in finished):
@@ -166,6 +167,7 @@ def compare(cells: Sequence[Cell], rows: Mapping[Path, Row], against: str) -> No
         row, other = rows[cell.path], rows[reference.path]
         differences = paired_differences(row, other)
         if differences:
+            # Once for each dataset and protocol, as it reads the split.
             if key not in shares:
                 shares[key] = test_share(cell, [fold["n_test"] for fold in row["folds"]])
             if (share := shares[key]) is not None:

@@ -126,6 +126,7 @@ def make_document(trial: Trial, seed: int) -> Document:
     per_fold, metrics = summarise(trial.folds, trial.classes, n=RESAMPLES, seed=seed)
     _, majority = summarise(trial.baseline_folds, trial.classes, n=RESAMPLES, seed=seed)
     printed = registry.published(card.name, run.settings.options)
+    # Papers report whole pairs of their own datasets.
     published = None if trial.is_fresh or trial.missing else printed.get(trial.dataset_name)
     folds = [
         {
@@ -183,6 +184,7 @@ def write(folder: Path, document: Document, figures: dict[str, Figure]) -> Evalu
     with atomic_write(folder / "report.html") as file:
         file.write(page.encode())
     with atomic_write(folder / "metrics.json") as file:
+        # By default json writes NaN, which is not JSON.
         file.write(json.dumps(document, indent=2, allow_nan=False).encode())
     return Evaluation(folder, document, tuple(png for png, _ in saved.values()))
 
@@ -202,6 +204,7 @@ def _draw_confusion(trial: Trial, document: Document) -> Figure:
     counts = np.sum([fold["confusion"] for fold in document["folds"]], axis=0)
     known = trial.run.resolved.classes
     names = [LABEL_NAMES[label] for label in known]
+    # A network can predict a class that another dataset does not have: [true classes, known classes].
     return plots.confusion(counts[np.ix_(trial.classes, known)], document["classes"], names)
 
 

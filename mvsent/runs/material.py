@@ -76,10 +76,10 @@ def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], 
 
 
 def fold_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:
-    """The vocabulary of a fold's training rows, and a vector for each of its words; asked again, the same."""
+    """The vocabulary of a fold's training rows, and a vector for each of its words; computed once."""
     if fold not in material.words:
         texts = material.inputs.texts(material.split.rows(fold, TRAIN))
         vocabulary = Vocabulary.build(texts, settings.min_count)
-        material.words.clear()
+        material.words.clear()  # only one fold's vectors stay in memory
         material.words[fold] = vocabulary, load_vectors(settings.words, vocabulary, settings.seed)
     return material.words[fold]

@@ -63,6 +63,7 @@ def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) ->
 
 def save_network(network: nn.Module, path: Path) -> None:
     """Write the weights of `network` to a safetensors file, with the number of trained ones."""
+    # safetensors refuses tensors that are not contiguous.
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     n_trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     with atomic_write(path) as file:
@@ -96,6 +97,7 @@ def load_network(run: RunFolder, fold: int, reader: InputReader) -> tuple[nn.Mod
                 f"{needed}: missing", f"Train the fold again: mvsent train --resume --out {run.path}"
             )
     vocabulary = Vocabulary.load(folder / VOCABULARY)
+    # Zeros, as the weights that are loaded include the word vectors.
     network = build_network(run, reader, torch.zeros(len(vocabulary), run.resolved.word_size))
     try:
         network.load_state_dict(_finite(load((folder / MODEL).read_bytes())))

@@ -89,6 +89,7 @@ class RunFolder:
         """
         refuse_unless_free(path, overwrite=overwrite)
         if path.exists() and any(path.iterdir()):
+            # Object storage has no renaming, so a remote run is removed first.
             if is_remote(path) or former(path).exists():  # a failed attempt to replace it
                 remove(path)
             else:
@@ -104,7 +105,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Open the run at `path`. Raises: RunError if there is none."""
+        """Open the run at `path`. Raises: RunError if `path` is not a run."""
         path = located(path)
         with reaching(path):
             is_there = (path / CONFIG).is_file()
@@ -149,7 +150,7 @@ def free_name(runs: Path, stem: str) -> Path:
 
 
 def newest_run(runs: Path = Path("runs")) -> Path:
-    """The most recently begun run folder in `runs`. Raises: RunError if there is none."""
+    """The most recently begun run folder in `runs`. Raises: RunError if `runs` has no run."""
     found = runs_by_age(runs)
     if not found:
         raise RunError(f"{runs}: holds no run", "Make one with: mvsent train")
@@ -198,6 +199,7 @@ def former(path: Path) -> Path:
 
 def environment(device: str) -> dict[str, Any]:
     """Versions, the device `device`, and the command line, for reproducing a number."""
+    # Imported here, because reading a run needs none of them.
     import pyarrow as pa
     import sklearn
     import torch

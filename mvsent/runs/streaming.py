@@ -47,7 +47,7 @@ class Streamed:
     """
 
     def __init__(self, reader: InputReader, dataset: Dataset) -> None:
-        """Read the first row, which settles the widths of all inputs.
+        """Read the first row, which determines the widths of all inputs.
 
         Raises: UsageError naming an option for which all rows must be known at once; DatasetError if the
             first row has no picture or no text.
@@ -100,7 +100,7 @@ class Streamed:
         return Stream(self.target, firsts, buffer, self._read, self._decode, collate, workers)
 
     def _read(self, number: int, rows: Rows) -> Mapping[int, StoredRow]:
-        """The rows of group `number`; of the others nothing is kept."""
+        """Read `rows` of group `number`; the other rows are not kept."""
         group = self.groups[number]
         table = self.dataset.read_group(group, self.columns)
         # Copies of single values: a slice of the table would keep all of it in memory.
@@ -122,6 +122,7 @@ class Streamed:
             picture = Picture({side: decode_pixels(data, side) for side in self.reader.sides})
         except InputError as error:
             raise unreadable(self.dataset, row["id"], error.what) from None
+        # The encoded picture is no longer needed.
         return ReadyRow({name: value for name, value in row.items() if name != "image"}, picture)
 
     def _inputs(self, rows: Rows, ready: Sequence[ReadyRow]) -> Inputs:

@@ -64,7 +64,7 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How one fold went; accuracies from 0 to 1, that of the test rows measured once, at the end."""
+    """The result of one fold; accuracies from 0 to 1. Test rows are predicted once, at the end."""
 
     fold: int
     epochs: int
@@ -93,15 +93,15 @@ def train(
     quiet: bool = False,
     ready: Callable[[Path], object] = lambda run: None,
 ) -> TrainResult:
-    """Train every fold and return the finished run; what an earlier, killed call finished is kept.
+    """Train every fold and return the finished run; folds that an earlier call finished are kept.
 
-    With `resume`, `settings` do not count: those of the run at `out`, or of the newest unfinished one, do,
-    but for `changes`, which may only say how it is computed. `ready` is told the run's folder once it is one
-    that `resume` can continue. Under torchrun this process is one of the ranks that train together.
+    With `resume`, `settings` is ignored: the settings are those of the run at `out`, or of the newest
+    unfinished run, with `changes`, which may not affect results. `ready` is called with the run's folder as
+    soon as `resume` can continue it. Under torchrun this process is one of the ranks that train together.
 
     Raises: DatasetError, SplitError, WeightsError, UsageError, OutputExistsError before anything is written;
-        NonFiniteLossError in the middle, with the finished folds kept; KeyboardInterrupt on Ctrl-C, with
-        what was done saved.
+        NonFiniteLossError later, with the finished folds kept; KeyboardInterrupt on Ctrl-C, after a
+        checkpoint is saved.
     """
     with joined() as ranks:
         begun = ranks.first_says(lambda: RunFolder.open(out or newest_unfinished(runs)) if resume else None)
@@ -114,7 +114,7 @@ def train(
             refuse_unless_free(out, overwrite=overwrite)
         if not ranks.first:
             quiet = True
-            log.setLevel(logging.ERROR)
+            log.setLevel(logging.ERROR)  # the first rank speaks for all
         if _shares_steps(settings, ranks):
             call = partial(
                 train, settings, runs=runs, resume=resume, overwrite=overwrite, engine=engine, quiet=quiet
@@ -153,11 +153,11 @@ def train(
 
 
 def changed(run: RunFolder, changes: Mapping[str, Any]) -> RunFolder:
-    """The run with what is to be changed. Raises: UsageError for what its numbers would depend on."""
+    """The run with `changes` to its settings. Raises: UsageError for a setting that can change a result."""
     asked = run.settings.model_copy(update=dict(changes))
     for name in changes:
         before, now = getattr(run.settings, name), getattr(asked, name)
-        if name == "options":  # with their defaults, and as numbers where they were given as text
+        if name == "options":  # with defaults, and text such as "0.5" as a number
             before, now = (registry.options(asked.model, each) for each in (before, now))
         if before != now and name not in TrainSettings.without_effect():
             flag = TrainSettings.stated()[name].flag
@@ -172,7 +172,7 @@ def changed(run: RunFolder, changes: Mapping[str, Any]) -> RunFolder:
 
 
 def _shares_steps(settings: TrainSettings, ranks: Ranks) -> bool:
-    """Whether ranks have to be started. Raises: UsageError where they cannot be, or are of no use."""
+    """Whether ranks have to be started. Raises: UsageError if they cannot train this model together."""
     solved = registry.is_solved(settings.model)
     if ranks.world > 1:
         if solved or settings.parallel == "folds":
@@ -191,9 +191,10 @@ def _shares_steps(settings: TrainSettings, ranks: Ranks) -> bool:
 
 
 def compute_alike(threads: int) -> None:
-    """The same settings give the same numbers from here on."""
+    """Make torch repeatable: the same settings give the same numbers."""
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add up in any order
+    # A warning, as some operations on a GPU have no deterministic version.
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
@@ -211,7 +212,7 @@ def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolv
         classes=material.dataset.classes,
         n_folds=material.split.n_folds,
         max_words=reader.setup.max_words if reader.numbers_words else 0,
-        backbone_sha256=hashes.pop("backbone", ""),
+        backbone_sha256=hashes.pop("backbone", ""),  # not also in pretrained_sha256
         words_sha256=vectors.sha256 if vectors else "",
         word_size=vectors.matrix.shape[1] if vectors else 0,
         max_tokens=reader.setup.max_tokens if reads_tokens else 0,
@@ -222,8 +223,8 @@ def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolv
 
 
 def check_same(run: RunFolder, now: Resolved) -> None:
-    """Raises: RunError when what the run was begun with has changed since."""
-    known = run.resolved.model_fields_set  # an older run says less
+    """Raises: RunError if data, split or pretrained weights have changed since the run began."""
+    known = run.resolved.model_fields_set  # older versions recorded fewer values
     for name in now.model_dump():
         before, after = getattr(run.resolved, name, 0), getattr(now, name)
         if name in known and before != after:
@@ -234,9 +235,9 @@ def check_same(run: RunFolder, now: Resolved) -> None:
 
 
 def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) -> FoldResult:
-    """Train one fold, or read its result where it is already finished; the first rank writes its files.
+    """Train one fold, or read its result if it is already finished; the first rank writes its files.
 
-    Raises: KeyboardInterrupt where an end was asked for; it goes on after the step that was under way.
+    Raises: KeyboardInterrupt if the process was told to end; `resume` continues with the next step.
     """
     ranks, folder, split = material.ranks, run.fold(fold), material.split
     if ranks.first_says(lambda: fold in run.finished_folds):
@@ -244,8 +245,9 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     with interruptible_by_parent() as stop:
         if ranks.first:
             make_folder(folder)
-            for left in folder.glob(f".{CHECKPOINT}.*.tmp"):  # by a process that was killed while it saved
+            for left in folder.glob(f".{CHECKPOINT}.*.tmp"):  # of a process that was killed while it saved
                 left.unlink()
+        # By fold, so that its numbers do not depend on the folds trained before it.
         torch.manual_seed(run.settings.seed * 1000 + fold)
         trainer = make_trainer(run, fold, material)
         rows = Fold(fold, split.rows(fold, TRAIN), split.rows(fold, VALIDATION))
@@ -274,7 +276,7 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
 def train_apart(run: RunFolder, material: Material, *, quiet: bool) -> list[FoldResult]:
     """Train the folds in processes of their own, one on each device at a time.
 
-    Raises: MvsentError as the first fold that fails; the others that run are then saved and ended.
+    Raises: MvsentError of the first fold that fails; the other running folds are then saved and ended.
     """
     n = run.settings.devices
     gpus = visible_gpus()[:n] if material.reader.setup.device.type == "cuda" else []
@@ -306,7 +308,7 @@ def _train_one(sender: Connection, task: tuple[RunFolder, int, bool]) -> None:
 
 
 def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
-    """A fresh network for the fold with the rows it reads; writes the fold's vocabulary."""
+    """A trainer with a new network for the fold; writes the fold's vocabulary."""
     settings, reader, train_rows = run.settings, material.reader, material.split.rows(fold, TRAIN)
     vocabulary, matrix = Vocabulary([]), np.zeros((2, 1), np.float32)
     if reader.numbers_words:
@@ -324,7 +326,7 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
 
 
 def read_result(folder: Path, fold: int, classes: list[int]) -> FoldResult:
-    """How a finished fold went, from its own files."""
+    """The result of a finished fold, from its own files."""
     history = read_history(folder / HISTORY)
     test = read_predictions(folder / PREDICTIONS, classes)["test"]
     accuracy = float((test.y_prob.argmax(axis=1) == test.y_true).mean())

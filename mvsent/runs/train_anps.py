@@ -1,4 +1,4 @@
-"""Detectors of adjective-noun pairs, trained on pictures that such pairs found: `mvsent train-anps`."""
+"""Training of adjective-noun pair detectors on pictures found by such pairs: `mvsent train-anps`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,12 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class AnpResult:
-    """Detectors that were trained, and how often they are right on rows that they have not seen.
+    """Trained detectors, and their accuracy on test rows.
 
     Attributes:
         path: the file of the detectors.
-        n_anps: how many pairs they tell apart.
-        n_train, n_test: rows of either kind.
+        n_anps: number of adjective-noun pairs.
+        n_train, n_test: numbers of training and test rows.
         top_1, top_5: share (0..1) of the test rows whose pair is the likeliest, or among the five likeliest.
     """
 
@@ -54,11 +54,11 @@ def train_anps(
     """Train a detector for each query of the training rows of the split's first fold and write them to `out`.
 
     Args:
-        settings: of which dataset, backbone, split, device and workers count.
+        settings: only dataset, backbone, split, device and workers are used.
         engine: what computes the features.
 
-    Raises: OutputExistsError; DatasetError for a dataset without queries; WeightsError or UsageError for a
-        backbone that cannot be had.
+    Raises: OutputExistsError; DatasetError for a dataset without queries; WeightsError or UsageError if
+        the backbone is unavailable.
     """
     if out.exists() and not overwrite:
         raise OutputExistsError(f"{out}: already exists", "Replace it with --overwrite")
@@ -91,7 +91,7 @@ _NEEDED = "Take one that mvsent build-flickr made: its queries are adjective-nou
 
 
 def read_queries(dataset: Dataset) -> list[str]:
-    """The query that found each row, empty where there is none. Raises: DatasetError where none has one."""
+    """The query of each row, empty if it has no query. Raises: DatasetError if all are empty."""
     queries = [query or "" for query in dataset.table(["query"])["query"].to_pylist()]
     if not any(queries):
         raise DatasetError(f"{dataset.folder}: no query found its rows", _NEEDED)
@@ -101,7 +101,7 @@ def read_queries(dataset: Dataset) -> list[str]:
 def top_accuracy(
     detectors: AnpDetectors, features: npt.NDArray[np.float32], queries: list[str], rows: Rows, k: int
 ) -> float:
-    """The share of `rows` whose query is among the `k` likeliest; one that has no detector never is."""
+    """The share of `rows` whose query is among the `k` likeliest; one without a detector is wrong."""
     if len(rows) == 0:
         return float("nan")
     likeliest = np.argsort(-detectors.scores(features[rows]), axis=1)[:, :k]

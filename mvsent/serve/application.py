@@ -53,6 +53,7 @@ def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> Fas
     It reads bodies of any length and has no time limit: put it behind a `Gate`.
     """
     name = model.run.path.resolve().name
+    # No docs_url: FastAPI's page of documentation loads its script from another host.
     app = FastAPI(
         title=f"mvsent: {name}", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
         description="The sentiment of a pair of picture and text.",
@@ -86,6 +87,7 @@ def application(model: Model, limits: Limits, worker: ThreadPoolExecutor) -> Fas
             raise HTTPException(415, f"the request is not a form: send {' or '.join(_FORMS)}")
         if len(text) > limits.text:
             raise HTTPException(422, f"the text is longer than {limits.text:,} characters")
+        # A browser sends an empty file if none was chosen.
         picture = None if image is None or not (image.filename or image.size) else await image.read()
         ask = functools.partial(answer, model, picture, text, explain=explain)
         return await asyncio.get_running_loop().run_in_executor(worker, ask)

@@ -18,7 +18,7 @@ class Connection(H11Protocol):
     for ever; and `limit_concurrency` refuses requests, not connections. Here the timer closes the connection
     unless the whole head of a request arrives in time and the whole answer is read in time. When there are
     too many connections, the one whose client has kept the server waiting longest is closed, so that idle and
-    slow clients shut nobody out; if the server owes every other client an answer, the new connection is
+    slow clients block no others; if the server owes every other client an answer, the new connection is
     closed.
 
     The limits are those of the `Gate` behind the connection.

@@ -126,6 +126,7 @@ class Gate:
         """Read the request's body into `body`. Raises: Refused as soon as it is too large."""
         too_large = Refused(413, f"the request is larger than {self.limits.body:,} bytes")
         said = _only(headers, b"content-length")
+        # isdigit also accepts "²"; int refuses more than 4300 digits.
         if said.isascii() and said.isdigit() and int(said[:20]) > self.limits.body:
             raise too_large
         is_more = True

@@ -72,7 +72,7 @@ def answer_on(
 
     worker = ThreadPoolExecutor(1, thread_name_prefix="model")
     server = uvicorn.Server(configured(Gate(application(model, limits, worker), called, limits)))
-    ready()
+    ready()  # the socket listens already: the system queues clients until the server accepts them
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down in order, then raises it again
             server.run(sockets=[listening])

@@ -1,5 +1,5 @@
 """Inputs of models: a file for each kind, which reads it from a dataset as well as from pairs in memory.
 
-`kind` says what a kind of input is, `setup` and `pairs` what it is made and read from, and `reader` reads all
-that a model asks for.
+`kind` defines a kind of input, `setup` the settings and networks that inputs share, and `pair_sources` the
+pairs that they are read from. `input_reader` reads all inputs of a model.
 """

@@ -1,4 +1,4 @@
-"""ANP scores: how much of each adjective-noun pair is in a picture, by detectors or from a file."""
+"""ANP scores: a score of each adjective-noun pair for a picture, by detectors or from a file."""
 
 import hashlib
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger("mvsent")
 
 @register(ANP_SCORES)
 class AnpScores(Input):
-    """Scores by the detectors of `--anps`; without any, the backbone's mean features stand for them."""
+    """Scores by the detectors of `--anps`; without detectors, the backbone's mean features."""
 
     columns = ("image",)
 

@@ -57,7 +57,7 @@ class Caption(Text):
 
     @classmethod
     def of(cls, words: Text, captions: Sequence[str]) -> Self:
-        """`words` of `captions`: an empty text is one unknown word, but an empty caption is none at all."""
+        """`words` of `captions`: an empty text is one unknown word, but an empty caption has no words."""
         written = [bool(caption.strip()) for caption in captions]
         return cls(np.where(written, words.lengths, 0), words.numbers, words.vectors)
 
@@ -68,7 +68,7 @@ class Caption(Text):
 
 
 class UnnumberedCaption(Unnumbered):
-    """Captions whose words a fold's vocabulary will number."""
+    """Captions whose words each fold numbers by its own vocabulary."""
 
     def __call__(self, fold: OfFold) -> Caption:
         """The words of the captions."""
@@ -103,6 +103,7 @@ def _read(path: Path) -> dict[str, str]:
             table = pq.read_table(path, columns=["id", "caption"])
             rows = zip(table["id"].to_pylist(), table["caption"].to_pylist(), strict=True)
             return {str(id): str(caption or "") for id, caption in rows}
+        # Excel writes a byte order mark, which would become part of the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
             return {line["id"]: line["caption"] or "" for line in lines}

@@ -1,4 +1,4 @@
-"""All inputs of a model, read of a dataset or of pairs in memory."""
+"""All inputs of a model, read from a dataset or from pairs in memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,26 +23,29 @@ AnInput = TypeVar("AnInput", bound=Input)
 
 
 class InputReader:
-    """Everything pretrained that a model's inputs are read with, loaded once.
+    """Reads the inputs of a model; the pretrained networks that they need are loaded once.
 
     Attributes:
-        setup: what it was made with.
-        inputs: what the model reads.
+        setup: the settings, the dataset, and the networks that inputs share.
+        inputs: the inputs that the model reads.
     """
 
     def __init__(self, setup: Setup) -> None:
-        """Raises: UsageError, WeightsError or InputError naming what is missing; RunError if something
-        pretrained is not what it was when the run of `setup` was trained.
+        """Load the networks of every input.
+
+        Raises: UsageError, WeightsError or InputError naming a missing option, package or file; RunError if
+            pretrained weights have changed since the run of `setup` was trained.
         """
         self.setup = setup
         known = kinds()
         wanted = {known[name] for name in setup.needed | setup.optional}
+        # A class may read several inputs, and is then made once.
         made = (kind.make(setup) for kind in dict.fromkeys(known.values()) if kind in wanted)
         self.inputs = [each for each in made if each]
         if setup.run:
             resolved = setup.run.resolved
             before = {"backbone": resolved.backbone_sha256, **resolved.pretrained_sha256}
-            self._compare(before, {"backbone": "", **self.hashes})
+            self._compare(before, {"backbone": "", **self.hashes})  # empty in a run without pictures
 
     def of(self, kind: type[AnInput]) -> AnInput | None:
         """The input of a kind; None if the model does not read it."""
@@ -50,7 +53,7 @@ class InputReader:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """The hash of everything pretrained or read from a file, by what it is for."""
+        """The hash of each pretrained network and of each file, by name."""
         return {name: sha256 for each in self.inputs for name, sha256 in each.hashes.items()}
 
     @property
@@ -71,7 +74,7 @@ class InputReader:
 
     @property
     def encoder(self) -> TextEncoder | None:
-        """The transformer that words are read through; None if there is none."""
+        """The transformer that words are read through; None without one."""
         words = self.of(Words)
         return words.encoder if words else None
 
@@ -84,8 +87,8 @@ class InputReader:
     def read(self, pairs: Pairs) -> "Inputs":
         """The inputs of `pairs`, computed or from the cache.
 
-        Raises: DatasetError or InputError for what a row lacks; RunError if an input has another width than
-        when the run of `setup` was trained.
+        Raises: DatasetError or InputError if a row lacks an input; RunError if an input has another width
+            than when the run of `setup` was trained.
         """
         readings = {name: each for kind in self.inputs for name, each in kind.read(pairs).items()}
         inputs = Inputs(pairs.target, {**readings, **pairs.flags})

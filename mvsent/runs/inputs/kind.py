@@ -1,4 +1,4 @@
-"""A kind of model input: what one is, which there are, and what may differ from fold to fold."""
+"""Kinds of model inputs: their interface, their registry, and the parts that differ from fold to fold."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -34,17 +34,17 @@ class OfFold:
 
 
 Reading = npt.NDArray[Any] | InputColumn | Callable[[OfFold], InputColumn]
-"""An input of `N` pairs: values `[N, …]` of one field of `Batch`, or a column of several, maybe of a fold."""
+"""An input of `N` pairs: values `[N, …]` of one field of `Batch`, or a column of several fields."""
 
 
 class Input(ABC):
-    """A kind of input as one training, or one run, reads it: made once, then read of any pairs.
+    """A kind of input of one training or run: made once, then read from any pairs.
 
     Attributes:
         columns: columns of a dataset that it reads.
         backbone: the network that pictures go through; None if it reads no picture.
         hashes: of everything pretrained, or read from a file, by name; a run checks them.
-        needs_all_rows: the option, as typed, for which all rows must be known at once; empty if none need be.
+        needs_all_rows: the option, as typed, that requires all rows at once; empty without such an option.
     """
 
     columns: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Input(ABC):
     def make(cls, setup: Setup) -> "Input | None":
         """The input for a model that reads it; None if the settings leave it out.
 
-        Raises: UsageError, WeightsError or InputError naming what is missing and what may stand for it.
+        Raises: UsageError, WeightsError or InputError naming what is missing and a substitute.
         """
 
     @abstractmethod
@@ -82,7 +82,8 @@ def register(*names: str) -> Callable[[Kind], Kind]:
 
 
 def kinds() -> dict[str, type[Input]]:
-    """Every input by its name."""
+    """Name of each input → the class that reads it."""
+    # A class registers itself when its module is imported.
     for module in iter_modules(mvsent.runs.inputs.__path__):
         import_module(f"mvsent.runs.inputs.{module.name}")
     return _KINDS

@@ -23,7 +23,7 @@ Scores = npt.NDArray[np.float32]
 
 @register(LEXICON)
 class Lexicon(Input):
-    """Scores of `--lexicon`; a model that needs some takes VADER's for `none`."""
+    """Scores of `--lexicon`; with `none`, a model that requires scores reads VADER's."""
 
     columns = ("text",)
 
@@ -43,8 +43,7 @@ class Lexicon(Input):
 
 
 def lexicon_scores(texts: Sequence[str], lexicon: str = VADER) -> Scores:
-    """Score texts `[N, L]`: VADER's negative, neutral, positive and compound; or SentiStrength's two
-    strengths.
+    """Score texts `[N, L]` by VADER (negative, neutral, positive, compound) or SentiStrength (two strengths).
 
     Args:
         lexicon: `vader`, or the path of SentiStrengthCom.jar with its data beside it.
@@ -77,7 +76,9 @@ def _sentistrength(texts: Sequence[str], jar: Path) -> Scores:
             f"{jar}: SentiStrength needs Java and its jar",
             "Give the path of SentiStrengthCom.jar, or use --lexicon vader",
         )
+    # With the slash, as SentiStrength appends names of files to it.
     data = f"{jar.parent.resolve()}/"
+    # SentiStrength scores line by line, so a text must not contain a line break.
     lines = "".join(" ".join(text.split()).replace("\0", "") + "\n" for text in texts)
     ran = subprocess.run(
         [java, "-jar", str(jar.resolve()), "stdin", "sentidata", data],

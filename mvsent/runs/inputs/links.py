@@ -1,4 +1,4 @@
-"""Links: what is known of training rows by the same owner, or with the same tags."""
+"""Links: features of training rows by the same owner, or with the same tags."""
 
 import logging
 from collections import defaultdict
@@ -57,7 +57,7 @@ class LinkedRows(Input):
         return cls(setup)
 
     def read(self, pairs: Pairs) -> Mapping[str, Callable[[OfFold], "Links"]]:
-        column = self.columns[0]
+        column = self.columns[0]  # owner, a text, or tags, a list of texts
         values = pairs.column(column) if self.linked else [None] * len(pairs)
         if pairs.setup.dataset and self.linked and not any(values):
             raise DatasetError(
@@ -83,7 +83,7 @@ class LinkedRows(Input):
 
 @dataclass(frozen=True)
 class Links:
-    """Rows that are linked, and what is known of them.
+    """Linked rows and their features.
 
     Attributes:
         rows: `[N, K]` int64, linked rows, negative after the last.
@@ -97,7 +97,7 @@ class Links:
         """Features of the rows that are linked to `rows`; see `InputColumn`."""
         linked = self.rows[rows]
         mask = torch.from_numpy(linked >= 0)
-        features = torch.from_numpy(self.features[linked])
+        features = torch.from_numpy(self.features[linked])  # NO_ROW takes the last row, which is masked
         return {"links": features * mask.unsqueeze(-1), "link_mask": mask}
 
 

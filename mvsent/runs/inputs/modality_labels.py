@@ -1,4 +1,4 @@
-"""Labels of the text and of the picture alone, for losses: a model never answers by them."""
+"""Labels of the text and of the picture, for losses only: a model's answers never depend on them."""
 
 from collections.abc import Mapping
 from typing import Self

@@ -64,24 +64,24 @@ class Pairs(ABC):
         """`[N, S, D]` by a frozen transformer, zero after each text's end."""
 
     def words(self, encoder: TextEncoder) -> Text:
-        """The words of the texts as a frozen transformer's vectors; computed once, whoever asks."""
+        """The words of the texts as vectors of a frozen transformer; computed once."""
         if encoder.name not in self._words:
             self._words[encoder.name] = self.encoded(encoder, self.texts)
         return self._words[encoder.name]
 
     def encoded(self, encoder: TextEncoder, texts: Sequence[str]) -> Text:
-        """The words of any `N` texts likewise."""
+        """The words of any `N` texts as vectors of a frozen transformer."""
         tokens = encoder.tokenize(texts, self.setup.max_tokens)
         return Text(tokens.lengths, vectors=self.vectors(encoder, tokens), sentence=tokens.sentence)
 
 
 class DatasetPairs(Pairs):
-    """All rows of the dataset of `setup`; what networks make of them is kept in the cache."""
+    """All rows of the dataset of `setup`; the outputs of frozen networks are cached."""
 
     def __init__(
         self, setup: Setup, columns: Sequence[str], *, engine: Engine = LOCAL, quiet: bool = False
     ) -> None:
-        """Read `columns`, but not the pictures, into memory; `engine` will compute maps.
+        """Read `columns`, but not the pictures, into memory; `engine` computes maps.
 
         Raises: DatasetError if a row has no text, and texts are read; RunError as `Setup.target`.
         """
@@ -133,7 +133,7 @@ class GivenPairs(Pairs):
             "has_text": [bool(text) for text in texts],
         }
         self.flags = {name: np.array(each, np.bool_) for name, each in there.items() if not all(each)}
-        self._maps: dict[int, Maps] = {}
+        self._maps: dict[int, Maps] = {}  # several inputs may read one backbone's maps
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -141,7 +141,7 @@ class GivenPairs(Pairs):
     def maps(self, backbone: Backbone) -> Maps:
         if id(backbone) in self._maps:
             return self._maps[id(backbone)]
-        # As the cache of a dataset holds them, so that a pair gets the same answer alone.
+        # In half precision like the cache of a dataset, so that a pair alone gets the same answer.
         maps = np.zeros((len(self), backbone.channels, *backbone.grid), np.float16)
         there = np.flatnonzero([picture.pixels is not None for picture in self.pictures])
         network = self.setup.fused(backbone)
@@ -169,7 +169,7 @@ class GivenPairs(Pairs):
 
 
 class StoredPairs(GivenPairs):
-    """Some rows of a dataset: their other columns are known, and an empty text is one, and not missing."""
+    """Some rows of a dataset: their other columns are known, and an empty text does not count as missing."""
 
     def __init__(
         self,

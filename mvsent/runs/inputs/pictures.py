@@ -1,4 +1,4 @@
-"""Pictures from anywhere (a path, bytes, or decoded already) as the squares that backbones read."""
+"""Pictures (a path, bytes, or decoded already) as the squares that backbones read."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ ImageLike = str | os.PathLike[str] | bytes | Image.Image
 """A picture: the path of its file, its bytes, or decoded already."""
 
 MAX_BYTES, MAX_PIXELS = 32 * 2**20, 100_000_000
-"""Of one picture; more is refused before anything of it is decoded."""
+"""Limits of one picture; a larger one is refused before it is decoded."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was decoded, or why it could not be.
+    """A decoded picture, or the reason why it cannot be decoded.
 
     Attributes:
         pixels: side of the square → uint8 `[side, side, 3]`; None where there is no picture.
@@ -48,7 +48,7 @@ def decode_picture(image: ImageLike | None, sides: Sequence[int], max_pixels: in
         data = image if isinstance(image, bytes) else read_picture(Path(image))
         opened = opened_image(data, max_pixels=max_pixels, max_bytes=MAX_BYTES)
         if isinstance(opened, Rejection):
-            # Without the file's first bytes: a stranger's table may name any file, one that holds a key too.
+            # The file's first bytes are not shown: a stranger's table may name any file, even one with a key.
             not_one = opened.reason is Reason.IMAGE_NOT_AN_IMAGE
             detail = "does not begin as a picture does" if not_one else opened.detail
             return Picture(error=f"{opened.reason}: {detail}")
@@ -66,7 +66,7 @@ def decode_picture(image: ImageLike | None, sides: Sequence[int], max_pixels: in
 def read_picture(path: Path) -> bytes:
     """Read the file's first bytes, one more than a picture may have at most.
 
-    Raises: InputError for what is no readable file; it does not wait for a pipe.
+    Raises: InputError if `path` is not a readable file; a pipe is refused, as it could block for ever.
     """
     try:
         if not path.is_file():

@@ -12,7 +12,7 @@ from mvsent.runs.inputs.kind import Input, register
 from mvsent.runs.inputs.pair_sources import Maps, Pairs
 from mvsent.runs.inputs.setup import Setup
 
-_AT_ONCE = 256
+_AT_ONCE = 256  # rows: the maps of a whole dataset may exceed the memory
 
 Floats = npt.NDArray[np.float32]
 

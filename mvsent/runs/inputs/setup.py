@@ -19,7 +19,7 @@ from mvsent.shards.reader import Dataset
 
 TWEET_WORDS, CAPTION_WORDS = 40, 100
 TWEET_TOKENS, CAPTION_TOKENS = 64, 128
-"""A transformer splits rare words, and counts its own marks."""
+"""More than words, as a transformer splits rare words and adds special tokens."""
 
 
 @dataclass
@@ -29,8 +29,8 @@ class Setup:
     Attributes:
         settings: of the training.
         device: where frozen networks compute.
-        dataset: the dataset to read; None for pairs that come alone: no other column of theirs is known.
-        run: the trained run that is asked; None before a training.
+        dataset: the dataset to read; None for pairs in memory, which have no other columns.
+        run: the trained run; None in a training.
     """
 
     settings: TrainSettings
@@ -67,12 +67,12 @@ class Setup:
 
     @cached_property
     def max_words(self) -> int:
-        """Words of a text that are read."""
+        """Maximum number of words read of a text."""
         return (self.run and self.run.resolved.max_words) or self._longest(TWEET_WORDS, CAPTION_WORDS)
 
     @cached_property
     def max_tokens(self) -> int:
-        """Tokens of a text that a transformer reads."""
+        """Maximum number of tokens that a transformer reads of a text."""
         return (self.run and self.run.resolved.max_tokens) or self._longest(TWEET_TOKENS, CAPTION_TOKENS)
 
     def _longest(self, tweet: int, caption: int) -> int:
@@ -110,5 +110,5 @@ def targets(dataset: Dataset, classes: Iterable[int]) -> npt.NDArray[np.int64]:
             f"{dataset.folder}: has label {strange[0]}, the run knows only {known}",
             "Evaluate on a dataset with the same sentiments",
         )
-    indices: npt.NDArray[np.int64] = np.searchsorted(np.asarray(known), labels)
+    indices: npt.NDArray[np.int64] = np.searchsorted(np.asarray(known), labels)  # a run's classes are sorted
     return indices

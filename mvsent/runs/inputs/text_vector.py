@@ -1,4 +1,4 @@
-"""Text vector: the whole text by one sentence encoder, or by several side by side."""
+"""Text vector: the whole text by one sentence encoder, or by several, concatenated."""
 
 import logging
 from collections.abc import Mapping

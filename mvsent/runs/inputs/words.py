@@ -1,4 +1,4 @@
-"""Words: numbers of a vocabulary, or what a transformer makes of the texts."""
+"""Words: numbers of a vocabulary, or tokens or vectors of a transformer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Floats
 from mvsent.runs.inputs.setup import Setup
 
-_AT_ONCE = 256
+_AT_ONCE = 256  # texts: the vectors of a whole dataset may exceed the memory
 
 
 @register(WORDS, SENTENCES)
@@ -61,7 +61,7 @@ def word_encoder(setup: Setup) -> TextEncoder | None:
     Raises: UsageError if a table is to be fine-tuned; WeightsError if the transformer is missing.
     """
     settings, run = setup.settings, setup.run
-    if run and run.resolved.words_sha256:
+    if run and run.resolved.words_sha256:  # it read a table, even if a folder has its name now
         return None
     if is_encoder(settings.words):
         return setup.encoder(settings.words)
@@ -80,7 +80,7 @@ def word_encoder(setup: Setup) -> TextEncoder | None:
 
 @dataclass(frozen=True)
 class Unnumbered:
-    """Texts whose words a fold's vocabulary will number."""
+    """Texts whose words each fold numbers by its own vocabulary."""
 
     texts: Sequence[str]
     max_words: int
