@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ SIDE = 299  # pixels, of Inception's input
 WORKERS = 2
 ROUNDS = 5
 TOLERANCE = 2.0  # grey levels of 255 that two decoders' pixels may differ by, on average
-DATALOADER = {"num_workers": WORKERS, "persistent_workers": True}
+DATALOADER: dict[str, Any] = {"num_workers": WORKERS, "persistent_workers": True}
 
 
 def rows() -> list[Row]:
@@ -41,7 +42,7 @@ def rows() -> list[Row]:
 
 def pixel_rows(dataset: Dataset, pictures: list[bytes], folder: Path) -> list[Row]:
     """Shards → uint8 batches, against Hugging Face datasets and webdataset with as many workers."""
-    runs = {
+    runs: dict[str, Callable[[], Iterator[torch.Tensor]]] = {
         "ours": lambda: pixel_batches(dataset, SIDE, BATCH_SIZE, WORKERS),
         "Hugging Face datasets": partial(iter, hugging_face_batches(dataset, folder)),
         "webdataset": partial(iter, webdataset_batches(pictures, folder)),

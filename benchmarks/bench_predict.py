@@ -69,9 +69,11 @@ def draw_table(folder: Path) -> Path:
 def ready(model: Model, table: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pixels, word numbers and mask of every pair."""
     found = list(open_table(table).rows)
+    assert model.reader.backbone is not None
     side = model.reader.backbone.size
-    pixels = np.stack([model.reader.decode(row.image).pixels[side] for row in found])
-    numbers = model.vocabulary().encode([row.text for row in found], model.run.resolved.max_words)
+    pictures = [model.decode(row.image).pixels or {} for row in found]
+    pixels = np.stack([each[side] for each in pictures])
+    numbers = model.vocabulary().encode([row.text or "" for row in found], model.run.resolved.max_words)
     words = torch.from_numpy(numbers)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), words, words != 0
 
@@ -79,7 +81,8 @@ def ready(model: Model, table: Path) -> tuple[torch.Tensor, torch.Tensor, torch.
 @torch.inference_mode()
 def bare_model(model: Model, pixels: torch.Tensor, words: torch.Tensor, mask: torch.Tensor) -> float:
     """Seconds for all pairs, in batches of the size that `predict` has."""
-    backbone = model.reader._fused[id(model.reader.backbone)]
+    assert model.reader.backbone is not None
+    backbone = model.reader.setup.fused(model.reader.backbone)
     network = model.network()
     started = perf_counter()
     for start in range(0, N_PAIRS, models.BATCH_SIZE):

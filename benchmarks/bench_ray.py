@@ -43,7 +43,7 @@ def rows() -> list[Row]:
     try:
         import ray
     except ImportError:
-        ray = None
+        ray = None  # type: ignore[assignment]
     if ray is None or not shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin"):
         print("bench_ray: skipped, needs ray and nginx", file=sys.stderr)
         return []
@@ -51,8 +51,9 @@ def rows() -> list[Row]:
         root = Path(scratch)
         draw_pictures(root / "www")
         given: dict[str, Any] = {"num_cpus": WORKERS, "include_dashboard": False, "log_to_driver": False}
+        given["logging_level"] = "CRITICAL"
         # "local" starts a cluster; without it, Ray would join one that already runs.
-        ray.init(address="local", logging_level="CRITICAL", **given)
+        ray.init(address="local", **given)
         try:
             engine = RayEngine("local")
             with (

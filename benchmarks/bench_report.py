@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mvsent.lexicons import load_anps
+from mvsent.lexicons import Term, load_anps
 from mvsent.pairs import REJECTED_SCHEMA, Label, pair_table
 from mvsent.reasons import Reason
 from mvsent.shards.writer import DatasetWriter
@@ -33,7 +33,7 @@ def rows() -> list[Row]:
         program = str(Path(sys.executable).with_name("mvsent"))
         subprocess.run([program, "report", "-q", Path(scratch) / "many", "--out", page], check=True, stdout=2)
         megabytes = page.stat().st_size / 1e6
-        found = [
+        found: list[Row] = [
             (f"report over {N_PAIRS:,} rows ÷ {MAX_MB} MB", megabytes, MAX_MB, megabytes / MAX_MB, "≤ 1")
         ]
         if not shutil.which("chromium") or not shutil.which("chromedriver"):
@@ -60,7 +60,7 @@ def write_dataset(folder: Path) -> None:
         writer.finish(N_PAIRS + N_DROPPED)
 
 
-def pairs(numbers: range, pictures: list[list[bytes]], terms: list) -> pa.Table:
+def pairs(numbers: range, pictures: list[list[bytes]], terms: list[Term]) -> pa.Table:
     """The pairs with these numbers, each found by its term."""
     labels = [i % len(Label) for i in numbers]
     return pair_table(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ def draw_dataset(folder: Path) -> Dataset:
     return write_shards(folder, [pictures[row % N_DRAWN] for row in range(max(EPOCHS))])
 
 
-def settings(dataset: str, *, fine_tune: str) -> TrainSettings:
+def settings(dataset: str, *, fine_tune: Literal["none", "all"]) -> TrainSettings:
     return TrainSettings(
         dataset=dataset,
         stream=True,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def rows() -> list[tuple[str, float, float, float, str]]:
     return [("epoch through pixels ÷ epoch from cached features", slow, fast, slow / fast, "≥ 20")]
 
 
-def _epoch(examples: Examples, fine_tune: str) -> Callable[[], float]:
+def _epoch(examples: Examples, fine_tune: Literal["none", "all"]) -> Callable[[], float]:
     settings = TrainSettings(epochs=1, fine_tune=fine_tune, batch_size=64 if fine_tune == "all" else 256)
 
     def run() -> float:

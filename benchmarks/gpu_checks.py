@@ -179,7 +179,7 @@ def resumed(name: str, scale: Scale, device: torch.device, dtype: torch.dtype) -
             checkpoint, steps = Path(folder) / "checkpoint.pt", iter(range(n_steps, 0, -1))
             stopped = make_trainer(name, {}, scale, device, dtype, epochs=2)
             with suppress(KeyboardInterrupt):
-                stopped.fit(fold(scale), checkpoint, stop=lambda steps=steps: next(steps) == 1)
+                stopped.fit(fold(scale), checkpoint, stop=lambda steps=steps: next(steps) == 1)  # type: ignore[misc]
             again = make_trainer(name, {}, scale, device, dtype, epochs=2)
             torch.manual_seed(12345)  # another process would not have our random state either
             again.fit(fold(scale), checkpoint)
@@ -209,7 +209,8 @@ def one_rank(name: str, scale: Scale, device: torch.device, dtype: torch.dtype) 
     """The largest difference of a weight between training as one rank of DDP and without DDP."""
     plain = fit(make_trainer(name, {}, scale, device, dtype), scale)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         shared = fit(make_trainer(name, {}, scale, device, dtype, ranks=OneRank()), scale)
     finally:
@@ -239,7 +240,8 @@ def answers_of_rank(
     trainer = fit(make_trainer(name, dict(options), scale, device, torch.float32, ranks=ranks), scale)
     answers = trainer.predict_proba(np.arange(scale.n_rows))
     dist.destroy_process_group()
-    return answers.tolist()
+    listed: list[list[float]] = answers.tolist()
+    return listed
 
 
 def refused_ranks() -> Measured:

@@ -192,9 +192,10 @@ class Runs:
             for batch in map(on_device, train):
                 with torch.autocast(self.device.type, dtype=lower, enabled=lower != torch.float32):
                     logits = network(batch).logits
+                assert batch.target is not None
                 loss = nn.functional.cross_entropy(logits.float(), batch.target)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             network.eval()
             with torch.no_grad():

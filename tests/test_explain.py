@@ -110,7 +110,9 @@ def test_a_panel_is_titled_by_what_it_shows() -> None:
 def test_the_page_says_how_to_read_heat_and_shades() -> None:
     page = render_explanations("run", "lead", [pair()], {})
     assert "class activation (bright: more, dark: less)" in page
-    assert "a stronger colour is more weight; if all words have half the colour, their weights are equal" in page
+    assert (
+        "a stronger colour is more weight; if all words have half the colour, their weights are equal" in page
+    )
 
 
 def test_a_run_is_explained(run: Path) -> None:
