@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/$(or $(filter ray,$(ENGINE)),demo)-installed ## Set up, then build small datasets, train on them and evaluate, offline, in three minutes
+demo: .venv/$(or $(filter ray,$(ENGINE)),demo)-installed ## Set up, then build small datasets, train on them and evaluate, offline, in about three minutes
 	$(BIN)/mvsent demo $(ENGINE:%=--engine %) $(ARGS)
 
 test: .venv/test-installed ## Set up, then run every check: style, types, import layers, the whole test suite

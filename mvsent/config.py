@@ -166,7 +166,7 @@ class TrainSettings(Settings):
         "", DATA, "Take the split of this file instead (columns id, role).", path="absolute"
     )
     folds: list[int] = setting([], DATA, "Folds to train, such as 0,2.", unset="all")
-    seed: int = setting(0, DATA, "Seed of everything random.", ge=0, le=MAX_SEED)
+    seed: int = setting(0, DATA, "Seed of all random choices.", ge=0, le=MAX_SEED)
     model: str = setting("dmlanet", MODEL, "Model to train; `mvsent models` lists them.", completion="models")
     options: dict[str, str | int | float | bool] = setting(
         {}, MODEL, "One of the model's options, as KEY=VALUE; repeatable.", flags=("--option",)

@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.metrics import top_k_accuracy_score
 from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.errors import DatasetError, RunError, UsageError
+from mvsent.learn import metrics
 from mvsent.learn.metrics import CLASS, METRICS, ByClass, Metric, register, score
 from mvsent.pages.report_run import run_report
 from mvsent.report.benchmark_tables import render_csv
@@ -379,6 +381,19 @@ def two_more_metrics():
     yield
     METRICS.clear()
     METRICS.update(before)
+
+
+def test_the_metric_that_contributing_shows_can_be_pasted():
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    [block] = [
+        each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register(Metric" in each
+    ]
+    before = dict(METRICS)
+    exec(block, vars(metrics) | {})
+    [added] = METRICS.keys() - before.keys()
+    y_true, y_prob = answers(120, (0, 1, 2), 1)
+    found = METRICS.pop(added)(metrics.Predicted(y_true, y_prob, [0, 1, 2], np.ones((120, 1))))
+    assert found == pytest.approx(top_k_accuracy_score(y_true, y_prob, k=2))
 
 
 @pytest.mark.usefixtures("two_more_metrics")

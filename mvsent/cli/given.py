@@ -46,7 +46,7 @@ class Given(Generic[S]):
         """
         stated = self.kind.stated()
         # setting → value, and how an error names the place
-        given = {key: (value, f"the replayed configuration: {key}") for key, value in (base or {}).items()}
+        given = {key: (value, f"--config: {key}") for key, value in (base or {}).items()}
         if base is None and self.section:
             given |= self._file_section()
             given |= self._environment()
@@ -60,9 +60,9 @@ class Given(Generic[S]):
         key = str(first["loc"][0])
         place = given[key][1]
         if first["type"] == "extra_forbidden":
-            known = f"Known are: {', '.join(stated)}"
+            known = did_you_mean(key, stated) or f"Known are: {', '.join(stated)}"
             what = f"{place.removesuffix(f': {key}')}: unknown setting {key!r}"
-            raise UsageError(what, did_you_mean(key, stated) + known)
+            raise UsageError(what, known.strip())
         message = first["msg"].removeprefix("Value error, ")
         what = f"{place}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
         near = did_you_mean(str(first["input"]), stated[key].choices)

@@ -72,7 +72,7 @@ def report(
         int | None, flag("--gallery", "Maximum number of cards with pictures, up to 2000.", "300")
     ] = None,
     seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
+    overwrite: options.OverwritePage = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -116,7 +116,7 @@ def review(
     out: Annotated[Path | None, flag("--out", "CSV file to write.", "reports/NAME-review.csv")] = None,
     n_rows: Annotated[int, typer.Option("-n", help="Maximum number of rows listed.", metavar="ROWS")] = 100,
     html: Annotated[bool, typer.Option("--html", help="Also write a page with the pictures.")] = False,
-    overwrite: options.Overwrite = False,
+    overwrite: options.OverwritePage = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -113,9 +113,10 @@ Out = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, switch("--overwrite", "Replace a finished output.")]
+OverwritePage = Annotated[bool, switch("--overwrite", "Also replace a file that mvsent did not write.")]
 Json = Annotated[bool, switch("--json", "Print the result as one JSON document.")]
 Quiet = Annotated[bool, switch("--quiet, -q", "No progress and no notes, only the result.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of all random choices.")]
 Workers = Annotated[
     int,
     typer.Option(
@@ -140,7 +141,7 @@ class EngineOptions:
     """Where work runs."""
 
     engine: Annotated[
-        str, _engine("local: this process. ray: the workers of a Ray cluster, see docs/ray.md.")
+        str, _engine("Where the work is done. local: this process. ray: the workers of a Ray cluster.")
     ] = "local"
     ray_address: Annotated[
         str,
@@ -165,7 +166,10 @@ class FeatureEngine(EngineOptions):
     """Where features are computed."""
 
     engine: Annotated[
-        str, _engine("Computes features that are not cached: local, or ray, the workers of a Ray cluster.")
+        str,
+        _engine(
+            "Where missing features are computed. local: this process. ray: the workers of a Ray cluster."
+        ),
     ] = "local"
 
 

@@ -145,7 +145,7 @@ def replay(
         list[str] | None,
         options.flag("--fault", "What goes wrong and how often, as NAME=RATE; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     as_json: options.Json = False,
 ) -> None:
     """Run a local stand-in for Flickr and Getty.

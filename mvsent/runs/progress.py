@@ -46,7 +46,7 @@ class EpochProgress:
             self.events.close()
 
     def __call__(self, record: EpochRecord) -> None:
-        state = f"loss {record.train_loss:.3f} accuracy {record.validation_accuracy:.3f}"
+        state = f"loss {record.train_loss:.3f} validation accuracy {record.validation_accuracy:.3f}"
         # Not by one: a resumed fold begins with a later epoch.
         self.bar.update(record.epoch + 1 - self.bar.n)
         self.bar.set_postfix_str(state)
