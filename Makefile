@@ -10,7 +10,9 @@ PYTHON ?=
 ARGS ?=
 ENGINE ?=
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One more than there are cores, as some tests wait for servers and processes.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # By default OpenMP's threads spin while they wait, which on a shared machine takes cores from other processes.
 export OMP_WAIT_POLICY := passive
