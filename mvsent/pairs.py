@@ -33,6 +33,18 @@ class Label(IntEnum):
 LABEL_NAMES = tuple(str(label) for label in Label)
 """`("negative", "neutral", "positive")`: index = value."""
 
+UNLABELLED = "unlabelled"
+"""Stands for the label of a pair that has none."""
+
+
+def label_name(label: int | None) -> str:
+    """The name of a label, or `UNLABELLED`.
+
+    >>> label_name(2), label_name(None)
+    ('positive', 'unlabelled')
+    """
+    return UNLABELLED if label is None else LABEL_NAMES[label]
+
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 VOTES = pa.list_(pa.struct([("text", pa.int8()), ("image", pa.int8())]))
@@ -70,8 +82,7 @@ COLUMNS = (
     Column(
         "label",
         pa.int8(),
-        "sentiment of the pair: 0 negative, 1 neutral, 2 positive",
-        nullable=False,
+        "sentiment of the pair: 0 negative, 1 neutral, 2 positive; null if it has no label",
         indexed=True,
     ),
     Column("text_label", pa.int8(), "sentiment of the text alone, where people labelled it", indexed=True),
@@ -105,8 +116,12 @@ COLUMNS = (
 LABEL_COLUMNS = ("label", "text_label", "image_label")
 """The columns that hold a `Label`."""
 
-SCHEMA_VERSION = max(column.since for column in COLUMNS)
+# Since version 2 a label may be null, and a dataset may have further columns of its own.
+SCHEMA_VERSION = max(2, *(column.since for column in COLUMNS))
 """The version of the datasets that this mvsent writes; it reads all up to this one."""
+
+EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+"""The types of further columns, by the name that the manifest has for them."""
 
 
 def columns_of(version: int) -> list[Column]:
@@ -117,24 +132,33 @@ def columns_of(version: int) -> list[Column]:
 PAIR_SCHEMA = pa.schema([pa.field(c.name, c.type, c.nullable) for c in COLUMNS])
 """`COLUMNS` as Arrow has them."""
 
+
+def pair_schema(extra: Mapping[str, str]) -> pa.Schema:
+    """`PAIR_SCHEMA` and the further columns of a dataset, each with a name of `EXTRA_TYPES`."""
+    # A later version may have made a column of one of these names.
+    more = {name: EXTRA_TYPES[kind] for name, kind in extra.items() if name not in PAIR_SCHEMA.names}
+    return pa.schema([*PAIR_SCHEMA, *more.items()])
+
+
 REJECTED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 """One row for every dropped input."""
 
 
-def pair_table(columns: Mapping[str, Any]) -> pa.Table:
-    """A table with every column of `PAIR_SCHEMA`; columns that are not given are null.
+def pair_table(columns: Mapping[str, Any], extra: Mapping[str, str] | None = None) -> pa.Table:
+    """A table with every column of `pair_schema(extra)`; columns that are not given are null.
 
     Raises: KeyError for a column that the schema does not know.
     """
-    unknown = columns.keys() - set(PAIR_SCHEMA.names)
+    schema = pair_schema(extra or {})
+    unknown = columns.keys() - set(schema.names)
     if unknown:
         raise KeyError(f"not a pair column: {sorted(unknown)}")
     n_rows = len(next(iter(columns.values())))
     arrays = [
         _as_array(columns[field.name], field.type) if field.name in columns else pa.nulls(n_rows, field.type)
-        for field in PAIR_SCHEMA
+        for field in schema
     ]
-    return pa.Table.from_arrays(arrays, schema=PAIR_SCHEMA)
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _as_array(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

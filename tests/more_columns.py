@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mvsent import pairs
 from mvsent.pairs import Column
-from mvsent.shards.schema import leaf_columns, stored_schema
+from mvsent.shards.schema import leaf_columns
 
 MOOD = Column("mood", pa.string(), "a mood, drawn", since=pairs.SCHEMA_VERSION + 1)
 
@@ -32,5 +32,4 @@ def _replace(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         for name in old:
             if getattr(module, name, None) is old[name]:
                 setattr(module, name, new[name])
-    stored_schema.cache_clear()
     leaf_columns.cache_clear()

@@ -144,7 +144,7 @@ def test_a_repeated_id_is_found(make_dataset: Callable[..., Path], sixty_pairs: 
 def test_a_label_that_is_none_is_found(folder: Path, sixty_pairs: pa.Table) -> None:
     path = folder / "data/shard-00002.parquet"
     pairs = replace_column(sixty_pairs, "label", [7] * 60).slice(50)
-    pq.write_table(pairs.cast(stored_schema()), path)
+    pq.write_table(pairs.cast(stored_schema(pairs.schema, labelled=True)), path)
     found = problems(folder)
     assert f"{path}: label 7 is not 0, 1 or 2" in found
     assert "16 rows are negative, the manifest says 20" in found

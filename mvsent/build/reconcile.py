@@ -96,6 +96,7 @@ def reconcile(
                 settings=settings.model_dump(),
                 shard_size=settings.shard_size
                 or (PICTURELESS_SHARD_ROWS if settings.labels_only else SHARD_ROWS),
+                text_kind="tweets",
             ) as writer,
             ThreadPoolExecutor(1) as beside,
         ):

@@ -90,7 +90,11 @@ def reconcile_tasks(
     with (
         staged(out, overwrite=overwrite) as partial,
         DatasetWriter(
-            partial, name, settings=described, shard_size=settings.shard_size or SHARD_ROWS
+            partial,
+            name,
+            settings=described,
+            shard_size=settings.shard_size or SHARD_ROWS,
+            **dataset.manifest.layout | {"labelled": True},
         ) as writer,
     ):
         position = 0
@@ -102,7 +106,8 @@ def reconcile_tasks(
                 "image_label": pa.array(decisions.image_label[at]),
                 "votes": _votes(votes_of[at]),
             }
-            writer.write(pair_table(columns).filter(pa.array(decisions.kept[at])))
+            labelled = pair_table(columns, dataset.manifest.extra_columns)
+            writer.write(labelled.filter(pa.array(decisions.kept[at])))
         writer.reject(_rejected(dataset.ids, decisions, votes_of))
         known = any(alpha is not None for alpha in agreement.values())
         extra = {"notes": {"annotations": counts}} | ({"agreement": agreement} if known else {})

@@ -128,7 +128,9 @@ def _rewrite(dataset: Dataset, gone: set[str]) -> None:
     shard_size = max(1, *(shard.rows for shard in manifest.shards))  # every shard but the last has it
     with (
         staged(dataset.folder, overwrite=True) as fresh,
-        DatasetWriter(fresh, manifest.name, settings=manifest.settings, shard_size=shard_size) as writer,
+        DatasetWriter(
+            fresh, manifest.name, settings=manifest.settings, shard_size=shard_size, **manifest.layout
+        ) as writer,
     ):
         for pairs in dataset.pairs(_BATCH_ROWS):
             writer.write(pairs.filter(pc.invert(pc.is_in(pairs["id"], value_set=values))))

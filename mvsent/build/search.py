@@ -167,7 +167,7 @@ def _assemble(
         since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in frontier.span)
         recorded |= {"since": since, "until": until}
     recorded |= {"queries": frontier.n_queries, "lexicon_sha256": frontier.settings["lexicon_sha256"]}
-    writer = DatasetWriter(out, name, settings=recorded, shard_size=settings.shard_size)
+    writer = DatasetWriter(out, name, settings=recorded, shard_size=settings.shard_size, text_kind="captions")
     with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
         assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
         # The funnel adds up only with the candidates that `max_pairs` left unfetched.

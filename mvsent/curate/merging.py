@@ -32,7 +32,7 @@ class Keys:
         ids: [N], a number for each different id.
         pictures: [N], a number for each different picture, by its bytes; -1 if there is none.
         phash: [N], perceptual hashes; 0 if there is none.
-        labels: [N].
+        labels: [N]; -1 if there is none.
     """
 
     starts: list[int]
@@ -163,7 +163,7 @@ def _settle(
     """Apply `rule` to the groups with several labels; return `reason`, `twin` and the number of groups."""
     is_shared = np.zeros(len(head), dtype=bool)
     is_shared[head[reason != KEPT]] = True
-    rows = np.flatnonzero(is_shared[head])
+    rows = np.flatnonzero(is_shared[head] & (keys.labels >= 0))  # a row without a label contradicts none
     label = keys.labels[rows]
     _, group = np.unique(head[rows], return_inverse=True)
     n_groups = int(group.max(initial=-1)) + 1

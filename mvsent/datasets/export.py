@@ -103,7 +103,7 @@ def export(
     name = plain_name(dataset.name)
     out = out or Path("exports", f"{name}-{to}")
     refuse_inside(out, dataset.folder)
-    options = ExportOptions(name, out.resolve().name, shard_rows or 1000, embed_images)
+    options = ExportOptions(name, out.resolve().name, dataset.schema.names, shard_rows or 1000, embed_images)
     hidden = quiet or not sys.stderr.isatty()
     with staged(out, overwrite=overwrite, kind=EXPORT) as partial:
         with tqdm(total=len(dataset), unit="pair", disable=hidden) as progress:

@@ -26,11 +26,12 @@ from mvsent.curate.merging import (
     numbered,
 )
 from mvsent.errors import DatasetError, UsageError
-from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA
+from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, pair_schema
 from mvsent.reasons import Reason
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.rejected import REJECTED_FILE, read_rejected
+from mvsent.shards.schema import aligned
 from mvsent.shards.staging import absolute, refuse_inside, staged
 from mvsent.shards.writer import DatasetWriter
 
@@ -90,10 +91,11 @@ def merge(
         "conflict": rules.conflict,
         "shard_size": rules.shard_size,
     }
+    layout = _layout(datasets)
     with (
         staged(out, overwrite=overwrite) as fresh,
         DatasetWriter(
-            fresh, name or absolute(out).name, settings=settings, shard_size=rules.shard_size
+            fresh, name or absolute(out).name, settings=settings, shard_size=rules.shard_size, **layout
         ) as writer,
         tqdm(total=sum(map(len, datasets)), unit="row", disable=hidden) as progress,
     ):
@@ -106,8 +108,9 @@ def merge(
             # With them, input = kept + dropped holds from the first search to this dataset.
             for earlier in rejected_rows(dataset):
                 writer.reject(earlier)
+        schema = pair_schema(layout["extra_columns"])
         for kept, dropped in _decided(datasets, verdict):
-            writer.write(kept)
+            writer.write(aligned(kept, schema.names, schema))
             writer.reject(dropped)
             progress.update(kept.num_rows + dropped.num_rows)
         manifest = writer.finish(
@@ -124,7 +127,7 @@ def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Datas
     datasets = [Dataset.open(folder) for folder in folders]
     seen = dict[str, Dataset]()
     classes = {
-        dataset.folder: ", ".join(name for name in LABEL_NAMES if dataset.manifest.labels.get(name))
+        dataset.folder: ", ".join(name for name in LABEL_NAMES if dataset.manifest.labels.get(name)) or "none"
         for dataset in datasets
     }
     for dataset in datasets:
@@ -145,6 +148,24 @@ def _opened(folders: Sequence[Path], out: Path, rules: MergeRules) -> list[Datas
     return datasets
 
 
+def _layout(datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """The layout of the merged dataset: with the extra columns of all. Raises: UsageError if types differ."""
+    extra: dict[str, str] = {}
+    for dataset in datasets:
+        for name, kind in dataset.manifest.extra_columns.items():
+            if extra.setdefault(name, kind) != kind:
+                raise UsageError(
+                    f"{dataset.folder}: its column {name} is {kind}, an earlier dataset's is {extra[name]}",
+                    "Build one of them again without that column",
+                )
+    kinds = {dataset.manifest.text_kind for dataset in datasets}
+    return {
+        "labelled": not any(dataset.manifest.n_unlabelled for dataset in datasets),
+        "text_kind": kinds.pop() if len(kinds) == 1 else "captions" if "captions" in kinds else "",
+        "extra_columns": extra,
+    }
+
+
 def check_counts(dataset: Dataset) -> None:
     """Raises: DatasetError if the dataset has no rows, or other numbers than its manifest states."""
     funnel = dataset.manifest.funnel
@@ -152,7 +173,7 @@ def check_counts(dataset: Dataset) -> None:
         raise DatasetError(f"{dataset.folder}: has no rows", "Leave it out")
     if not funnel.adds_up or funnel.kept != len(dataset):
         raise _altered(dataset)
-    dataset.classes  # noqa: B018  raises if the labels are not those of the manifest
+    dataset.check_labels()
 
 
 def _keys(datasets: Sequence[Dataset]) -> Keys:
@@ -195,9 +216,9 @@ def _altered(dataset: Dataset) -> DatasetError:
 
 
 def _labels(column: pa.Array) -> npt.NDArray[np.int8] | None:
-    """The labels; None if one of them is invalid."""
-    known = pc.is_in(column, pa.array(range(len(LABEL_NAMES)), pa.int8()))
-    return column.to_numpy() if pc.all(known, min_count=0).as_py() else None
+    """The labels, -1 for null; None if one of them is invalid."""
+    known = pc.is_in(column.drop_null(), pa.array(range(len(LABEL_NAMES)), pa.int8()))
+    return column.fill_null(-1).to_numpy() if pc.all(known, min_count=0).as_py() else None
 
 
 def _hashes(column: pa.Array) -> Hashes:

@@ -57,7 +57,9 @@ def reshard(
     manifest, hidden = dataset.manifest, quiet or not sys.stderr.isatty()
     with (
         staged(out, overwrite=overwrite) as fresh,
-        DatasetWriter(fresh, manifest.name, settings=manifest.settings, shard_size=rows_per_shard) as writer,
+        DatasetWriter(
+            fresh, manifest.name, settings=manifest.settings, shard_size=rows_per_shard, **manifest.layout
+        ) as writer,
         tqdm(total=len(dataset), unit="row", disable=hidden) as progress,
     ):
         for pairs in dataset.pairs(_BATCH_ROWS):

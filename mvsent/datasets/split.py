@@ -70,6 +70,7 @@ def split_dataset(
     Raises: DatasetError or SplitError.
     """
     dataset = Dataset.open(folder)
+    dataset.classes  # noqa: B018  raises if a label is missing
     split = find_split(dataset, protocol, seed, split_file)
     path = keep_split(dataset, split)
     leak = None

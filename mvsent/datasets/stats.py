@@ -24,6 +24,7 @@ class DatasetStats:
 
     Attributes:
         labels: label → number of rows.
+        n_unlabelled: rows without a label.
         annotation: strong: people labelled the pairs; weak: the query did; empty: unknown.
         paper: the paper's label counts for a dataset of this name.
         words, widths, heights: `PERCENTILES` of words in a text and of pixels; empty without texts or
@@ -35,6 +36,7 @@ class DatasetStats:
     folder: Path
     name: str
     labels: dict[str, int]
+    n_unlabelled: int
     annotation: str
     paper: dict[str, int] | None
     words: list[int]
@@ -46,7 +48,7 @@ class DatasetStats:
 
     @property
     def total(self) -> int:
-        return sum(self.labels.values())
+        return sum(self.labels.values()) + self.n_unlabelled
 
     def document(self) -> dict[str, Any]:
         """The figures as JSON."""
@@ -54,6 +56,7 @@ class DatasetStats:
             "folder": str(self.folder),
             "name": self.name,
             "labels": self.labels,
+            "unlabelled": self.n_unlabelled,
             "total": self.total,
             "annotation": self.annotation,
             "paper": self.paper,
@@ -100,6 +103,7 @@ def dataset_stats(folder: Path) -> DatasetStats:
         folder=folder,
         name=dataset.name,
         labels=dict(dataset.manifest.labels),
+        n_unlabelled=dataset.manifest.n_unlabelled,
         annotation=_annotation(dataset, n_scored),
         paper=dict(paper) if paper else None,
         words=percentiles(words),
@@ -124,6 +128,7 @@ def _duplicates(groups: Counts, labels: npt.NDArray[np.int8]) -> tuple[int, int]
         return 0, 0
     size = np.bincount(groups)
     seen = np.zeros(len(size), np.uint8)  # a bit for each label
-    np.bitwise_or.at(seen, groups, np.left_shift(1, labels).astype(np.uint8))
+    known = labels >= 0
+    np.bitwise_or.at(seen, groups[known], np.left_shift(1, labels[known]).astype(np.uint8))
     several = (seen & (seen - 1)) > 0
     return int(size[size > 1].sum()), int(size[several].sum())

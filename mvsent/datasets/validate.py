@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mvsent.curate.duplicates import NO_KEY, Keys, string_keys
 from mvsent.curate.images import check_image
 from mvsent.errors import DatasetError, SplitError
-from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, columns_of
+from mvsent.pairs import EXTRA_TYPES, LABEL_COLUMNS, LABEL_NAMES, columns_of
 from mvsent.reasons import Reason, Rejection
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 from mvsent.shards.reader import Ids, open_shard, read_columns, size_problem
@@ -96,7 +96,7 @@ def validate(
     rows = _Rows()
     hidden = quiet or not sys.stderr.isatty()
     check = partial(
-        _check_shards, str(absolute(folder)), str(folder), manifest.schema_version, engine.threads(workers)
+        _check_shards, str(absolute(folder)), str(folder), _types(manifest), engine.threads(workers)
     )
     with tqdm(total=manifest.funnel.kept, unit="pair", disable=hidden) as progress:
         for part, part_rows in engine.map(check, manifest.shards):
@@ -124,12 +124,18 @@ def validate(
     return report
 
 
+def _types(manifest: Manifest) -> dict[str, pa.DataType]:
+    """The columns that the dataset's shards must have, with their types."""
+    extra = {name: EXTRA_TYPES[kind] for name, kind in manifest.extra_columns.items()}
+    return extra | {column.name: column.type for column in columns_of(manifest.schema_version)}
+
+
 @dataclass
 class _Rows:
     """Values to compare across shards."""
 
     ids: list[Keys] = field(default_factory=list)  # hashes of eight bytes, to save memory
-    labels: Counter[int] = field(default_factory=Counter)
+    labels: Counter[int | None] = field(default_factory=Counter)
 
     def merge(self, other: "_Rows") -> None:
         self.ids += other.ids
@@ -137,7 +143,7 @@ class _Rows:
 
 
 def _check_shards(
-    place: str, name: str, version: int, threads: int, shards: Sequence[Shard]
+    place: str, name: str, types: Mapping[str, pa.DataType], threads: int, shards: Sequence[Shard]
 ) -> Iterator[tuple[ValidationReport, _Rows]]:
     """Yield reports on each row group and file of the dataset at `place`, called `name` in them."""
     folder = located(place)
@@ -145,14 +151,14 @@ def _check_shards(
         raise unlike_driver(place, "not found")
     with ThreadPoolExecutor(threads) as pool:
         for shard in shards:
-            for report, rows in _check_shard(folder, shard, version, pool):
+            for report, rows in _check_shard(folder, shard, types, pool):
                 # Workers get an absolute path; users see the one that they typed.
                 report.problems = [problem.replace(place, name, 1) for problem in report.problems]
                 yield report, rows
 
 
 def _check_shard(
-    folder: Path, shard: Shard, version: int, pool: ThreadPoolExecutor
+    folder: Path, shard: Shard, types: Mapping[str, pa.DataType], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[ValidationReport, _Rows]]:
     path = folder / shard.path
     report = ValidationReport(folder, n_shards=1)
@@ -167,8 +173,8 @@ def _check_shard(
             n_rows = file.metadata.num_rows
             if n_rows != shard.rows:  # its rows can be checked all the same
                 report.add(f"{path}: {n_rows} rows, the manifest says {shard.rows}")
-            types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-            wrong = [column.name for column in columns_of(version) if types.get(column.name) != column.type]
+            held = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+            wrong = [name for name, kind in types.items() if held.get(name) != kind]
             if wrong:
                 report.add(f"{path}: not the columns of a pair: {', '.join(wrong)}")
             else:
@@ -252,6 +258,8 @@ def _check_rows(report: ValidationReport, manifest: Manifest, rows: _Rows) -> No
     for id, n_rows in counts.items():
         if n_rows > 1:
             report.add(f"{id}: {n_rows} rows have this id")
+    if rows.labels[None] != manifest.n_unlabelled and manifest.n_unlabelled >= 0:
+        report.add(f"{rows.labels[None]} rows have no label, the manifest says {manifest.n_unlabelled}")
     for label, name in enumerate(LABEL_NAMES):
         if rows.labels[label] != manifest.labels.get(name, 0):
             report.add(

@@ -137,7 +137,7 @@ def dataset_report(path: Path, n_cards: int, seed: int, *, quiet: bool) -> tuple
     """
     dataset = Dataset.open(path)
     if len(dataset):
-        dataset.classes  # noqa: B018  raises if a label is invalid
+        dataset.check_labels()
     n_dropped = dataset.manifest.funnel.n_dropped
     n_rejected = min(n_dropped, int(n_cards * _REJECTED_SHARE) if len(dataset) else n_cards)
     rows = stratified(dataset.labels, n_cards - n_rejected, seed)

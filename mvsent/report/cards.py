@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.pairs import LABEL_NAMES
+from mvsent.pairs import LABEL_NAMES, label_name
 from mvsent.report.gallery import MAX_TEXT, Card, shown, stratified, web_link
 from mvsent.report.tables import UNDEFINED, in_percent
 from mvsent.report.thumbnails import thumbnail
@@ -52,7 +52,7 @@ def read_rows(dataset: Dataset, rows: Rows) -> Iterator[Row]:
 
 def pair_card(row: Row, max_bytes: int) -> Card:
     """The card of a kept row, with a thumbnail of at most `max_bytes`."""
-    label = LABEL_NAMES[row["label"]]
+    label = label_name(row["label"])
     name = shown(row["id"])
     query = shown(row["query"] or "")
     data = (row["image"] or {}).get("bytes")

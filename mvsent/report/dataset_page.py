@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from mvsent.curate.table_one import PAPER_TABLE_I
-from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.pairs import LABEL_NAMES, UNLABELLED, Label
 from mvsent.reasons import Reason
 from mvsent.report.charts import Bar, count_bars, funnel_bars, histogram, share_bars
 from mvsent.report.document import render_document
@@ -91,7 +91,9 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
 
 
 def _label_bars(labels: dict[str, int], total: int) -> list[Bar]:
-    return share_bars([(name, labels.get(name, 0)) for name in LABEL_NAMES], total)
+    bars = [(name, labels.get(name, 0)) for name in LABEL_NAMES]
+    n_unlabelled = total - sum(labels.values())
+    return share_bars([*bars, (UNLABELLED, n_unlabelled)] if n_unlabelled > 0 else bars, total)
 
 
 def _label_words(manifest: Manifest, survey: Survey) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mvsent.pairs import LABEL_NAMES
+from mvsent.pairs import LABEL_NAMES, UNLABELLED
 from mvsent.report.tables import UNDEFINED, aligned, percent
 
 _MAX_ENTRIES = 6  # entries of an export that are listed
@@ -11,12 +11,15 @@ _MAX_ENTRIES = 6  # entries of an export that are listed
 
 def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
     """Render Table I of the datasets, each above the paper's row, and further figures of each dataset."""
+    some_lack = any(document["unlabelled"] for document in documents)
+    names = (*LABEL_NAMES, UNLABELLED) if some_lack else LABEL_NAMES
     labels = []
     for document in documents:
-        labels.append(_label_row(document["name"], document["labels"], document["annotation"]))
+        counts = {**document["labels"], UNLABELLED: document["unlabelled"]}
+        labels.append(_label_row(document["name"], counts, names, document["annotation"]))
         if document["paper"]:
             kind = "weak" if document["paper"]["neutral"] == 0 else "strong"
-            labels.append(_label_row("  the paper's", document["paper"], kind))
+            labels.append(_label_row("  the paper's", document["paper"], names, kind))
     figures = [
         ["words a text (5%, 50%, 95%)", *(_spread(d["text_words"]) for d in documents)],
         ["image width in pixels", *(_spread(d["image_width"]) for d in documents)],
@@ -26,13 +29,13 @@ def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
         ["… that has another label", *(_share(d["contradicted"], d["total"]) for d in documents)],
     ]
     return (
-        f"{aligned(('dataset', *LABEL_NAMES, 'total', 'label'), labels)}\n\n"
+        f"{aligned(('dataset', *names, 'total', 'label'), labels)}\n\n"
         f"{aligned(('', *(document['name'] for document in documents)), figures)}"
     )
 
 
-def _label_row(name: str, labels: Mapping[str, int], annotation: str) -> list[str]:
-    counts = [labels.get(label, 0) for label in LABEL_NAMES]
+def _label_row(name: str, labels: Mapping[str, int], names: Sequence[str], annotation: str) -> list[str]:
+    counts = [labels.get(label, 0) for label in names]
     return [name, *(str(n) if n else UNDEFINED for n in counts), str(sum(counts)), annotation or UNDEFINED]
 
 
@@ -109,7 +112,7 @@ def render_export(document: Mapping[str, Any]) -> str:
 def render_merge(document: Mapping[str, Any]) -> str:
     """Render the rows of each merged dataset, and the number of pictures with contradicting labels."""
     merged = document["notes"]["merged"]
-    rows = [[one["name"], str(sum(one["labels"].values())), one["sha256"][:12]] for one in merged]
+    rows = [[one["name"], str(one["funnel"]["kept"]), one["sha256"][:12]] for one in merged]
     contradictions = _counted(document["notes"]["contradictions"], "picture")
     return (
         f"{aligned(('merged', 'rows', 'sha256'), rows)}\n\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mvsent.curate.table_one import PAPER_TABLE_I
-from mvsent.pairs import LABEL_NAMES
+from mvsent.pairs import LABEL_NAMES, UNLABELLED
 from mvsent.report.tables import UNDEFINED, aligned
 from mvsent.shards.manifest import Manifest
 
@@ -25,9 +25,13 @@ def render_funnel(folder: Path, manifest: Manifest) -> str:
         ("kept", manifest.funnel.kept),
     ]
     labels = [manifest.labels.get(name, 0) for name in LABEL_NAMES]
-    columns = [[*LABEL_NAMES, "total"], [*map(str, labels), str(manifest.funnel.kept)]]
+    names = list(LABEL_NAMES)
+    if manifest.n_unlabelled > 0:
+        names.append(UNLABELLED)
+        labels.append(manifest.n_unlabelled)
+    columns = [[*names, "total"], [*map(str, labels), str(manifest.funnel.kept)]]
     header = ["label", "rows"]
-    if paper := PAPER_TABLE_I.get(manifest.name):
+    if (paper := PAPER_TABLE_I.get(manifest.name)) and len(names) == len(LABEL_NAMES):
         header.append("paper, Table I")
         columns.append([*(str(paper[name]) for name in LABEL_NAMES), str(sum(paper.values()))])
     parts = [

@@ -29,12 +29,15 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
         for name, value in manifest.settings.items()
         if value not in ("", None, [])
     }
+    labels = dict(manifest.labels)
+    if manifest.n_unlabelled:
+        labels["no label"] = manifest.n_unlabelled
     parts = [
         _front_matter(manifest),
         f"# {_neutral(manifest.name)}",
         f"Pairs of image and text with a sentiment, written by mvsent {manifest.mvsent_version}.",
         _LOADING,
-        "## Labels\n\n" + _table(("label", "pairs"), manifest.labels),
+        "## Labels\n\n" + _table(("label", "pairs"), labels),
     ]
     if "queries" in manifest.settings:
         parts.append(
@@ -62,7 +65,8 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
 def _front_matter(manifest: Manifest) -> str:
     """YAML by which `datasets` loads the pairs only (not rejected.parquet) and names the labels."""
     # JSON is YAML: quoted by it, no name can end a value.
-    features = "\n".join(f"  - {json.dumps(feature)}" for feature in card_features(manifest.schema_version))
+    columns = card_features(manifest.schema_version, manifest.extra_columns)
+    features = "\n".join(f"  - {json.dumps(column)}" for column in columns)
     url, license = joint_terms(manifest.sources).url, "license: unknown"
     if url:  # no source has one of the licences that Hugging Face lists
         license = f"license: other\nlicense_name: terms-of-the-source\nlicense_link: {url}"

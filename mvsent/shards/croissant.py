@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, Column, columns_of
+from mvsent.pairs import EXTRA_TYPES, LABEL_COLUMNS, LABEL_NAMES, Column, columns_of
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.terms import joint_terms
 
@@ -89,13 +89,17 @@ def croissant(manifest: Manifest, licenses: Mapping[str, int]) -> dict[str, Any]
         ],
         "data": [{f"{_LABELS}/value": i, f"{_LABELS}/name": name} for i, name in enumerate(LABEL_NAMES)],
     }
+    extra = [
+        Column(name, EXTRA_TYPES[kind], "a column of the table that the pairs come from")
+        for name, kind in manifest.extra_columns.items()
+    ]
     pairs = {
         "@type": "cr:RecordSet",
         "@id": _PAIRS,
         "name": _PAIRS,
         "description": "one record a pair of image and text",
         "key": {"@id": f"{_PAIRS}/id"},
-        "field": [_field(column) for column in columns_of(manifest.schema_version)],
+        "field": [*map(_field, columns_of(manifest.schema_version)), *map(_field, extra)],
     }
     return {
         "@context": _CONTEXT,

@@ -6,7 +6,7 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,11 @@ from mvsent.storage import reaching, refuse_no_bucket
 
 MANIFEST_FILE = "dataset.json"
 _SHARD_PATH = re.compile(r"data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")  # nowhere but in data/
+
+
+TextKind = Literal["", "tweets", "captions"]
+ExtraType = Literal["string", "int64", "double", "bool"]
+"""The names of `EXTRA_TYPES`."""
 
 
 class _Frozen(BaseModel):
@@ -77,7 +82,12 @@ class Agreement(_Frozen):
 
 
 class Manifest(_Frozen):
-    """The content of `dataset.json`."""
+    """The content of `dataset.json`.
+
+    Attributes:
+        text_kind: tweets or captions, which differ in how many words are read; empty if unknown.
+        extra_columns: columns after those of `COLUMNS`, with their types (`EXTRA_TYPES`).
+    """
 
     schema_version: PositiveInt = 1
     name: str
@@ -89,6 +99,8 @@ class Manifest(_Frozen):
     shards: list[Shard]
     agreement: Agreement | None = None
     notes: JsonValue = None
+    text_kind: TextKind = ""
+    extra_columns: dict[str, ExtraType] = {}
 
     @property
     def sha256(self) -> str:
@@ -101,6 +113,20 @@ class Manifest(_Frozen):
         return [self.labels.get(name, 0) for name in LABEL_NAMES]
 
     @property
+    def n_unlabelled(self) -> int:
+        """Number of rows without a label."""
+        return self.funnel.kept - sum(self.labels.values())
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Keywords of `DatasetWriter` for a dataset whose pairs have the same columns and kinds of text."""
+        return {
+            "labelled": not self.n_unlabelled,
+            "text_kind": self.text_kind,
+            "extra_columns": self.extra_columns,
+        }
+
+    @property
     def sources(self) -> list[str]:
         """Names of the datasets that were merged into this one; otherwise its own name."""
         names = self.settings.get("merged")
@@ -108,7 +134,8 @@ class Manifest(_Frozen):
 
     def to_json(self) -> str:
         """The text of `dataset.json`."""
-        absent = {name for name in ("agreement", "notes") if getattr(self, name) is None}
+        optional = ("agreement", "notes", "text_kind", "extra_columns")
+        absent = {name for name in optional if getattr(self, name) in (None, "", {})}
         return self.model_dump_json(indent=2, exclude=absent) + "\n"
 
     @classmethod

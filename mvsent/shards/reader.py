@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvsent.errors import DatasetError
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, pair_schema
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 from mvsent.shards.schema import aligned
 from mvsent.storage import is_remote, located, problem, reaching, readable, sizes
@@ -78,44 +78,62 @@ class Dataset:
         return Ids(self.table(["id"])["id"].combine_chunks())
 
     @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of a pair: `PAIR_SCHEMA`, and those of this dataset alone."""
+        return pair_schema(self.manifest.extra_columns)
+
+    @cached_property
     def labels(self) -> npt.NDArray[np.int8]:
-        """Labels, int8 [N]."""
-        labels: npt.NDArray[np.int8] = self.table(["label"])["label"].to_numpy()
+        """Labels, int8 [N]; -1 for a pair without one."""
+        labels: npt.NDArray[np.int8] = self.table(["label"])["label"].fill_null(-1).to_numpy()
         return labels
 
     @property
     def classes(self) -> list[int]:
-        """The labels that occur, sorted; at least one.
+        """The labels that occur, sorted; at least one, and every pair has one.
 
-        Raises: DatasetError if there are no rows, or if the label counts are not those of the manifest.
+        Raises: DatasetError if pairs lack a label, there are no rows, or the counts are not the manifest's.
         """
+        self.check_labels()
+        if n := self.manifest.n_unlabelled:
+            annotate = "Label them: mvsent export --to label-studio, then mvsent reconcile-tasks"
+            leave_out = f"leave them out: mvsent subset {self.folder} --where 'label is not null'"
+            raise DatasetError(
+                f"{self.folder}: {n} of its {len(self)} pairs have no label",
+                annotate if n == len(self) else f"{annotate}; or {leave_out}",
+            )
+        return [label for label, n in enumerate(self.manifest.label_counts) if n]
+
+    def check_labels(self) -> None:
+        """Raises: DatasetError if there are no rows, or if the label counts are not the manifest's."""
         counts = [int((self.labels == label).sum()) for label in range(len(LABEL_NAMES))]
-        if counts != self.manifest.label_counts or sum(counts) != len(self) or not len(self):
+        n_unlabelled = int((self.labels == -1).sum())
+        told = [*self.manifest.label_counts, self.manifest.n_unlabelled]
+        if [*counts, n_unlabelled] != told or sum(told) != len(self) or not len(self):
             problem = "its labels are not those of its manifest" if len(self) else "it has no rows"
             raise DatasetError(
                 f"{self.folder}: {problem}", f"See what is wrong: mvsent validate {self.folder}"
             )
-        return [label for label, n in enumerate(counts) if n]
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """All rows of `columns`, in order. Raises: KeyError for an unknown column."""
-        parts = [PAIR_SCHEMA.empty_table().select(columns)]
+        parts = [self.schema.empty_table().select(columns)]
         for path in self.shard_paths:
             with open_shard(path) as file:
-                parts.append(read_columns(file, columns))
+                parts.append(read_columns(file, columns, schema=self.schema))
         return pa.concat_tables(parts)
 
     def pairs(self, batch_size: int) -> Iterator[pa.Table]:
-        """Stream all rows with every column of `PAIR_SCHEMA`, as a `DatasetWriter` takes them.
+        """Stream all rows with every column of `schema`, as a `DatasetWriter` takes them.
 
         A warning names the columns of the shards that are left out.
         """
         for path in self.shard_paths[:1]:
             with open_shard(path) as file:
-                unknown = ", ".join(name for name in file.schema_arrow.names if name not in PAIR_SCHEMA.names)
+                unknown = ", ".join(name for name in file.schema_arrow.names if name not in self.schema.names)
             if unknown:
                 log.warning("%s: columns that mvsent does not know are left out: %s", self.folder, unknown)
-        for batch in self.batches(PAIR_SCHEMA.names, batch_size):
+        for batch in self.batches(self.schema.names, batch_size):
             yield pa.Table.from_batches([batch])
 
     def batches(
@@ -167,7 +185,7 @@ class Dataset:
         with open_shard(self.folder / shard.path) as file:
             if group.group >= file.num_row_groups:
                 raise _altered(self.folder / shard.path, f"{file.num_row_groups} row groups", group.group + 1)
-            table = read_columns(file, columns, group.group)
+            table = read_columns(file, columns, group.group, schema=self.schema)
         if table.num_rows != group.rows:
             raise _altered(self.folder / shard.path, f"{table.num_rows} rows in a group", group.rows)
         return table
@@ -185,7 +203,7 @@ class Dataset:
                     n_rows = file.metadata.row_group(group).num_rows
                     low, high = max(start - position, 0), min(stop - position, n_rows)
                     if low < high:
-                        yield read_columns(file, columns, group).slice(low, high - low)
+                        yield read_columns(file, columns, group, schema=self.schema).slice(low, high - low)
                     position += n_rows
 
 
@@ -279,11 +297,13 @@ def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
         ) from None
 
 
-def read_columns(file: pq.ParquetFile, columns: Sequence[str], group: int | None = None) -> pa.Table:
+def read_columns(
+    file: pq.ParquetFile, columns: Sequence[str], group: int | None = None, *, schema: pa.Schema | None = None
+) -> pa.Table:
     """Read `columns` of a shard, or of one of its row groups; null where the shard is older than a column.
 
-    Raises: KeyError for a column that is not in `PAIR_SCHEMA`; pa.ArrowInvalid as `aligned`.
+    Raises: KeyError for a column that is not in `schema` (None: `PAIR_SCHEMA`); pa.ArrowInvalid as `aligned`.
     """
-    held = [PAIR_SCHEMA.field(name).name for name in columns]
+    held = [(schema or PAIR_SCHEMA).field(name).name for name in columns]
     table = file.read(held) if group is None else file.read_row_group(group, held)
-    return aligned(table, held)
+    return aligned(table, held, schema)

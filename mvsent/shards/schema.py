@@ -2,14 +2,14 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.pairs import COLUMNS, LABEL_COLUMNS, LABEL_NAMES, PAIR_SCHEMA, columns_of
+from mvsent.pairs import COLUMNS, EXTRA_TYPES, LABEL_COLUMNS, LABEL_NAMES, PAIR_SCHEMA, columns_of
 
 ROW_GROUP_ROWS = 256
 """Maximum rows of a row group, so that a row can be read without reading a whole shard."""
@@ -30,11 +30,18 @@ def shard_name(index: int) -> str:
     return f"data/shard-{index:05d}.parquet"
 
 
-@cache
-def stored_schema() -> pa.Schema:
-    """`PAIR_SCHEMA` with the metadata by which `datasets` recognises pictures and labels."""
-    features = {field.name: _feature(field) for field in PAIR_SCHEMA}
-    return PAIR_SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+def stored_schema(schema: pa.Schema, *, labelled: bool) -> pa.Schema:
+    """The schema of a shard: with the metadata by which `datasets` recognises pictures and labels.
+
+    Where every pair has a label, the column may not be null: so it was before version 2, and the same pairs
+    give the same bytes.
+    """
+    features = {field.name: _feature(field) for field in schema}
+    place = schema.get_field_index("label")
+    label = schema.field(place).with_nullable(not labelled)
+    return schema.set(place, label).with_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
 
 
 def _feature(field: pa.Field) -> Any:
@@ -53,8 +60,8 @@ def _value(kind: pa.DataType) -> Any:
     return {"dtype": _hub_name(kind), "_type": "Value"}
 
 
-def card_features(version: int) -> list[dict[str, Any]]:
-    """The columns of schema `version` as the YAML of a dataset card spells them.
+def card_features(version: int, extra: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The columns of schema `version`, and the `extra` ones, as the YAML of a dataset card spells them.
 
     To `datasets` a ClassLabel is an int64, and metadata of another type than the column's is ignored. Only a
     card can therefore make an int8 column a ClassLabel.
@@ -73,20 +80,21 @@ def card_features(version: int) -> list[dict[str, Any]]:
         else:
             kind = {"list": _hub_name(element)}
         features.append({"name": column.name, **kind})
-    return features
+    return features + [{"name": name, "dtype": _hub_name(EXTRA_TYPES[kind])} for name, kind in extra.items()]
 
 
 def _hub_name(kind: pa.DataType) -> str:
-    """The name of a type in `datasets`; Arrow prints float32 as `float`."""
-    return "float32" if pa.types.is_float32(kind) else str(kind)
+    """The name of a type in `datasets`; Arrow prints float32 as `float` and float64 as `double`."""
+    return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
 
 
-def aligned(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """`columns` of `table`, typed as in `PAIR_SCHEMA`; a column that an older `table` lacks is null.
+def aligned(table: pa.Table, columns: Sequence[str], schema: pa.Schema | None = None) -> pa.Table:
+    """`columns` of `table`, typed as in `schema`, else `PAIR_SCHEMA`; null where an older `table` lacks one.
 
     Raises: pa.ArrowInvalid if a column that may not be null is missing, or one cannot be cast to its type.
     """
-    schema, held = pa.schema([PAIR_SCHEMA.field(name) for name in columns]), set(table.column_names)
+    schema = pa.schema([(schema or PAIR_SCHEMA).field(name) for name in columns])
+    held = set(table.column_names)
     table = table.select([name for name in columns if name in held])
     for place, field in enumerate(schema):
         if field.name in held:
@@ -106,8 +114,8 @@ def leaf_columns() -> tuple[str, ...]:
     return tuple(schema.column(i).path for i in range(len(schema)))
 
 
-def parquet_options(*, with_images: bool) -> dict[str, Any]:
-    """Keyword arguments of `pyarrow.parquet.ParquetWriter` for a shard.
+def parquet_options(*, with_images: bool, extra: Iterable[str] = ()) -> dict[str, Any]:
+    """Keyword arguments of `pyarrow.parquet.ParquetWriter` for a shard with the `extra` columns.
 
     Pictures are compressed already, so their bytes are stored unchanged. Dictionaries are off: in 256 rows
     they save nothing that zstd does not. Labels are packed into bits, which is quicker than zstd on whole
@@ -115,7 +123,7 @@ def parquet_options(*, with_images: bool) -> dict[str, Any]:
     pictures. A page ends when it holds a megabyte, looked at every few pictures.
     """
     return {
-        "compression": {path: "zstd" for path in leaf_columns() if path != IMAGE_BYTES},
+        "compression": {path: "zstd" for path in (*leaf_columns(), *extra) if path != IMAGE_BYTES},
         "use_dictionary": False,
         "column_encoding": dict.fromkeys((*LABEL_COLUMNS, *_VOTES), "DELTA_BINARY_PACKED"),
         "write_statistics": [column.name for column in COLUMNS if column.indexed],

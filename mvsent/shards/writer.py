@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, SCHEMA_VERSION
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, SCHEMA_VERSION, pair_schema
 from mvsent.shards.atomic import PartialFile, atomic_write, sync_folder
 from mvsent.shards.card import card
 from mvsent.shards.croissant import CROISSANT_FILE, croissant_text
-from mvsent.shards.manifest import MANIFEST_FILE, Funnel, Manifest, Shard, creation_time
+from mvsent.shards.manifest import MANIFEST_FILE, ExtraType, Funnel, Manifest, Shard, TextKind, creation_time
 from mvsent.shards.rejected import RejectedFile
 from mvsent.shards.schema import (
     PICTURELESS_ROW_GROUP_ROWS,
@@ -44,17 +45,32 @@ class DatasetWriter:
         name: name of the dataset and title of its card.
         settings: settings that determine the rows; stored in the manifest.
         shard_size: rows in every shard but the last.
+        labelled: False if pairs may lack a label.
+        text_kind: see `Manifest`.
+        extra_columns: columns after those of `PAIR_SCHEMA`, with their types (`EXTRA_TYPES`).
 
     Raises: UsageError if SOURCE_DATE_EPOCH is not a time.
     """
 
-    def __init__(self, folder: Path, name: str, *, settings: Mapping[str, Any], shard_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        settings: Mapping[str, Any],
+        shard_size: int,
+        labelled: bool = True,
+        text_kind: TextKind = "",
+        extra_columns: Mapping[str, ExtraType] | None = None,
+    ) -> None:
         creation_time()  # refused before the work rather than in `finish`
         make_folder(folder / "data")
         self.folder = folder
         self._name = name
         self._settings = dict(settings)
         self._shard_size = shard_size
+        self._text_kind, self._extra = text_kind, dict(extra_columns or {})
+        self._layout = Layout(pair_schema(self._extra), labelled)
         self._open: ShardFile | None = None
         self._shards: list[Shard] = []
         self._rejected = RejectedFile(folder)
@@ -72,14 +88,17 @@ class DatasetWriter:
         self._rejected.abandon()
 
     def write(self, table: pa.Table) -> None:
-        """Append pairs: any number of rows with the columns of `PAIR_SCHEMA`.
+        """Append pairs: any number of rows with the columns of `PAIR_SCHEMA` and the extra columns.
 
         Complete shards in one table are written in parallel.
 
-        Raises: ValueError if the columns differ; OSError naming the shard if it cannot be written.
+        Raises: ValueError if the columns differ, or a pair lacks the label that it must have; OSError naming
+            the shard if it cannot be written.
         """
-        if not table.schema.equals(PAIR_SCHEMA):
-            raise ValueError(f"not the columns of PAIR_SCHEMA: {table.schema}")
+        if not table.schema.equals(self._layout.schema):
+            raise ValueError(f"not the columns of this dataset: {table.schema}")
+        if self._layout.labelled and table["label"].null_count:
+            raise ValueError("a pair has no label")
         self._count(table)
         while table.num_rows:
             room = self._shard_size - (self._open.rows if self._open else 0)
@@ -112,6 +131,8 @@ class DatasetWriter:
             funnel=funnel,
             labels=dict(zip(LABEL_NAMES, self._label_counts.tolist(), strict=True)),
             shards=self._shards,
+            text_kind=self._text_kind,
+            extra_columns=self._extra,
             **(extra or {}),
         )
         sync_folder(self.folder / "data")  # the names of shards, before the manifest states them
@@ -122,7 +143,7 @@ class DatasetWriter:
         return manifest
 
     def _count(self, table: pa.Table) -> None:
-        labels = table["label"].to_numpy()
+        labels = table["label"].drop_null().to_numpy()
         self._label_counts += np.bincount(labels, minlength=len(LABEL_NAMES))
         if table["license"].null_count < table.num_rows:
             for entry in pc.value_counts(table["license"]).to_pylist():
@@ -130,7 +151,7 @@ class DatasetWriter:
 
     def _append(self, table: pa.Table) -> None:
         if self._open is None:
-            self._open = ShardFile(self.folder, len(self._shards))
+            self._open = ShardFile(self.folder, len(self._shards), self._layout)
         self._open.append(table)
         if self._open.rows == self._shard_size:
             self._close_shard()
@@ -145,14 +166,23 @@ class DatasetWriter:
         n_shards: int = table.num_rows // size
         with ThreadPoolExecutor(_THREADS) as pool:
             self._shards += pool.map(
-                lambda i: write_shard(self.folder, first + i, table.slice(i * size, size)), range(n_shards)
+                lambda i: write_shard(self.folder, first + i, table.slice(i * size, size), self._layout),
+                range(n_shards),
             )
         return n_shards * size
 
 
-def write_shard(folder: Path, index: int, table: pa.Table) -> Shard:
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a dataset's shards, and whether every pair has a label."""
+
+    schema: pa.Schema = PAIR_SCHEMA
+    labelled: bool = True
+
+
+def write_shard(folder: Path, index: int, table: pa.Table, layout: Layout) -> Shard:
     """Write `table` as shard number `index` of the dataset in `folder`."""
-    shard = ShardFile(folder, index)
+    shard = ShardFile(folder, index, layout)
     try:
         shard.append(table)
         return shard.close()
@@ -163,15 +193,17 @@ def write_shard(folder: Path, index: int, table: pa.Table) -> Shard:
 class ShardFile:
     """A shard being written, a row group at a time; it gets its name when it is closed."""
 
-    def __init__(self, folder: Path, index: int) -> None:
+    def __init__(self, folder: Path, index: int, layout: Layout) -> None:
         self.rows = 0
+        self._layout = layout
+        self._stored = stored_schema(layout.schema, labelled=layout.labelled)
         self._path = shard_name(index)
         self._sink = _HashingSink(PartialFile(folder / self._path))
         # Buffered, because Arrow writes in small pieces, and each would be a call of Python.
         self._stream = pa.BufferedOutputStream(pa.PythonFile(self._sink, mode="w"), _BUFFER_BYTES)
         self._parquet: pq.ParquetWriter | None = None
         self._group_rows = 0
-        self._pending = PAIR_SCHEMA.empty_table()
+        self._pending = layout.schema.empty_table()
 
     def append(self, table: pa.Table) -> None:
         """Append rows; full row groups are written."""
@@ -203,8 +235,9 @@ class ShardFile:
 
     def _start(self, *, with_images: bool) -> None:
         self._group_rows = ROW_GROUP_ROWS if with_images else PICTURELESS_ROW_GROUP_ROWS
-        options = parquet_options(with_images=with_images)
-        self._parquet = pq.ParquetWriter(self._stream, stored_schema(), **options)
+        extra = self._layout.schema.names[len(PAIR_SCHEMA) :]
+        options = parquet_options(with_images=with_images, extra=extra)
+        self._parquet = pq.ParquetWriter(self._stream, self._stored, **options)
 
     def _write(self, table: pa.Table) -> None:
         """Write row groups from contiguous columns, so that the bytes do not depend on earlier chunking."""
@@ -217,7 +250,8 @@ class ShardFile:
             rows = table.slice(start, step).combine_chunks()
             with_images = rows["image"].null_count < rows.num_rows  # even if it began without pictures
             n_rows = ROW_GROUP_ROWS if with_images else self._group_rows
-            self._parquet.write_table(rows, row_group_size=n_rows)
+            typed = pa.Table.from_arrays(rows.columns, schema=self._stored)  # the label's nullability differs
+            self._parquet.write_table(typed, row_group_size=n_rows)
 
 
 class _HashingSink(io.RawIOBase):

@@ -78,8 +78,7 @@ class Setup:
     def _longest(self, tweet: int, caption: int) -> int:
         if self.settings.max_words:
             return self.settings.max_words
-        sources = self.dataset.table(["source"])["source"].unique().to_pylist() if self.dataset else []
-        return tweet if all(str(source).startswith("mvsa") for source in sources) else caption
+        return caption if self.dataset and text_kind(self.dataset) == "captions" else tweet
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -100,8 +99,17 @@ class Setup:
         return self._fused[id(backbone)]
 
 
+def text_kind(dataset: Dataset) -> str:
+    """Tweets or captions, as the manifest states; in schema version 1 the sources tell."""
+    if dataset.manifest.text_kind:
+        return dataset.manifest.text_kind
+    sources = dataset.table(["source"])["source"].unique().to_pylist()
+    return "tweets" if all(str(source).startswith("mvsa") for source in sources) else "captions"
+
+
 def targets(dataset: Dataset, classes: Iterable[int]) -> npt.NDArray[np.int64]:
     """`[N]` labels as indices into `classes`. Raises: RunError for a label that the run never saw."""
+    dataset.classes  # noqa: B018  raises if a label is missing
     known = list(classes)
     labels = dataset.labels.astype(np.int64)
     strange = sorted(set(labels.tolist()) - set(known))

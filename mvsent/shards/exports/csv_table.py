@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mvsent.pairs import PAIR_SCHEMA
 from mvsent.shards.exports.rows import ExportOptions, Row, extension, facts, file_stem, picture
 
 TABLE_FILE = "pairs.csv"
@@ -24,7 +23,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
     """Write the table into `folder`, and the pictures of the rows that have one."""
     (folder / IMAGE_FOLDER).mkdir()
-    columns = ["id", "image", "text", "label", "label_name", *PAIR_SCHEMA.names[4:]]
+    columns = ["id", "image", "text", "label", "label_name", *options.columns[4:]]
     with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(columns)

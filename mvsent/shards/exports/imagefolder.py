@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from mvsent.pairs import LABEL_NAMES
-from mvsent.shards.exports.rows import ExportOptions, Row, extension, facts, file_stem, picture
+from mvsent.pairs import LABEL_NAMES, label_name
+from mvsent.shards.exports.rows import ExportOptions, Row, extension, extra_names, facts, file_stem, picture
 
 METADATA_FILE = "metadata.jsonl"
 _COLUMNS = (
@@ -24,7 +24,8 @@ def write(rows: Iterable[Row], folder: Path, options: ExportOptions) -> None:
     with (folder / METADATA_FILE).open("w", encoding="utf-8") as metadata:
         for row in rows:
             image, known = picture(row), facts(row)
-            path = f"{known['label_name']}/{file_stem(row['id'])}.{extension(image)}"
+            path = f"{label_name(row['label'])}/{file_stem(row['id'])}.{extension(image)}"
+            (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(image)
-            line = {"file_name": path} | {name: known[name] for name in _COLUMNS}
+            line = {"file_name": path} | {name: known[name] for name in (*_COLUMNS, *extra_names(row))}
             metadata.write(json.dumps(line) + "\n")

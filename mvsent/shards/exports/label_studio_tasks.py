@@ -72,16 +72,18 @@ def config() -> str:
 def task(row: Row, image_url: str) -> dict[str, Any]:
     """A task as Label Studio imports it."""
     labels = zip(QUESTIONS, ("text", "image"), (row["text_label"], row["image_label"]), strict=True)
+    known = [(*of, row["label"] if label is None else label) for *of, label in labels]
     result = [
         {
             "from_name": question,
             "to_name": subject,
             "type": "choices",
-            "value": {"choices": [LABEL_NAMES[row["label"] if label is None else label]]},
+            "value": {"choices": [LABEL_NAMES[label]]},
         }
-        for question, subject, label in labels
+        for question, subject, label in known
+        if label is not None
     ]
     return {
         "data": {"id": row["id"], "text": row["text"] or "", "image": image_url},
-        "predictions": [{"model_version": row["source"] or "mvsent", "result": result}],
+        "predictions": [{"model_version": row["source"] or "mvsent", "result": result}] if result else [],
     }

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mvsent.errors import DatasetError
-from mvsent.pairs import LABEL_NAMES
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA
 from mvsent.shards.reader import Dataset
 
 Row = Mapping[str, Any]
@@ -33,10 +33,17 @@ _SIGNATURES = (
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """Options of an export. `name` is the dataset's, fit for a file name; `folder_name` the folder's."""
+    """Options of an export.
+
+    Attributes:
+        name: the dataset's, fit for a file name.
+        folder_name: of the export.
+        columns: of the dataset.
+    """
 
     name: str
     folder_name: str
+    columns: Sequence[str] = tuple(PAIR_SCHEMA.names)
     shard_rows: int = 1000
     embed_images: bool = False
 
@@ -98,12 +105,18 @@ def extension(data: bytes) -> str:
     return next((name for start, name in _SIGNATURES if data.startswith(start)), "bin")
 
 
+def extra_names(row: Row) -> list[str]:
+    """The names of the columns that only this dataset has."""
+    return [name for name in row if name not in PAIR_SCHEMA.names]
+
+
 def facts(row: Row) -> dict[str, Any]:
     """Everything but the picture, in JSON's types, with the label's name beside its number."""
     found = {name: _plain(value) for name, value in row.items() if name != "image"}
     if row["phash"] is not None:
         found["phash"] = f"{row['phash']:016x}"  # most readers of JSON round numbers of 64 bits
-    return {"id": row["id"], "label_name": LABEL_NAMES[row["label"]], **found}
+    name = None if row["label"] is None else LABEL_NAMES[row["label"]]
+    return {"id": row["id"], "label_name": name, **found}
 
 
 def _plain(value: Any) -> Any:
