@@ -1,7 +1,7 @@
 """Parsing of other people's split files: tables, JSON and plain lists, each into ids with roles and folds.
 
-    train.csv       id,label            train_1.txt   17         dev.json   [{"id": 4, "label": 0}, …]
-                    12.jpg,positive                   4          all.csv    id,role,fold
+train.csv       id,label            train_1.txt   17         dev.json   [{"id": 4, "label": 0}, …]
+                12.jpg,positive                   4          all.csv    id,role,fold
 """
 
 import csv as csv_text
@@ -21,7 +21,12 @@ from pyarrow import csv
 from mvsent.errors import SplitError
 from mvsent.splits import ROLES
 
-DELIMITED, LISTS, JSON, JSON_LINES = (".csv", ".tsv"), (".txt", ".lst", ".ids", ""), (".json",), (".jsonl", ".ndjson")
+DELIMITED, LISTS, JSON, JSON_LINES = (
+    (".csv", ".tsv"),
+    (".txt", ".lst", ".ids", ""),
+    (".json",),
+    (".jsonl", ".ndjson"),
+)
 SUFFIXES = (*DELIMITED, *LISTS, *JSON, *JSON_LINES, ".parquet")
 
 ROLE_WORDS = {
@@ -269,4 +274,6 @@ def _plain(name: str) -> str:
 
 def role_names() -> str:
     """The roles and the words for them, for a message."""
-    return "; ".join(f"{role}: {', '.join(w for w, of in ROLE_WORDS.items() if of == role)}" for role in ROLES)
+    return "; ".join(
+        f"{role}: {', '.join(w for w, of in ROLE_WORDS.items() if of == role)}" for role in ROLES
+    )
