@@ -443,7 +443,7 @@ def test_shuffled_test_labels_change_no_epoch_weight_or_hyperparameter(
     tested = {ids[i] for i in found.split.rows(0, TEST)}
     shuffled = make_dataset(with_shuffled_test_labels(sixty_pairs, tested), name="shuffled")
     chosen = COMMON.model_copy(
-        update={"model": model, "epochs": 4, "folds": [0], "split_file": str(found.path)}
+        update={"model": model, "epochs": 4, "folds": [0], "split_file": [str(found.path)]}
     )
     runs = [
         train(chosen.model_copy(update={"dataset": str(folder)}), out=tmp_path / folder.name, quiet=True)
@@ -466,7 +466,7 @@ def test_shuffled_validation_labels_do_show_in_the_history(
     ids = Dataset.open(honest).ids
     judges = {ids[i] for i in found.split.rows(0, VALIDATION)}
     other = make_dataset(with_shuffled_test_labels(sixty_pairs, judges), name="other")
-    chosen = COMMON.model_copy(update={"model": "dmaf", "folds": [0], "split_file": str(found.path)})
+    chosen = COMMON.model_copy(update={"model": "dmaf", "folds": [0], "split_file": [str(found.path)]})
     plain, changed = (
         train(chosen.model_copy(update={"dataset": str(folder)}), out=tmp_path / folder.name, quiet=True).run
         for folder in (honest, other)
