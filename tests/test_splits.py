@@ -299,7 +299,7 @@ def test_a_split_that_leaves_rows_out_is_read_again_but_not_one_that_lost_some(t
     assert (again.roles.tolist(), again.n_left_out) == (roles.tolist(), 1)
     table = pq.read_table(path)
     pq.write_table(table.filter(pa.array([id != "drawn:1" for id in table["id"].to_pylist()])), path)
-    with pytest.raises(SplitError, match="2 of 3 ids of the dataset have no role, e.g. 'drawn:1'"):
+    with pytest.raises(SplitError, match=r"2 of 3 ids of the dataset have no role, e.g. 'drawn:1'"):
         read_split(path, names(3))
 
 

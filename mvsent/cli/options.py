@@ -86,6 +86,18 @@ def protocol_beside_files(
     return default if files_count else settings.protocol
 
 
+def refuse_without_role(flags: Mapping[str, Any], *, role: str, fold: int | None, ids: Path | None) -> None:
+    """Raises: UsageError for an option of `subset` that only counts with another one."""
+    if role:
+        return
+    alone = [name for name in ("protocol", *SPLIT_FILES) if name in flags]
+    if ids:  # unknown ids may be dropped there, too
+        alone = [name for name in alone if name != "split_unknown"]
+    if alone or fold is not None:
+        flag = f"--{alone[0].replace('_', '-')}" if alone else "--fold"
+        raise UsageError(f"{flag}: only for the rows of a role", "Add --role, or leave it out")
+
+
 def _is_path(value: str) -> bool:
     return ("/" in value or Path(value).suffix != "") and Path(value).exists()
 
