@@ -248,8 +248,8 @@ def test_whatever_a_file_holds_it_is_entries_or_a_split_error(content: bytes, su
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"s.csv": "id,role\n100,train\n101,test\n102,val\nmvsa:9,test\n"}, r"s.csv: 1 of 4 ids are not in the dataset: 'mvsa:9'. Use the split of this dataset, or add --split-unknown drop"),
-        ({"s.csv": "id,role\n1,train\n2,test\n3,val\n4,test\n"}, r"4 of 4 ids are not in the dataset: '1', '2', '3' …. Use the split of this dataset$"),
+        ({"s.csv": "id,role\n100,train\n101,test\n102,val\nmvsa:9,test\n"}, r"s.csv: 1 of 4 ids are not in the dataset: 'mvsa:9'. Use the split of this dataset; or leave them out: --split-unknown drop"),
+        ({"s.csv": "id,role\n1,train\n2,test\n3,val\n4,test\n"}, r"4 of 4 ids are not in the dataset: '1', '2', '3' …. Use the split of this dataset; for line numbers, give the list: --split-ids$"),
         ({"s.csv": "id,role\n100,train\n101,holdout\n102,test\n"}, r"unknown role 'holdout' \(row 2\)"),
         ({"s.csv": "id,role\n100,train\n100,test\n101,test\n"}, "id drawn:100 has two roles in fold 0: train and test"),
         ({"train.txt": "100\n101\n", "test.txt": "102\n101.jpg\n"}, "train.txt, test.txt: id drawn:101 has two roles in fold 0"),
@@ -496,7 +496,11 @@ def test_validation_rows_are_carved_out_of_training_with_their_twins(
     given = write_three(tmp_path / "two", sixty_pairs, 50, 0, 10)
     files = SplitFiles((given,), validation_share=0.2)
     split = find_split(Dataset.open(dataset), "", 0, files)
-    assert [len(split.rows(0, role)) for role in (TRAIN, VALIDATION, TEST)] == [41, 9, 10]  # a fifth of 17, 17 and 16
+    assert [len(split.rows(0, role)) for role in (TRAIN, VALIDATION, TEST)] == [
+        41,
+        9,
+        10,
+    ]  # a fifth of 17, 17 and 16
     groups = dataset_groups(Dataset.open(dataset))
     assert not set(groups[split.rows(0, TRAIN)]) & set(groups[split.rows(0, VALIDATION)])
     other = find_split(Dataset.open(dataset), "", 5, files)

@@ -201,9 +201,11 @@ def _rows(place: str, values: Sequence[str], files: SplitFiles, dataset: Dataset
     """The row of each distinct id or line number; `NO_ROW` for one that is dropped."""
     finder, drop = RowFinder(dataset.ids), files.unknown == "drop"
     if files.ids is None:
+        of_lines = ""
         if look_like_numbers(values):
-            notes.append("its numbers are taken for ids; for line numbers, give the list: --split-ids")
-        return rows_of(place, values, finder, drop_unknown=drop)
+            of_lines = "for line numbers, give the list: --split-ids"
+            notes.append(f"its numbers are taken for ids; {of_lines}")
+        return rows_of(place, values, finder, drop_unknown=drop, advice=of_lines)
     listed, header = parse_list(files.ids.name, read_bytes(files.ids), frozenset(dataset.ids))
     if not listed:
         raise SplitError(f"{files.ids}: has no ids", "Give a list with one id a line")

@@ -48,20 +48,23 @@ class RowFinder:
         return NO_ROW
 
 
-def rows_of(place: str, values: Sequence[str], finder: RowFinder, *, drop_unknown: bool) -> Ints:
+def rows_of(
+    place: str, values: Sequence[str], finder: RowFinder, *, drop_unknown: bool, advice: str = ""
+) -> Ints:
     """The row of each id [V]; `NO_ROW` for an unknown one with `drop_unknown`.
 
-    Raises: SplitError naming the first three unknown ids; also with `drop_unknown` if none is known.
+    Raises: SplitError naming the first three unknown ids, with further `advice`; also with `drop_unknown` if
+        none is known.
     """
     rows = np.fromiter((finder.row(value) for value in values), np.int64, len(values))
     unknown = np.flatnonzero(rows == NO_ROW)
     if len(unknown) and (not drop_unknown or len(unknown) == len(values)):
         named = ", ".join(repr(values[at][:80]) for at in unknown[:3])
         more = " …" if len(unknown) > 3 else ""
-        advice = "Use the split of this dataset"
+        use = "Use the split of this dataset" + (f"; {advice}" if advice else "")
         raise SplitError(
             f"{place}: {len(unknown)} of {len(values)} ids are not in the dataset: {named}{more}",
-            advice if len(unknown) == len(values) else f"{advice}, or add --split-unknown drop",
+            use if len(unknown) == len(values) else f"{use}; or leave them out: --split-unknown drop",
         )
     return rows
 
