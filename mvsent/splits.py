@@ -241,9 +241,9 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
         return in_order
     table = _read_table(path)
     names, value = encoded(table["role"])
-    unknown = [name for name in names if name not in ROLES]
-    if unknown:
-        raise SplitError(f"{path}: unknown role {unknown[0]!r}", f"Roles are {', '.join(ROLES)}")
+    if unknown := [number for number, name in enumerate(names) if name not in ROLES]:
+        where = f"{names[unknown[0]]!r} (row {int(np.argmax(value == unknown[0])) + 1})"
+        raise SplitError(f"{path}: unknown role {where}", f"Roles are {', '.join(ROLES)}")
     role = np.array([ROLES.index(str(name)) for name in names], dtype=np.int8)[value]
     fold = np.zeros(table.num_rows, dtype=np.int64)
     if "fold" in table.column_names:
