@@ -398,6 +398,14 @@ def test_carved_rows_are_stratified_and_groups_stay_together(
     assert carve_validation(split, labels, groups, share, seed).sha256 == carved.sha256
 
 
+def test_pairs_of_twins_give_their_share_too() -> None:
+    roles = np.array([[TRAIN] * 40 + [TEST] * 4], dtype=np.int8)
+    labels = (np.arange(44) // 2 % 2).astype(np.int8)
+    carved = carve_validation(Split("x", 0, names(44), roles), labels, np.arange(44) // 2, 0.2, 0)
+    assert np.bincount(labels[carved.rows(0, VALIDATION)]).tolist() == [4, 4]
+    assert (carved.roles[0, ::2] == carved.roles[0, 1::2]).all()
+
+
 def test_folds_that_have_validation_rows_keep_them() -> None:
     roles = np.array([[TRAIN] * 8 + [VALIDATION, TEST], [TRAIN] * 9 + [TEST]], dtype=np.int8)
     labels = np.array([0, 1] * 5, dtype=np.int8)

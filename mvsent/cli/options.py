@@ -35,6 +35,8 @@ def of_setting(stated: "Setting") -> Any:
         "rich_help_panel": stated.section,
         "metavar": f"<{(',' if stated.takes_several else '|').join(stated.choices)}>"
         if stated.choices
+        else "<path>"
+        if stated.takes_several and stated.path
         else None,
         "autocompletion": complete.of_setting(stated),
     }
