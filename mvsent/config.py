@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from mvsent.errors import UsageError
-from mvsent.setting import Settings, setting
+from mvsent.setting import Settings, named_files, setting
 
 LABELS, DATA, TEXT, PICTURES = "Labels", "Data", "Text", "Pictures"
 MODEL, INPUTS, OPTIMISATION, MACHINE, OUTPUT = "Model", "Inputs", "Optimisation", "Machine", "Output"
@@ -162,8 +162,27 @@ class TrainSettings(Settings):
     protocol: str = setting(
         "paper-5x", DATA, "How rows are split; see `mvsent split --help`.", completion="protocols"
     )
-    split_file: str = setting(
-        "", DATA, "Take the split of this file instead (columns id, role).", path="absolute"
+    split_file: list[str] = setting(
+        [],
+        DATA,
+        "Take the split of this file instead, of several, or of a folder of them; repeatable.",
+        path="absolute",
+    )
+    split_ids: str = setting(
+        "", DATA, "List of ids, if the split files consist of line numbers into it.", path="absolute"
+    )
+    split_first_line: Literal["auto", "0", "1"] = setting(
+        "auto", DATA, "Number of the first line of that list; auto: told by the line numbers."
+    )
+    split_unknown: Literal["refuse", "drop"] = setting(
+        "refuse", DATA, "Refuse or drop ids of a split file that are not in the dataset."
+    )
+    validation_share: float = setting(
+        0.0,
+        DATA,
+        "Share of the training rows for validation, where a split file has no validation rows.",
+        ge=0,
+        lt=1,
     )
     folds: list[int] = setting([], DATA, "Folds to train, such as 0,2.", unset="all")
     seed: int = setting(0, DATA, "Seed of all random choices.", ge=0, le=MAX_SEED)
@@ -299,6 +318,12 @@ class TrainSettings(Settings):
     tensorboard: bool = setting(
         False, OUTPUT, "Also write TensorBoard events into the run.", changes_result=False
     )
+
+    @field_validator("split_file", mode="before")
+    @classmethod
+    def _one_file_or_several(cls, value: Any) -> Any:
+        """Split `a,b`, but not the name of a file with a comma; runs of 0.1 state one path, or none."""
+        return named_files(value) if isinstance(value, str) else value
 
     @field_validator("folds")
     @classmethod

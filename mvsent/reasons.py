@@ -51,6 +51,7 @@ class Reason(StrEnum):
     OVER_MAX_PAIRS = "over-max-pairs", "was not needed: `--max-pairs` were kept already"
     TAKEN_DOWN = "taken-down", "has since been removed or made private (`mvsent refresh`)"
     NOT_ANNOTATED = "not-annotated", "was annotated by nobody in Label Studio (`mvsent reconcile-tasks`)"
+    NOT_SELECTED = "not-selected", "is not among the rows that were asked for (`mvsent subset`)"
 
 
 @dataclass(frozen=True, slots=True)

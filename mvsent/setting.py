@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -151,6 +152,16 @@ class Settings(BaseModel):
     def without_effect(cls) -> set[str]:
         """The names of the settings that cannot change a result."""
         return {name for name, stated in cls.stated().items() if not stated.changes_result}
+
+
+def named_files(text: str) -> list[str]:
+    """The paths in `a,b`; a path with commas is one path if it exists.
+
+    >>> named_files("train.csv, test.csv"), named_files("")
+    (['train.csv', 'test.csv'], [])
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [text] if len(parts) > 1 and Path(text).exists() else parts
 
 
 def _parse_day(value: object) -> date | None:

@@ -1,6 +1,4 @@
-"""Splits into training, validation and test rows: by named protocols, or read from a file."""
-
-# Longer than 350 lines: making, writing and reading a split share its format and checks.
+"""Splits into training, validation and test rows: made by named protocols, and the file that stores one."""
 
 import hashlib
 import logging
@@ -15,7 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import csv
 from sklearn.model_selection import StratifiedKFold
 
 from mvsent.errors import SplitError, UsageError, did_you_mean
@@ -35,7 +32,8 @@ ABSENT = -1
 """The role of a row that a fold does not use."""
 
 _BLOCK = 65_536  # rows read or written at a time
-_OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
+_LEFT_OUT = b"mvsent.left_out"
+"""In the file's metadata: the number of rows that no fold uses, so that a lost row is still found."""
 
 Ints = npt.NDArray[np.int64]
 Roles = npt.NDArray[np.int8]
@@ -63,6 +61,11 @@ class Split:
     def rows(self, fold: int, role: int) -> Ints:
         """The rows that have `role` in `fold`, ascending."""
         return np.flatnonzero(self.roles[fold] == role)
+
+    @property
+    def n_left_out(self) -> int:
+        """Number of rows that no fold uses."""
+        return int((self.roles == ABSENT).all(axis=0).sum())
 
     @property
     def sha256(self) -> str:
@@ -210,38 +213,11 @@ def _check_classes(split: Split, labels: npt.NDArray[np.int8]) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Leak:
-    """The leak of a split: test rows with a duplicate among the training rows of their fold.
-
-    Attributes:
-        n_groups: groups of at least two rows with the same text or picture.
-        n_rows: rows in those groups.
-        n_test: test rows, over all folds.
-        n_leaked: test rows with a duplicate in training.
-    """
-
-    n_groups: int
-    n_rows: int
-    n_test: int
-    n_leaked: int
-
-
-def count_leak(split: Split, groups: Ints) -> Leak:
-    """Count the leak of `split`; `groups` [N] are the groups of duplicates."""
-    _, group = np.unique(groups, return_inverse=True)
-    size = np.bincount(group)
-    n_leaked = 0
-    for roles in split.roles:
-        n_training = np.bincount(group[roles == TRAIN], minlength=len(size))
-        n_leaked += int((n_training[group[roles == TEST]] > 0).sum())
-    n_test = int((split.roles == TEST).sum())
-    return Leak(int((size > 1).sum()), int(size[size > 1].sum()), n_test, n_leaked)
-
-
 def write_split(split: Split, file: Path | IO[bytes]) -> None:
     """Write the split as Parquet: a row for each id of each fold, with protocol and seed as metadata."""
     metadata = {"mvsent.protocol": split.protocol, "mvsent.seed": str(split.seed)}
+    if split.n_left_out:
+        metadata[_LEFT_OUT.decode()] = str(split.n_left_out)
     schema = pa.schema(
         [("id", pa.string()), ("fold", pa.int32()), ("role", pa.dictionary(pa.int8(), pa.string()))], metadata
     )
@@ -256,47 +232,59 @@ def write_split(split: Split, file: Path | IO[bytes]) -> None:
 
 
 def read_split(path: Path, ids: Sequence[str]) -> Split:
-    """Read a split from a Parquet, CSV or TSV file with columns id, role and, for several folds, fold.
+    """Read a split from a Parquet file with columns id, role and, for several folds, fold: `write_split`'s.
 
-    Folds are numbered from 0 in the order of the file's numbers. Roles may also be called training, val,
-    valid or dev. If no id matches the dataset, ids are matched without the prefix that ends with a colon.
-
-    Raises: SplitError if the file is not a split, or does not cover exactly `ids`.
+    Raises: SplitError if the file is not a split, or does not cover exactly `ids`, apart from the rows that
+        it says to leave out.
     """
     if (in_order := _read_in_order(path, ids)) is not None:
         return in_order
     table = _read_table(path)
-    names, value = _encoded(table["role"])
-    clean = [(name or "").strip().lower() for name in names]
-    clean = [_OTHER_NAMES.get(name, name) for name in clean]
-    unknown = [i for i, name in enumerate(clean) if name not in ROLES]
-    if unknown:
-        at = int(np.argmax(value == unknown[0]))
-        raise SplitError(
-            f"{path}: unknown role {names[unknown[0]]!r} (row {at + 1})", f"Roles are {', '.join(ROLES)}"
-        )
-    role = np.array([ROLES.index(name) for name in clean], dtype=np.int8)[value]
+    names, value = encoded(table["role"])
+    if unknown := [number for number, name in enumerate(names) if name not in ROLES]:
+        where = f"{names[unknown[0]]!r} (row {int(np.argmax(value == unknown[0])) + 1})"
+        raise SplitError(f"{path}: unknown role {where}", f"Roles are {', '.join(ROLES)}")
+    role = np.array([ROLES.index(str(name)) for name in names], dtype=np.int8)[value]
     fold = np.zeros(table.num_rows, dtype=np.int64)
     if "fold" in table.column_names:
-        try:
-            folds = pc.cast(table["fold"], pa.int64())
-        except pa.ArrowInvalid as error:
-            raise SplitError(f"{path}: a fold is not a number ({error})", "Number the folds from 0") from None
-        if folds.null_count:
-            at = folds.is_null().index(True).as_py()
-            raise SplitError(f"{path}: row {at + 1} has no fold", "Number the folds from 0")
-        fold = np.unique(folds.to_numpy(), return_inverse=True)[1]
-    row = _row_numbers(path, table["id"], ids)
-    n_folds = int(fold.max()) + 1
-    times = np.bincount(fold * len(ids) + row, minlength=n_folds * len(ids))
-    if times.max() > 1:
-        twice_in, twice = divmod(int(times.argmax()), len(ids))
-        raise SplitError(f"{path}: id {ids[twice]} has two roles in fold {twice_in}", "Leave one")
-    roles = np.full((n_folds, len(ids)), ABSENT, dtype=np.int8)
-    roles[fold, row] = role
+        fold = np.unique(table["fold"].to_numpy(), return_inverse=True)[1]
+    given, value = encoded(table["id"])
+    row_of = {id: row for row, id in enumerate(ids)}
+    if strangers := [id for id in given if id not in row_of]:
+        raise SplitError(
+            f"{path}: {len(strangers)} of {len(given)} ids are not in the dataset, e.g. {strangers[0]!r}",
+            "Use the split of this dataset",
+        )
+    row = np.array([row_of[str(id)] for id in given], dtype=np.int64)[value]
+    roles = roles_of(str(path), ids, fold, row, role)
     metadata = table.schema.metadata or {}
     protocol = metadata.get(b"mvsent.protocol", path.stem.encode()).decode()
-    return Split(protocol, int(metadata.get(b"mvsent.seed", b"0")), ids, roles)
+    split = Split(protocol, int(metadata.get(b"mvsent.seed", b"0")), ids, roles)
+    if str(split.n_left_out).encode() != metadata.get(_LEFT_OUT, b"0"):
+        example = ids[int(np.argmax((roles == ABSENT).all(axis=0)))]
+        raise SplitError(
+            f"{path}: {split.n_left_out} of {len(ids)} ids of the dataset have no role, e.g. {example!r}",
+            "Give it by --split-file if they may be left out",
+        )
+    return split
+
+
+def roles_of(place: str, ids: Sequence[str], fold: Ints, row: Ints, role: Roles) -> Roles:
+    """The roles [F, N] of entries [E], each of which gives a row its role in a fold.
+
+    Raises: SplitError naming `place` if a row has two different roles in a fold.
+    """
+    roles = np.full((int(fold.max(initial=-1)) + 1, len(ids)), ABSENT, dtype=np.int8)
+    roles[fold, row] = role
+    other = np.flatnonzero(roles[fold, row] != role)
+    if len(other):
+        at = int(other[0])
+        first, second = (ROLES[number] for number in sorted((role[at], roles[fold[at], row[at]])))
+        raise SplitError(
+            f"{place}: id {ids[int(row[at])]} has two roles in fold {fold[at]}: {first} and {second}",
+            "Leave one",
+        )
+    return roles
 
 
 def _read_in_order(path: Path, ids: Sequence[str]) -> Split | None:
@@ -335,60 +323,28 @@ def _read_in_order(path: Path, ids: Sequence[str]) -> Split | None:
 
 
 def _read_table(path: Path) -> pa.Table:
-    """Read the columns id, role and, if present, fold; all strings except in Parquet."""
-    next_step = "Give a .parquet, .csv or .tsv file with the columns id, role and, if needed, fold"
+    """Read the columns id, role and, if present, fold."""
+    next_step = "Restore it, or remove it and make the split again"
     try:
         with readable(path) as source:
-            if path.suffix == ".parquet":
-                table = pq.read_table(source)
-            else:
-                parse = csv.ParseOptions(delimiter="," if path.suffix == ".csv" else "\t")
-                # Text, or an id like 007 would become a number.
-                convert = csv.ConvertOptions(column_types=dict.fromkeys(("id", "role", "fold"), pa.string()))
-                table = csv.read_csv(source, parse_options=parse, convert_options=convert)
-                table = table.rename_columns([name.strip().lower() for name in table.column_names])
+            table = pq.read_table(source)
     except FileNotFoundError:
         raise SplitError(f"{path}: no such split file", next_step) from None
     except (OSError, pa.ArrowException) as error:
         raise SplitError(f"{path}: not a readable split ({str(error).splitlines()[0]})", next_step) from None
-    missing = {"id", "role"} - set(table.column_names)
+    missing = [name for name in ("id", "role") if name not in table.column_names]
     if missing:
-        raise SplitError(f"{path}: has no column {' and no column '.join(sorted(missing))}", next_step)
-    for name in ("id", "role", "fold"):
-        if table.column_names.count(name) > 1:
-            raise SplitError(f"{path}: has more than one column {name}", "Leave one")
+        raise SplitError(f"{path}: has no column {' and no column '.join(missing)}", next_step)
     if table.num_rows == 0:
         raise SplitError(f"{path}: has no rows", next_step)
+    fold = table["fold"] if "fold" in table.column_names else None
+    if fold is not None and (not pa.types.is_integer(fold.type) or fold.null_count):
+        raise SplitError(f"{path}: a fold is not a number", next_step)
     return table
 
 
-def _encoded(column: pa.ChunkedArray) -> tuple[list[str | None], Ints]:
+def encoded(column: pa.ChunkedArray) -> tuple[list[str | None], Ints]:
     """The distinct values of a column as strings, and the index of each row's value."""
     # "encode": null is a value of its own, so that every row has an index.
     encoded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode("encode")
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
-
-
-def _row_numbers(path: Path, column: pa.ChunkedArray, ids: Sequence[str]) -> Ints:
-    """The row number in the dataset of each id in the file."""
-    given, value = _encoded(column)
-    row_of = {id: row for row, id in enumerate(ids)}
-    if not any(id in row_of for id in given):
-        bare = {id.partition(":")[2]: row for row, id in enumerate(ids)}
-        row_of = bare if len(bare) == len(ids) else row_of  # two sources may share a number
-    strangers = [id for id in given if id not in row_of]
-    if strangers:
-        raise SplitError(
-            f"{path}: {len(strangers)} of {len(given)} ids are not in the dataset, e.g. {strangers[0]!r}",
-            "Use the split of this dataset",
-        )
-    rows = np.array([row_of[str(id)] for id in given], dtype=np.int64)
-    covered = np.zeros(len(ids), dtype=bool)
-    covered[rows] = True
-    if not covered.all():
-        n_missing, example = int((~covered).sum()), ids[int(np.argmin(covered))]
-        raise SplitError(
-            f"{path}: {n_missing} of {len(ids)} ids of the dataset have no role, e.g. {example!r}",
-            "Give every id a role, or build a dataset of those that have one",
-        )
-    return rows[value]

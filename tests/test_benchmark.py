@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from mvsent.cli import app
 from mvsent.config import TrainSettings
 from mvsent.datasets.split import split_dataset
-from mvsent.errors import Interrupted, UsageError
+from mvsent.errors import Interrupted, SplitError, UsageError
 from mvsent.learn.significance import corrected_t_test
 from mvsent.models import registry
 from mvsent.report import benchmark_tables as report
@@ -443,7 +443,7 @@ def test_shuffled_test_labels_change_no_epoch_weight_or_hyperparameter(
     tested = {ids[i] for i in found.split.rows(0, TEST)}
     shuffled = make_dataset(with_shuffled_test_labels(sixty_pairs, tested), name="shuffled")
     chosen = COMMON.model_copy(
-        update={"model": model, "epochs": 4, "folds": [0], "split_file": str(found.path)}
+        update={"model": model, "epochs": 4, "folds": [0], "split_file": [str(found.path)]}
     )
     runs = [
         train(chosen.model_copy(update={"dataset": str(folder)}), out=tmp_path / folder.name, quiet=True)
@@ -466,7 +466,7 @@ def test_shuffled_validation_labels_do_show_in_the_history(
     ids = Dataset.open(honest).ids
     judges = {ids[i] for i in found.split.rows(0, VALIDATION)}
     other = make_dataset(with_shuffled_test_labels(sixty_pairs, judges), name="other")
-    chosen = COMMON.model_copy(update={"model": "dmaf", "folds": [0], "split_file": str(found.path)})
+    chosen = COMMON.model_copy(update={"model": "dmaf", "folds": [0], "split_file": [str(found.path)]})
     plain, changed = (
         train(chosen.model_copy(update={"dataset": str(folder)}), out=tmp_path / folder.name, quiet=True).run
         for folder in (honest, other)
@@ -478,3 +478,55 @@ def test_shuffled_validation_labels_do_show_in_the_history(
 def test_no_cell_is_planned_twice_for_two_tables(small_dataset: Path, tmp_path: Path) -> None:
     cells = plan(asked(small_dataset, tmp_path, tables=["2", "4", "all"]))
     assert len({cell.path for cell in cells}) == len(cells)
+
+
+# The split of files
+
+
+def write_split_files(folder: Path, ids: list[str], n_train: int, n_test: int) -> Path:
+    """Lists of the training and of the test rows, and no validation rows."""
+    folder.mkdir()
+    bare = [id.partition(":")[2] for id in ids]
+    (folder / "train.txt").write_text("\n".join(bare[:n_train]))
+    (folder / "test.txt").write_text("\n".join(bare[n_train : n_train + n_test]))
+    return folder
+
+
+def test_split_files_stand_for_the_protocol_in_every_command(
+    make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
+) -> None:
+    dataset, out = make_dataset(sixty_pairs), tmp_path / "runs"
+    files = write_split_files(tmp_path / "published", sixty_pairs["id"].to_pylist(), 40, 15)
+    words = ["--split-file", files, "--validation-share", "0.2", "--models", "logistic", "--table", "2"]
+    done = typed(dataset, *words, "--out", out, *SHORT, "--json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["tables"][0]["rows"]
+    assert {row["protocol"] for row in rows} == {"file-published"} and not any(row["failure"] for row in rows)
+    run = out / "drawn" / "file-published" / "logistic-s0"
+    judged = pq.read_table(run / "fold-0" / "predictions.parquet").to_pylist()
+    tested = [row["id"] for row in judged if row["role"] == "test"]
+    assert tested == [f"drawn:{i}" for i in range(40, 55)]
+    assert len([row for row in judged if row["role"] == "validation"]) == 9
+    assert "validation_share = 0.2" in (run / "config.toml").read_text()
+    document = evaluation.evaluate(run, [], quiet=True).document
+    assert (document["protocol"], document["folds"][0]["n_test"]) == ("published", 15)
+    assert evaluation.evaluate(run, [], missing="text", quiet=True).document["missing"] == "text"
+    assert typed(dataset, *words, "--out", out, *SHORT, "--dry-run").stdout.startswith("finished")
+
+
+def test_split_files_that_do_not_fit_stop_a_benchmark_before_its_first_cell(
+    make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
+) -> None:
+    dataset = make_dataset(sixty_pairs)
+    files = write_split_files(
+        tmp_path / "published", [f"drawn:{i}" for i in range(59)] + ["drawn:999"], 40, 20
+    )
+    common = COMMON.model_copy(update={"split_file": [str(files)]})
+    with pytest.raises(SplitError, match="1 of 60 ids are not in the dataset: '999'"):
+        harness.benchmark(asked(dataset, tmp_path / "runs", "logistic", common=common))
+    dropped = common.model_copy(update={"split_unknown": "drop"})
+    with pytest.raises(UsageError, match=r"--folds: file-published has no fold 1. Choose from 0 to 0"):
+        harness.benchmark(asked(dataset, tmp_path / "runs", "logistic", common=dropped))
+    with pytest.raises(UsageError, match="--split-file: is the split of one dataset, not of 2"):
+        plan(asked(dataset, tmp_path / "runs", "logistic", common=common, datasets=[dataset] * 2))
+    assert not (tmp_path / "runs").exists()

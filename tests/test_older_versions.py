@@ -225,8 +225,8 @@ def test_its_settings_are_taken() -> None:
     for section in written:
         taken = sections()[section].given().resolve().model_dump(mode="json")
         changed |= {(section, key) for key, value in written[section].items() if taken[key] != value}
-    # A date of TOML's, and a list as a text with commas: spelled otherwise, but the same.
-    assert changed == {("build-flickr", "until"), ("build-getty", "text_fields")}
+    # A date of TOML's, a list as a text with commas, and no split file: spelled otherwise, but the same.
+    assert changed == {("build-flickr", "until"), ("build-getty", "text_fields"), ("train", "split_file")}
 
 
 def test_a_command_obeys_its_settings(place: Path) -> None:

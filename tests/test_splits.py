@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mvsent.cli import app, exit_code
 from mvsent.datasets import split as split_pipeline
+from mvsent.datasets.leaks import count_leak
 from mvsent.datasets.split import ensure_split, split_dataset
 from mvsent.errors import SplitError, UsageError
 from mvsent.shards.reader import Dataset
@@ -27,7 +28,6 @@ from mvsent.splits import (
     TRAIN,
     VALIDATION,
     Split,
-    count_leak,
     make_split,
     read_split,
     tenths,
@@ -263,57 +263,44 @@ def read_split_bytes(data: bytes) -> Split:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("columns", "message"),
     [
-        ("s.csv", "id,role\ndrawn:2,test\ndrawn:0,train\ndrawn:1,val\n"),
-        ("s.tsv", "ID\tRole\tfold\ndrawn:2\tTEST\t1\ndrawn:0\ttraining\t1\ndrawn:1\tdev\t1\n"),
-        ("s.csv", "id,role\r\n2,test\r\n0,train\r\n1,validation\r\n"),
+        ({"id": ["drawn:0", "drawn:1"], "role": ["train", "test"]}, "1 of 3 ids of the dataset have no role"),
+        ({"id": ["drawn:0", "mvsa:9"], "role": ["train", "test"]}, "1 of 2 ids are not in the dataset, e.g"),
+        ({"id": names(3), "role": ["train", "test", "holdout"]}, "unknown role 'holdout'"),
+        ({"id": [*names(3), "drawn:0"], "role": ["train"] * 3 + ["test"]}, "drawn:0 has two roles in fold 0"),
+        ({"id": names(3), "fold": [0, 0, 1]}, "has no column role"),
+        ({"name": ["x"]}, "has no column id and no column role"),
+        ({"id": pa.array([], pa.string()), "role": pa.array([], pa.string())}, "has no rows"),
+        ({"id": names(3), "role": ["train"] * 3, "fold": [0, 0, None]}, "a fold is not a number"),
     ],
 )
-def test_somebody_elses_split_is_understood(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_bytes(content.encode())
-    assert read_split(tmp_path / name, names(3)).roles.tolist() == [[TRAIN, VALIDATION, TEST]]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("id,role\ndrawn:0,train\ndrawn:1,test\n", "1 of 3 ids of the dataset have no role, e.g. 'drawn:2'"),
-        (
-            "id,role\ndrawn:0,train\ndrawn:1,test\ndrawn:2,test\nmvsa:9,test\n",
-            "1 of 4 ids are not in the dataset, e.g. 'mvsa:9'",
-        ),
-        ("id,role\ndrawn:0,train\ndrawn:1,holdout\ndrawn:2,test\n", r"unknown role 'holdout' \(row 2\)"),
-        (
-            "id,role\ndrawn:0,train\ndrawn:0,test\ndrawn:1,test\ndrawn:2,test\n",
-            "drawn:0 has two roles in fold 0",
-        ),
-        ("id,fold\ndrawn:0,1\n", "has no column role"),
-        ("name\nx\n", "has no column id and no column role"),
-        ("id,role,id\ndrawn:0,train,drawn:0\n", "has more than one column id"),
-        ("Role,role,id\ntrain,train,drawn:0\n", "has more than one column role"),
-        ("id,role\n", "has no rows"),
-        ("", "not a readable split"),
-        ("id,role,fold\ndrawn:0,train,first\n", "a fold is not a number"),
-        ("id,role,fold\ndrawn:0,train,\n", "a fold is not a number"),
-    ],
-)
-def test_a_split_that_does_not_fit_says_why(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "s.csv"
-    path.write_text(content)
+def test_a_stored_split_that_does_not_fit_says_why(
+    tmp_path: Path, columns: dict[str, list[object]], message: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "s.parquet")
     with pytest.raises(SplitError, match=message):
-        read_split(path, names(3))
+        read_split(tmp_path / "s.parquet", names(3))
 
 
-def test_a_missing_or_broken_split_file_says_so(tmp_path: Path) -> None:
+def test_a_missing_or_broken_stored_split_says_so(tmp_path: Path) -> None:
     with pytest.raises(SplitError, match="no such split file"):
-        read_split(tmp_path / "s.csv", names(3))
+        read_split(tmp_path / "s.parquet", names(3))
     (tmp_path / "s.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(SplitError, match="not a readable split"):
         read_split(tmp_path / "s.parquet", names(3))
-    (tmp_path / "s.csv").write_bytes("id,role\ndrawn:0,train\n".encode("utf-16"))
-    with pytest.raises(SplitError):
-        read_split(tmp_path / "s.csv", names(3))
+
+
+def test_a_split_that_leaves_rows_out_is_read_again_but_not_one_that_lost_some(tmp_path: Path) -> None:
+    roles = np.array([[TRAIN, TEST, ABSENT], [TEST, TRAIN, ABSENT]], dtype=np.int8)
+    path = tmp_path / "mine.parquet"
+    write_split(Split("mine", 0, names(3), roles), path)
+    again = read_split(path, names(3))
+    assert (again.roles.tolist(), again.n_left_out) == (roles.tolist(), 1)
+    table = pq.read_table(path)
+    pq.write_table(table.filter(pa.array([id != "drawn:1" for id in table["id"].to_pylist()])), path)
+    with pytest.raises(SplitError, match=r"2 of 3 ids of the dataset have no role, e.g. 'drawn:1'"):
+        read_split(path, names(3))
 
 
 # In a dataset's folder

@@ -13,6 +13,7 @@ PROTOCOLS = (
     *("grouped-paper-5x", "grouped-kfold-5", "grouped-kfold-10"),
 )
 BACKBONES = ("efficientnet_lite0", "inception_v3", "resnet50")
+ROLES = ("train", "validation", "test")
 PICTURES = ("roc", "prc", "confusion", "curves")
 DATASET_FORMATS = ("webdataset", "imagefolder", "csv", "label-studio", "croissant")
 MODEL_FORMATS = ("onnx", "torchscript", "safetensors")

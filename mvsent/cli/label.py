@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvsent.cli import complete, options
+from mvsent.cli import options
 from mvsent.cli.command import command
 
 if TYPE_CHECKING:
     from mvsent.cli.given import Given
-    from mvsent.config import ReconcileSettings, ReconcileTasksSettings
+    from mvsent.config import ReconcileSettings, ReconcileTasksSettings, TrainSettings
 
 
 def _name(text: str) -> str:
@@ -126,38 +126,40 @@ def reconcile_tasks(
         typer.echo(f"Next: mvsent train {result.folder}")
 
 
-@command("split", "Label")
+@command(
+    "split",
+    "Label",
+    settings="mvsent.config:TrainSettings",
+    section="",
+    only=("protocol", "seed", *options.SPLIT_FILES),
+)
 def split(
+    *,
     folder: options.Dataset = None,
-    protocol: Annotated[
-        str,
-        typer.Option(
-            help="paper-5x, kfold-5, kfold-10, or one of these with grouped- before it.",
-            autocompletion=complete.one_of(complete.PROTOCOLS),
-        ),
-    ] = "paper-5x",
-    split_file: Annotated[
-        Path | None,
-        options.flag(
-            "--split-file", "Use this split (.parquet, .csv or .tsv with id, role and perhaps fold) instead."
-        ),
-    ] = None,
-    seed: options.Seed = 0,
+    given: "Given[TrainSettings]",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Divide a dataset into training, validation and test rows.
 
-    The same seed gives the same split every time.
+    The protocols are paper-5x, kfold-5, kfold-10, and each with grouped- before it. The same seed gives the
+    same split every time. The grouped protocols keep duplicates (the same text except for links and names,
+    or the same picture) on one side, and report how many test rows of the plain protocol have a duplicate in
+    training.
 
-    The grouped protocols keep duplicates (the same text except for links and names, or the same picture) on
-    one side, and report how many test rows of the plain protocol have a twin in training.
+    A split of others is read from --split-file: tables, JSON or lists, whose names or columns tell roles and
+    folds (docs/splits.md). Rows that it does not name are left out. What leaks across it is counted.
 
     Example: mvsent split data/mvsa-single --protocol grouped-kfold-10
     """
     from mvsent.datasets.split import split_dataset
+    from mvsent.datasets.split_files import SplitFiles
     from mvsent.report.datasets import render_split
     from mvsent.shards.reader import newest_dataset
 
-    document = split_dataset(folder or newest_dataset(), protocol, seed, split_file).document()
+    settings = given.resolve()
+    options.protocol_beside_files(given.flags, settings)
+    files = SplitFiles.of(settings)
+    protocol = "" if files else settings.protocol
+    document = split_dataset(folder or newest_dataset(), protocol, settings.seed, files).document()
     typer.echo(json.dumps(document, indent=2) if as_json else render_split(document))

@@ -55,6 +55,9 @@ def train(
     if config and not isinstance(base, dict):
         raise UsageError(f"{config}: not a run's config.toml", "Give the config.toml of a run folder")
     settings = given.resolve(base)
+    if not resume:
+        protocol = options.protocol_beside_files(given.flags, settings, replayed=config is not None)
+        settings = settings.model_copy(update={"protocol": protocol})
     if not settings.dataset and not resume:
         settings = settings.model_copy(update={"dataset": str(newest_dataset().resolve())})
     speaks = not under_launcher() or os.environ["RANK"] == "0"

@@ -69,7 +69,7 @@ class Comparison:
     continues=True,
     only=(
         *("folds", "seed", "epochs", "patience", "batch_size", "backbone", "weights", "words"),
-        *("text_vector", "device", "threads"),
+        *("text_vector", "device", "threads", *options.SPLIT_FILES),
     ),
 )
 def benchmark(
@@ -97,23 +97,31 @@ def benchmark(
 ) -> None:
     """Run every system of a table on the same rows and folds.
 
+    With --split-file the rows are split as its files say, and not by protocols.
+
     The same command continues after an interruption, and repeats nothing that is finished. The tables are
     written as Markdown, CSV, LaTeX, JSON and a picture. They show published numbers beside ours, and the
     plain protocol beside the leak-free one.
 
     Example: mvsent benchmark data/mvsa-single --table 2 --jobs 2
     """
+    from mvsent.errors import UsageError
     from mvsent.report.benchmark_tables import render_terminal
     from mvsent.runs.benchmark import benchmark as run_benchmark
     from mvsent.runs.benchmark_plan import Asked, plan
 
+    common = given.resolve()
+    if common.split_file and compared.protocol:
+        raise UsageError("--protocol and --split-file contradict each other", "Leave one of them out")
+    if common.split_file:  # the protocol of [train] is not used here
+        common = common.model_copy(update={"protocol": type(common)().protocol})
     asked = Asked(
         datasets=datasets,
         tables=_names([compared.table or "all"]),
         models=_names([compared.models]),
         protocols=_names(compared.protocol or ["paper-5x,grouped-paper-5x"]),
         options=_model_options(compared.option or []),
-        common=given.resolve(),
+        common=common,
         out=out,
         against=compared.against or "dmlanet",
     )

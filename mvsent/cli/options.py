@@ -1,5 +1,6 @@
 """Options: those made of settings, and those that mean the same in every command."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +14,14 @@ from mvsent.storage import is_remote, located
 
 if TYPE_CHECKING:
     import mvsent.workers.engine as workers
+    from mvsent.config import TrainSettings
     from mvsent.setting import Setting
 
 # numpy and scikit-learn seed with 32 bits, and a protocol adds up to 5 for its repetitions.
 MAX_SEED = 2**32 - 6
+
+SPLIT_FILES = ("split_file", "split_ids", "split_first_line", "split_unknown", "validation_share")
+"""The settings of a split that files give."""
 
 
 def of_setting(stated: "Setting") -> Any:
@@ -30,6 +35,8 @@ def of_setting(stated: "Setting") -> Any:
         "rich_help_panel": stated.section,
         "metavar": f"<{(',' if stated.takes_several else '|').join(stated.choices)}>"
         if stated.choices
+        else "<path>"
+        if stated.takes_several and stated.path
         else None,
         "autocompletion": complete.of_setting(stated),
     }
@@ -40,12 +47,17 @@ def of_setting(stated: "Setting") -> Any:
         flags = [f"{stated.flag}/--no-{stated.flag.removeprefix('--')}"]
     if kind in (bool, int, float):
         return Annotated[kind | None, typer.Option(*flags, **shown)]
-    is_table = isinstance(stated.default, dict)
-    return Annotated[(list[str] if is_table else str) | None, typer.Option(*flags, **shown)]
+    is_repeatable = isinstance(stated.default, dict) or (stated.takes_several and stated.path)
+    return Annotated[(list[str] if is_repeatable else str) | None, typer.Option(*flags, **shown)]
 
 
 def recorded(stated: "Setting", value: Any) -> Any:
     """The value of a setting, given the one that was typed."""
+    if stated.takes_several and stated.path:
+        from mvsent.setting import named_files
+
+        paths = [path for typed in value for path in named_files(typed)]
+        return [str(located(path).resolve()) for path in paths]
     match stated.path:
         case "typed":
             return str(located(value))
@@ -57,6 +69,35 @@ def recorded(stated: "Setting", value: Any) -> Any:
             name, equals, path = value.partition("=")
             return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
     return value
+
+
+def protocol_beside_files(
+    flags: Mapping[str, Any], settings: "TrainSettings", *, replayed: bool = False
+) -> str:
+    """The protocol of a command that also takes split files: typed files replace one that was not typed.
+
+    A `replayed` configuration may state both, of which the files counted.
+
+    Raises: UsageError if both are typed, or if a typed protocol would hide split files.
+    """
+    if settings.split_file and "protocol" in flags:
+        where = "" if "split_file" in flags else " (of mvsent.toml, the environment or --config)"
+        raise UsageError(f"--protocol and --split-file{where} contradict each other", "Leave one of them out")
+    default: str = type(settings).stated()["protocol"].default
+    files_count = settings.split_file and (replayed or "split_file" in flags)
+    return default if files_count else settings.protocol
+
+
+def refuse_without_role(flags: Mapping[str, Any], *, role: str, fold: int | None, ids: Path | None) -> None:
+    """Raises: UsageError for an option of `subset` that only counts with another one."""
+    if role:
+        return
+    alone = [name for name in ("protocol", *SPLIT_FILES) if name in flags]
+    if ids:  # unknown ids may be dropped there, too
+        alone = [name for name in alone if name != "split_unknown"]
+    if alone or fold is not None:
+        flag = f"--{alone[0].replace('_', '-')}" if alone else "--fold"
+        raise UsageError(f"{flag}: only for the rows of a role", "Add --role, or leave it out")
 
 
 def _is_path(value: str) -> bool:

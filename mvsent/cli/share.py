@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from mvsent.cli.options import flag
 
 if TYPE_CHECKING:
     from mvsent.cli.given import Given
-    from mvsent.config import MergeRules
+    from mvsent.config import MergeRules, TrainSettings
 
 
 @command("export", "Share")
@@ -137,6 +138,113 @@ def shard(
     result = reshard(folder, rows_per_shard, out, overwrite=overwrite, quiet=quiet)
     document = funnel_document(result.folder, result.manifest) | {"splits": result.splits}
     typer.echo(json.dumps(document, indent=2) if as_json else render_shards(document))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows that a subset has."""
+
+    ids: Annotated[
+        Path | None,
+        flag(
+            "--ids", "Rows whose ids are in this file: a list, or a table with a column id.", section="Rows"
+        ),
+    ] = None
+    where: Annotated[
+        str, flag("--where", "Rows that fulfil an SQL expression over the columns.", section="Rows")
+    ] = ""
+    role: Annotated[
+        str,
+        flag(
+            "--role",
+            "Rows with this role of the split: train, validation or test.",
+            section="Rows",
+            complete=complete.one_of(complete.ROLES),
+        ),
+    ] = ""
+    fold: Annotated[
+        int | None, flag("--fold", "Fold of the split.", "0 if it is the only one", section="Rows")
+    ] = None
+    share: Annotated[
+        float | None,
+        typer.Option(
+            "--share",
+            min=0,
+            max=1,
+            help="A random share of the rows of each label, such as 0.2.",
+            show_default=False,
+            rich_help_panel="Rows",
+        ),
+    ] = None
+
+
+@command(
+    "subset",
+    "Share",
+    settings="mvsent.config:TrainSettings",
+    section="",
+    only=("protocol", "seed", *options.SPLIT_FILES),
+)
+def subset(
+    *,
+    folder: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
+    chosen: Chosen,
+    given: "Given[TrainSettings]",
+    shard_size: Annotated[
+        int,
+        typer.Option(
+            "--shard-size", "--rows-per-shard", min=1, help="Rows in one shard.", rich_help_panel="Output"
+        ),
+    ] = 1000,
+    out: options.Out = None,
+    name: Annotated[str | None, flag("--name", "Name of the dataset.", "that of the folder written")] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write some rows of a dataset as a dataset.
+
+    It is written to FOLDER-subset beside the dataset, or to --out. Several criteria must all be fulfilled;
+    --share is of the rows that fulfil the others. The other rows are in rejected.parquet with the reason
+    not-selected, after what the dataset had dropped itself. Splits are not carried over.
+
+    In --where, labels are 'negative', 'neutral' and 'positive', as in "label = 'positive' and width > 200"
+    (extra sql). Pictures are not read to evaluate it.
+
+    Example: mvsent subset data/mvsa-single --where "label = 'positive'" --out data/positive
+    """
+    from mvsent.datasets.split_files import SplitFiles
+    from mvsent.datasets.subset import Selection
+    from mvsent.datasets.subset import subset as run_subset
+    from mvsent.report.funnel import funnel_document, render_funnel
+
+    settings = given.resolve()
+    options.refuse_without_role(given.flags, role=chosen.role, fold=chosen.fold, ids=chosen.ids)
+    options.protocol_beside_files(given.flags, settings)
+    selection = Selection(
+        ids=chosen.ids,
+        where=chosen.where,
+        role=chosen.role,
+        fold=chosen.fold,
+        protocol=settings.protocol,
+        split_file=SplitFiles.of(settings) if chosen.role else None,
+        share=chosen.share,
+        seed=settings.seed,
+        unknown=settings.split_unknown,
+    )
+    result = run_subset(
+        folder, selection, out, name or "", shard_size=shard_size, overwrite=overwrite, quiet=quiet
+    )
+    if as_json:
+        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
+        return
+    typer.echo(render_funnel(result.folder, result.manifest))
+    typer.echo(
+        "\n"
+        + "\n".join(
+            [*result.notes, f"Dropped rows, each with its reason: {result.folder / 'rejected.parquet'}"]
+        )
+    )
 
 
 @command("export-model", "Share")

@@ -1,1 +1,1 @@
-"""Work on finished datasets: split, merge, reshard, validate, stats, export."""
+"""Work on finished datasets: split, subset, merge, reshard, validate, stats, export."""

@@ -2,46 +2,51 @@
 
 import errno
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.curate.duplicates import Keys, groups_of, look_keys, string_keys, text_keys
+from mvsent.datasets.carve import carve_validation
+from mvsent.datasets.leaks import Leak, NearLeak, count_leak, dataset_groups, near_leak
+from mvsent.datasets.split_files import FoundSplit, SplitFiles, read_split_files
 from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
+from mvsent.report.datasets import leak_lines
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
-from mvsent.splits import (
-    GROUPED,
-    PROTOCOLS,
-    ROLES,
-    Leak,
-    Split,
-    count_leak,
-    make_split,
-    read_split,
-    write_split,
-)
+from mvsent.splits import GROUPED, PROTOCOLS, ROLES, VALIDATION, Split, make_split, read_split, write_split
 from mvsent.storage import make_folder
 
 log = logging.getLogger("mvsent")
 
-_BATCH_ROWS = 8192  # without pictures
+DEFAULT_PROTOCOL = "paper-5x"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+Files = SplitFiles | Path | None
+"""The files of a split; a path alone is read as `SplitFiles` by default; None: the split of a protocol."""
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A split, its file, and for a grouped protocol the leak of the plain one."""
+    """A split and its file.
+
+    Attributes:
+        labels: int8 [N].
+        leak: for a grouped protocol that of the plain one, for split files their own; else None.
+        near: the near copies that split files leak; None for a protocol.
+        notes: how split files were read.
+    """
 
     path: Path
     split: Split
     labels: npt.NDArray[np.int8]
     leak: Leak | None
+    near: NearLeak | None = None
+    notes: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """The split as JSON: rows of each role and label in every fold."""
@@ -54,7 +59,10 @@ class SplitResult:
                 {role: self._label_counts(fold, number) for number, role in enumerate(ROLES)}
                 for fold in range(self.split.n_folds)
             ],
-            "leak": self.leak and vars(self.leak),
+            "left_out": self.split.n_left_out,
+            "leak": self.leak and asdict(self.leak),
+            "near_copies": self.near and asdict(self.near),
+            "notes": self.notes,
         }
 
     def _label_counts(self, fold: int, role: int) -> dict[str, int]:
@@ -62,49 +70,79 @@ class SplitResult:
         return dict(zip(LABEL_NAMES, np.bincount(labels, minlength=3).tolist(), strict=True))
 
 
-def split_dataset(
-    folder: Path, protocol: str = "paper-5x", seed: int = 0, split_file: Path | None = None
-) -> SplitResult:
+def split_dataset(folder: Path, protocol: str = "", seed: int = 0, split_file: Files = None) -> SplitResult:
     """Store the split by `protocol`, or that of `split_file`, in the dataset's folder, unless it is there.
 
-    Raises: DatasetError or SplitError.
+    Args:
+        protocol: empty: paper-5x.
+
+    Raises: UsageError for both a protocol and files; DatasetError or SplitError.
     """
+    if protocol and split_file is not None:
+        raise UsageError("--protocol and --split-file contradict each other", "Leave one of them out")
     dataset = Dataset.open(folder)
     dataset.classes  # noqa: B018  raises if a label is missing
-    split = find_split(dataset, protocol, seed, split_file)
+    if split_file is not None:
+        found = of_files(dataset, split_file, seed)
+        path = keep_split(dataset, found.split)
+        leak, near = leaks_of(dataset, found.split)
+        return SplitResult(path, found.split, dataset.labels, leak, near, found.notes)
+    protocol = protocol or DEFAULT_PROTOCOL
+    split = find_split(dataset, protocol, seed)
     path = keep_split(dataset, split)
-    leak = None
+    plain_leak = None
     if split.protocol.startswith(GROUPED):
         plain = make_split(dataset.ids, dataset.labels, protocol.removeprefix(GROUPED), seed)
-        leak = count_leak(plain, dataset_groups(dataset))
-    return SplitResult(path, split, dataset.labels, leak)
+        plain_leak = count_leak(plain, dataset_groups(dataset))
+    return SplitResult(path, split, dataset.labels, plain_leak)
 
 
-def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Path | None = None) -> Split:
+def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Files = None) -> Split:
     """The dataset's split by `protocol` or in `split_file`; stored in its folder if that is writable.
+
+    Logs, once, how split files were read and the leak of their split.
 
     Raises: SplitError.
     """
-    split = find_split(dataset, protocol, seed, split_file)
+    notes: list[str] = []
+    if split_file is None:
+        split = find_split(dataset, protocol, seed)
+    else:
+        found = of_files(dataset, split_file, seed)
+        split, notes = found.split, found.notes
     try:
         keep_split(dataset, split)
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise
         log.warning("%s: %s, so the split is not stored there", error.filename, error.strerror)
+    if split_file is not None and log.isEnabledFor(logging.INFO):
+        _tell(dataset, split, notes)
     return split
 
 
-def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | None) -> Split:
+_TOLD: set[str] = set()
+"""The splits that were told of: a benchmark asks for the same one in every cell."""
+
+
+def _tell(dataset: Dataset, split: Split, notes: list[str]) -> None:
+    """Log the notes and the leak of a split of files, once in this process."""
+    which = f"{dataset.folder} {dataset.sha256} {split.protocol} {split.sha256}"
+    if which not in _TOLD:
+        _TOLD.add(which)
+        leak, near = leaks_of(dataset, split)
+        for line in [*notes, *leak_lines(asdict(leak), asdict(near))]:
+            log.info("%s: %s", split.protocol, line)
+
+
+def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Files = None) -> Split:
     """The split in `split_file`, or the one stored in the folder, or a new one.
 
     Raises: UsageError for an unknown protocol; SplitError if training would lack a class, or if the file does
         not fit.
     """
     if split_file is not None:
-        split = read_split(split_file, dataset.ids)
-        own = split_file.parent.resolve() == splits_folder(dataset).resolve()
-        return split if own else replace(split, protocol=f"file-{split_file.stem}", seed=0)
+        return of_files(dataset, split_file, seed).split
     if protocol not in PROTOCOLS:
         choice = f"Choose from {', '.join(PROTOCOLS)}"
         raise UsageError(f"unknown protocol {protocol!r}", did_you_mean(protocol, PROTOCOLS) + choice)
@@ -113,6 +151,35 @@ def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Path | No
         return read_split(stored, dataset.ids)
     groups = dataset_groups(dataset) if protocol.startswith(GROUPED) else None
     return make_split(dataset.ids, dataset.labels, protocol, seed, groups)
+
+
+def of_files(dataset: Dataset, split_file: SplitFiles | Path, seed: int) -> FoundSplit:
+    """The split of files, with validation rows where `validation_share` asks for them, and notes.
+
+    Raises: SplitError if the files cannot be read, or do not fit the dataset.
+    """
+    files = split_file if isinstance(split_file, SplitFiles) else SplitFiles((split_file,))
+    [first, *others] = files.paths
+    is_own = not others and first.parent.resolve() == splits_folder(dataset).resolve()
+    found = FoundSplit(read_split(first, dataset.ids)) if is_own else read_split_files(files, dataset)
+    split, notes = found.split, found.notes
+    lacking = [fold for fold in range(split.n_folds) if not len(split.rows(fold, VALIDATION))]
+    if not files.validation_share:
+        if lacking:
+            notes = [*notes, "it has no validation rows; train needs some: --validation-share 0.1"]
+        return FoundSplit(split, notes)
+    if not lacking:
+        return FoundSplit(split, [*notes, "it has validation rows, so --validation-share takes none"])
+    carved = carve_validation(split, dataset.labels, dataset_groups(dataset), files.validation_share, seed)
+    taken = f"{files.validation_share:g} of the training rows are now validation rows (seed {seed})"
+    name = split.protocol if split.protocol.startswith("file-") else f"file-{split.protocol}"
+    return FoundSplit(replace(carved, protocol=name, seed=seed), [*notes, taken])
+
+
+def leaks_of(dataset: Dataset, split: Split) -> tuple[Leak, NearLeak]:
+    """Duplicates and near copies of training rows among the test rows."""
+    groups = dataset_groups(dataset)
+    return count_leak(split, groups), near_leak(dataset, split, groups)
 
 
 def keep_split(dataset: Dataset, split: Split) -> Path:
@@ -146,18 +213,3 @@ def split_name(protocol: str, seed: int) -> str:
 def splits_folder(dataset: Dataset) -> Path:
     """The folder of a dataset's splits."""
     return dataset.folder / "splits"
-
-
-def dataset_groups(dataset: Dataset) -> npt.NDArray[np.int64]:
-    """Group numbers [N] of duplicates, see `duplicate_groups`."""
-    kinds: list[tuple[str, Callable[[Iterator[Any]], Keys]]] = [
-        ("text", text_keys),
-        ("sha256", string_keys),
-        ("phash", look_keys),
-    ]
-    return groups_of((keys(_cells(dataset, column)) for column, keys in kinds), len(dataset))
-
-
-def _cells(dataset: Dataset, column: str) -> Iterator[Any]:
-    for batch in dataset.batches([column], _BATCH_ROWS):
-        yield from batch[column].to_pylist()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.curate.table_one import PAPER_TABLE_I
-from mvsent.datasets.split import dataset_groups
+from mvsent.datasets.leaks import dataset_groups
 from mvsent.errors import DatasetError
 from mvsent.report.histograms import PERCENTILES, Counts, added, percentiles, word_counts
 from mvsent.shards.manifest import MANIFEST_FILE

@@ -64,7 +64,10 @@ def _counted(n: int, noun: str) -> str:
 
 
 def render_split(document: Mapping[str, Any]) -> str:
-    """Render the rows of each fold by role, the labels of test rows, and the leak of the plain protocol."""
+    """Render the rows of each fold by role, the labels of test rows, and what leaks.
+
+    That is the leak of the plain protocol, or the split's own if files gave it.
+    """
     seed = f", seed {document['seed']}" if document["seed"] else ""
     rows = []
     for fold, roles in enumerate(document["folds"]):
@@ -75,15 +78,37 @@ def render_split(document: Mapping[str, Any]) -> str:
         f"{document['protocol']}{seed} → {document['path']}",
         aligned(("fold", "train", "validation", "test", *tested), rows),
     ]
-    if leak := document["leak"]:
+    leak = document["leak"]
+    if leak and document["near_copies"]:
+        told = [*document["notes"], *leak_lines(leak, document["near_copies"])]
+        parts.append("\n".join(f"{line[0].upper()}{line[1:]}." for line in told))
+    elif leak:
         plain = document["protocol"].removeprefix("grouped-")
-        share = percent(leak["n_leaked"] / leak["n_test"]) if leak["n_test"] else "0.00"
         parts.append(
             f"{leak['n_rows']} rows in {_counted(leak['n_groups'], 'group')} of duplicates, each kept on one "
-            f"side here.\nIn {plain}, {leak['n_leaked']} of {leak['n_test']} test rows ({share}%) have a "
-            "duplicate in training."
+            f"side here.\nIn {plain}, {_of(leak['n_leaked'], leak['n_test'])} test rows have a duplicate in "
+            "training."
         )
     return "\n\n".join(parts)
+
+
+def leak_lines(leak: Mapping[str, int], near: Mapping[str, int]) -> list[str]:
+    """Sentences on the test rows that repeat training rows, exactly or nearly."""
+    sample = near["n_compared"] < leak["n_test"]
+    of = f"{_of(near['n_leaked'], near['n_compared'])} {'sampled ' if sample else ''}test rows"
+    return [
+        f"{_of(leak['n_leaked'], leak['n_test'])} test rows have an equal text or picture in training",
+        f"{of} have no equal but a near copy there: {near['n_texts']} of the text, "
+        f"{near['n_pictures']} of the picture",
+    ]
+
+
+def _of(n: int, total: int) -> str:
+    """
+    >>> _of(3, 60)
+    '3 of 60 (5.00%)'
+    """
+    return f"{n} of {total} ({percent(n / total) if total else '0.00'}%)"
 
 
 def render_validation(document: Mapping[str, Any]) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from mvsent.datasets.split import ensure_split
+from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import Interrupted, MvsentError, UsageError
 from mvsent.report.benchmark_tables import replace_block
 from mvsent.runs.benchmark_plan import METRICS, Asked, Cell, plan
 from mvsent.runs.benchmark_results import Document, collect, write_results
 from mvsent.runs.evaluate import evaluate
 from mvsent.runs.train import train
+from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
 from mvsent.workers.devices import compute_device
 from mvsent.workers.processes import Ended, apart, visible_gpus
@@ -61,6 +64,7 @@ def benchmark(
     cells = plan(asked)
     compute_device(asked.common.device)  # refuses a missing device before the first cell
     refuse_other_settings(cells, overwrite=overwrite)
+    check_split_files(asked)
     if into:
         # A file without the marks is refused now, and not after hours of training.
         replace_block(read_text(into), "")
@@ -72,6 +76,18 @@ def benchmark(
     return Benchmark(
         document, files, {cell.name: failures[cell.path] for cell in cells if cell.path in failures}
     )
+
+
+def check_split_files(asked: Asked) -> None:
+    """Read the split files, if there are any, and log what leaks.
+
+    Raises: SplitError if they do not fit the dataset; UsageError if one of the folds does not exist.
+    """
+    if not (files := SplitFiles.of(asked.common)):
+        return
+    n_folds = ensure_split(Dataset.open(asked.datasets[0]), "", asked.common.seed, files).n_folds
+    if beyond := [fold for fold in asked.common.folds if fold >= n_folds]:
+        raise UsageError(f"--folds: {files.name} has no fold {beyond[0]}", f"Choose from 0 to {n_folds - 1}")
 
 
 def refuse_other_settings(cells: Sequence[Cell], *, overwrite: bool) -> None:

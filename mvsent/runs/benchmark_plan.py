@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvsent.config import TrainSettings
+from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import RunError, UsageError, did_you_mean
 from mvsent.models import registry
 from mvsent.models.registry import ModelCard, Published
@@ -50,9 +51,9 @@ class Asked:
         datasets: dataset folders.
         tables: some of `TABLES`.
         models: the only models to run; empty: those of the tables.
-        protocols: how rows are split.
+        protocols: how rows are split; replaced by the split files of `common`, if it names some.
         options: model → options, beyond an ablation's own.
-        common: settings of every cell, except dataset, model, options and protocol.
+        common: settings of every cell, except dataset, model, options and, without split files, protocol.
         out: the output folder.
         against: the reference model of the significance tests.
     """
@@ -83,7 +84,13 @@ class Cell:
     @property
     def name(self) -> str:
         """`mvsa-single paper-5x dmlanet w/o SAtt`."""
-        return f"{self.dataset.name} {self.settings.protocol} {self.system.name}"
+        return f"{self.dataset.name} {self.protocol} {self.system.name}"
+
+    @property
+    def protocol(self) -> str:
+        """The name of its split: that of its protocol, or of its split files."""
+        files = SplitFiles.of(self.settings)
+        return files.name if files else self.settings.protocol
 
     @property
     def state(self) -> str:
@@ -141,8 +148,9 @@ def plan(asked: Asked) -> list[Cell]:
             "Benchmark them into different --out folders",
         )
     cells: dict[Path, Cell] = {}
+    protocols = [asked.common.protocol] if asked.common.split_file else asked.protocols
     for folder, manifest in manifests.items():
-        for protocol in asked.protocols:
+        for protocol in protocols:
             for system in (system for table in asked.tables for system in asked.systems(table)):
                 cell = make_cell(asked, folder, manifest, protocol, system)
                 cells.setdefault(cell.path, cell)
@@ -156,9 +164,11 @@ def make_cell(asked: Asked, folder: Path, manifest: Manifest, protocol: str, sys
     options = {**asked.options.get(card.name, {}), **system.options}
     registry.options(card.name, options)  # raises before the first cell is trained
     of_cell = {"dataset": str(folder.resolve()), "model": card.name, "options": options}
-    settings = asked.common.model_copy(update={**of_cell, "protocol": protocol, "split_file": ""})
+    settings = asked.common.model_copy(update={**of_cell, "protocol": protocol})
+    files = SplitFiles.of(settings)
+    split = slug(files.name) if files else protocol
     name = f"{slug(system.name)}-s{settings.seed}"
-    return Cell(manifest, system, settings, asked.out / slug(manifest.name) / protocol / name)
+    return Cell(manifest, system, settings, asked.out / slug(manifest.name) / split / name)
 
 
 def systems(table: str, models: Sequence[str] = ()) -> list[System]:
@@ -188,7 +198,12 @@ def _check(asked: Asked) -> None:
         raise UsageError(
             "--table, --protocol: at least one has to be named", "Leave them out for the defaults"
         )
-    for protocol in asked.protocols:
+    if asked.common.split_file and len(asked.datasets) > 1:
+        raise UsageError(
+            f"--split-file: is the split of one dataset, not of {len(asked.datasets)}",
+            "Benchmark each with its own, into the same --out",
+        )
+    for protocol in [] if asked.common.split_file else asked.protocols:
         n_folds = N_FOLDS.get(protocol, 0)
         if n_folds and (strange_folds := [fold for fold in asked.common.folds if not 0 <= fold < n_folds]):
             raise UsageError(

@@ -10,6 +10,7 @@ import numpy as np
 from mvsent import __version__
 from mvsent.config import TrainSettings
 from mvsent.datasets.split import find_split
+from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import MvsentError, SplitError
 from mvsent.learn.metrics import headlines
 from mvsent.learn.significance import corrected_t_test
@@ -86,7 +87,7 @@ def make_row(cell: Cell, failure: str) -> Row:
         "kind": card.kind,
         "fidelity": card.fidelity,
         "options": dict(cell.settings.options),
-        "protocol": cell.settings.protocol,
+        "protocol": cell.protocol,
         "split_sha256": "",
         "seed": cell.settings.seed,
         "published_accuracy": _share(published.accuracy if published else None),
@@ -134,9 +135,9 @@ def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
     """Rows of the majority baseline: one for each protocol, from any finished cell."""
     finished = [cell for cell in cells if not rows[cell.path]["failure"]]
     # All cells of a protocol have the same test rows, so any of them will do.
-    of_protocol = {cell.settings.protocol: cell for cell in reversed(finished)}
+    of_protocol = {cell.protocol: cell for cell in reversed(finished)}
     found = []
-    for protocol in dict.fromkeys(cell.settings.protocol for cell in finished):
+    for protocol in dict.fromkeys(cell.protocol for cell in finished):
         cell = of_protocol[protocol]
         row = rows[cell.path] | {"system": "majority", "model": "majority", "ablation": "", "options": {}}
         row |= {
@@ -155,12 +156,10 @@ def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
 
 def compare(cells: Sequence[Cell], rows: Mapping[Path, Row], against: str) -> None:
     """Set `p` of every row except the reference, if both have at least three common folds."""
-    references = {
-        (cell.dataset.name, cell.settings.protocol): cell for cell in cells if cell.system.name == against
-    }
+    references = {(cell.dataset.name, cell.protocol): cell for cell in cells if cell.system.name == against}
     shares: dict[tuple[str, str], float | None] = {}
     for cell in cells:
-        key = (cell.dataset.name, cell.settings.protocol)
+        key = (cell.dataset.name, cell.protocol)
         reference = references.get(key)
         if reference is None or reference is cell:
             continue
@@ -187,7 +186,8 @@ def test_share(cell: Cell, n_test: Sequence[int]) -> float | None:
     """Mean ratio of test rows to training rows of a fold; None if the split has changed since the run."""
     dataset, run = Dataset.open(Path(cell.settings.dataset)), RunFolder.open(cell.path)
     try:
-        split = find_split(dataset, cell.settings.protocol, cell.settings.seed, None)
+        files = SplitFiles.of(cell.settings)
+        split = find_split(dataset, cell.settings.protocol, cell.settings.seed, files)
     except SplitError:
         return None
     if split.sha256 != run.resolved.split_sha256:
@@ -201,7 +201,7 @@ def worth_of_leak(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> None:
     systems: dict[tuple[str, str], dict[str, Row]] = {}
     for cell in cells:
         of_system = systems.setdefault((cell.dataset.name, cell.system.name), {})
-        of_system[cell.settings.protocol] = rows[cell.path]
+        of_system[cell.protocol] = rows[cell.path]
     for by_protocol in systems.values():
         _set_leaks(by_protocol)
 

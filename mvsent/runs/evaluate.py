@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mvsent import __version__
+from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import UsageError, did_you_mean
 from mvsent.learn import curves
 from mvsent.learn.answers import confusion_counts
@@ -123,6 +124,7 @@ def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: b
 def make_document(trial: Trial, seed: int) -> Document:
     """The content of `metrics.json`, which does not depend on time or machine."""
     run, card = trial.run, registry.card(trial.run.settings.model)
+    files = SplitFiles.of(run.settings)
     per_fold, metrics = summarise(trial.folds, trial.classes, n=RESAMPLES, seed=seed)
     _, majority = summarise(trial.baseline_folds, trial.classes, n=RESAMPLES, seed=seed)
     printed = registry.published(card.name, run.settings.options)
@@ -154,7 +156,7 @@ def make_document(trial: Trial, seed: int) -> Document:
         "dataset_sha256": trial.dataset_sha256,
         **({"missing": trial.missing} if trial.missing else {}),
         "trained_on": run.resolved.dataset_name,
-        "protocol": Path(run.settings.split_file).name or run.settings.protocol,
+        "protocol": files.described if files else run.settings.protocol,
         "split_sha256": run.resolved.split_sha256,
         "seeds": [run.settings.seed],
         "classes": [LABEL_NAMES[label] for label in trial.classes],

@@ -9,6 +9,7 @@ import torch
 
 from mvsent.config import TrainSettings
 from mvsent.datasets.split import ensure_split
+from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import SplitError, UsageError
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.features.vocabulary import Vocabulary
@@ -19,7 +20,6 @@ from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.streaming import Streamed
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, VALIDATION, Split
-from mvsent.storage import located
 from mvsent.workers.engine import LOCAL, Engine
 from mvsent.workers.ranks import ALONE, Ranks
 
@@ -50,8 +50,7 @@ def prepare(
         opened = Streamed(reader, dataset)
     else:
         opened = DatasetPairs(reader.setup, reader.columns, engine=engine, quiet=quiet)
-    split_file = located(settings.split_file) if settings.split_file else None
-    split = ensure_split(dataset, settings.protocol, settings.seed, split_file)
+    split = ensure_split(dataset, settings.protocol, settings.seed, SplitFiles.of(settings))
     check_folds(settings.folds, split, reader.setup.target, dataset.classes)
     inputs = reader.read(opened) if isinstance(opened, DatasetPairs) else opened
     return Material(dataset, split, reader, inputs)
@@ -72,7 +71,8 @@ def check_folds(wanted: list[int], split: Split, target: npt.NDArray[np.int64], 
             )
         for role, name in ROLE_NAMES.items():
             if len(split.rows(fold, role)) == 0:
-                raise SplitError(f"fold {fold} has no {name} rows", "Give every fold some in --split-file")
+                some = "Add --validation-share 0.1, or give" if role == VALIDATION else "Give"
+                raise SplitError(f"fold {fold} has no {name} rows", f"{some} every fold some in --split-file")
 
 
 def fold_words(settings: TrainSettings, material: Material, fold: int) -> tuple[Vocabulary, WordVectors]:

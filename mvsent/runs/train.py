@@ -110,6 +110,8 @@ def train(
             ready(begun.path)
             settings = begun.settings
         registry.options(settings.model, settings.options)
+        if not begun:
+            refuse_contradiction(settings)
         if out and not begun and ranks.first:
             refuse_unless_free(out, overwrite=overwrite)
         if not ranks.first:
@@ -150,6 +152,14 @@ def train(
             if ranks.first:
                 remove(former(path))  # what was overwritten is no longer needed
         return TrainResult(run.path, results)
+
+
+def refuse_contradiction(settings: TrainSettings) -> None:
+    """Raises: UsageError for split files together with a protocol other than the default."""
+    if settings.split_file and settings.protocol != TrainSettings().protocol:
+        raise UsageError(
+            f"--split-file and --protocol {settings.protocol} contradict each other", "Leave one of them out"
+        )
 
 
 def changed(run: RunFolder, changes: Mapping[str, Any]) -> RunFolder:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.datasets.split import find_split
+from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import DatasetError, RunError, UsageError
 from mvsent.learn.answers import Fold, prior_prob
 from mvsent.models import registry
@@ -177,8 +178,7 @@ def own_split(run: RunFolder, dataset: Dataset) -> Split:
 
     Raises: RunError if it has changed; SplitError if it cannot be read.
     """
-    split_file = located(run.settings.split_file) if run.settings.split_file else None
-    split = find_split(dataset, run.settings.protocol, run.settings.seed, split_file)
+    split = find_split(dataset, run.settings.protocol, run.settings.seed, SplitFiles.of(run.settings))
     if split.sha256 != run.resolved.split_sha256:
         raise RunError(
             f"{run.path}: its split has changed since training", "Restore the file, or train again"

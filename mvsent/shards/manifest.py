@@ -128,8 +128,8 @@ class Manifest(_Frozen):
 
     @property
     def sources(self) -> list[str]:
-        """Names of the datasets that were merged into this one; otherwise its own name."""
-        names = self.settings.get("merged")
+        """Names of the datasets that this one was merged of, or is a subset of; otherwise its own name."""
+        names = self.settings.get("merged") or self.settings.get("subset_of")
         return [str(name) for name in names] if isinstance(names, list) and names else [self.name]
 
     def to_json(self) -> str:

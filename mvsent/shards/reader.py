@@ -123,18 +123,25 @@ class Dataset:
                 parts.append(read_columns(file, columns, schema=self.schema))
         return pa.concat_tables(parts)
 
-    def pairs(self, batch_size: int) -> Iterator[pa.Table]:
-        """Stream all rows with every column of `schema`, as a `DatasetWriter` takes them.
+    def pairs(self, batch_size: int, wanted: npt.NDArray[np.bool_] | None = None) -> Iterator[pa.Table]:
+        """Stream rows with every column of `schema`, as a `DatasetWriter` takes them.
 
-        A warning names the columns of the shards that are left out.
+        A warning names the columns of the shards that are left out. With `wanted` [N] only those rows are
+        streamed, and row groups without one are not read.
         """
         for path in self.shard_paths[:1]:
             with open_shard(path) as file:
                 unknown = ", ".join(name for name in file.schema_arrow.names if name not in self.schema.names)
             if unknown:
                 log.warning("%s: columns that mvsent does not know are left out: %s", self.folder, unknown)
-        for batch in self.batches(self.schema.names, batch_size):
-            yield pa.Table.from_batches([batch])
+        if wanted is None:
+            for batch in self.batches(self.schema.names, batch_size):
+                yield pa.Table.from_batches([batch])
+            return
+        for group in self.row_groups():
+            of_group = wanted[group.first : group.first + group.rows]
+            if of_group.any():
+                yield self.read_group(group, self.schema.names).filter(pa.array(of_group))
 
     def batches(
         self, columns: Sequence[str], batch_size: int, rows: slice | None = None

@@ -1,0 +1,117 @@
+"""Conditions on the columns of a dataset, as SQL expressions that DuckDB evaluates.
+
+An expression may come from anyone. DuckDB parses it as one expression, so it cannot hold a second statement.
+It is evaluated in a database of its own without access to files, network, extensions or Python objects.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mvsent.errors import UsageError
+from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES
+from mvsent.shards.reader import Dataset
+
+MAX_LENGTH = 10_000
+"""Characters of an expression."""
+
+_BATCH_ROWS = 8192
+_ROW = "mvsent row number"
+_LOCKED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,  # or a name in the expression could be one of our variables
+    "allow_community_extensions": False,
+    "memory_limit": "4GB",
+    "temp_directory": "",
+    "threads": 1,  # so that `random()` gives the same rows every time
+    "lock_configuration": True,
+}
+
+
+def matching_rows(dataset: Dataset, expression: str) -> npt.NDArray[np.bool_]:
+    """Whether each row of the dataset fulfils `expression`: [N]; False where it is null.
+
+    Labels are the texts negative, neutral and positive, and times are UTC without a zone. Pictures are not
+    read: there is no column `image`.
+
+    Raises: UsageError if it is no condition on the columns, or cannot be evaluated, or if DuckDB is missing.
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError(
+            "--where: needs DuckDB, which is not installed", 'pip install "mvsent[sql]"'
+        ) from None
+    if re.search(r"[\0\ud800-\udfff]", expression):
+        raise UsageError("--where: has a character that is no text", "Type it anew")
+    if len(expression) > MAX_LENGTH:
+        raise UsageError(f"--where: {len(expression)} characters", f"Write at most {MAX_LENGTH}")
+    names = [name for name in dataset.schema.names if name != "image"]
+    read = [name for name in names if _may_name(expression, name)]
+    fulfilled = np.zeros(len(dataset), dtype=bool)
+    with duckdb.connect(":memory:", config=_LOCKED) as database:
+        try:
+            condition = duckdb.SQLExpression(expression)
+            empty = database.from_arrow(_readable(pa.table({}), dataset, names, 0))
+            if str(empty.select(condition).types[0]) != "BOOLEAN":
+                raise UsageError(
+                    f"--where: {expression[:80]!r} is no condition", "Write one such as label = 'positive'"
+                )
+            batches = _batches(dataset, read)
+            reader = pa.RecordBatchReader.from_batches(
+                _readable(pa.table({}), dataset, read, 0).schema, batches
+            )
+            found = database.from_arrow(reader).filter(condition).select(duckdb.ColumnExpression(_ROW))
+            fulfilled[found.fetchnumpy()[_ROW]] = True
+        except duckdb.Error as error:
+            raise UsageError(f"--where: {_reason(error)}", _advice(error, names)) from None
+    return fulfilled
+
+
+def _may_name(expression: str, column: str) -> bool:
+    """Whether the expression may read the column; `COLUMNS(…)` may read all."""
+    named = rf"(?<!\w)({re.escape(column)}|columns)(?!\w)"
+    return re.search(named, expression, re.IGNORECASE) is not None
+
+
+def _batches(dataset: Dataset, names: list[str]) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for batch in dataset.batches([*names] or ["id"], _BATCH_ROWS):
+        table = _readable(pa.Table.from_batches([batch]), dataset, names, first)
+        first += batch.num_rows
+        yield from table.combine_chunks().to_batches()
+
+
+def _readable(table: pa.Table, dataset: Dataset, names: list[str], first: int) -> pa.Table:
+    """The columns as an expression sees them, with the number of each row."""
+    if not table.num_columns:
+        table = dataset.schema.empty_table()
+    columns: dict[str, Any] = {_ROW: pa.array(range(first, first + table.num_rows), pa.int64())}
+    for name in names:
+        column = table[name]
+        if name in LABEL_COLUMNS:
+            column = pa.array(LABEL_NAMES).take(column.combine_chunks())
+        elif pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us"))
+        columns[name] = column
+    return pa.table(columns)
+
+
+def _reason(error: Exception) -> str:
+    """The first lines of DuckDB's message, without the places of its own names."""
+    text = re.split(r"\n\s*\n|LINE \d+:|\nCandidate|\nDid you mean", str(error))[0]
+    return " ".join(re.sub(r"^[A-Z]\w+(?: \w+)? Error: ", "", text).split()).rstrip(".!")[:300]
+
+
+def _advice(error: Exception, names: list[str]) -> str:
+    if "not found in FROM clause" in str(error):
+        return f"The columns are {', '.join(names)}"
+    if "Could not convert string" in str(error):
+        return "Compare text with quoted text: label = 'positive', license in ('CC BY 2.0', 'CC0 1.0')"
+    return "Write a condition such as label = 'positive' and width > 200"
