@@ -87,6 +87,11 @@ class DatasetWriter:
             self._open.abandon()
         self._rejected.abandon()
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the pairs."""
+        return self._layout.schema
+
     def write(self, table: pa.Table) -> None:
         """Append pairs: any number of rows with the columns of `PAIR_SCHEMA` and the extra columns.
 
