@@ -140,6 +140,8 @@ class _Cells:
         cells = []
         for column in self.columns.labels:
             value, names = row[column], file.names.get(column)
+            if names and isinstance(value, str) and value.isdecimal():  # an exported CSV has numbers
+                value = int(value)
             if names and isinstance(value, int) and not isinstance(value, bool):
                 value = names[value] if 0 <= value < len(names) else None
             if isinstance(value, list | dict | bytes):

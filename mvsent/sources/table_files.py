@@ -202,8 +202,8 @@ def _expanded(place: Path) -> Iterator[Path]:
         yield place
     elif place.is_dir():
         yield from _in_folder(place)
-    elif matched := sorted(glob.glob(str(place), recursive=True)):  # noqa: PTH207 - also of absolute patterns
-        for path in map(Path, matched):
+    elif glob.has_magic(str(place)) and (matched := glob.glob(str(place), recursive=True)):  # noqa: PTH207 - also absolute ones
+        for path in map(Path, sorted(matched)):
             yield from _expanded(path)
     elif place.is_symlink():
         raise InputError(f"{place}: a link that leads nowhere", "Correct the link")
@@ -261,11 +261,16 @@ def _sniffed(path: Path) -> str:
         return JSON
     if not start.startswith(b"{"):
         return CSV
+    line, _, rest = start.partition(b"\n")
     try:
-        json.loads(start.split(b"\n")[0])
+        first = json.loads(line)
     except (ValueError, RecursionError):
         return JSON
-    return JSONL
+    # A document on one line holds its rows; a row holds no rows.
+    rows = [
+        value for value in first.values() if isinstance(value, list) and isinstance((value or [0])[0], dict)
+    ]
+    return JSON if rows and not rest.strip() else JSONL
 
 
 def _of_csv(table: TableFile, encoding: str, delimiter: str) -> TableFile:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,12 +54,12 @@ def decoded_lines(file: BinaryIO, name: str, encoding: str = "utf-8") -> Iterato
     """The lines of a file, without a byte order mark. Lines end with a line feed, never a lone CR."""
     next_step = "Save the table as UTF-8" if encoding == "utf-8" else "Save it as UTF-8, or give --encoding"
     number = 0
-    with file:
+    with _buffered(file) as buffered:
         if encoding in _WIDE:
-            yield from _wide_lines(file, name, encoding)
+            yield from _wide_lines(buffered, name, encoding)
             return
         # With a limit, as a file without line breaks would fill the memory.
-        while data := file.readline(MAX_LINE + 1):
+        while data := buffered.readline(MAX_LINE + 1):
             number += 1
             if len(data) > MAX_LINE:
                 broken(name, number, f"longer than {MAX_LINE} bytes")
@@ -68,6 +68,11 @@ def decoded_lines(file: BinaryIO, name: str, encoding: str = "utf-8") -> Iterato
             except UnicodeDecodeError as error:
                 problem = f"not {encoding.upper()} (byte {error.start + 1} of the line)"
                 broken(name, number, problem, next_step)
+
+
+def _buffered(file: BinaryIO) -> BinaryIO:
+    # A file of object storage cannot read a line of limited length.
+    return file if isinstance(file, io.BufferedIOBase) else io.BufferedReader(cast("io.RawIOBase", file))
 
 
 def _wide_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
@@ -266,14 +271,14 @@ def encoding_of(file: BinaryIO, name: str) -> str:
 
     Raises: InputError for a file that is partly UTF-8, naming the first line that is not.
     """
-    with file:
-        start = file.read(4)
+    with _buffered(file) as buffered:
+        start = buffered.read(4)
         for mark, encoding in _BOMS.items():
             if start.startswith(mark):
                 return encoding
-        file.seek(0)
+        buffered.seek(0)
         sample, n_utf8, first_other, number = bytearray(), 0, 0, 0
-        while data := file.readline(MAX_LINE):
+        while data := buffered.readline(MAX_LINE):
             number += 1
             if data.isascii():
                 continue
