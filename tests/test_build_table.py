@@ -64,6 +64,11 @@ def as_json_object(folder: Path, rows: list[dict[str, str]]) -> Path:
     return folder / "pairs.json"
 
 
+def as_json_on_one_line(folder: Path, rows: list[dict[str, str]]) -> Path:
+    (folder / "pairs.json").write_text(json.dumps(rows))
+    return folder / "pairs.json"
+
+
 def as_parquet_of_paths(folder: Path, rows: list[dict[str, str]]) -> Path:
     pd.DataFrame(rows).to_parquet(folder / "pairs.parquet")
     return folder / "pairs.parquet"

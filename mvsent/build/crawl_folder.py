@@ -72,7 +72,8 @@ def workplace(out: Path, *, overwrite: bool, begun: str = CRAWL_FILE) -> Iterato
         names = sorted(path.name for path in present if not path.name.endswith(".tmp"))
         ours = _OURS if begun == CRAWL_FILE else _OURS - _DATABASE
         strangers = [name for name in names if name not in ours | {MANIFEST_FILE}]
-        if strangers or (names and begun not in names):
+        # A finished one has lost its parts already if its process was killed before the swap.
+        if strangers or (names and not {begun, MANIFEST_FILE} & set(names)):
             raise UsageError(
                 f"{work}: holds {(strangers or names)[0]}, which is not part of this kind of build",
                 "Name another --out, or move it away",

@@ -78,7 +78,9 @@ def build_table(
     target = absolute(out)
     with workplace(target, overwrite=overwrite, begun=PARTS) as work, engine, interruptible() as stop:
         # With a manifest, an earlier process was killed while it cleared up.
-        if not (work / MANIFEST_FILE).exists():
+        finished = (work / MANIFEST_FILE).exists()
+        is_other = finished and Manifest.load(work).settings != json.loads(json.dumps(recorded(plan)))
+        if not finished:
             parts = work / PARTS
             _begin(parts, identity(plan), overwrite=overwrite)
             with StageProgress("read", len(plan), 0, "rows", quiet=quiet) as stage:
@@ -101,12 +103,14 @@ def build_table(
             else:
                 clear(work)
                 write(work)
-        if is_remote(target):
+        if is_remote(target) or (is_other and work != target):
             shutil.rmtree(work, ignore_errors=True)
         else:
             shutil.rmtree(work / PARTS, ignore_errors=True)
             if work != target:
                 swap_in(work, target)
+    if is_other:  # what was finished then was another table
+        return build_table(plan, out, overwrite=overwrite, workers=workers, engine=engine, quiet=quiet)
     return BuildResult(out, Manifest.load(out))
 
 

@@ -81,7 +81,7 @@ class TableFile:
     @property
     def unit(self) -> str:
         """The name of what its rows are counted by."""
-        return "row" if self.format in (PARQUET, DISK) else "line"
+        return "line" if self.format in (CSV, JSONL) else "row"
 
     @property
     def said(self) -> str:

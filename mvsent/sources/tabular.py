@@ -124,7 +124,7 @@ def json_objects(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict[st
 
 
 def json_document(text: str, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON list, or of the only list in a JSON object, with the lines where they begin."""
+    """The objects of a JSON list, or of the only list in a JSON object, numbered from 1 on."""
     decoder = json.JSONDecoder(**_STRICT)
     place, line = _skipped(text, 0), 1
     if text[place : place + 1] == "{":
@@ -133,16 +133,18 @@ def json_document(text: str, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         lists = [value for value in whole.values() if isinstance(value, list)]
         if len(lists) != 1:
             raise InputError(f"{name}: not a list of rows but one JSON object", "Write a list of objects")
-        yield from ((1, _checked_object(cells, name, 1)) for cells in lists[0])
+        for number, cells in enumerate(lists[0], 1):
+            yield number, _checked_object(cells, name, 1)
         return
     if text[place : place + 1] != "[":
         broken(name, 1, "not JSON (neither a list nor an object)")
-    start, place = 0, _skipped(text, place + 1)
+    number, start, place = 0, 0, _skipped(text, place + 1)
     while text[place : place + 1] != "]":
         line, start = line + text.count("\n", start, place), place
         with _reading_json(name, line):
             cells, place = decoder.raw_decode(text, place)
-        yield line, _checked_object(cells, name, line)
+        number += 1
+        yield number, _checked_object(cells, name, line)
         place = _skipped(text, place)
         if text[place : place + 1] == ",":
             place = _skipped(text, place + 1)
