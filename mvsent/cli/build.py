@@ -131,7 +131,7 @@ def build_table(
 
     Example: mvsent build-table pairs.csv --name my-pairs
     """
-    from mvsent.build.table import build_table as run_build
+    from mvsent.build.from_table import build_table as run_build
     from mvsent.build.table_cells import read_plan
     from mvsent.build.table_plan import render_dry_run, render_plan
     from mvsent.report.funnel import funnel_document, render_funnel
