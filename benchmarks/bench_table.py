@@ -1,4 +1,4 @@
-"""The cost of `build-table`, with every picture checked, against Hugging Face's imagefolder, which checks none."""
+"""`build-table`, which checks every picture, against Hugging Face's imagefolder, which checks none."""
 
 import csv
 import io

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mvsent.build.search import BuildResult
 from mvsent.build.from_table import build_table
+from mvsent.build.search import BuildResult
 from mvsent.build.table_cells import read_plan
 from mvsent.errors import InputError, Interrupted, UsageError
 from mvsent.shards.reader import Dataset

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mvsent.build.reconcile import reconcile
 from mvsent.build.from_table import build_table
+from mvsent.build.reconcile import reconcile
 from mvsent.build.table_cells import read_plan
 from mvsent.config import ReconcileSettings
 from mvsent.curate.table_one import PAPER_TABLE_I
