@@ -46,7 +46,7 @@ def label_meanings(cells: Collection[str], given: Mapping[str, int]) -> dict[str
     # 0 and 1 alone may be anything; with -1 beside them they are signs.
     signs = SIGNS if "-1" in numbers and numbers <= SIGNS.keys() else {}
     known = {"": int(MISSING), **WORDS, **signs, **given}
-    return {cell: known[cell] for cell in cells if cell in known}
+    return {cell: int(known[cell]) for cell in cells if cell in known}
 
 
 def what_to_do(cell: str) -> str:

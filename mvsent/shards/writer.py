@@ -97,8 +97,7 @@ class DatasetWriter:
 
         Complete shards in one table are written in parallel.
 
-        Raises: ValueError if the columns differ, or a pair lacks the label that it must have; OSError naming
-            the shard if it cannot be written.
+        Raises: ValueError for other columns or a missing label; OSError naming an unwritable shard.
         """
         if not table.schema.equals(self._layout.schema):
             raise ValueError(f"not the columns of this dataset: {table.schema}")
