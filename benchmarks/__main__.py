@@ -26,6 +26,7 @@ MODULES = (
     "fetch",
     "ray",
     "build",
+    "table",
     "report",
     "near",
     "memory",

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.bench_fetch import N_DISTINCT, draw_pictures, nginx
+from mvsent.build.crawled import Crawled
 from mvsent.build.parts import Partition, fetch_partition, finished_parts, part_path
 from mvsent.fetch import FetchPolicy
 from mvsent.fetch.shared import LeasedLimits, LimitsOffice
@@ -112,7 +113,7 @@ def partitions(base: str, folder: Path, n: int) -> Iterator[Partition]:
 def fetch(
     engine: Engine, office: LimitsOffice, policy: FetchPolicy, folder: Path, todo: Sequence[Partition]
 ) -> None:
-    work = partial(fetch_partition, SETTINGS, policy, LeasedLimits(office, None), [])
+    work = partial(fetch_partition, Crawled(SETTINGS), policy, LeasedLimits(office, None), [])
     for _ in engine.as_completed(work, todo, folder=folder, files=attrgetter("files"), on_wait=lambda: None):
         pass
 

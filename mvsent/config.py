@@ -10,7 +10,7 @@ from pydantic import field_validator
 from mvsent.errors import UsageError
 from mvsent.setting import Settings, named_files, setting
 
-LABELS, DATA, TEXT, PICTURES = "Labels", "Data", "Text", "Pictures"
+COLUMNS, LABELS, DATA, TEXT, PICTURES = "Columns", "Labels", "Data", "Text", "Pictures"
 MODEL, INPUTS, OPTIMISATION, MACHINE, OUTPUT = "Model", "Inputs", "Optimisation", "Machine", "Output"
 """The headings of `--help`."""
 
@@ -35,9 +35,35 @@ shard_size = partial(
 )
 per_query = partial(setting, section=DATA, help="Maximum number of candidates per query; 0 takes all.", ge=0)
 language = partial(setting, section=TEXT, help="Language of the text, such as en; or any.")
+# A polite rate. Flickr's picture host answers 429 when it is asked fast.
+images_per_second = partial(
+    setting,
+    50.0,
+    MACHINE,
+    "Downloads per second from one host; 0 sets no limit.",
+    changes_result=False,
+    ge=0,
+    allow_inf_nan=False,
+)
+# 64 or 128 at once are no faster (docs/benchmarks.md).
+concurrency = partial(setting, 32, MACHINE, "Downloads at once.", changes_result=False, ge=1, le=512)
 lexicon = partial(
     setting, "", DATA, "Lexicon to search for.", path="typed", changes_result=False
 )  # a crawl compares its words, not where it lies
+
+
+def identifiable(value: str) -> str:
+    """Return a language that texts can be identified as, or any. Raises: ValueError for another."""
+    if value != "any" and value not in LANGUAGES:
+        raise ValueError(f"should be any or one of {', '.join(LANGUAGES)}")
+    return value
+
+
+def zero_or_a_rate(value: float) -> float:
+    """Return a rate per second, or 0. Raises: ValueError for one that would take hours for a call."""
+    if 0 < value < 0.001:
+        raise ValueError("should be 0, for no limit, or at least 0.001")
+    return value
 
 
 class LabelRules(Settings):
@@ -110,34 +136,20 @@ class BuildSettings(Settings):
     quota_per_hour: int = setting(
         3600, MACHINE, "API calls per hour.", changes_result=False, ge=1, le=10_000_000
     )
-    # A polite rate. Flickr's picture host answers 429 when it is asked fast.
-    images_per_second: float = setting(
-        50.0,
-        MACHINE,
-        "Downloads per second from one host; 0 sets no limit.",
-        changes_result=False,
-        ge=0,
-        allow_inf_nan=False,
-    )
-    # 64 or 128 at once are no faster (docs/benchmarks.md).
-    concurrency: int = setting(32, MACHINE, "Downloads at once.", changes_result=False, ge=1, le=512)
+    images_per_second: float = images_per_second()
+    concurrency: int = concurrency()
     shard_size: int = shard_size(1000, ge=1)
     max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
     max_bytes: int = setting(32 * 2**20, PICTURES, "Drop picture files with more bytes.", ge=1)
 
-    @field_validator("language")
-    @classmethod
-    def _can_be_identified(cls, value: str) -> str:
-        if value != "any" and value not in LANGUAGES:
-            raise ValueError(f"should be any or one of {', '.join(LANGUAGES)}")
-        return value
+    @property
+    def unique_columns(self) -> tuple[str, ...]:
+        """The columns by which pictures are recognised, of which only the first is kept."""
+        return ("sha256", "phash") if self.near_duplicates == "drop" else ("sha256",)
 
-    @field_validator("images_per_second")
-    @classmethod
-    def _is_zero_or_a_rate(cls, value: float) -> float:
-        if 0 < value < 0.001:
-            raise ValueError("should be 0, for no limit, or at least 0.001")
-        return value
+    _language_is_known = field_validator("language")(identifiable)
+
+    _rate_is_known = field_validator("images_per_second")(zero_or_a_rate)
 
     @field_validator("text_fields")
     @classmethod

@@ -21,6 +21,7 @@ class Reason(StrEnum):
 
     LABEL_CONFLICT = "label-conflict", "is positive in one modality and negative in the other"
     NO_MAJORITY = "no-majority", "has no majority among its annotators in one modality"
+    LABEL_MISSING = "label-missing", "has no label, in a table of which other rows have one"
     IMAGE_MISSING = "image-missing", "has no picture file, no address of one, or only Flickr's placeholder"
     IMAGE_CORRUPT = "image-corrupt", "has a picture that is empty, or cannot be decoded to its end"
     IMAGE_TOO_SMALL = "image-too-small", "has a picture under the limits"

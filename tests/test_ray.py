@@ -25,14 +25,18 @@ from torch import nn
 
 from mvsent.build import assemble as build_assemble
 from mvsent.build.assemble import is_enough, wanted_parts
+from mvsent.build.from_table import build_table
 from mvsent.build.parts import part_path
 from mvsent.build.reconcile import reconcile
+from mvsent.build.table_cells import read_plan
 from mvsent.config import BuildSettings, ReconcileSettings
 from mvsent.datasets.validate import validate
 from mvsent.errors import EngineError, InputError, UsageError
 from mvsent.features.cache import cached_maps
+from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.sources.mvsa import open_mvsa
+from mvsent.sources.table import TableSettings
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import Replay
 from mvsent.workers import ray_cluster, ray_engine
@@ -49,6 +53,9 @@ from tests.building import (
     start,
 )
 from tests.conftest import write_dataset
+from tests.drawing import draw_picture
+from tests.fault_server import answer, serving
+from tests.tables import drawn_rows, write_csv
 from tests.test_cli import typed
 
 ray = pytest.importorskip("ray")
@@ -380,6 +387,25 @@ def test_reconciled_rows_are_the_local_engines(
             root, tmp_path / root.stem, ReconcileSettings(), name="drawn", engine=engine, quiet=True
         )
         assert files_of(spread.folder) == files_of(local.folder)
+
+
+def test_a_table_gives_the_local_engines_bytes(engine: RayEngine, tmp_path: Path) -> None:
+    """Paths, addresses, and pictures in the table itself."""
+    with serving() as server:
+        rows = drawn_rows(tmp_path, 40)
+        for row in rows[::2]:
+            row["image"] = server.url(f"/{row['image']}", answer(body=(tmp_path / row["image"]).read_bytes()))
+        write_csv(tmp_path / "pairs.csv", rows)
+        held = [{**row, "id": "p", "image": draw_picture(1, 50 + n)} for n, row in enumerate(rows)]
+        pq.write_table(pa.Table.from_pylist(held), tmp_path / "pairs.parquet", row_group_size=7)
+        given = TableSettings(
+            allow_hosts=("{}:{}".format(*server.place),), images_per_second=0, id="line", shard_size=16
+        )
+        plan = read_plan([tmp_path / "pairs.csv", tmp_path / "pairs.parquet"], given, "mine")
+        local = build_table(plan, tmp_path / "local" / "mine", quiet=True).folder
+        ours = build_table(plan, tmp_path / "ray" / "mine", engine=engine, quiet=True).folder
+    assert files_of(ours) == files_of(local)
+    assert Manifest.load(ours).funnel.kept == 80
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path, drawn: Path) -> None:

@@ -9,11 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.build.filters import picture_keys
+from mvsent.build.filters import Assembled, picture_keys
 from mvsent.build.parts import finished_parts, part_path, rejected_path, rejected_table
-from mvsent.config import BuildSettings
 from mvsent.curate.duplicates import NO_KEY
-from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA
+from mvsent.pairs import REJECTED_SCHEMA
 from mvsent.reasons import Reason
 from mvsent.shards.schema import aligned
 from mvsent.shards.writer import DatasetWriter
@@ -22,12 +21,12 @@ Rows = npt.NDArray[np.int64]
 _BATCH_ROWS = 256  # a row group: more pictures at once would only fill the memory
 
 
-def n_kept(parts: Sequence[Path], settings: BuildSettings) -> int:
+def n_kept(parts: Sequence[Path], settings: Assembled) -> int:
     """Count the pairs of the parts that are no duplicates."""
     return int((_first_like(parts, settings) == -1).sum())
 
 
-def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
+def wanted_parts(folder: Path, settings: Assembled) -> list[Path]:
     """The parts, in order, that make the dataset: with `max_pairs`, only as many as hold that many pairs.
 
     Workers may have fetched parts beyond those, or beyond one that is still missing.
@@ -41,7 +40,7 @@ def wanted_parts(folder: Path, settings: BuildSettings) -> list[Path]:
     return parts
 
 
-def is_enough(folder: Path, settings: BuildSettings) -> bool:
+def is_enough(folder: Path, settings: Assembled) -> bool:
     """Whether the parts before the first missing one hold `max_pairs`; False if that is 0."""
     if not settings.max_pairs:
         return False
@@ -53,7 +52,7 @@ def _n_rows(part: Path) -> int:
     return int(pq.read_metadata(part).num_rows)
 
 
-def _hold_enough(parts: Sequence[Path], n_rows: int, settings: BuildSettings) -> bool:
+def _hold_enough(parts: Sequence[Path], n_rows: int, settings: Assembled) -> bool:
     # Reading the keys takes long, so it comes second.
     return n_rows >= settings.max_pairs and n_kept(parts, settings) >= settings.max_pairs
 
@@ -66,7 +65,7 @@ def _without_gap(folder: Path) -> list[Path]:
 def assemble(
     parts: Sequence[Path],
     writer: DatasetWriter,
-    settings: BuildSettings,
+    settings: Assembled,
     *,
     on_part: Callable[[int], object] = lambda n_done: None,
 ) -> None:
@@ -99,12 +98,12 @@ def assemble(
                 kept = pa.array(is_kept[start : start + batch.num_rows])
                 start += batch.num_rows
                 # An older version may have fetched the part, before a column was added.
-                pairs = aligned(pa.Table.from_batches([batch]), PAIR_SCHEMA.names)
+                pairs = aligned(pa.Table.from_batches([batch]), writer.schema.names, writer.schema)
                 writer.write(pairs.filter(kept))
         on_part(n_done)
 
 
-def _first_like(parts: Sequence[Path], settings: BuildSettings) -> Rows:
+def _first_like(parts: Sequence[Path], settings: Assembled) -> Rows:
     """[N]: for each row, the first row with the same picture; -1 for that first row itself."""
     first = np.full(sum(map(_n_rows, parts)), -1, np.int64)
     for column, keys_of in picture_keys(settings).items():

@@ -37,10 +37,13 @@ _OURS = {*_DATABASE, PARTS, "data", "README.md", CROISSANT_FILE, REJECTED_FILE}
 
 
 @contextmanager
-def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def workplace(out: Path, *, overwrite: bool, begun: str = CRAWL_FILE) -> Iterator[Path]:
     """Lock the folder to build in: `out`, or a sibling if `out` holds a finished dataset to replace.
 
     The crawl of a dataset in object storage is in `data/.NAME-HASH.crawl` here, as SQLite needs a disk.
+
+    Args:
+        begun: the first entry that a build of this kind makes.
 
     Raises: UsageError or OutputExistsError if `out` cannot be written, or holds files that no build wrote.
     """
@@ -67,10 +70,12 @@ def workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
         present = work.iterdir() if work.exists() else ()
         # A killed process leaves temporary files.
         names = sorted(path.name for path in present if not path.name.endswith(".tmp"))
-        strangers = [name for name in names if name not in _OURS | {MANIFEST_FILE}]
-        if strangers or (names and CRAWL_FILE not in names):
+        ours = _OURS if begun == CRAWL_FILE else _OURS - _DATABASE
+        strangers = [name for name in names if name not in ours | {MANIFEST_FILE}]
+        # A finished one has lost its parts already if its process was killed before the swap.
+        if strangers or (names and not {begun, MANIFEST_FILE} & set(names)):
             raise UsageError(
-                f"{work}: holds {(strangers or names)[0]}, which is not part of a crawl",
+                f"{work}: holds {(strangers or names)[0]}, which is not part of this kind of build",
                 "Name another --out, or move it away",
             )
         work.mkdir(parents=True, exist_ok=True)
@@ -106,12 +111,17 @@ def open_frontier(
         if not overwrite:
             raise
     log.warning("%s: the unfinished crawl is discarded and begun anew", work)
-    for path in work.iterdir():  # `work` itself may be where a disk is mounted
+    discard(work)
+    return Frontier.open(work / CRAWL_FILE, start)
+
+
+def discard(work: Path) -> None:
+    """Empty the folder `work`, which itself may be where a disk is mounted."""
+    for path in work.iterdir():
         if path.is_dir() and not path.is_symlink():  # rmtree refuses a link
             shutil.rmtree(path)
         else:
             path.unlink()
-    return Frontier.open(work / CRAWL_FILE, start)
 
 
 def identity(settings: BuildSettings, terms: Sequence[Term]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The fetch stage of a build: every partition of the candidates → a part in the crawl's folder."""
+"""The fetch stage of a build: every partition of the rows → a part in the build's folder."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mvsent.build.assemble import is_enough
-from mvsent.build.parts import Partition, fetch_partition, fetched_urls, part_path
+from mvsent.build.filters import Assembled
+from mvsent.build.parts import Partition, Recipe, fetch_partition, fetched_urls, part_path
 from mvsent.config import BuildSettings
 from mvsent.errors import Interrupted, MvsentError
 from mvsent.fetch import FetchPolicy
@@ -31,9 +32,11 @@ def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
 
 
 def fetch_parts(
-    frontier: Frontier,
+    recipe: Recipe,
+    rows: Sequence[Any],
+    load: Callable[[Any], Sequence[Any]],
     folder: Path,
-    settings: BuildSettings,
+    settings: Assembled,
     policy: FetchPolicy,
     engine: Engine,
     *,
@@ -43,7 +46,9 @@ def fetch_parts(
     """Fetch partitions until each has its part in `folder`, or the first ones hold enough pairs.
 
     Args:
-        on_progress: called with numbers of candidates that are done, and of pictures among them.
+        rows: numbers of the rows of each partition.
+        load: gives the rows with these numbers.
+        on_progress: called with numbers of rows that are done, and of pictures among them.
 
     Raises: Interrupted if `stop` is set; Unreachable; EngineError; OSError. The parts and spools in `folder`
         then hold what was fetched, and the next call continues with either engine.
@@ -52,19 +57,19 @@ def fetch_parts(
 
     def missing() -> Iterator[Partition]:
         # Engines take partitions as they have room, so parts that were written meanwhile end the list.
-        for index, numbers in enumerate(partitions(frontier, settings)):
+        for index, numbers in enumerate(rows):
             if stop.is_set() or failed or is_enough(folder, settings):
                 return
             part = part_path(folder, index)
             if part.exists():
                 on_progress(len(numbers), pq.read_metadata(part).num_rows)
             else:
-                yield Partition(part.name, [frontier.found(number) for number in numbers])
+                yield Partition(part.name, load(numbers))
 
     with engine.shared(LimitsOffice, policy.per_host_per_s) as office:
         limits = LeasedLimits(office, policy.per_host_per_s, stop)
         for progress in engine.as_completed(
-            partial(fetch_partition, settings, policy, limits, fetched_urls(folder)),
+            partial(fetch_partition, recipe, policy, limits, fetched_urls(folder)),
             missing(),
             folder=folder,
             files=attrgetter("files"),

@@ -7,7 +7,7 @@ picture_keys  on all pairs, as they are assembled: each picture is kept once
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from mvsent.config import BuildSettings
 from mvsent.curate.duplicates import Keys, look_keys, string_keys
@@ -23,6 +23,16 @@ USUAL_SIDE = 640
 """Pixels: a smaller size is fetched only if the source offers no other."""
 
 
+class Assembled(Protocol):
+    """The settings by which fetched pairs make a dataset."""
+
+    @property
+    def max_pairs(self) -> int: ...
+
+    @property
+    def unique_columns(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A pair whose picture is not fetched yet; the filters fill in what follows `candidate`."""
@@ -33,6 +43,11 @@ class Draft:
     query: Query | None = None
     text: str = ""
     url: str = ""
+
+    @property
+    def id(self) -> str:
+        """The candidate's id."""
+        return self.found.id
 
 
 Filter = Callable[[Draft, BuildSettings], Draft | Rejection]
@@ -120,6 +135,9 @@ def apply_filters(found: Found, settings: BuildSettings) -> Draft | Rejection:
     return kept
 
 
-def picture_keys(settings: BuildSettings) -> dict[str, Callable[[Iterable[Any]], Keys]]:
+_KEYS: dict[str, Callable[[Iterable[Any]], Keys]] = {"sha256": string_keys, "phash": look_keys}
+
+
+def picture_keys(settings: Assembled) -> dict[str, Callable[[Iterable[Any]], Keys]]:
     """Column → function that makes its keys: of the pairs with an equal key, only the first is kept."""
-    return {"sha256": string_keys} | ({"phash": look_keys} if settings.near_duplicates == "drop" else {})
+    return {column: _KEYS[column] for column in settings.unique_columns}

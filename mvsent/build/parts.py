@@ -1,38 +1,64 @@
-"""A partition of candidates → a Parquet file of pairs and one of rejections, however often it is tried."""
+"""A partition of rows → a Parquet file of pairs and one of rejections, however often it is tried."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.build.filters import Draft, apply_filters
 from mvsent.build.spool import Spool
-from mvsent.config import BuildSettings
 from mvsent.errors import Interrupted, Unreachable
-from mvsent.fetch import Fetched, FetchPolicy, ImageRequest, fetch_all
+from mvsent.fetch import Dropped, Fetched, FetchPolicy, ImageRequest, fetch_all
 from mvsent.fetch.shared import LeasedLimits
-from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA, pair_table
+from mvsent.pairs import PAIR_SCHEMA, REJECTED_SCHEMA
 from mvsent.reasons import Rejection
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.schema import ROW_GROUP_ROWS, parquet_options
-from mvsent.sources.crawl.frontier import Found
 
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+_FACTS = ("width", "height", "sha256", "phash")
 BATCH_BYTES = 32 * 2**20
 
 T = TypeVar("T")
 
 
+class Drafted(Protocol):
+    """A pair whose picture has still to be fetched from `url`, or to be read if that is empty."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+
+class Recipe(Protocol):
+    """How the rows of a source become pairs; it is pickled for workers elsewhere."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the pairs."""
+
+    def draft(self, row: Any) -> Drafted | Rejection:
+        """Apply every filter that needs no picture. A row that is not rejected has an id of its own."""
+
+    def read(self, drafts: Iterable[Any], n_threads: int) -> Iterator[Fetched | Dropped]:
+        """Read and check the pictures of the drafts without an address, in order."""
+
+    def table(self, pairs: Sequence[tuple[Any, Fetched]]) -> pa.Table:
+        """The pairs with their pictures, in the columns of `schema`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Candidates that are fetched together, and the name of the file for their pairs."""
+    """Rows that are fetched together, each with an `id`, and the name of the file for their pairs."""
 
     name: str
-    found: Sequence[Found]
+    found: Sequence[Any]
 
     @property
     def files(self) -> tuple[str, str, str]:
@@ -72,14 +98,14 @@ def rejected_path(part: Path) -> Path:
 
 
 def fetch_partition(
-    settings: BuildSettings,
+    recipe: Recipe,
     policy: FetchPolicy,
     limits: LeasedLimits,
     known: Sequence[str],
     folder: Path,
     partition: Partition,
 ) -> Iterator[Progress]:
-    """Write the part of `partition` in `folder`: its pairs, in order, and why other candidates have none.
+    """Write the part of `partition` in `folder`: its pairs, in order, and why other rows have none.
 
     An interrupted call leaves a spool in `folder`; the next one continues with it.
 
@@ -87,19 +113,24 @@ def fetch_partition(
         known: addresses of pictures that earlier processes fetched, as from `fetched_urls`.
     """
     spool_name, _, part_name = partition.files
-    drafts = {one.id: apply_filters(one, settings) for one in partition.found}
-    wanted = [draft for draft in drafts.values() if isinstance(draft, Draft)]
-    yield Progress(len(drafts) - len(wanted))
+    drafts = [(one.id, recipe.draft(one)) for one in partition.found]
+    kept = [draft for _, draft in drafts if not isinstance(draft, Rejection)]
+    wanted = [draft for draft in kept if draft.url]
+    here = [draft for draft in kept if not draft.url]
+    yield Progress(len(drafts) - len(kept))
     try:
         with limits, Spool(folder / spool_name) as spool:
-            missing = [ImageRequest(one.found.id, one.url) for one in wanted if one.found.id not in spool]
+            missing = [ImageRequest(one.id, one.url) for one in wanted if one.id not in spool]
             yield Progress(len(wanted) - len(missing), spool.n_pictures)
-            spooled = _one_per_host(one.url for one in wanted if spool.is_picture(one.found.id))
+            spooled = _one_per_host(one.url for one in wanted if spool.is_picture(one.id))
             for outcome in fetch_all(
                 missing, policy, spool.add, limits=limits, stop=limits.stop, known=[*spooled, *known]
             ):
                 yield Progress(1, isinstance(outcome, Fetched))
-            _write_part(folder / part_name, drafts, spool)
+            outcomes = _until(limits.stop, recipe.read(here, policy.workers))
+            n_written = _write_part(folder / part_name, recipe, drafts, outcomes, spool)
+            if here:
+                yield Progress(len(here), n_written - spool.n_pictures)
             # If the process is killed before this, the part exists, and the spool is removed with the folder.
             spool.remove()
     except (Interrupted, Unreachable) as error:
@@ -111,12 +142,13 @@ def fetch_partition(
 
 
 def fetched_urls(folder: Path) -> list[str]:
-    """Addresses of pictures in the last three parts of `folder`, one per host."""
+    """Addresses of fetched pictures in the last three parts of `folder`, one per host."""
     # ParquetFile, because pq.read_table imports pandas, which takes seconds, and a build may fetch nothing.
     return _one_per_host(
         url
         for part in finished_parts(folder)[-1:-4:-1]
         for url in pq.ParquetFile(part).read(["url"])["url"].to_pylist()
+        if url
     )
 
 
@@ -124,25 +156,50 @@ def _one_per_host(urls: Iterable[str]) -> list[str]:
     return list({urlsplit(url).hostname: url for url in urls}.values())
 
 
-def _write_part(part: Path, drafts: Mapping[str, Draft | Rejection], spool: Spool) -> None:
-    """Write the rejections and the pairs, which get their name last: they mark the partition as done."""
+def _until(stop: threading.Event, outcomes: Iterable[T]) -> Iterator[T]:
+    """Yield the outcomes. Raises: Interrupted once `stop` is set."""
+    for outcome in outcomes:
+        if stop.is_set():
+            raise Interrupted
+        yield outcome
+
+
+def _write_part(
+    part: Path,
+    recipe: Recipe,
+    drafts: Sequence[tuple[str, Drafted | Rejection]],
+    outcomes: Iterator[Fetched | Dropped],
+    spool: Spool,
+) -> int:
+    """Write the rejections and the pairs, which get their name last: they mark the partition as done.
+
+    Returns the number of pairs.
+    """
     rejected: list[tuple[str, str, str]] = []  # complete once `pairs` is exhausted
 
-    def pairs() -> Iterator[tuple[Draft, Fetched]]:
-        for id, draft in drafts.items():
-            outcome = draft if isinstance(draft, Rejection) else spool.get(id)
-            if isinstance(draft, Draft) and isinstance(outcome, Fetched):
-                yield draft, outcome
-            elif not isinstance(outcome, Fetched):
-                rejected.append((id, str(outcome.reason), outcome.detail))
+    def pairs() -> Iterator[tuple[Drafted, Fetched]]:
+        for id, draft in drafts:
+            outcome: Fetched | Dropped | Rejection
+            if isinstance(draft, Rejection):
+                outcome = draft
+            else:
+                outcome = spool.get(id) if draft.url else next(outcomes)
+                if isinstance(outcome, Fetched):
+                    yield draft, outcome
+                    continue
+            rejected.append((id, str(outcome.reason), outcome.detail))
 
+    n_pairs = 0
+    options = parquet_options(with_images=True, extra=recipe.schema.names[len(PAIR_SCHEMA) :])
     with atomic_write(part) as file:
-        with pq.ParquetWriter(file, PAIR_SCHEMA, **parquet_options(with_images=True)) as writer:
+        with pq.ParquetWriter(file, recipe.schema, **options) as writer:
             for batch in batches(pairs(), lambda pair: len(pair[1].data)):
-                writer.write_table(_table(batch), row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(recipe.table(batch), row_group_size=ROW_GROUP_ROWS)
+                n_pairs += len(batch)
         # Inside the block of the pairs: whoever sees their file finds the rejections complete.
         with atomic_write(rejected_path(part)) as beside:
             pq.write_table(rejected_table(rejected), beside, compression="zstd")
+    return n_pairs
 
 
 def batches(items: Iterable[T], n_bytes: Callable[[T], int]) -> Iterator[list[T]]:
@@ -169,38 +226,14 @@ def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
     return pa.table(columns, schema=REJECTED_SCHEMA)
 
 
-def _table(pairs: Sequence[tuple[Draft, Fetched]]) -> pa.Table:
-    """The pairs with every column that a search can fill."""
-    drafts, fetched = zip(*pairs, strict=True)
-    candidates = [one.candidate for one in drafts]
-    facts = [one.facts for one in fetched]
-    return pair_table(
-        {
-            "id": [one.found.id for one in drafts],
-            "image": [{"bytes": one.data, "path": image_name(one)} for one in fetched],
-            "text": [one.text for one in drafts],
-            "label": [one.label for one in drafts],
-            "source": [one.found.id.partition(":")[0] for one in drafts],
-            "query": [one.query.text for one in drafts],
-            "query_sentiment": [one.query.sentiment for one in drafts],
-            "title": [one.title for one in candidates],
-            "description": [one.description for one in candidates],
-            "tags": [list(one.tags) for one in candidates],
-            "width": [one.width for one in facts],
-            "height": [one.height for one in facts],
-            "sha256": [one.sha256 for one in facts],
-            "phash": [one.phash for one in facts],
-            "url": [one.url for one in drafts],
-            "page_url": [one.page_url for one in candidates],
-            "license": [one.license for one in candidates],
-            "owner": [one.owner for one in candidates],
-            "posted_at": [one.posted_at for one in candidates],
-            "fetched_at": [one.found.found_at for one in drafts],
-        }
-    )
+def picture_columns(fetched: Sequence[Fetched]) -> dict[str, list[Any]]:
+    """The columns image, width, height, sha256 and phash of fetched pictures."""
+    facts = {name: [getattr(one.facts, name) for one in fetched] for name in _FACTS}
+    return {"image": [{"bytes": one.data, "path": image_name(one)} for one in fetched], **facts}
 
 
 def image_name(fetched: Fetched) -> str:
     """`123.jpg` for `flickr:123`; the extension follows the picture's format, not its address."""
     kind = fetched.facts.format
-    return f"{fetched.id.partition(':')[2]}.{_EXTENSIONS.get(kind, kind.lower())}"
+    stem = fetched.id.partition(":")[2].replace("/", "_")
+    return f"{stem}.{_EXTENSIONS.get(kind, kind.lower())}"

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from mvsent.build.assemble import assemble, clear, n_kept, wanted_parts
 from mvsent.build.crawl_folder import PARTS, open_frontier, workplace
 from mvsent.build.crawl_progress import StageProgress
+from mvsent.build.crawled import Crawled
 from mvsent.build.fetch import fetch_parts, partitions
 from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.config import BuildSettings
@@ -94,7 +95,9 @@ def build(
                 folder.mkdir(exist_ok=True)
                 with StageProgress("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
                     fetch_parts(
-                        frontier,
+                        Crawled(settings),
+                        partitions(frontier, settings),
+                        lambda numbers: [frontier.found(number) for number in numbers],
                         folder,
                         settings,
                         policy,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mvsent.cli.given import Given
     from mvsent.config import BuildSettings
     from mvsent.setting import Settings
+    from mvsent.sources.table import TableSettings
 
 KeyFile = Annotated[
     Path | None,
@@ -94,6 +95,64 @@ class BuildCommand(Command):
 
 
 MAKERS.append(lambda: map(BuildCommand, registry.SEARCHED))
+
+
+@command("build-table", "Build", settings="mvsent.sources.table:TableSettings", continues=True)
+def build_table(
+    *,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE…",
+            help="CSV, TSV, JSON, JSON lines or Parquet files, here or at s3://…; folders with metadata.csv, "
+            "or as Hugging Face's save_to_disk writes them; or patterns in quotes.",
+        ),
+    ],
+    given: "Given[TableSettings]",
+    name: Annotated[str | None, options.dataset_name("table")] = None,
+    workers: options.Workers = 0,
+    engine: options.EngineOptions,
+    dry_run: Annotated[
+        bool, options.switch("--dry-run", "Read the table and say what would be built; write nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None, options.flag("--out", "Folder to write.", "data/NAME", section="Output")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Build a dataset from a table of your own.
+
+    A row is a picture (a path, an address, or its bytes), a text, and a label, if there are labels. Columns
+    are found by their usual names, and which was taken for what is printed. Pictures at addresses are
+    downloaded. Every dropped row is listed with its reason and its line in rejected.parquet. Stop it at any
+    time: the same command continues.
+
+    Example: mvsent build-table pairs.csv --name my-pairs
+    """
+    from mvsent.build.from_table import build_table as run_build
+    from mvsent.build.table_cells import read_plan
+    from mvsent.build.table_plan import render_dry_run, render_plan
+    from mvsent.report.funnel import funnel_document, render_funnel
+
+    plan = read_plan(files, given.resolve(), name or "table")
+    if dry_run:
+        typer.echo(json.dumps(plan.document(), indent=2) if as_json else render_dry_run(plan))
+        return
+    if not quiet:
+        typer.echo(f"{render_plan(plan)}\n", err=as_json)
+    chosen = engine.chosen()
+    folder = out or Path("data", plan.name)
+    result = run_build(plan, folder, overwrite=overwrite, workers=workers, engine=chosen, quiet=quiet)
+    if as_json:
+        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
+        return
+    typer.echo(render_funnel(result.folder, result.manifest))
+    typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
+    labelled = not result.manifest.n_unlabelled
+    next_step = f"train {result.folder}" if labelled else f"export {result.folder} --to label-studio"
+    typer.echo(f"Next: mvsent {next_step}")
 
 
 @command(

@@ -1,7 +1,6 @@
 """Commands that turn annotations into labels, and rows into roles."""
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,13 +14,6 @@ if TYPE_CHECKING:
     from mvsent.config import ReconcileSettings, ReconcileTasksSettings, TrainSettings
 
 
-def _name(text: str) -> str:
-    """A name that can begin an id and name a folder."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text):
-        raise typer.BadParameter(f"{text!r} should be lower-case letters, digits and hyphens")
-    return text
-
-
 @command("reconcile-mvsa", "Label", settings="mvsent.config:ReconcileSettings")
 def reconcile_mvsa(
     *,
@@ -33,16 +25,7 @@ def reconcile_mvsa(
         ),
     ] = None,
     given: "Given[ReconcileSettings]",
-    name: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the dataset and prefix of its ids. [default: mvsa-single or mvsa-multiple]",
-            show_default=False,
-            parser=_name,
-            metavar="STR",
-            rich_help_panel="Output",
-        ),
-    ] = None,
+    name: Annotated[str | None, options.dataset_name("mvsa-single or mvsa-multiple")] = None,
     workers: options.Workers = 0,
     engine: options.EngineOptions,
     out: Annotated[

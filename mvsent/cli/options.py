@@ -1,5 +1,6 @@
 """Options: those made of settings, and those that mean the same in every command."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,25 @@ def _known_engine(text: str) -> str:
     if text not in ("local", "ray"):
         raise typer.BadParameter(f"{text!r} is neither local nor ray")
     return text
+
+
+def _name(text: str) -> str:
+    """A name that can begin an id and name a folder."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text):
+        raise typer.BadParameter(f"{text!r} should be lower-case letters, digits and hyphens")
+    return text
+
+
+def dataset_name(default: str) -> Any:
+    """The option --name of a dataset."""
+    return typer.Option(
+        "--name",
+        help=f"Name of the dataset and prefix of its ids. [default: {default}]",
+        show_default=False,
+        parser=_name,
+        metavar="STR",
+        rich_help_panel="Output",
+    )
 
 
 def switch(name: str, text: str, section: str = "Output") -> Any:

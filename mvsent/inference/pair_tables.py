@@ -8,15 +8,12 @@ A table has a column `image`, with paths relative to its own folder, or `text`, 
 either.
 """
 
-import csv
-import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +24,20 @@ from mvsent.pairs import LABEL_NAMES
 from mvsent.runs.inputs.pictures import ImageLike
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
-from mvsent.storage import is_remote
+from mvsent.sources.tabular import (
+    broken,
+    csv_records,
+    decoded_lines,
+    json_objects,
+    open_parquet,
+    parquet_batches,
+)
 
 CSV, JSONL, PARQUET = KINDS = ("csv", "jsonl", "parquet")
 SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".parquet": PARQUET}
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 IMAGE, TEXT = "image", "text"
 
-MAX_LINE = 16 * 2**20  # bytes of a line of a table
 MAX_TEXT = 2**20  # bytes read of a text file beside a picture
 _BATCH = 64
 _WANTED = "A table has a column image (paths), a column text, or both"
@@ -130,96 +133,35 @@ def _of_lines(file: BinaryIO, name: str, kind: str, folder: Path) -> PairTable:
         raise UsageError(
             f"{name}: Parquet cannot be read from a pipe", "Give --format csv or jsonl, or the file"
         )
+    lines = decoded_lines(file, name)
     if kind == JSONL:
-        return PairTable(name, JSONL, _json_rows(_lines(file, name), name, folder))
-    reader = csv.reader(_lines(file, name), strict=True)  # else broken quotes are accepted
-    header = next(_csv_records(reader, name), None)
+        return PairTable(name, JSONL, _json_rows(lines, name, folder))
+    records = csv_records(lines, name)
+    _, header = next(records, (0, None))
     if header is None:
         raise InputError(f"{name}: is empty", _WANTED)
     columns = _checked(header, name)
 
     def rows() -> Iterator[PairRow]:
-        for record in _csv_records(reader, name):
+        for line, record in records:
             if len(record) != len(columns):
-                _broken(name, reader.line_num, f"has {len(record)} cells, the header has {len(columns)}")
+                broken(name, line, f"has {len(record)} cells, the header has {len(columns)}")
             yield _row(dict(zip(columns, record, strict=True)), folder)
 
     return PairTable(name, CSV, rows(), [kept_name(column) for column in columns])
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, without a byte order mark."""
-    number = 0
-    with file:
-        # With a limit, as a file without line breaks would fill the memory.
-        while data := file.readline(MAX_LINE + 1):
-            number += 1
-            if len(data) > MAX_LINE:
-                _broken(name, number, f"longer than {MAX_LINE} bytes")
-            try:
-                yield data.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                _broken(
-                    name, number, f"not UTF-8 (byte {error.start + 1} of the line)", "Save the table as UTF-8"
-                )
-
-
-def _csv_records(reader: Any, name: str) -> Iterator[list[str]]:
-    while True:
-        try:
-            record = next(reader, None)
-        except csv.Error as error:
-            _broken(name, reader.line_num, f"not CSV ({error})")
-        if record is None:
-            return
-        if record:  # empty lines are skipped
-            yield record
-
-
 def _json_rows(lines: Iterable[str], name: str, folder: Path) -> Iterator[PairRow]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(
-                line, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_each_once
-            )
-            json.dumps(cells)  # raises if it is nested too deeply to be written again
-        except (ValueError, RecursionError) as error:
-            _broken(name, number, f"not JSON ({error})")
-        if not isinstance(cells, dict):
-            _broken(name, number, "not a JSON object")
+    for number, cells in json_objects(lines, name):
         if not cells.keys() & {IMAGE, TEXT}:
-            _broken(name, number, "has neither image nor text")
+            broken(name, number, "has neither image nor text")
         if twice := next((key for key in cells if kept_name(key) != key and kept_name(key) in cells), None):
-            _broken(name, number, f"has both {twice} and {kept_name(twice)}", "Rename one of them")
+            broken(name, number, f"has both {twice} and {kept_name(twice)}", "Rename one of them")
         yield _row(cells, folder)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Of equal keys, Python's json silently keeps the last.
-    cells = dict(pairs)
-    if len(cells) < len(pairs):
-        raise ValueError("an object has a key twice")
-    return cells
-
-
-def _finite(text: str) -> float:
-    number = float(text)  # json reads 1e999 as infinity
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:40]} is too large")
-    return number
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")  # Python's json accepts NaN and Infinity
-
-
 def _of_parquet(path: Path) -> PairTable:
-    try:
-        file = pq.ParquetFile(path.open("rb") if is_remote(path) else path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a Parquet file ({_first_line(error)})", _WANTED) from None
+    file = open_parquet(path, _WANTED)
     schema = file.schema_arrow
     columns = _checked(schema.names, str(path))
     # Paths are copied to the answers, pictures are not.
@@ -233,18 +175,8 @@ def _of_parquet(path: Path) -> PairTable:
 
 def _parquet_rows(file: pq.ParquetFile, path: Path, kept: list[str]) -> Iterator[PairRow]:
     with file:
-        batches = file.iter_batches(batch_size=_BATCH)
-        while True:
-            try:
-                batch = next(batches, None)
-                values = batch.to_pylist() if batch is not None else None
-            except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
-                raise InputError(
-                    f"{path}: cannot be read to its end ({_first_line(error)})", "Write it again"
-                ) from None
-            if values is None:
-                return
-            for row in values:
+        for batch in parquet_batches(file, str(path), _BATCH):
+            for row in batch:
                 yield replace(_row(row, path.parent), values={kept_name(name): row[name] for name in kept})
 
 
@@ -320,11 +252,3 @@ def _checked(columns: Iterable[str], name: str) -> list[str]:
         given = " and ".join(dict.fromkeys(each for each in names if kept_name(each) == twice))
         raise InputError(f"{name}: has two columns {given}", "Rename one of them")
     return names
-
-
-def _broken(name: str, line: int, problem: str, next_step: str = "Correct that line") -> NoReturn:
-    raise InputError(f"{name}, line {line}: {problem}", next_step)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -87,13 +87,17 @@ class DatasetWriter:
             self._open.abandon()
         self._rejected.abandon()
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the pairs."""
+        return self._layout.schema
+
     def write(self, table: pa.Table) -> None:
         """Append pairs: any number of rows with the columns of `PAIR_SCHEMA` and the extra columns.
 
         Complete shards in one table are written in parallel.
 
-        Raises: ValueError if the columns differ, or a pair lacks the label that it must have; OSError naming
-            the shard if it cannot be written.
+        Raises: ValueError for other columns or a missing label; OSError naming an unwritable shard.
         """
         if not table.schema.equals(self._layout.schema):
             raise ValueError(f"not the columns of this dataset: {table.schema}")

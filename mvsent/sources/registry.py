@@ -24,7 +24,7 @@ SEARCHED = {
 }
 """Source with a search, which is SOURCE in sources/NAME.py → what its command `build-NAME` does."""
 
-OTHERS = ("mvsa",)
+OTHERS = ("mvsa", "table")
 """The other sources, which have commands of their own."""
 
 S = TypeVar("S", bound="BuildSettings")

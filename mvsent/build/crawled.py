@@ -1,0 +1,53 @@
+"""The recipe of a crawl: candidates of a search → pairs with weak labels."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from mvsent.build.filters import Draft, apply_filters
+from mvsent.build.parts import picture_columns
+from mvsent.config import BuildSettings
+from mvsent.fetch import Dropped, Fetched
+from mvsent.pairs import PAIR_SCHEMA, pair_table
+from mvsent.reasons import Rejection
+from mvsent.sources.crawl.frontier import Found
+
+
+@dataclass(frozen=True, slots=True)
+class Crawled:
+    """The filters of a build, and the columns that a search can fill."""
+
+    settings: BuildSettings
+
+    @property
+    def schema(self) -> pa.Schema:
+        return PAIR_SCHEMA
+
+    def draft(self, row: Found) -> Draft | Rejection:
+        return apply_filters(row, self.settings)
+
+    def read(self, drafts: Iterable[Draft], n_threads: int) -> Iterator[Fetched | Dropped]:
+        return iter(())  # every candidate has an address
+
+    def table(self, pairs: Sequence[tuple[Draft, Fetched]]) -> pa.Table:
+        drafts = [draft for draft, _ in pairs]
+        candidates = [one.candidate for one in drafts]
+        columns = {
+            "id": [one.id for one in drafts],
+            "text": [one.text for one in drafts],
+            "label": [one.label for one in drafts],
+            "source": [one.id.partition(":")[0] for one in drafts],
+            "query": [one.query.text if one.query else None for one in drafts],
+            "query_sentiment": [one.query.sentiment if one.query else None for one in drafts],
+            "title": [one.title for one in candidates],
+            "description": [one.description for one in candidates],
+            "tags": [list(one.tags) for one in candidates],
+            "url": [one.url for one in drafts],
+            "page_url": [one.page_url for one in candidates],
+            "license": [one.license for one in candidates],
+            "owner": [one.owner for one in candidates],
+            "posted_at": [one.posted_at for one in candidates],
+            "fetched_at": [one.found.found_at for one in drafts],
+        }
+        return pair_table(columns | picture_columns([fetched for _, fetched in pairs]))
