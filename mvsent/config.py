@@ -1,5 +1,6 @@
 """The settings of the commands, each a table of `mvsent.toml`; `mvsent.setting` says how they are stated."""
 
+# Longer than 350 lines, so that the settings of all commands are found in one place.
 import tomllib
 from functools import partial
 from pathlib import Path

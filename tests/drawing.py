@@ -24,7 +24,7 @@ def draw_picture(label: int, seed: int, size: tuple[int, int] = (96, 72), format
     image = Image.new("RGB", size, _COLOURS[label])
     draw = ImageDraw.Draw(image)
     for _ in range(12):
-        x, y = rng.integers(0, size[0]), rng.integers(0, size[1])
+        x, y = int(rng.integers(0, size[0])), int(rng.integers(0, size[1]))
         shade = tuple(int(c) for c in np.clip(np.array(_COLOURS[label]) + rng.integers(-60, 60, 3), 0, 255))
         draw.rectangle((x, y, x + int(rng.integers(5, 40)), y + int(rng.integers(5, 40))), fill=shade)
     stream = io.BytesIO()
