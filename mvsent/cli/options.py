@@ -1,5 +1,6 @@
 """Options: those made of settings, and those that mean the same in every command."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,8 +41,7 @@ def of_setting(stated: "Setting") -> Any:
         flags = [f"{stated.flag}/--no-{stated.flag.removeprefix('--')}"]
     if kind in (bool, int, float):
         return Annotated[kind | None, typer.Option(*flags, **shown)]
-    is_table = isinstance(stated.default, dict)
-    return Annotated[(list[str] if is_table else str) | None, typer.Option(*flags, **shown)]
+    return Annotated[(list[str] if stated.is_repeatable else str) | None, typer.Option(*flags, **shown)]
 
 
 def recorded(stated: "Setting", value: Any) -> Any:
@@ -49,6 +49,8 @@ def recorded(stated: "Setting", value: Any) -> Any:
     match stated.path:
         case "typed":
             return str(located(value))
+        case "several":
+            return [str(located(each)) for each in value]
         case "absolute":
             return str(located(value).resolve())
         case "perhaps" if _is_path(value):
@@ -57,6 +59,26 @@ def recorded(stated: "Setting", value: Any) -> Any:
             name, equals, path = value.partition("=")
             return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
     return value
+
+
+def spread_out(words: list[str], flags: Collection[str]) -> list[str]:
+    """Repeat each of the `flags` before its further values, as a shell writes them for a pattern.
+
+    >>> spread_out(["--from", "a.bz2", "b.bz2", "--out", "c"], ["--from"])
+    ['--from', 'a.bz2', '--from', 'b.bz2', '--out', 'c']
+    """
+    spread: list[str] = []
+    flag, is_first = "", False
+    for word in words:
+        if word.startswith("-"):
+            name, equals, _ = word.partition("=")
+            flag, is_first = (name, not equals) if name in flags else ("", False)
+        elif flag:
+            if not is_first:
+                spread.append(flag)
+            is_first = False
+        spread.append(word)
+    return spread
 
 
 def _is_path(value: str) -> bool:

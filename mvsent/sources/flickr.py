@@ -12,12 +12,14 @@ import re
 import time
 from datetime import UTC, date, datetime
 from datetime import time as day_time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import SecretStr, field_validator
 
 from mvsent.config import DATA, MACHINE, BuildSettings, language, lexicon, per_query
+from mvsent.curate.matching import Field
 from mvsent.errors import UsageError
 from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
@@ -34,6 +36,14 @@ from mvsent.sources.crawl.failures import (
     SourceFailure,
 )
 from mvsent.sources.crawl.http_json import as_count, as_id, as_text, as_url
+from mvsent.sources.dump_files import Dump, find_files, plan_parts
+from mvsent.sources.flickr_dump import (
+    ANY_NAME,
+    YFCC100M,
+    DumpRules,
+    check_columns,
+    scan_part,
+)
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
@@ -83,6 +93,17 @@ class FlickrSettings(BuildSettings):
     since: Day = setting(None, DATA, "First day of upload (UTC), as 2020-12-31.", unset="2004-02-10")
     until: Day = setting(None, DATA, "Last day of upload (UTC), as 2020-12-31.", unset="now")
     license: str = setting("", DATA, "Flickr's licence numbers, such as 4,5,9,10.", unset="all")
+    dumps: tuple[str, ...] = setting(
+        (),
+        DATA,
+        "Metadata dumps to look for the pairs in, instead of asking Flickr: files or patterns, see docs/dumps.md.",
+        flags=("--from",),
+        path="several",
+        changes_result=False,  # a crawl compares the files, not where they lie
+    )
+    match: tuple[Field, ...] = setting(
+        ("tags", "title"), DATA, "Fields of a dump that contain the pair, separated by commas."
+    )
     safe: Literal["safe", "moderate", "restricted"] = setting("safe", DATA, "Flickr's safe-search level.")
     endpoint: str = setting(
         "",
@@ -92,6 +113,13 @@ class FlickrSettings(BuildSettings):
         changes_result=False,
         variable="MVSENT_FLICKR_ENDPOINT",
     )
+
+    @field_validator("match")
+    @classmethod
+    def _some_field(cls, value: tuple[Field, ...]) -> tuple[Field, ...]:
+        if not value:
+            raise ValueError("name at least one of tags, title, description")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("license")
     @classmethod
@@ -314,6 +342,25 @@ def _span(settings: FlickrSettings, now: datetime) -> tuple[int, int]:
     return since, until
 
 
+def _dump(settings: FlickrSettings, words: list[Term]) -> Dump | None:
+    if not settings.dumps:
+        if settings.match != FlickrSettings().match:
+            raise UsageError("--match: is about metadata dumps", "Name them with --from, or leave it out")
+        return None
+    since, until = _span(settings, datetime.now(UTC))
+    rules = DumpRules(
+        queries=tuple(word.query for word in words),
+        fields=settings.match,
+        licenses=frozenset(filter(None, settings.license.split(","))),
+        since=since if settings.since else None,
+        until=until if settings.until else None,
+        license_names=LICENSES,
+    )
+    files = find_files(settings.dumps)
+    parts = plan_parts(files, YFCC100M, ANY_NAME, partial(check_columns, settings.match))
+    return Dump(tuple(files), parts, partial(scan_part, rules))
+
+
 SOURCE = SearchedSource(
     name="flickr",
     title="Flickr",
@@ -329,6 +376,7 @@ Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
     lexicon=_lexicon,
     span=_span,
     search=lambda settings, keys: FlickrClient(settings, keys).search,
+    dump=_dump,
     still_public=lambda settings, keys: FlickrClient(settings, keys).is_public,
     terms=Terms(
         """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each
