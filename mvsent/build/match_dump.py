@@ -124,6 +124,7 @@ def match_dump(
         ):
             stage.add(n_bytes)
             note_ready()
+        note_ready()  # the last file gets its name after its last bytes were counted
     if not frontier.n_candidates:
         raise InputError(
             f"none of the {counts.rows['rows']} rows of the dump contains a pair that is looked for",

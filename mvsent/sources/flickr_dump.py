@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +64,10 @@ SIDES = {"_m": 240, "": 500}
 """Suffix of an address → the longer side in pixels, of the sizes that Flickr has of every photo. Larger ones
 are missing where the original is small."""
 
-_FLICKR_HOST = re.compile(r"(?:.+\.)?(?:staticflickr|flickr)\.com")
+_FLICKRS = re.compile(r"https?://(?:[a-z0-9-]+\.)*(?:staticflickr|flickr)\.com/", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9]{1,64}")
+# Most addresses: `as_url` on each would take longer than all else that is done for a row.
+_PLAIN_URL = re.compile(r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::[0-9]{1,5})?/[A-Za-z0-9_./@-]{0,1000}")
 _CC = re.compile(r"creativecommons\.org/licenses/(by[a-z-]*)/(\d\.\d)", re.IGNORECASE)
 _PLACES = (("publicdomain/zero", "9"), ("publicdomain/mark", "10"), ("flickr.com/commons", "7"), ("usa.gov", "8"))
 _CC_2 = {"by-nc-sa": "1", "by-nc": "2", "by-nc-nd": "3", "by": "4", "by-sa": "5", "by-nd": "6"}
@@ -298,24 +302,25 @@ def row_texts(row: Mapping[str, bytes], *, encoded: bool) -> RowTexts:
         parts = re.split("[\n,]" if "\n" not in tags else "\n", tags)
     else:
         parts = tags.split()
-    decoded = (unquote_plus(part) if encoded else part for part in parts)
+    decoded = map(unquote_plus, parts) if encoded and ("%" in tags or "+" in tags) else parts
     return RowTexts(
         _decoded(row.get("title", b""), encoded),
         _decoded(row.get("description", b""), encoded),
-        tuple(filter(None, (as_text(part).strip() for part in decoded))),
+        tuple(filter(None, (part.replace("\0", "").strip() for part in decoded))),
     )
 
 
 def _decoded(cell: bytes, encoded: bool) -> str:
     text = cell.decode("utf-8", "replace")
-    return as_text(unquote_plus(text) if encoded else text)
+    # Decoding gives no lone surrogates; NULs are what files refuse.
+    return (unquote_plus(text) if encoded else text).replace("\0", "")
 
 
 def parse_row(
     row: Mapping[str, bytes], texts: RowTexts, license: str, posted_at: datetime | None, *, encoded: bool
 ) -> Candidate | Skipped:
     """A candidate, or why there is none."""
-    plain = {name: value.decode("utf-8", "replace").strip() for name, value in row.items() if name not in _TEXTS}
+    plain = {name: value.decode("utf-8", "replace").strip() for name, value in row.items() if name in _PLAIN}
     number = as_id(plain.get("id"))
     if not number:
         return f"flickr:without-id-{hash_of(row)}", Reason.ROW_UNUSABLE, "the dump gives this photo no id"
@@ -326,21 +331,21 @@ def parse_row(
     if not sizes:
         return id, Reason.IMAGE_MISSING, "the dump gives no address for this photo"
     owner = plain.get("owner", "")
-    page = as_url(plain.get("page_url")) or (f"https://www.flickr.com/photos/{owner}/{number}" if owner else "")
+    page = _url(plain.get("page_url", "")) or (f"https://www.flickr.com/photos/{owner}/{number}" if owner else "")
     return Candidate(
         id=id,
         title=texts.title,
         description=texts.description,
         tags=texts.tags,
         sizes=sizes,
-        page_url=as_url(page),
+        page_url=_url(page),
         license=license,
         owner=_decoded(row.get("owner_name", b""), encoded) or as_text(owner),
         posted_at=posted_at,
     )
 
 
-_TEXTS = frozenset({"title", "description", "tags", "owner_name"})
+_PLAIN = frozenset({"id", "download_url", "page_url", "owner", "server", "secret", "marker"})
 
 
 def hash_of(row: Mapping[str, bytes]) -> str:
@@ -358,14 +363,18 @@ def row_sizes(number: str, row: Mapping[str, str]) -> tuple[Size, ...]:
     >>> [size.url for size in row_sizes("7", {"server": "65", "secret": "ab", "download_url": "http://a.org/7.jpg"})]
     ['http://a.org/7.jpg']
     """
-    given = as_url(row.get("download_url"))
-    if given and not _FLICKR_HOST.fullmatch(urlsplit(given).hostname or ""):
-        return (Size(given, 0, 0),)
-    server, secret = as_id(row.get("server")), as_id(row.get("secret"))
-    if server and secret:
+    given = row.get("download_url", "")
+    is_flickrs = not given or _FLICKRS.match(given)
+    server, secret = row.get("server", ""), row.get("secret", "")
+    if is_flickrs and _NAME.fullmatch(server) and _NAME.fullmatch(secret):
         place = f"https://live.staticflickr.com/{server}/{number}_{secret}"
         return tuple(Size(f"{place}{suffix}.jpg", side, 0) for suffix, side in SIDES.items())
+    given = _url(given)
     return (Size(given, 0, 0),) if given else ()
+
+
+def _url(text: str) -> str:
+    return text if _PLAIN_URL.fullmatch(text) else as_url(text)
 
 
 def row_license(row: Mapping[str, bytes], names: Mapping[str, str]) -> tuple[str, str]:
@@ -378,8 +387,13 @@ def row_license(row: Mapping[str, bytes], names: Mapping[str, str]) -> tuple[str
     >>> row_license({"license_url": b"https://creativecommons.org/licenses/by/3.0/"}, {})
     ('', 'CC BY 3.0')
     """
-    url, given = (as_text(row.get(each, b"").decode("utf-8", "replace")).strip() for each in ("license_url", "license"))
-    given = unquote_plus(given)
+    return _license(row.get("license_url", b""), row.get("license", b""), tuple(names.items()))
+
+
+@lru_cache(maxsize=4096)
+def _license(url_cell: bytes, name_cell: bytes, known: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    names = dict(known)
+    url, given = _decoded(url_cell, False).strip(), _decoded(name_cell, True).strip()
     number, name = "", given or url
     for text in (url, given):
         if match := _CC.search(text):
