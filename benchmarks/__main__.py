@@ -26,6 +26,7 @@ MODULES = (
     "fetch",
     "ray",
     "build",
+    "dump",
     "report",
     "near",
     "memory",

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from mvsent.build.match_dump import count_matches
 from mvsent.cli import app
 from mvsent.errors import InputError, Interrupted, MvsentError, UsageError
 from mvsent.shards.reader import Dataset
-from mvsent.sources import dump_files, flickr
-from mvsent.sources.dump_files import find_files, plan_parts, read_part
+from mvsent.sources import dump_reader, flickr, flickr_dump
+from mvsent.sources.dump_files import find_files, plan_parts
+from mvsent.sources.dump_reader import read_part
 from mvsent.sources.flickr import FlickrSettings
-from mvsent.sources.flickr_dump import YFCC100M, ANY_NAME
+from mvsent.sources.flickr_rows import ANY_NAME, YFCC100M
 from mvsent.standin.drawn_dump import DumpDrawing, draw_dump, draw_lines
 from mvsent.standin.replay import Replay
 from mvsent.workers.engine import LOCAL
@@ -74,7 +76,9 @@ def build(replay: Replay, out: Path, *files: Path, **given: Any) -> search.Build
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     columns = ["id", "text", "label", "query", "title", "tags", "license", "owner", "posted_at", "page_url"]
-    table = pa.concat_tables([pq.read_table(shard, columns=columns) for shard in sorted(folder.glob("data/*"))])
+    table = pa.concat_tables(
+        [pq.read_table(shard, columns=columns) for shard in sorted(folder.glob("data/*"))]
+    )
     return table.to_pylist()
 
 
@@ -99,11 +103,15 @@ def test_the_rows_with_a_pair_become_pairs_without_a_key(replay: Replay, dump: P
     assert notes["dump"]["rows"]["rows"] == N_ROWS
 
 
-def test_duckdb_finds_the_same_rows_by_a_pair_in_the_title(replay: Replay, drawing: DumpDrawing, tmp_path: Path) -> None:
+def test_duckdb_finds_the_same_rows_by_a_pair_in_the_title(
+    replay: Replay, drawing: DumpDrawing, tmp_path: Path
+) -> None:
     dump = draw_dump(tmp_path / "dump.tsv", drawing, N_ROWS)
     build(replay, tmp_path / "out", dump, match=["title"], per_query=0)
     names = ", ".join(f"'{name}': 'VARCHAR'" for name in YFCC100M[0])
-    pairs = " or ".join(f"regexp_matches(lower(title), '(^|[^a-z]){pair}(s|es)?($|[^a-z])')" for pair in SENTIMENTS)
+    pairs = " or ".join(
+        f"regexp_matches(lower(title), '(^|[^a-z]){pair}(s|es)?($|[^a-z])')" for pair in SENTIMENTS
+    )
     found = duckdb.sql(
         f"select 'flickr:' || photoid from (select photoid, marker, replace(title, '+', ' ') title from "
         f"read_csv('{dump}', delim='\t', quote='', header=false, columns={{{names}}})) where {pairs}"
@@ -115,7 +123,12 @@ def test_duckdb_finds_the_same_rows_by_a_pair_in_the_title(replay: Replay, drawi
 
 @pytest.mark.parametrize("kind", ["plain", "bz2", "gz", "25 columns", "parquet", "csv", "several", "ranges"])
 def test_every_kind_of_dump_gives_the_same_pairs(
-    kind: str, replay: Replay, drawing: DumpDrawing, dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    replay: Replay,
+    drawing: DumpDrawing,
+    dump: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     build(replay, tmp_path / "bz2", dump)
     plain = draw_dump(tmp_path / "dump.tsv", drawing, N_ROWS)
@@ -142,7 +155,7 @@ def test_every_kind_of_dump_gives_the_same_pairs(
         files[0].write_text("".join(lines[:150]))
         files[1].write_text("".join(lines[150:]))
     elif kind == "ranges":
-        monkeypatch.setattr(flickr, "plan_parts", partial(plan_parts, part_bytes=10_000))
+        monkeypatch.setattr(flickr_dump, "plan_parts", partial(plan_parts, part_bytes=10_000))
     build(replay, tmp_path / "out", *files)
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "bz2")
 
@@ -152,7 +165,12 @@ def test_ranges_of_any_size_read_each_line_once(drawing: DumpDrawing, tmp_path: 
     expected = [line.split("\t")[0].encode() for line in draw_lines(drawing, 60)]
     for part_bytes in (1, 7, 100, 333, 1000, 10**6):
         parts = plan_parts(file, YFCC100M, ANY_NAME, lambda *_: None, part_bytes)
-        read = [id for part in parts for rows in read_part(part, ["photoid"]) for id in rows.table["photoid"].to_pylist()]
+        read = [
+            id
+            for part in parts
+            for rows in read_part(part, ["photoid"])
+            for id in rows.table["photoid"].to_pylist()
+        ]
         assert read == expected
 
 
@@ -162,7 +180,7 @@ def test_workers_find_the_same_in_the_same_order(
 ) -> None:
     dump = draw_dump(tmp_path / "dump.tsv", drawing, N_ROWS)
     build(replay, tmp_path / "whole", dump)
-    monkeypatch.setattr(flickr, "plan_parts", partial(plan_parts, part_bytes=20_000))
+    monkeypatch.setattr(flickr_dump, "plan_parts", partial(plan_parts, part_bytes=20_000))
     settings = flickr_settings(replay, tmp_path, dumps=[str(dump)])
     search.build(flickr.SOURCE, tmp_path / "parts", settings, {}, workers=workers, quiet=True)
     assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
@@ -185,7 +203,9 @@ def test_per_query_and_max_pairs_hold(replay: Replay, dump: Path, tmp_path: Path
 def test_a_photo_of_both_signs_is_known_as_one_though_a_pair_is_full(replay: Replay, tmp_path: Path) -> None:
     line = next(draw_lines(DumpDrawing(SENTIMENTS, pictures="http://127.0.0.1:1"), 1)).split("\t")
     rows = [["1", "happy+dog"], ["2", "happy+dog%2C+dead+tree"], ["3", "dead+tree"]]
-    text = "".join("\t".join([id, *line[1:6], title, *line[7:8], "", *line[9:-1], "0\n"]) for id, title in rows)
+    text = "".join(
+        "\t".join([id, *line[1:6], title, *line[7:8], "", *line[9:-1], "0\n"]) for id, title in rows
+    )
     dump = tmp_path / "dump.tsv"
     dump.write_text(text)
     with pytest.raises(MvsentError):  # no pictures, but candidates
@@ -217,7 +237,13 @@ def test_videos_and_lines_with_other_columns_are_dropped_with_a_reason(
 def test_hostile_cells_break_nothing(replay: Replay, drawing: DumpDrawing, tmp_path: Path) -> None:
     lines = list(draw_lines(drawing, 100))
     fields = lines[0].split("\t")
-    odd = [b"Happy+dog%00%ED%A0%80\0\xed\xa0\x80", b"Happy+dog+" + b"x" * 2**20, b"%", b"Happy+dog%C", b"\xff\xfe"]
+    odd = [
+        b"Happy+dog%00%ED%A0%80\0\xed\xa0\x80",
+        b"Happy+dog+" + b"x" * 2**20,
+        b"%",
+        b"Happy+dog%C",
+        b"\xff\xfe",
+    ]
     with (tmp_path / "dump.tsv").open("wb") as file:
         file.writelines(line.encode() for line in lines)
         for number, title in enumerate(odd):
@@ -235,8 +261,8 @@ def test_hostile_cells_break_nothing(replay: Replay, drawing: DumpDrawing, tmp_p
 def test_a_line_without_end_is_one_unusable_row(
     drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dump_files, "MAX_LINE_BYTES", 5000)
-    monkeypatch.setattr(dump_files, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(dump_reader, "MAX_LINE_BYTES", 5000)
+    monkeypatch.setattr(dump_reader, "BLOCK_BYTES", 1000)
     lines = list(draw_lines(drawing, 30))
     path = tmp_path / "dump.tsv"
     path.write_text("".join([*lines[:10], "x" * 20_000 + "\n", *lines[10:]]))
@@ -254,14 +280,21 @@ def run(*words: str) -> Any:
 def test_a_truncated_bzip2_keeps_what_was_read_and_exits_with_3(
     replay: Replay, dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [line.encode() for line in draw_lines(DumpDrawing(SENTIMENTS, 0.05, str(replay.flickr_endpoint).partition("/services")[0]), N_ROWS)]
+    lines = [
+        line.encode()
+        for line in draw_lines(
+            DumpDrawing(SENTIMENTS, 0.05, str(replay.flickr_endpoint).partition("/services")[0]), N_ROWS
+        )
+    ]
     whole = bz2.compress(b"".join(lines[:200])) + bz2.compress(b"".join(lines[200:]))
     dump.write_bytes(whole[:-20])
     lexicon = flickr_settings(replay, tmp_path).anps
     monkeypatch.setenv("MVSENT_FLICKR_ENDPOINT", replay.flickr_endpoint)
     monkeypatch.delenv("FLICKR_API_KEY", raising=False)
     out = tmp_path / "out"
-    result = run("build-flickr", "--from", str(dump), "--anps", lexicon, "--language", "any", "--out", str(out), "-q")
+    result = run(
+        "build-flickr", "--from", str(dump), "--anps", lexicon, "--language", "any", "--out", str(out), "-q"
+    )
     assert isinstance(result.exception, MvsentError), result.output
     assert result.exception.exit_code == 3
     assert str(result.exception).startswith(f"{dump.name}: the bzip2 data breaks off (")
@@ -287,10 +320,22 @@ def test_a_dry_run_counts_and_writes_nothing(replay: Replay, dump: Path, tmp_pat
     assert plan["rows"]["rows"] == N_ROWS
 
 
-def test_several_files_follow_one_option_as_a_shell_writes_them(dump: Path, replay: Replay, tmp_path: Path) -> None:
+def test_several_files_follow_one_option_as_a_shell_writes_them(
+    dump: Path, replay: Replay, tmp_path: Path
+) -> None:
     shutil.copy(dump, tmp_path / "b.bz2")
     lexicon = flickr_settings(replay, tmp_path).anps
-    shown = run("build-flickr", "--from", str(dump), str(tmp_path / "b.bz2"), "--anps", lexicon, "--dry-run", "--json", "-q")
+    shown = run(
+        "build-flickr",
+        "--from",
+        str(dump),
+        str(tmp_path / "b.bz2"),
+        "--anps",
+        lexicon,
+        "--dry-run",
+        "--json",
+        "-q",
+    )
     assert json.loads(shown.output)["rows"]["rows"] == 2 * N_ROWS
 
 
@@ -306,7 +351,9 @@ def test_several_files_follow_one_option_as_a_shell_writes_them(dump: Path, repl
         (b"id,url,secret\n1,http://a.org/1.jpg,x\n", "has no column of tags or title"),
     ],
 )
-def test_a_file_of_another_kind_is_one_line(content: bytes, message: str, replay: Replay, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_one_line(
+    content: bytes, message: str, replay: Replay, tmp_path: Path
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -314,7 +361,9 @@ def test_a_file_of_another_kind_is_one_line(content: bytes, message: str, replay
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_whose_lines_are_mostly_no_rows_is_refused(replay: Replay, drawing: DumpDrawing, tmp_path: Path) -> None:
+def test_a_file_whose_lines_are_mostly_no_rows_is_refused(
+    replay: Replay, drawing: DumpDrawing, tmp_path: Path
+) -> None:
     (tmp_path / "dump.tsv").write_text(next(draw_lines(drawing, 1)) + "a\tb\n" * 500)
     with pytest.raises(InputError, match="most rows are not those of a dump"):
         build(replay, tmp_path / "out", tmp_path / "dump.tsv")
@@ -331,13 +380,19 @@ def test_a_file_whose_lines_are_mostly_no_rows_is_refused(replay: Replay, drawin
 def test_parquet_of_the_wrong_types_is_one_line(
     columns: dict[str, pa.Array], message: str, replay: Replay, tmp_path: Path
 ) -> None:
-    plain = {"photoid": pa.array([1, 2]), "title": pa.array(["happy dog", "b"]), "url": pa.array(["http://a.org/1.jpg"] * 2)}
+    plain = {
+        "photoid": pa.array([1, 2]),
+        "title": pa.array(["happy dog", "b"]),
+        "url": pa.array(["http://a.org/1.jpg"] * 2),
+    }
     pq.write_table(pa.table({**plain, **columns}), tmp_path / "dump.parquet")
     with pytest.raises(InputError, match=message):
         build(replay, tmp_path / "out", tmp_path / "dump.parquet")
 
 
-def test_lists_of_tags_and_numbers_and_times_in_parquet_are_read(replay: Replay, drawing: DumpDrawing, tmp_path: Path) -> None:
+def test_lists_of_tags_and_numbers_and_times_in_parquet_are_read(
+    replay: Replay, drawing: DumpDrawing, tmp_path: Path
+) -> None:
     url = f"{drawing.pictures}/images/1/positive-5-160x120.jpg"
     table = pa.table(
         {
@@ -359,7 +414,9 @@ def test_lists_of_tags_and_numbers_and_times_in_parquet_are_read(replay: Replay,
     assert row["posted_at"].timestamp() == 1_300_000_000
 
 
-def test_a_pattern_without_a_file_and_match_without_a_dump_are_refused(replay: Replay, tmp_path: Path) -> None:
+def test_a_pattern_without_a_file_and_match_without_a_dump_are_refused(
+    replay: Replay, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="no such file"):
         build(replay, tmp_path / "out", tmp_path / "none-*.bz2")
     with pytest.raises(UsageError, match="--match"):
@@ -369,10 +426,12 @@ def test_a_pattern_without_a_file_and_match_without_a_dump_are_refused(replay: R
 # Stopping and continuing
 
 
-def interrupted(replay: Replay, out: Path, *files: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def interrupted(
+    replay: Replay, out: Path, *files: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
     """Begin a build that is interrupted as its scan begins part `after`; the parts that were scanned."""
     scanned: list[int] = []
-    scan = flickr.scan_part
+    scan = flickr_dump.scan_part
 
     def watched(rules: Any, part: Any) -> Any:
         if part.index == after:
@@ -381,11 +440,9 @@ def interrupted(replay: Replay, out: Path, *files: Path, after: int, monkeypatch
         yield from scan(rules, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(flickr, "scan_part", watched)
-        try:
+        patch.setattr(flickr_dump, "scan_part", watched)
+        with suppress(Interrupted):
             build(replay, out, *files)
-        except Interrupted:
-            pass
     return scanned
 
 
@@ -393,7 +450,7 @@ def test_a_stopped_scan_continues_without_the_parts_that_are_done(
     replay: Replay, drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dump = draw_dump(tmp_path / "dump.tsv", drawing, N_ROWS)
-    monkeypatch.setattr(flickr, "plan_parts", partial(plan_parts, part_bytes=40_000))
+    monkeypatch.setattr(flickr_dump, "plan_parts", partial(plan_parts, part_bytes=40_000))
     build(replay, tmp_path / "whole", dump)
     out = tmp_path / "out"
     first = interrupted(replay, out, dump, after=2, monkeypatch=monkeypatch)
@@ -407,14 +464,16 @@ def test_changed_or_other_files_are_refused_on_resume(
     replay: Replay, drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dump = draw_dump(tmp_path / "dump.tsv", drawing, N_ROWS)
-    monkeypatch.setattr(flickr, "plan_parts", partial(plan_parts, part_bytes=40_000))
+    monkeypatch.setattr(flickr_dump, "plan_parts", partial(plan_parts, part_bytes=40_000))
     out = tmp_path / "out"
     interrupted(replay, out, dump, after=2, monkeypatch=monkeypatch)
     other = Path(shutil.copy(dump, tmp_path / "other.tsv"))
     with pytest.raises(UsageError, match="begun with other files"):
         build(replay, out, other)
     with pytest.raises(UsageError, match="begun with --from"):
-        search.build(flickr.SOURCE, out, flickr_settings(replay, tmp_path), {"FLICKR_API_KEY": _key()}, quiet=True)
+        search.build(
+            flickr.SOURCE, out, flickr_settings(replay, tmp_path), {"FLICKR_API_KEY": _key()}, quiet=True
+        )
     dump.write_text(dump.read_text() + next(draw_lines(drawing, 1)))
     with pytest.raises(UsageError, match="changed since this build was begun"):
         build(replay, out, dump)
@@ -428,7 +487,9 @@ def _key() -> Any:
 
 
 @pytest.mark.slow
-def test_killed_at_each_step_it_ends_with_the_same_bytes(replay: Replay, drawing: DumpDrawing, tmp_path: Path) -> None:
+def test_killed_at_each_step_it_ends_with_the_same_bytes(
+    replay: Replay, drawing: DumpDrawing, tmp_path: Path
+) -> None:
     dump = draw_dump(tmp_path / "dump.tsv", drawing, N_ROWS)
     build_it = partial(_in_parts, flickr_settings(replay, tmp_path, dumps=[str(dump)]))
     build_it(tmp_path / "whole" / "flickr")
@@ -462,16 +523,18 @@ def die_at_file(step: int, out: Path) -> None:
 
 
 def _in_parts(settings: FlickrSettings, out: Path) -> None:
-    flickr.plan_parts = partial(plan_parts, part_bytes=40_000)  # type: ignore[assignment]
+    flickr_dump.plan_parts = partial(plan_parts, part_bytes=40_000)  # type: ignore[assignment]
     try:
         search.build(flickr.SOURCE, out, settings, {}, workers=1, quiet=True)
     finally:
-        flickr.plan_parts = plan_parts  # type: ignore[assignment]
+        flickr_dump.plan_parts = plan_parts  # type: ignore[assignment]
 
 
-def test_a_scan_in_processes_stops_when_asked(drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_in_processes_stops_when_asked(
+    drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dump = draw_dump(tmp_path / "dump.tsv", drawing, N_ROWS)
-    monkeypatch.setattr(flickr, "plan_parts", partial(plan_parts, part_bytes=40_000))
+    monkeypatch.setattr(flickr_dump, "plan_parts", partial(plan_parts, part_bytes=40_000))
     settings = FlickrSettings(dumps=[str(dump)])
     opened = flickr.SOURCE.dump(settings, flickr.SOURCE.words(settings))
     assert opened

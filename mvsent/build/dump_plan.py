@@ -1,4 +1,4 @@
-"""The estimate of a build from metadata dumps (`--from … --dry-run`): candidates of each pair, time and disk."""
+"""The estimate of a build from metadata dumps (`--from`, `--dry-run`): candidates, time and disk."""
 
 import threading
 from collections.abc import Mapping
@@ -34,7 +34,10 @@ def plan_dump(
     return {
         "source": source.name,
         "files": [{"name": file.name, "size": file.size} for file in dump.files],
-        "rows": {name: counts.rows[name] for name in ("rows", "matched", "videos", "unusable", "other_licence", "other_dates")},
+        "rows": {
+            name: counts.rows[name]
+            for name in ("rows", "matched", "videos", "unusable", "other_licence", "other_dates")
+        },
         "pairs": len(words),
         "pairs_without_candidate": sum(not n for n in per_pair.values()),
         "per_query": most,

@@ -26,7 +26,13 @@ from mvsent.workers.engine import Engine
 
 STATE = "dump"
 _MATCHES = pa.schema(
-    {"id": pa.string(), "body": pa.string(), "reason": pa.string(), "detail": pa.string(), "queries": pa.list_(pa.int32())}
+    {
+        "id": pa.string(),
+        "body": pa.string(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+        "queries": pa.list_(pa.int32()),
+    }
 )
 _ROWS_AT_ONCE = 4096
 
@@ -241,13 +247,17 @@ def dump_notes(frontier: Frontier) -> dict[str, Any]:
             "matched": "locally: each query was looked for in the rows of these files, by docs/dumps.md",
             "files": state["files"],
             "rows": counts.document()["rows"],
-            "rows_with_query": {frontier.query(n + 1).text: rows for n, rows in sorted(counts.queries.items())},
+            "rows_with_query": {
+                frontier.query(n + 1).text: rows for n, rows in sorted(counts.queries.items())
+            },
             **({"broken": counts.broken} if counts.broken else {}),
         }
     }
 
 
-def count_matches(dump: Dump, engine: Engine, check_stop: Callable[[], object], *, workers: int, quiet: bool) -> MatchCounts:
+def count_matches(
+    dump: Dump, engine: Engine, check_stop: Callable[[], object], *, workers: int, quiet: bool
+) -> MatchCounts:
     """Count the rows of a dump that contain each query; nothing is kept."""
     counts = MatchCounts()
     with TemporaryDirectory(prefix="mvsent-dump-") as name, engine:

@@ -108,7 +108,9 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse what was typed; a setting of several paths takes all that follow its option."""
-        several = [stated.flag for stated in self._stated if stated.path == "several"] if self.settings else []
+        several = (
+            [stated.flag for stated in self._stated if stated.path == "several"] if self.settings else []
+        )
         return super().parse_args(ctx, options.spread_out(args, several))
 
     # Click assigns to both when the command is declared.

@@ -1,9 +1,9 @@
 """Whether the texts of a picture contain a query, such as an adjective-noun pair.
 
-A text (a title, a description as a browser displays it, or one tag) contains a query if the words of the query
-stand side by side in it, in their order: separated by spaces, hyphens or underscores, or joined. Tags also
-contain it if each of its words is a tag by itself. The last word may have the ending of a plural or a
-possessive. Case does not matter, and words within longer words do not count.
+A text (a title, a description as a browser displays it, or one tag) contains a query if its words stand side
+by side there, in their order: separated by spaces, hyphens or underscores, or joined. Tags also contain it if
+each of its words is a tag by itself. The last word may have the ending of a plural or a possessive. Case does
+not matter, and words within longer words do not count.
 """
 
 import re
@@ -50,7 +50,10 @@ class PairMatcher:
         self._words = [query.replace("_", " ").lower().split() for query in queries]
         self._fields = frozenset(fields)
         # Run of letters → queries that may be in a text with this run, or with this run and a second one.
-        self._alone, self._pairs = defaultdict[str, set[int]](set), defaultdict[str, dict[str, set[int]]](dict)
+        self._alone, self._pairs = (
+            defaultdict[str, set[int]](set),
+            defaultdict[str, dict[str, set[int]]](dict),
+        )
         self._anywhere: set[int] = set()
         for number, words in enumerate(self._words):
             signs = set(signatures(words))
@@ -87,7 +90,9 @@ class PairMatcher:
         return possible
 
     def _in_text(self, text: str) -> set[int]:
-        return {number for number in self._possible(text) if _pattern(tuple(self._words[number])).search(text)}
+        return {
+            number for number in self._possible(text) if _pattern(tuple(self._words[number])).search(text)
+        }
 
     def _in_tags(self, tags: Sequence[str]) -> set[int]:
         text = _prepared("\n".join(tag.replace("\n", " ") for tag in tags), keep_lines=True)

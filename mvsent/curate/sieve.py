@@ -17,13 +17,13 @@ Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _CODES = np.arange(256, dtype=np.uint8)
-_IS_UPPER = (_CODES >= ord("A")) & (_CODES <= ord("Z"))
+_IS_UPPER = (ord("A") <= _CODES) & (ord("Z") >= _CODES)
 _LOWER = np.where(_IS_UPPER, _CODES + 32, _CODES).astype(np.uint8)
-_IS_RUN = ((_LOWER >= ord("a")) & (_LOWER <= ord("z"))) | ((_CODES >= ord("0")) & (_CODES <= ord("9")))
+_IS_RUN = ((ord("a") <= _LOWER) & (ord("z") >= _LOWER)) | ((ord("0") <= _CODES) & (ord("9") >= _CODES))
 _LETTER = np.where(_IS_RUN, _LOWER, 0).astype(np.uint8)
 """Byte → the letter or digit in lower case, or 0."""
 
-_SPACED = np.where(_CODES == ord("+"), ord(" "), _CODES).astype(np.uint8)
+_SPACED = np.where(ord("+") == _CODES, ord(" "), _CODES).astype(np.uint8)
 _HEX = np.full(256, -1, np.int16)
 for _digit in b"0123456789abcdefABCDEF":
     _HEX[_digit] = int(chr(_digit), 16)
@@ -140,7 +140,8 @@ class Sieve:
         if not len(self._pairs):
             return np.zeros(len(keys), np.bool_)
         place = np.minimum(np.searchsorted(self._pairs, keys), len(self._pairs) - 1)
-        return self._pairs[place] == keys
+        found: Mask = self._pairs[place] == keys
+        return found
 
     def _rows_with_pairs(self, rows: Numbers, numbers: Numbers, n_rows: int) -> Numbers:
         """The rows that have both runs of a pair somewhere."""
@@ -157,5 +158,7 @@ class Sieve:
         count = np.searchsorted(row_of_second, row, side="right") - begin
         # Every first beside every second of its row.
         of_first = np.repeat(np.arange(len(row)), count)
-        place = np.arange(len(of_first)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(begin, count)
+        place = (
+            np.arange(len(of_first)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(begin, count)
+        )
         return row[of_first][self._is_pair(first[of_first], second[place])]

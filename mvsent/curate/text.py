@@ -163,9 +163,7 @@ def mask_query(text: str, query: str) -> str:
 def _query_pattern(query: str) -> re.Pattern[str]:
     words = query.replace("_", " ").split()
     forms = [with_endings(word) for word in words]
-    return re.compile(
-        rf"(?<![^\W_])(?:{'|'.join([side_by_side(words), *forms])})(?![^\W_])", re.IGNORECASE
-    )
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join([side_by_side(words), *forms])})(?![^\W_])", re.IGNORECASE)
 
 
 def with_endings(word: str) -> str:

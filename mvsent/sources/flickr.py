@@ -12,7 +12,6 @@ import re
 import time
 from datetime import UTC, date, datetime
 from datetime import time as day_time
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,14 +35,9 @@ from mvsent.sources.crawl.failures import (
     SourceFailure,
 )
 from mvsent.sources.crawl.http_json import as_count, as_id, as_text, as_url
-from mvsent.sources.dump_files import Dump, find_files, plan_parts
-from mvsent.sources.flickr_dump import (
-    ANY_NAME,
-    YFCC100M,
-    DumpRules,
-    check_columns,
-    scan_part,
-)
+from mvsent.sources.dump_files import Dump
+from mvsent.sources.flickr_dump import DumpRules, open_dump
+from mvsent.sources.flickr_licenses import LICENSES
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
@@ -52,20 +46,6 @@ SIZES = ("m", "n", "z", "c", "l", "o")
 """Longer sides of 500, 320, 640, 800 and 1024 pixels, and the original where its owner shows it."""
 
 EXTRAS = "description,license,date_upload,owner_name,tags," + ",".join(f"url_{size}" for size in SIZES)
-# Flickr added Creative Commons 4.0 in June 2025; their numbers are not documented, so they keep the number.
-LICENSES = {
-    "0": "All Rights Reserved",
-    "1": "CC BY-NC-SA 2.0",
-    "2": "CC BY-NC 2.0",
-    "3": "CC BY-NC-ND 2.0",
-    "4": "CC BY 2.0",
-    "5": "CC BY-SA 2.0",
-    "6": "CC BY-ND 2.0",
-    "7": "No known copyright restrictions",
-    "8": "United States Government Work",
-    "9": "CC0 1.0",
-    "10": "Public Domain Mark 1.0",
-}
 # Calls without a login see safe photos only, whatever they ask for.
 SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
 BEGAN = date(2004, 2, 10)
@@ -96,7 +76,7 @@ class FlickrSettings(BuildSettings):
     dumps: tuple[str, ...] = setting(
         (),
         DATA,
-        "Metadata dumps to look for the pairs in, instead of asking Flickr: files or patterns, see docs/dumps.md.",
+        "Metadata dumps, in which the pairs are looked for instead of asking Flickr: files or patterns.",
         flags=("--from",),
         path="several",
         changes_result=False,  # a crawl compares the files, not where they lie
@@ -354,11 +334,8 @@ def _dump(settings: FlickrSettings, words: list[Term]) -> Dump | None:
         licenses=frozenset(filter(None, settings.license.split(","))),
         since=since if settings.since else None,
         until=until if settings.until else None,
-        license_names=LICENSES,
     )
-    files = find_files(settings.dumps)
-    parts = plan_parts(files, YFCC100M, ANY_NAME, partial(check_columns, settings.match))
-    return Dump(tuple(files), parts, partial(scan_part, rules))
+    return open_dump(settings.dumps, rules)
 
 
 SOURCE = SearchedSource(

@@ -103,8 +103,8 @@ class SearchedSource(Source, Generic[S]):
         span: gives the first and the last second of upload to search for, of a crawl that begins at a time;
             (0, 0) if the source is not searched by date.
         search: opens the search.
-        dump: opens the metadata dumps that the settings name, to look for words in them rather than to search;
-            None if they name none.
+        dump: opens the metadata dumps that the settings name, in which the words are looked for instead of
+            searching; None if they name none.
         still_public: opens the check whether an id is still shown to everyone, for `mvsent refresh`; None if
             the source offers none.
     """

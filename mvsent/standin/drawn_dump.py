@@ -13,12 +13,11 @@ from urllib.parse import quote_plus
 
 from mvsent.pairs import Label
 
-COMMON = (
-    *"the of and in at on with from for a my our new first day view street park beach lake river house".split(),
-    *"city night morning summer winter trip party wedding family friends canon nikon iphone square".split(),
-    *"2010 2011 2012 london paris tokyo berlin california europe travel nature water sky tree garden".split(),
-    *"museum church station bridge market concert festival train mountain island harbor cat bird car".split(),
-)
+_WORDS = """the of and in at on with from for a my our new first day view street park beach lake river house
+city night morning summer winter trip party wedding family friends canon nikon iphone square
+2010 2011 2012 london paris tokyo berlin california europe travel nature water sky tree garden
+museum church station bridge market concert festival train mountain island harbor cat bird car"""
+COMMON = tuple(_WORDS.split())
 FOREIGN = ("夕焼け", "東京タワー", "Straße", "Montréal", "été", "Москва", "“quoted”", "L’hiver")
 SENTENCES = (
     "Seen on our way home through the old town that afternoon",
@@ -70,7 +69,11 @@ def _row(
     drawing: DumpDrawing, rng: random.Random, words: Sequence[str], queries: Sequence[str], number: int
 ) -> list[str]:
     chance = rng.random
-    title = f"IMG_{rng.randrange(10_000)}" if chance() < 0.3 else " ".join(rng.choices(words, k=rng.randint(1, 5)))
+    title = (
+        f"IMG_{rng.randrange(10_000)}"
+        if chance() < 0.3
+        else " ".join(rng.choices(words, k=rng.randint(1, 5)))
+    )
     if chance() < 0.1:
         title = rng.choice(FOREIGN)
     tags = rng.choices(words, k=rng.randint(2, 18)) if chance() < 0.68 else []
@@ -79,7 +82,9 @@ def _row(
         title = f"{title} {query.title()}"
     if chance() < drawing.pair_share:
         tags += rng.choice((query.split(), [query.replace(" ", "")], [query]))
-    description = f"{rng.choice(SENTENCES)}, {rng.choice(words)} {rng.choice(words)}." if chance() < 0.35 else ""
+    description = (
+        f"{rng.choice(SENTENCES)}, {rng.choice(words)} {rng.choice(words)}." if chance() < 0.35 else ""
+    )
     if drawing.pictures:
         description = description or f"{rng.choice(SENTENCES)}."
     id, owner = str(FIRST_ID + number * 7), f"{rng.randrange(10**7, 10**8)}@N0{rng.randrange(9)}"
@@ -95,7 +100,13 @@ def _row(
         *(id, owner, f"person+{number % 5000}", "2010-05-01 12:00:00.0", str(uploaded), "Canon+EOS"),
         *(quote_plus(title), quote_plus(description), ",".join(map(quote_plus, tags)), "", "", "", ""),
         *(f"http://www.flickr.com/photos/{owner}/{id}/", place, license),
-        *(f"http://creativecommons.org/licenses/{code}/2.0/", server, str(1 + number % 9), secret, f"{secret}o"),
+        *(
+            f"http://creativecommons.org/licenses/{code}/2.0/",
+            server,
+            str(1 + number % 9),
+            secret,
+            f"{secret}o",
+        ),
         *("jpg", str(int(is_video))),
     ]
     return row if drawing.columns == 23 else [str(number), row[0], f"{number:032x}", *row[1:]]

@@ -9,6 +9,8 @@
 Every page is one transaction, so a killed process loses at most the page that was under way.
 """
 
+# Longer than other files, so that all statements on these tables are in one place.
+
 import json
 import sqlite3
 import time
