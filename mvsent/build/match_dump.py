@@ -39,7 +39,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass
 class MatchCounts:
-    """What was read of a dump, and found in it.
+    """Counts of the rows of a dump, and of those that contain each query.
 
     Attributes:
         rows: `rows`, `videos`, `unusable`, `other_licence`, `other_dates`, `matched`.

@@ -174,7 +174,7 @@ def with_endings(word: str) -> str:
 
 def side_by_side(words: Sequence[str]) -> str:
     """A pattern of `words` after each other, the last one with an ending: separate, hyphened or joined."""
-    return r"[\s_-]*".join([*map(re.escape, words[:-1]), with_endings(words[-1])])
+    return r"[\s_-]*".join([*map(re.escape, words[:-1]), *map(with_endings, words[-1:])])
 
 
 def _single_spaced(text: str) -> str:

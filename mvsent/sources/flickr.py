@@ -8,6 +8,8 @@
 An error is HTTP 200 too: {"stat": "fail", "code": 100, "message": "Invalid API Key (Key has expired)"}.
 """
 
+# Longer than other files, as a source is one file.
+
 import re
 import time
 from datetime import UTC, date, datetime
