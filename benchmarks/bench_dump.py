@@ -53,8 +53,8 @@ def rows() -> list[Row]:
             ]
             seconds = measured(ways, path, root)
         few, many = (in_a_child(memory, each, root) for each in (small, path))
+        share = matched_share(path, root)
     ours, other, *others = (median(runs) for runs in seconds)
-    share = matched_share(path, root)
     table = [
         (
             f"match {N} rows ({share:.0%} with a pair) ÷ pyarrow.csv, {WORKERS} cores, s",
