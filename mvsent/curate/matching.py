@@ -47,7 +47,7 @@ class PairMatcher:
     """
 
     def __init__(self, queries: Sequence[str], fields: Sequence[Field]) -> None:
-        self._words = [query.replace("_", " ").lower().split() for query in queries]
+        self._words = [tuple(query.replace("_", " ").lower().split()) for query in queries]
         self._fields = frozenset(fields)
         # Run of letters → queries that may be in a text with this run, or with this run and a second one.
         self._alone, self._pairs = (
@@ -90,22 +90,23 @@ class PairMatcher:
         return possible
 
     def _in_text(self, text: str) -> set[int]:
-        return {
-            number for number in self._possible(text) if _pattern(tuple(self._words[number])).search(text)
-        }
+        return {number for number in self._possible(text) if _pattern(self._words[number]).search(text)}
 
     def _in_tags(self, tags: Sequence[str]) -> set[int]:
-        text = _prepared("\n".join(tag.replace("\n", " ") for tag in tags), keep_lines=True)
+        joined = "\n".join(tags)
+        if joined.count("\n") >= len(tags):  # a tag of several lines
+            joined = "\n".join(tag.replace("\n", " ") for tag in tags)
+        text = _prepared(joined, keep_lines=True)
         possible = self._possible(text)
         if not possible:
             return set()
         lines = [line.strip() for line in text.split("\n")]
-        alone = frozenset(lines)
+        # With commas, which no query goes across, one search serves for all tags.
+        alone, beside = frozenset(lines), ",".join(lines)
         return {
             number
             for number in possible
-            if each_is_a_tag(self._words[number], alone)
-            or any(map(_pattern(tuple(self._words[number])).search, lines))
+            if each_is_a_tag(self._words[number], alone) or _pattern(self._words[number]).search(beside)
         }
 
 

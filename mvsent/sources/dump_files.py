@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from mvsent.errors import InputError, UsageError
 from mvsent.sources.unpacked import Unpacked, first_line
 
-PART_BYTES = 128 * 2**20
+PART_BYTES = 32 * 2**20
 _ENDS_BYTES = 2**16
 _MAGIC = {b"BZh": "bzip2", b"\x1f\x8b": "gzip", b"PAR1": "parquet"}
 _HEAD_BYTES = 2**20

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mvsent.curate.matching import Field, PairMatcher
-from mvsent.curate.sieve import Mask, Sieve, url_decoded
+from mvsent.curate.sieve import Sieve, url_decoded
 from mvsent.errors import InputError
 from mvsent.reasons import Reason
 from mvsent.sources.crawl.candidate import Candidate, Skipped
@@ -130,21 +130,25 @@ class _Scan:
         if self._encoded is None:  # decided by the first rows of a part
             self._encoded = is_url_encoded([cells[name] for name in ("title", "tags") if name in cells])
         texts = {name: url_decoded(cells[name]) if self._encoded else cells[name] for name in self._fields}
-        may: Mask = np.zeros(table.num_rows, np.bool_)
-        for name, column in texts.items():
-            may |= self._sieve.may_contain(name, column)
+        may = {name: self._sieve.may_contain(name, column) for name, column in texts.items()}
         if "marker" in cells:
             # One pass over short cells.
             into.counts["videos"] += int(pc.sum(is_video(cells["marker"])).as_py() or 0)
-        chosen = pa.array(np.flatnonzero(may))
-        taken = {name: column.take(chosen).to_pylist() for name, column in cells.items()}
+        chosen = np.flatnonzero(np.logical_or.reduce(list(may.values())))
+        taken = {name: column.take(pa.array(chosen)).to_pylist() for name, column in cells.items()}
+        looked_at = {name: mask[chosen].tolist() for name, mask in may.items()}
         for place in range(len(chosen)):
             row = {name: values[place] for name, values in taken.items()}
-            self._add(row, into)
+            self._add(row, {name for name, are in looked_at.items() if are[place]}, into)
 
-    def _add(self, row: Mapping[str, bytes], into: DumpMatches) -> None:
+    def _add(self, row: Mapping[str, bytes], fields: Set[str], into: DumpMatches) -> None:
+        """Add the row if one of the `fields`, which the sieve let through, contains a query."""
         texts = row_texts(row, encoded=bool(self._encoded))
-        queries = self._matcher.find(texts.title, texts.description, texts.tags)
+        queries = self._matcher.find(
+            texts.title if "title" in fields else "",
+            texts.description if "description" in fields else "",
+            texts.tags if "tags" in fields else (),
+        )
         if not queries:
             return
         number, license = row_license(row)

@@ -88,16 +88,17 @@ def row_texts(row: Mapping[str, bytes], *, encoded: bool) -> RowTexts:
     >>> row_texts({"title": b"Misty+woods%21", "tags": b"forest,new+york"}, encoded=True)
     RowTexts(title='Misty woods!', description='', tags=('forest', 'new york'))
     """
-    tags = row.get("tags", b"").decode("utf-8", "replace")
+    tags = row.get("tags", b"").decode("utf-8", "replace").replace("\0", "")
     if encoded or "\n" in tags or "," in tags:
-        parts = re.split("[\n,]" if "\n" not in tags else "\n", tags)
+        parts = tags.split("\n" if "\n" in tags else ",")
     else:
         parts = tags.split()
-    decoded = map(unquote_plus, parts) if encoded and ("%" in tags or "+" in tags) else parts
+    if encoded and ("%" in tags or "+" in tags):
+        parts = [unquote_plus(part).replace("\0", "") for part in parts]
     return RowTexts(
         _decoded(row.get("title", b""), encoded),
         _decoded(row.get("description", b""), encoded),
-        tuple(filter(None, (part.replace("\0", "").strip() for part in decoded))),
+        tuple(filter(None, map(str.strip, parts))),
     )
 
 
