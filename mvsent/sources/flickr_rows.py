@@ -112,7 +112,7 @@ def parse_row(
     row: Mapping[str, bytes], texts: RowTexts, license: str, posted_at: datetime | None, *, encoded: bool
 ) -> Candidate | Skipped:
     """A candidate, or why there is none."""
-    plain = {name: value.decode("utf-8", "replace").strip() for name, value in row.items() if name in _PLAIN}
+    plain = {name: str(row[name], "utf-8", "replace").strip() for name in _PLAIN if name in row}
     number = as_id(plain.get("id"))
     if not number:
         return f"flickr:without-id-{hash_of(row)}", Reason.ROW_UNUSABLE, "the dump gives this photo no id"

@@ -58,8 +58,9 @@ def draw_lines(drawing: DumpDrawing, n_rows: int) -> Iterator[str]:
     """Lines of a dump; one in a hundred is a video."""
     rng = random.Random(f"dump {drawing.seed}")
     queries = list(drawing.queries)
-    # One word in twenty is that of a pair, so that many rows have one without the other.
-    of_pairs = [word for query in queries for word in query.split()]
+    # One word in twenty is that of a pair, so that many rows have one without the other. Most of them are
+    # nouns, as among real tags.
+    of_pairs = [word for query in queries for word in (*query.split(), *query.split()[-1:] * 2)]
     words = [*COMMON * max(1, 19 * len(of_pairs) // len(COMMON)), *of_pairs]
     for number in range(n_rows):
         yield "\t".join(_row(drawing, rng, words, queries, number)) + "\n"
