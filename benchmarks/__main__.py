@@ -27,6 +27,7 @@ MODULES = (
     "ray",
     "build",
     "table",
+    "dump",
     "report",
     "near",
     "memory",

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     TEXT_TOO_SHORT = "text-too-short", "has fewer words than the filter asks for"
     TEXT_TOO_LONG = "text-too-long", "has more words than the filter allows"
     TEXT_LANGUAGE = "text-language", "has a text in a language that the filter excludes"
+    VIDEO = "video", "is a video in the metadata dump"
+    ROW_UNUSABLE = "row-unusable", "is no row of a metadata dump, or has no id in it"
     DUPLICATE_ID = "duplicate-id", "has the id of an earlier row"
     DUPLICATE_IMAGE = "duplicate-image", "has the picture of an earlier row"
     DUPLICATE_QUERY_CONFLICT = "duplicate-query-conflict", "was found by words of opposite sign"

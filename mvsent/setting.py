@@ -22,7 +22,7 @@ def setting(
     *,
     unset: str = "",
     changes_result: bool = True,
-    path: Literal["", "typed", "absolute", "perhaps"] = "",
+    path: Literal["", "typed", "several", "absolute", "perhaps"] = "",
     flags: tuple[str, ...] = (),
     completion: str = "",
     variable: str = "",
@@ -38,7 +38,8 @@ def setting(
         unset: what an empty or zero default means.
         changes_result: False if it says only where, or how fast, a result is computed: a run, a crawl or a
             benchmark that was begun with another value continues. A difference in rounding is no change.
-        path: `typed`: a path, recorded as typed. `absolute`: a path, recorded absolute, because a run is
+        path: `typed`: a path, recorded as typed. `several`: paths, of an option that is repeatable or takes
+            several values. `absolute`: a path, recorded absolute, because a run is
             also read from other folders. `perhaps`: NAME, PATH or NAME=PATH, absolute if the file exists.
         flags: names of the option, if not `--name-of-the-field` alone.
         completion: which names of `mvsent.cli.complete` the shell offers.
@@ -102,6 +103,11 @@ class Setting:
     def takes_several(self) -> bool:
         """Whether it is a list, typed as a,b."""
         return get_origin(self.field.annotation) in (list, tuple)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether its option may be typed several times."""
+        return isinstance(self.default, dict) or bool(self.takes_several and self.path)
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from mvsent.cli import main
 from mvsent.curate.images import check_image
+from mvsent.lexicons import load_anps, select
 from mvsent.reasons import Rejection
+from mvsent.standin.drawn_dump import DumpDrawing, draw_dump
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import KEY, SECRET, Replay
 from tests import programs
@@ -47,6 +49,11 @@ def fill(folder: Path, shell: dict[str, str]) -> None:
     """`folder` holds the data, runs and files that the pages' commands name."""
     draw_dataset(folder / "MVSA_Single", n_rows=100, seed=2, n_annotators=1)
     type_in(folder, "mvsent build-flickr --language any", shell)
+    strong = {term.query: term.sentiment for term in select(load_anps(), min_sentiment=1.99)}
+    pictures_at = shell["MVSENT_FLICKR_ENDPOINT"].partition("/services")[0]
+    for number in range(2):
+        drawing = DumpDrawing(strong, 0.1, pictures_at, seed=number)
+        draw_dump(folder / f"yfcc100m_dataset-{number}.bz2", drawing, 300)
     type_in(folder, "mvsent reconcile-mvsa MVSA_Single", shell)
     type_in(folder, "mvsent train data/mvsa-single --threads 1 --folds 0,1", shell)
     type_in(folder, "mvsent train data/mvsa-single --model logistic --protocol grouped-kfold-5", shell)

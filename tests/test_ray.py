@@ -35,8 +35,11 @@ from mvsent.errors import EngineError, InputError, UsageError
 from mvsent.features.cache import cached_maps
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
+from mvsent.sources import flickr_dump
+from mvsent.sources.dump_files import plan_parts
 from mvsent.sources.mvsa import open_mvsa
 from mvsent.sources.table import TableSettings
+from mvsent.standin.drawn_dump import DumpDrawing, draw_dump
 from mvsent.standin.drawn_mvsa import draw_dataset
 from mvsent.standin.replay import Replay
 from mvsent.workers import ray_cluster, ray_engine
@@ -44,6 +47,7 @@ from mvsent.workers.engine import LOCAL, LocalEngine, choose
 from mvsent.workers.ray_engine import RayEngine
 from tests.building import (
     EPOCH,
+    SENTIMENTS,
     Watched,
     build,
     files_of,
@@ -274,6 +278,17 @@ def driver(out: Path, settings: BuildSettings, engine: Any) -> Any:
     the child has our environment only after that.
     """
     return start(partial(build, out, settings, engine=engine))
+
+
+def test_a_dump_gives_the_local_engines_dataset(
+    engine: RayEngine, replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing = DumpDrawing(SENTIMENTS, 0.05, replay.flickr_endpoint.partition("/services")[0])
+    dump = draw_dump(tmp_path / "dump.tsv", drawing, 300)
+    monkeypatch.setattr(flickr_dump, "plan_parts", partial(plan_parts, part_bytes=30_000))
+    settings = flickr_settings(replay, tmp_path, dumps=[str(dump)])
+    by_ray = build(tmp_path / "ray" / "flickr", settings, engine=engine).folder
+    assert files_of(by_ray) == files_of(build(tmp_path / "local" / "flickr", settings).folder)
 
 
 @pytest.mark.parametrize("first, then", [("ray", "local"), ("local", "ray")])

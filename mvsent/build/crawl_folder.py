@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mvsent.build.match_dump import begin_or_check
 from mvsent.config import BuildSettings
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
 from mvsent.lexicons import Term, format_lexicon
@@ -23,6 +24,7 @@ from mvsent.shards.staging import (
     refuse_nowhere,
 )
 from mvsent.sources.crawl.frontier import CRAWL_FILE, Beginning, Frontier
+from mvsent.sources.dump_files import Dump
 from mvsent.sources.registry import S, SearchedSource
 from mvsent.storage import is_remote, reaching
 
@@ -92,9 +94,19 @@ def refuse_finished(out: Path, *, overwrite: bool) -> None:
 
 
 def open_frontier(
-    work: Path, source: SearchedSource[S], words: Sequence[Term], settings: S, *, overwrite: bool
+    work: Path,
+    source: SearchedSource[S],
+    words: Sequence[Term],
+    settings: S,
+    *,
+    overwrite: bool,
+    dump: Dump | None = None,
 ) -> Frontier:
-    """Open the crawl in `work`, or begin it; `overwrite` discards one that was begun with other settings."""
+    """Open the crawl in `work`, or begin it; `overwrite` discards one that was begun with other settings.
+
+    Args:
+        dump: searched instead of the source; a crawl with other files is another one, too.
+    """
     now = creation_time()
     start = Beginning(
         settings=identity(settings, words),
@@ -104,7 +116,7 @@ def open_frontier(
         defaults=type(settings)().model_dump(mode="json"),
     )
     try:
-        return Frontier.open(work / CRAWL_FILE, start)
+        return _opened(work, start, dump)
     # StorageError passes: a disk that fails, or another program that holds the file, is no reason to discard
     # days of a crawl.
     except (UsageError, DatasetError):
@@ -112,7 +124,17 @@ def open_frontier(
             raise
     log.warning("%s: the unfinished crawl is discarded and begun anew", work)
     discard(work)
-    return Frontier.open(work / CRAWL_FILE, start)
+    return _opened(work, start, dump)
+
+
+def _opened(work: Path, start: Beginning, dump: Dump | None) -> Frontier:
+    frontier = Frontier.open(work / CRAWL_FILE, start)
+    try:
+        begin_or_check(frontier, dump)
+    except BaseException:
+        frontier.close()
+        raise
+    return frontier
 
 
 def discard(work: Path) -> None:

@@ -21,9 +21,10 @@ from mvsent.build.crawl_folder import PARTS, open_frontier, workplace
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.crawled import Crawled
 from mvsent.build.fetch import fetch_parts, partitions
+from mvsent.build.match_dump import dump_notes, match_dump
 from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.config import BuildSettings
-from mvsent.errors import InputError
+from mvsent.errors import InputError, Interrupted
 from mvsent.fetch import FetchPolicy
 from mvsent.limits import TokenBucket
 from mvsent.reasons import Reason
@@ -73,7 +74,8 @@ def build(
         Unreachable or OSError later: the same call then continues.
     """
     words = source.words(settings)
-    ask = source.search(settings, keys)
+    dump = source.dump(settings, words)
+    ask = None if dump else source.search(settings, keys)
     endpoint = check_endpoint(settings.endpoint)
     policy = FetchPolicy(
         concurrency=settings.concurrency,
@@ -88,11 +90,24 @@ def build(
     with workplace(target, overwrite=overwrite) as work, engine, interruptible() as stop:
         # With a manifest, an earlier process was killed while it cleared up.
         if not (work / MANIFEST_FILE).exists():
-            with open_frontier(work, source, words, settings, overwrite=overwrite) as frontier:
-                _search(frontier, ask, source.paging, settings, stop, quiet)
-                # After the search, because only then are the photos known that were found under both signs.
+            with open_frontier(work, source, words, settings, overwrite=overwrite, dump=dump) as frontier:
                 folder = work / PARTS
                 folder.mkdir(exist_ok=True)
+                if dump:
+                    match_dump(
+                        frontier,
+                        dump,
+                        folder,
+                        engine,
+                        per_query=settings.per_query,
+                        found_at=_now,
+                        check_stop=lambda: _check(stop),
+                        workers=workers,
+                        quiet=quiet,
+                    )
+                if ask:
+                    _search(frontier, ask, source.paging, settings, stop, quiet)
+                # After the search, because only then are the photos known that were found under both signs.
                 with StageProgress("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
                     fetch_parts(
                         Crawled(settings),
@@ -120,6 +135,15 @@ def build(
     return BuildResult(out, Manifest.load(out))
 
 
+def _now() -> int:
+    return int(creation_time().timestamp())  # fixed by SOURCE_DATE_EPOCH
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Interrupted
+
+
 def _search(
     frontier: Frontier,
     ask: Search,
@@ -145,7 +169,7 @@ def _search(
             paging,
             Asker(bucket, stop, frontier.note_call),
             per_query=settings.per_query,
-            found_at=lambda: int(creation_time().timestamp()),  # fixed by SOURCE_DATE_EPOCH
+            found_at=_now,
             on_page=on_page,
         )
 
@@ -178,6 +202,5 @@ def _assemble(
             rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
             writer.reject(rejected_table(rows))
         refusals = frontier.refusals()
-        writer.finish(
-            frontier.n_candidates, extra={"notes": {"refused_queries": refusals}} if refusals else {}
-        )
+        notes = {**({"refused_queries": refusals} if refusals else {}), **dump_notes(frontier)}
+        writer.finish(frontier.n_candidates, extra={"notes": notes} if notes else {})

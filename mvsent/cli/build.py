@@ -45,12 +45,20 @@ def build(
     """Build a dataset from the source called `name`."""
     source = registry.searched(name)
     settings = given.resolve()
+    dump = source.dump(settings, source.words(settings))
+    if dump and dry_run:
+        from mvsent.build.dump_plan import plan_dump, render_dump_plan
+
+        scanned = plan_dump(source, settings, dump, engine.chosen(), workers=workers, quiet=quiet)
+        typer.echo(json.dumps(scanned, indent=2) if as_json else render_dump_plan(scanned))
+        return
     if dry_run:
         from mvsent.build.dry_run import plan, render_plan
 
         estimate = plan(source, settings).document()
         typer.echo(json.dumps(estimate, indent=2) if as_json else render_plan(estimate))
         return
+    from mvsent.build.match_dump import refuse_broken
     from mvsent.build.search import build as run_build
     from mvsent.report.funnel import funnel_document, render_funnel
     from mvsent.sources.keys import read_keys
@@ -59,7 +67,7 @@ def build(
         source,
         out or Path("data", name),
         settings,
-        read_keys(source.keys, key_file),
+        {} if dump else read_keys(source.keys, key_file),
         overwrite=overwrite,
         workers=workers,
         engine=engine.chosen(),
@@ -72,6 +80,7 @@ def build(
         typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
         typer.echo(f"Licences and terms: {result.folder / 'README.md'}")
         typer.echo(f"Next: mvsent train {result.folder}")
+    refuse_broken(result.manifest.notes)
 
 
 class BuildCommand(Command):

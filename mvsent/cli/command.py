@@ -106,6 +106,13 @@ class Command(TyperCommand):
         app.command(self.name)(called)
         return cast("TyperCommand", typer.main.get_command(app))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what was typed; a setting of several paths takes all that follow its option."""
+        several = (
+            [stated.flag for stated in self._stated if stated.path == "several"] if self.settings else []
+        )
+        return super().parse_args(ctx, options.spread_out(args, several))
+
     # Click assigns to both when the command is declared.
     params = property(lambda self: self._made.params, lambda self, _: None)
     callback = property(lambda self: self._made.callback, lambda self, _: None)

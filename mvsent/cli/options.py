@@ -1,7 +1,7 @@
 """Options: those made of settings, and those that mean the same in every command."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,13 +48,12 @@ def of_setting(stated: "Setting") -> Any:
         flags = [f"{stated.flag}/--no-{stated.flag.removeprefix('--')}"]
     if kind in (bool, int, float):
         return Annotated[kind | None, typer.Option(*flags, **shown)]
-    is_repeatable = isinstance(stated.default, dict) or (stated.takes_several and stated.path)
-    return Annotated[(list[str] if is_repeatable else str) | None, typer.Option(*flags, **shown)]
+    return Annotated[(list[str] if stated.is_repeatable else str) | None, typer.Option(*flags, **shown)]
 
 
 def recorded(stated: "Setting", value: Any) -> Any:
     """The value of a setting, given the one that was typed."""
-    if stated.takes_several and stated.path:
+    if stated.takes_several and stated.path == "absolute":
         from mvsent.setting import named_files
 
         paths = [path for typed in value for path in named_files(typed)]
@@ -62,6 +61,8 @@ def recorded(stated: "Setting", value: Any) -> Any:
     match stated.path:
         case "typed":
             return str(located(value))
+        case "several":
+            return [str(located(each)) for each in value]
         case "absolute":
             return str(located(value).resolve())
         case "perhaps" if _is_path(value):
@@ -99,6 +100,26 @@ def refuse_without_role(flags: Mapping[str, Any], *, role: str, fold: int | None
     if alone or fold is not None:
         flag = f"--{alone[0].replace('_', '-')}" if alone else "--fold"
         raise UsageError(f"{flag}: only for the rows of a role", "Add --role, or leave it out")
+
+
+def spread_out(words: list[str], flags: Collection[str]) -> list[str]:
+    """Repeat each of the `flags` before its further values, as a shell writes them for a pattern.
+
+    >>> spread_out(["--from", "a.bz2", "b.bz2", "--out", "c"], ["--from"])
+    ['--from', 'a.bz2', '--from', 'b.bz2', '--out', 'c']
+    """
+    spread: list[str] = []
+    flag, is_first = "", False
+    for word in words:
+        if word.startswith("-"):
+            name, equals, _ = word.partition("=")
+            flag, is_first = (name, not equals) if name in flags else ("", False)
+        elif flag:
+            if not is_first:
+                spread.append(flag)
+            is_first = False
+        spread.append(word)
+    return spread
 
 
 def _is_path(value: str) -> bool:

@@ -7,6 +7,7 @@ import codecs
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 from selectolax.lexbor import LexborHTMLParser
@@ -161,12 +162,19 @@ def mask_query(text: str, query: str) -> str:
 @lru_cache(maxsize=4096)  # more than a lexicon has words
 def _query_pattern(query: str) -> re.Pattern[str]:
     words = query.replace("_", " ").split()
-    forms = []
-    for word in words:
-        babies = f"|{re.escape(word[:-1])}ies" if word.endswith("y") else ""
-        forms.append(rf"(?:{re.escape(word)}(?:['’]?s|es|['’])?{babies})")
-    joined = r"[\s_-]*".join([*map(re.escape, words[:-1]), *forms[-1:]])
-    return re.compile(rf"(?<![^\W_])(?:{'|'.join([joined, *forms])})(?![^\W_])", re.IGNORECASE)
+    forms = [with_endings(word) for word in words]
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join([side_by_side(words), *forms])})(?![^\W_])", re.IGNORECASE)
+
+
+def with_endings(word: str) -> str:
+    """A pattern of `word`, alone or with the ending of a plural or a possessive."""
+    babies = f"|{re.escape(word[:-1])}ies" if word.endswith("y") else ""
+    return rf"(?:{re.escape(word)}(?:['’]?s|es|['’])?{babies})"
+
+
+def side_by_side(words: Sequence[str]) -> str:
+    """A pattern of `words` after each other, the last one with an ending: separate, hyphened or joined."""
+    return r"[\s_-]*".join([*map(re.escape, words[:-1]), *map(with_endings, words[-1:])])
 
 
 def _single_spaced(text: str) -> str:

@@ -8,6 +8,8 @@
 An error is HTTP 200 too: {"stat": "fail", "code": 100, "message": "Invalid API Key (Key has expired)"}.
 """
 
+# Longer than other files, as a source is one file.
+
 import re
 import time
 from datetime import UTC, date, datetime
@@ -18,6 +20,7 @@ from typing import Any, Literal
 from pydantic import SecretStr, field_validator
 
 from mvsent.config import DATA, MACHINE, BuildSettings, language, lexicon, per_query
+from mvsent.curate.matching import Field
 from mvsent.errors import UsageError
 from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
@@ -34,6 +37,9 @@ from mvsent.sources.crawl.failures import (
     SourceFailure,
 )
 from mvsent.sources.crawl.http_json import as_count, as_id, as_text, as_url
+from mvsent.sources.dump_files import Dump
+from mvsent.sources.flickr_dump import DumpRules, open_dump
+from mvsent.sources.flickr_licenses import LICENSES
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
@@ -42,20 +48,6 @@ SIZES = ("m", "n", "z", "c", "l", "o")
 """Longer sides of 500, 320, 640, 800 and 1024 pixels, and the original where its owner shows it."""
 
 EXTRAS = "description,license,date_upload,owner_name,tags," + ",".join(f"url_{size}" for size in SIZES)
-# Flickr added Creative Commons 4.0 in June 2025; their numbers are not documented, so they keep the number.
-LICENSES = {
-    "0": "All Rights Reserved",
-    "1": "CC BY-NC-SA 2.0",
-    "2": "CC BY-NC 2.0",
-    "3": "CC BY-NC-ND 2.0",
-    "4": "CC BY 2.0",
-    "5": "CC BY-SA 2.0",
-    "6": "CC BY-ND 2.0",
-    "7": "No known copyright restrictions",
-    "8": "United States Government Work",
-    "9": "CC0 1.0",
-    "10": "Public Domain Mark 1.0",
-}
 # Calls without a login see safe photos only, whatever they ask for.
 SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
 BEGAN = date(2004, 2, 10)
@@ -83,6 +75,17 @@ class FlickrSettings(BuildSettings):
     since: Day = setting(None, DATA, "First day of upload (UTC), as 2020-12-31.", unset="2004-02-10")
     until: Day = setting(None, DATA, "Last day of upload (UTC), as 2020-12-31.", unset="now")
     license: str = setting("", DATA, "Flickr's licence numbers, such as 4,5,9,10.", unset="all")
+    dumps: tuple[str, ...] = setting(
+        (),
+        DATA,
+        "Metadata dumps, in which the pairs are looked for instead of asking Flickr: files or patterns.",
+        flags=("--from",),
+        path="several",
+        changes_result=False,  # a crawl compares the files, not where they lie
+    )
+    match: tuple[Field, ...] = setting(
+        ("tags", "title"), DATA, "Fields of a dump that contain the pair, separated by commas."
+    )
     safe: Literal["safe", "moderate", "restricted"] = setting("safe", DATA, "Flickr's safe-search level.")
     endpoint: str = setting(
         "",
@@ -92,6 +95,13 @@ class FlickrSettings(BuildSettings):
         changes_result=False,
         variable="MVSENT_FLICKR_ENDPOINT",
     )
+
+    @field_validator("match")
+    @classmethod
+    def _some_field(cls, value: tuple[Field, ...]) -> tuple[Field, ...]:
+        if not value:
+            raise ValueError("name at least one of tags, title, description")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("license")
     @classmethod
@@ -314,12 +324,28 @@ def _span(settings: FlickrSettings, now: datetime) -> tuple[int, int]:
     return since, until
 
 
+def _dump(settings: FlickrSettings, words: list[Term]) -> Dump | None:
+    if not settings.dumps:
+        if settings.match != FlickrSettings().match:
+            raise UsageError("--match: is about metadata dumps", "Name them with --from, or leave it out")
+        return None
+    since, until = _span(settings, datetime.now(UTC))
+    rules = DumpRules(
+        queries=tuple(word.query for word in words),
+        fields=settings.match,
+        licenses=frozenset(filter(None, settings.license.split(","))),
+        since=since if settings.since else None,
+        until=until if settings.until else None,
+    )
+    return open_dump(settings.dumps, rules)
+
+
 SOURCE = SearchedSource(
     name="flickr",
     title="Flickr",
     about="""
-It is written to data/flickr, by the paper's rules. Needs FLICKR_API_KEY. Takes hours, or days under a lower
-quota; --dry-run estimates them. Stop it at any time: the same command continues. The default of
+It is written to data/flickr, by the paper's rules. Needs FLICKR_API_KEY; or, with --from, metadata dumps such
+as YFCC100M. Takes hours, or days under a lower quota; --dry-run estimates them. Stop it at any time: the same command continues. The default of
 --per-query, 500, is one call per query.
 
 Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
@@ -329,6 +355,7 @@ Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
     lexicon=_lexicon,
     span=_span,
     search=lambda settings, keys: FlickrClient(settings, keys).search,
+    dump=_dump,
     still_public=lambda settings, keys: FlickrClient(settings, keys).is_public,
     terms=Terms(
         """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mvsent.config import BuildSettings
     from mvsent.lexicons import Term
     from mvsent.sources.crawl.candidate import Query, SearchPage, Window
+    from mvsent.sources.dump_files import Dump
 
 SEARCHED = {
     "flickr": "Build a dataset from Flickr's adjective-noun pairs.",
@@ -102,6 +103,8 @@ class SearchedSource(Source, Generic[S]):
         span: gives the first and the last second of upload to search for, of a crawl that begins at a time;
             (0, 0) if the source is not searched by date.
         search: opens the search.
+        dump: opens the metadata dumps that the settings name, in which the words are looked for instead of
+            searching; None if they name none.
         still_public: opens the check whether an id is still shown to everyone, for `mvsent refresh`; None if
             the source offers none.
     """
@@ -114,6 +117,7 @@ class SearchedSource(Source, Generic[S]):
     lexicon: Callable[[S], "list[Term]"]
     search: Callable[[S, Keys], Search]
     span: Callable[[S, "datetime"], tuple[int, int]] = lambda settings, now: (0, 0)
+    dump: Callable[[S, "list[Term]"], "Dump | None"] = lambda settings, words: None
     still_public: Callable[[S, Keys], Callable[[str], bool]] | None = None
 
     def words(self, settings: S) -> "list[Term]":

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -69,6 +70,22 @@ class Engine(Protocol):
             on_wait: called several times a second while this process only waits.
         """
 
+    def spread(
+        self,
+        work: Callable[[Path, Item], Iterable[Result]],
+        items: Sequence[Item],
+        *,
+        folder: Path,
+        files: Callable[[Item], Sequence[str]],
+        on_wait: Callable[[], object],
+        workers: int = 0,
+    ) -> Iterator[Result]:
+        """Do as `as_completed` for work that keeps a core busy: on this machine, with a process per worker.
+
+        Args:
+            workers: on this machine; 0 for one per core.
+        """
+
     def shared(
         self, kind: Callable[P, Shared], *args: P.args, **kwargs: P.kwargs
     ) -> AbstractContextManager[Shared]:
@@ -103,6 +120,26 @@ class LocalEngine(nullcontext[None]):
     ) -> Iterator[Result]:
         for item in items:
             yield from work(folder, item)
+
+    def spread(
+        self,
+        work: Callable[[Path, Item], Iterable[Result]],
+        items: Sequence[Item],
+        *,
+        folder: Path,
+        files: Callable[[Item], Sequence[str]],
+        on_wait: Callable[[], object],
+        workers: int = 0,
+    ) -> Iterator[Result]:
+        n = min(self.threads(workers), len(items))
+        if n > 1:
+            from mvsent.workers.processes import spread  # imports multiprocessing
+
+            yield from spread(partial(work, folder), items, n, on_wait)
+        else:
+            for result in self.as_completed(work, items, folder=folder):
+                on_wait()
+                yield result
 
     @contextmanager
     def shared(self, kind: Callable[P, Shared], *args: P.args, **kwargs: P.kwargs) -> Iterator[Shared]:

@@ -9,7 +9,10 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -21,6 +24,7 @@ from mvsent.errors import LostRankError, MvsentError
 from mvsent.workers.interrupt import handled_by, interruptible
 
 Task = TypeVar("Task")
+Result = TypeVar("Result")
 Work = Callable[[Connection, Task], None]
 """Does a task in a process, and sends its answer."""
 
@@ -122,6 +126,62 @@ def apart(
                     process.join(_LOOK_EVERY_S)
                     if now.is_set():
                         process.kill()
+
+
+def spread(
+    work: Callable[[Task], Iterable[Result]],
+    tasks: Sequence[Task],
+    jobs: int,
+    on_wait: Callable[[], object],
+) -> Iterator[Result]:
+    """Yield the results of `work(task)` as tasks complete, in `jobs` processes that stay for all tasks.
+
+    Args:
+        work: may be pickled. It is given up between two results if the iterator is closed early.
+        on_wait: called several times a second; what it raises ends the processes.
+
+    Raises: MvsentError if a process was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    waiting, running = deque(tasks), set[Future[list[Result]]]()
+    with handled_by(signal.SIG_IGN):  # inherited: Ctrl-C is for this process
+        pool = ProcessPoolExecutor(jobs, context, _begin, (stop,))
+    try:
+        while waiting or running:
+            while waiting and len(running) < 2 * jobs:
+                with handled_by(signal.SIG_IGN):
+                    running.add(pool.submit(_collected, work, waiting.popleft()))
+            done, running = wait_for(running, _LOOK_EVERY_S, FIRST_COMPLETED)
+            on_wait()
+            for each in done:
+                yield from each.result()
+    except BrokenProcessPool:
+        what = "a worker process was killed, perhaps because memory is full"
+        raise MvsentError(what, "Give fewer --workers; the same command continues") from None
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+_stopped: Any = None
+"""In a process of `spread`: the event that gives up its task."""
+
+
+def _begin(stop: Any) -> None:
+    global _stopped  # noqa: PLW0603 - an event can be inherited, but not sent with a task
+    _stopped = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _collected(work: Callable[[Task], Iterable[Result]], task: Task) -> list[Result]:
+    results: list[Result] = []
+    for result in work(task):
+        if _stopped.is_set():
+            break
+        results.append(result)
+    return results
 
 
 def _child(work: Work[Task], sender: Connection, task: Task, gpu: str | None) -> None:

@@ -127,6 +127,18 @@ class RayEngine:
             finally:
                 tasks.cancel(running)
 
+    def spread(
+        self,
+        work: Callable[[Path, Item], Iterable[Result]],
+        items: Sequence[Item],
+        *,
+        folder: Path,
+        files: Callable[[Item], Sequence[str]],
+        on_wait: Callable[[], object],
+        workers: int = 0,
+    ) -> Iterator[Result]:
+        return self.as_completed(work, items, folder=folder, files=files, on_wait=on_wait)
+
     @contextmanager
     def shared(self, kind: Callable[P, Shared], *args: P.args, **kwargs: P.kwargs) -> Iterator[Shared]:
         ray = installed_ray()

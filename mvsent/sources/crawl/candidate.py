@@ -7,6 +7,8 @@ from datetime import datetime
 
 from mvsent.reasons import Reason
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` would make one for each candidate
+
 Skipped = tuple[str, Reason, str]
 """An item of a page that is no candidate: id, reason, detail."""
 
@@ -101,7 +103,7 @@ def choose_size(sizes: Sequence[Size], target: int = 1024, minimum: int = 640) -
 def candidate_to_json(candidate: Candidate) -> str:
     """Serialise a candidate without its id, for `candidate_from_json`."""
     posted = candidate.posted_at
-    return json.dumps(
+    return _ENCODER.encode(
         {
             "title": candidate.title,
             "description": candidate.description,
@@ -111,8 +113,7 @@ def candidate_to_json(candidate: Candidate) -> str:
             "license": candidate.license,
             "owner": candidate.owner,
             "posted_at": posted and posted.isoformat(),
-        },
-        ensure_ascii=False,
+        }
     )
 
 

@@ -9,6 +9,8 @@
 Every page is one transaction, so a killed process loses at most the page that was under way.
 """
 
+# Longer than other files, so that all statements on these tables are in one place.
+
 import json
 import sqlite3
 import time
@@ -272,15 +274,56 @@ class Frontier:
         self, query: int, rank: int, row: tuple[str, str | None, str | None, str | None], found_at: int
     ) -> int:
         """Record an item; return 1 if it is new to the query, else 0. `rank` counts the items before it."""
+        self._insert(row, rank, found_at)
+        return self._sight(row[0], query)
+
+    def _insert(self, row: tuple[str, str | None, str | None, str | None], rank: int, found_at: int) -> None:
         id, *rest = row
         self._db.execute(
             "INSERT INTO candidates (id, rank, found_at, body, reason, detail) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING",
             (id, rank, found_at, *rest),
         )
+
+    def _sight(self, id: str, query: int) -> int:
         (number,) = self._db.execute("SELECT number FROM candidates WHERE id = ?", (id,)).fetchone()
         done = self._db.execute("INSERT INTO sightings VALUES (?, ?) ON CONFLICT DO NOTHING", (number, query))
         return done.rowcount
+
+    def note_matched(
+        self, row: tuple[str, str | None, str | None, str | None], queries: Sequence[int], room: int, at: int
+    ) -> bool:
+        """Record a candidate that contains these queries, within a transaction; return whether it is one.
+
+        It is one if a query has room, and then has all its queries, so that one of both signs is known.
+
+        Args:
+            row: id, body, reason and detail.
+            room: candidates of a query at most; 0 for all.
+        """
+        found = [self.query(number).found for number in queries]
+        taking = [n for n, have in zip(queries, found, strict=True) if not room or have < room]
+        if queries and not taking:
+            return False
+        self._insert(row, min(found, default=0), at)
+        new = [number for number in queries if self._sight(row[0], number)]
+        for number in set(new) & set(taking):
+            self._db.execute("UPDATE queries SET found = found + 1 WHERE number = ?", (number,))
+        return True
+
+    def end_search(self) -> None:
+        """Ask nothing more. Within a transaction."""
+        self._db.execute("DELETE FROM windows")
+
+    def notes(self, key: str) -> Any:
+        """The value that `write_notes` wrote under a key; None if it wrote none."""
+        with readable(self.path):
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row and json.loads(row[0])
+
+    def write_notes(self, key: str, value: Any) -> None:
+        """Keep a value as JSON under a key. Within a transaction."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
     def numbers(self, *, by_turns: bool = False) -> npt.NDArray[np.int64]:
         """Numbers of all candidates in the order of finding; or by turns, the first of each query first."""
