@@ -331,22 +331,10 @@ def test_a_dataset_of_fewer_classes_is_judged_on_those(run, make_dataset, predic
     assert document["metrics"]["recall_macro"]["mean"] == 0.5
 
 
-def test_the_dataset_that_the_run_was_trained_on_is_refused(tmp_path, small_dataset, predictor):
+def test_the_run_s_own_dataset_may_be_named_and_its_test_rows_are_judged(tmp_path, small_dataset, predictor):
     run = write_run(tmp_path / "run", dataset_sha256=Dataset.open(small_dataset).sha256)
-    with pytest.raises(UsageError, match=r"holds the rows that .*run was trained on\. .*mvsent eval"):
-        evaluate(run, dataset=small_dataset)
-    assert not predictor
-
-
-def test_rows_that_the_run_may_have_seen_are_noted(run, make_dataset, predictor):
-    shared = draw_pairs(20, images=False, prefix="mvsa-single:test-0").to_pydict()
-    shared["id"] = [row.replace("test-0:", "test-0-") for row in shared["id"]]
-    pairs = pa.table(shared, schema=draw_pairs(1, images=False).schema)
-    document = evaluate(run, ["roc"], make_dataset(pairs, name="again")).document
-    assert document["notes"] == [
-        "20 rows of again have an id of mvsa-single: the networks may have been trained on them, so this is no "
-        "fair test"
-    ]
+    named = evaluate(run, dataset=small_dataset)
+    assert not predictor and named.folder == run and named.document["notes"] == []
 
 
 def test_an_empty_dataset_is_refused(run, make_dataset, predictor):

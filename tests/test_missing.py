@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.config import TrainSettings
-from mvsent.errors import DatasetError, OutputExistsError, RunError, UsageError
+from mvsent.errors import OutputExistsError, RunError, UsageError
 from mvsent.learn.batches import Examples, Text, blanked
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models import registry
@@ -226,15 +226,9 @@ def test_another_dataset_is_judged_without_a_modality_too(
     assert whole.document["metrics"] != result.document["metrics"]
 
 
-def test_the_run_s_own_dataset_is_judged_without_naming_it(tmp_path: Path, small_dataset: Path) -> None:
-    run = write_run(tmp_path / "run", dataset_sha256=Dataset.open(small_dataset).sha256)
-    with pytest.raises(UsageError, match=r"judged by: mvsent eval .*run --missing text$"):
-        evaluate(run, None, small_dataset, missing="text")
-
-
 def test_a_run_whose_dataset_is_gone_is_not_judged_again(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    with pytest.raises(DatasetError, match="gone"):
+    with pytest.raises(RunError, match=r"gone, and neither beside the run nor in data.*--dataset"):
         evaluate(run, missing="image")
     assert not (run / "missing-image").exists()
 
@@ -277,4 +271,4 @@ def test_a_modality_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown 'image,text'"):
         evaluate(tmp_path, missing="image,text")
     with pytest.raises(UsageError, match="nothing was trained that way"):
-        evaluate(tmp_path, ["curves"], missing="text")
+        evaluate(write_run(tmp_path / "run"), ["curves"], missing="text")

@@ -61,7 +61,8 @@ def finished(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_a_run_folder_holds_what_the_contract_says(finished: Path, small_dataset: Path) -> None:
-    assert {p.name for p in finished.iterdir()} == {"config.toml", "environment.json", "fold-0", "fold-1"}
+    files = {"config.toml", "environment.json", "rows.parquet", "fold-0", "fold-1"}
+    assert {p.name for p in finished.iterdir()} == files
     expected = {"model.safetensors", "vocabulary.txt", "history.csv", "predictions.parquet"}
     assert {p.name for p in (finished / "fold-0").iterdir()} == expected
     predictions = pq.read_table(finished / "fold-0" / "predictions.parquet")

@@ -159,7 +159,11 @@ def evaluate(
     ] = None,
     dataset: Annotated[
         Path | None,
-        flag("--dataset", "Evaluate on another dataset; the result is written to RUN/eval-NAME/."),
+        flag(
+            "--dataset",
+            "Evaluate on another dataset; the result is written to RUN/eval-NAME/. If it is the run's own, "
+            "moved, its test rows are evaluated.",
+        ),
     ] = None,
     missing: Annotated[
         str | None,
@@ -176,7 +180,8 @@ def evaluate(
 
     Prints every metric with its 95% interval beside the paper's numbers. Writes metrics.json, report.html
     and the pictures (PNG and SVG) into the run folder. With --missing image,text the same rows are evaluated
-    twice more, first without their pictures, then without their texts.
+    twice more, first without their pictures, then without their texts. With --dataset, rows that the run saw
+    in training, by id, text or picture, are counted, and a column shows the metrics without them.
 
     Example: mvsent eval runs/dmlanet-mvsa-single-paper-5x-s0 --metrics roc,prc
     """

@@ -68,6 +68,9 @@ def report(
         typer.Argument(help="A dataset or run folder. [default: the newest run]", show_default=False),
     ] = None,
     out: Annotated[Path | None, flag("--out", "HTML file to write.", "reports/NAME.html")] = None,
+    dataset: Annotated[
+        Path | None, flag("--dataset", "Where the run's dataset is now.", "beside the run, or in data")
+    ] = None,
     gallery: Annotated[
         int | None, flag("--gallery", "Maximum number of cards with pictures, up to 2000.", "300")
     ] = None,
@@ -91,6 +94,7 @@ def report(
     result = write_report(
         path or newest_run(),
         out,
+        dataset=dataset,
         gallery=GALLERY if gallery is None else gallery,
         seed=seed,
         overwrite=overwrite,
@@ -144,7 +148,8 @@ class ExplainedPairs:
     image: options.Image = None
     text: options.Text = None
     dataset: Annotated[
-        Path | None, flag("--dataset", "Choose pairs of this dataset, not the run's test rows.")
+        Path | None,
+        flag("--dataset", "Choose pairs of this dataset, not the run's test rows; or where its own is now."),
     ] = None
     n: Annotated[int, typer.Option("-n", help="Number of pairs to show.")] = 6
 

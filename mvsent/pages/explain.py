@@ -19,8 +19,10 @@ from mvsent.pages.page_file import PAGE_MARK, has_mark
 from mvsent.report import plots
 from mvsent.report.explain_page import render_explanations
 from mvsent.report.overlays import Explained, paper_figure
+from mvsent.runs.run_dataset import is_own
 from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.atomic import atomic_write
+from mvsent.shards.reader import Dataset
 from mvsent.storage import entries, make_folder
 
 log = logging.getLogger("mvsent")
@@ -63,7 +65,8 @@ def explain_run(
         n: pairs to show: equal numbers of correct positive and negative ones, at random, and of the most
             confident errors.
         fold: the fold of the network; None: the first finished one.
-        dataset: the folder of another dataset to choose from; None: the fold's test rows.
+        dataset: the folder of another dataset to choose from; None, or the run's own, which may have moved:
+            the fold's test rows.
         measured: rows for the mean faithfulness of the weights; 0: do not measure.
         seed: seed of the choice.
         out: another folder to write to.
@@ -85,7 +88,10 @@ def explain_run(
     whole = [row for row in rows if row.image is not None and row.text.strip()]
     orders = measure(model, whole) if whole else {}
     faithfulness = {"rows": len(whole), "orders": orders} if orders else {}
-    rows_of = f"rows of {dataset.name}" if dataset else f"test rows of {model.run.resolved.dataset_name}"
+    is_other = dataset is not None and not is_own(model.run, Dataset.open(dataset))
+    rows_of = f"test rows of {model.run.resolved.dataset_name}"
+    if dataset is not None and is_other:
+        rows_of = f"rows of {dataset.name}"
     lead = f"{model.run.settings.model}, fold {model.folds[0]}, on {rows_of}; seed {seed}"
     return write(folder, model, pairs, faithfulness, lead)
 

@@ -12,8 +12,8 @@ from mvsent.pairs import LABEL_NAMES, Label
 from mvsent.report.cards import read_rows
 from mvsent.runs.inputs.setup import targets
 from mvsent.runs.predictions import read_predictions
+from mvsent.runs.run_dataset import is_own, own_dataset
 from mvsent.runs.run_folder import PREDICTIONS
-from mvsent.runs.trial import own_dataset
 from mvsent.shards.reader import Dataset
 
 KINDS = ("correct positive", "correct negative", "error")
@@ -26,16 +26,16 @@ def chosen(
     """Choose rows to measure faithfulness on, and rows to show.
 
     Args:
-        dataset: the folder of another dataset; None: the test rows of the run's first fold.
+        dataset: the folder of another dataset; None, or the run's own: the test rows of the run's first fold.
         n: rows to show.
         measured: rows to measure on.
 
     Raises: RunError if the run's dataset has changed; DatasetError if the other dataset has no usable rows.
     """
-    if dataset is not None:
-        opened, rows, y_true, y_prob = _answered(model, Dataset.open(dataset), seed)
+    opened = own_dataset(model.run) if dataset is None else Dataset.open(dataset)
+    if not is_own(model.run, opened):
+        opened, rows, y_true, y_prob = _answered(model, opened, seed)
     else:
-        opened = own_dataset(model.run)
         path = model.run.fold(model.folds[0]) / PREDICTIONS
         saved = read_predictions(path, model.run.resolved.classes)["test"]
         row_of = {name: i for i, name in enumerate(opened.ids)}

@@ -72,6 +72,7 @@ def report(
     path: Path,
     out: Path | None = None,
     *,
+    dataset: Path | None = None,
     gallery: int = GALLERY,
     seed: int = 0,
     overwrite: bool = False,
@@ -85,13 +86,14 @@ def report(
     Args:
         path: a dataset folder or a run folder.
         out: the file.
+        dataset: the present folder of a run's dataset, whose pictures are shown; None: it is looked for.
         gallery: maximum number of cards in the gallery, chosen evenly over labels and reasons.
         seed: seed of the choice.
         overwrite: also replace a file that is not a report.
         quiet: no progress bar.
 
     Raises:
-        UsageError: `path` is neither, or `gallery` is out of range.
+        UsageError: `path` is neither, `gallery` is out of range, or `dataset` is not that of the run.
         OutputExistsError: `out` is a folder, or another kind of file.
         DatasetError, RunError: the dataset or run cannot be read.
     """
@@ -105,20 +107,26 @@ def report(
             f"{path}: {problem}",
             f"Name a finished dataset (it has {MANIFEST_FILE}) or a run (it has {CONFIG})",
         )
+    if is_dataset and dataset is not None:
+        raise UsageError(
+            f"--dataset {dataset}: {path} is a dataset itself", "Leave --dataset out, or name a run"
+        )
     out = out or Path("reports") / f"{path.resolve().name}.html"
     # Every file contains the empty mark.
     refuse_unless_ours(out, b"" if overwrite else PAGE_MARK, "report", "FILE.html")
-    page, counts = _page(path, is_dataset, gallery, seed, quiet)
+    page, counts = _page(path, is_dataset, dataset, gallery, seed, quiet)
     while len(page) > MAX_BYTES and gallery:
         gallery //= 2
-        page, counts = _page(path, is_dataset, gallery, seed, quiet)
+        page, counts = _page(path, is_dataset, dataset, gallery, seed, quiet)
     make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(page)
     return Report("dataset" if is_dataset else "run", path, out, len(page), counts)
 
 
-def _page(path: Path, is_dataset: bool, n_cards: int, seed: int, quiet: bool) -> tuple[bytes, dict[str, int]]:
+def _page(
+    path: Path, is_dataset: bool, named: Path | None, n_cards: int, seed: int, quiet: bool
+) -> tuple[bytes, dict[str, int]]:
     if is_dataset:
         page, counts = dataset_report(path, n_cards, seed, quiet=quiet)
     else:
@@ -126,7 +134,7 @@ def _page(path: Path, is_dataset: bool, n_cards: int, seed: int, quiet: bool) ->
             run_report,  # imports torch, which the page of a dataset does not need
         )
 
-        page, counts = run_report(path, n_cards, quiet=quiet)
+        page, counts = run_report(path, n_cards, named, quiet=quiet)
     return page.encode("utf-8", "replace"), counts
 
 

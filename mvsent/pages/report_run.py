@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from mvsent.errors import DatasetError
+from mvsent.errors import DatasetError, RunError
 from mvsent.pages.page_file import silent
 from mvsent.report.cards import MAX_PICTURE_BYTES, error_card, read_rows
 from mvsent.report.gallery import Gallery, facets
@@ -15,9 +15,8 @@ from mvsent.report.plots import svg_element
 from mvsent.report.run_page import render_run
 from mvsent.runs.evaluate import PICTURES, evaluate
 from mvsent.runs.predictions import read_predictions
+from mvsent.runs.run_dataset import own_dataset
 from mvsent.runs.run_folder import PREDICTIONS, RunFolder
-from mvsent.shards.reader import Dataset
-from mvsent.storage import located
 
 Document = dict[str, Any]
 
@@ -31,25 +30,29 @@ class Mistake(NamedTuple):
     fold: int
 
 
-def run_report(path: Path, n_cards: int, *, quiet: bool) -> tuple[str, dict[str, int]]:
+def run_report(
+    path: Path, n_cards: int, dataset: Path | None = None, *, quiet: bool
+) -> tuple[str, dict[str, int]]:
     """Render the page of a run; return it with the numbers of errors and of those shown.
 
-    A run that was not evaluated since its last fold finished is evaluated first.
+    A run that was not evaluated since its last fold finished is evaluated first. `dataset` is the present
+    folder of its dataset; None: it is looked for.
 
-    Raises: RunError if the run cannot be read.
+    Raises: RunError if the run cannot be read; UsageError if `dataset` holds other rows.
     """
     run = RunFolder.open(path)
     mistakes = confident_mistakes(run)
-    gallery = _error_gallery(run, mistakes, n_cards, quiet)
+    gallery = _error_gallery(run, mistakes, n_cards, dataset, quiet=quiet)
     counts = {"errors": len(mistakes), "shown": len(gallery.cards)}
     try:
         document = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
         figures = {name: svg_element(run.path / f"{name}.svg") for name in PICTURES}
-        if [fold["fold"] for fold in document["folds"]] == run.finished_folds:
+        # With a dataset it is made again, as it may note that the dataset is gone.
+        if dataset is None and [fold["fold"] for fold in document["folds"]] == run.finished_folds:
             return render_run(document, figures, gallery), counts
     except Exception:  # noqa: S110  the evaluation is missing or was edited, and is made again
         pass
-    evaluation = evaluate(run.path, quiet=quiet)
+    evaluation = evaluate(run.path, dataset=dataset, quiet=quiet)
     figures = {png.stem: svg_element(png.with_suffix(".svg")) for png in evaluation.pictures}
     return render_run(evaluation.document, figures, gallery), counts
 
@@ -67,17 +70,21 @@ def confident_mistakes(run: RunFolder) -> list[Mistake]:
     return sorted(surest.values(), key=lambda mistake: -max(mistake.y_prob))
 
 
-def _error_gallery(run: RunFolder, mistakes: list[Mistake], n_cards: int, quiet: bool) -> Gallery:
-    """Cards of the most confident mistakes, if the run's dataset still exists."""
+def _error_gallery(
+    run: RunFolder, mistakes: list[Mistake], n_cards: int, named: Path | None, *, quiet: bool
+) -> Gallery:
+    """Cards of the most confident mistakes, if the run's dataset is found.
+
+    Raises: UsageError or DatasetError if `named` is not the run's dataset.
+    """
     try:
-        dataset = Dataset.open(located(run.settings.dataset))
-    except (DatasetError, OSError):
-        dataset = None
-    if dataset is None or dataset.sha256 != run.resolved.dataset_sha256:
+        dataset = own_dataset(run, named)
+    except (DatasetError, RunError, OSError):
+        if named is not None:
+            raise
         place = run.settings.dataset or "The dataset of the run"
-        return Gallery(
-            [], [], f"{len(mistakes):,} test rows were misclassified. {place} is missing or has changed."
-        )
+        lost = f"{place} is missing or has changed; name a copy with --dataset."
+        return Gallery([], [], f"{len(mistakes):,} test rows were misclassified. {lost}")
     chosen = {mistake.id: mistake for mistake in mistakes[:n_cards]}
     rows = np.array([row for row, name in enumerate(dataset.ids) if name in chosen], dtype=np.int64)
     budget = MAX_PICTURE_BYTES // max(len(rows), 1)

@@ -173,7 +173,7 @@ def _answers(dataset: Dataset, path: Path | None) -> tuple[OutOfFold | None, lis
             f"{path}: was trained on other rows ({run.resolved.dataset_name}) than those of {dataset.folder}",
             "Name a run on this dataset",
         )
-    trial = saved_trial(run)
+    trial = saved_trial(run, dataset.folder)
     answers = out_of_fold(trial, dataset.ids)
     notes = list(trial.notes)
     if n_untested := len(dataset) - len(answers.rows):

@@ -6,7 +6,8 @@ from typing import Any
 from mvsent.learn.metrics import METRICS, PERCENT, Metric, headlines
 from mvsent.report.tables import UNDEFINED, aligned, percent
 
-RESULT_HEADER = ("percent", "mean ± std", "95 % interval", "majority", "paper")
+UNSEEN, PAPER = "without seen rows", "paper"
+RESULT_HEADER = ("percent", "mean ± std", "95 % interval", "majority")
 LOWER_IS_BETTER = "↓: lower is better"
 PAPER_F1 = "The paper does not say how it averages F1; its number stands beside the weighted one"
 _PAPER_KEYS = {"accuracy": "accuracy", "f1_weighted": "f1"}
@@ -21,16 +22,37 @@ def shown(document: Document) -> dict[str, Metric]:
 
 
 def result_table(document: Document) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of the metrics; the paper's column only where it has numbers."""
-    published = document["published"] or {}
+    """Header and rows of the metrics; the columns of paper and unseen rows only if they have numbers."""
+    published, unseen = document["published"] or {}, unseen_metrics(document)
     rows = []
     for key, metric in shown(document).items():
         ours, paper = document["metrics"][key], published.get(_PAPER_KEYS.get(key, ""))
         cells = [metric.heading(key), mean_std(ours, metric.unit), interval(ours, metric.unit)]
-        majority = number(document["majority"][key]["mean"], metric.unit)
-        rows.append((*cells, majority, "" if paper is None else f"{paper:.2f}"))
-    n_columns = len(RESULT_HEADER) - (not published)
-    return RESULT_HEADER[:n_columns], [row[:n_columns] for row in rows]
+        cells.append(number(document["majority"][key]["mean"], metric.unit))
+        cells += [mean_std(unseen[key], metric.unit)] if unseen else []
+        cells += ["" if paper is None else f"{paper:.2f}"] if published else []
+        rows.append(tuple(cells))
+    return (*RESULT_HEADER, *([UNSEEN] if unseen else []), *([PAPER] if published else [])), rows
+
+
+def unseen_metrics(document: Document) -> Mapping[str, Any]:
+    """The metrics without the rows that the networks have seen; empty if there are none."""
+    seen = document.get("seen") or {}
+    return (seen.get("metrics") or {}) if seen.get("n_seen") else {}
+
+
+def seen_sentence(document: Document) -> str:
+    """A sentence on the rows that the networks have seen, without its full stop; empty if unknown."""
+    seen = document.get("seen")
+    if not seen:
+        return ""
+    if not seen["n_seen"]:
+        return (
+            f"None of the {seen['n_rows']} rows was seen in training or validation (by id, text or picture)"
+        )
+    rest = " + ".join(str(fold["n_unseen"]) for fold in seen["folds"])
+    left = f"Rows left without those seen, by fold: {rest}"
+    return left if unseen_metrics(document) else "Every row was seen in training or validation"
 
 
 def page_tables(document: Document) -> dict[str, Any]:
@@ -59,7 +81,8 @@ def footnotes(document: Document) -> list[str]:
     """Sentences on the metrics in the table of results, without their full stops."""
     metrics = dict.fromkeys(shown(document).values())
     arrow = [LOWER_IS_BETTER] if any(metric.lower_is_better for metric in metrics) else []
-    return [*arrow, *(metric.caution for metric in metrics if metric.caution)]
+    seen = [sentence] if (sentence := seen_sentence(document)) else []
+    return [*seen, *arrow, *(metric.caution for metric in metrics if metric.caution)]
 
 
 def number(value: float | None, unit: str) -> str:

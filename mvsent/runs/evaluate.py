@@ -18,13 +18,15 @@ from mvsent.learn.answers import confusion_counts
 from mvsent.learn.bootstrap import summarise
 from mvsent.learn.checkpoint import EpochRecord
 from mvsent.learn.loop import best_epoch
+from mvsent.learn.metrics import Scores
 from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report import plots
 from mvsent.report.page import render_page
 from mvsent.runs.history import read_history
+from mvsent.runs.run_dataset import is_own
 from mvsent.runs.run_folder import RunFolder
-from mvsent.runs.trial import Trial, fresh_trial, missing_trial, saved_trial
+from mvsent.runs.trial import Trial, count_seen, fresh_trial, missing_trial, saved_trial
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.storage import make_folder
@@ -64,20 +66,22 @@ def evaluate(
     """Evaluate a run; write `metrics.json`, `report.html` and figures into its folder.
 
     With `dataset` the networks of the finished folds predict that dataset's rows, and everything goes to
-    `RUN/eval-DATASETNAME/`. With `missing` they predict the run's own test rows without one modality,
-    and it goes to `RUN/missing-MODALITY/`; with both, to `RUN/eval-DATASETNAME-missing-MODALITY/`. A figure
+    `RUN/eval-DATASETNAME/`; metrics are also given without the rows that a network has seen in training. If
+    it is the run's own dataset, which may have moved, its test rows are evaluated as without `dataset`. With
+    `missing` they predict the run's own test rows without one modality, and it goes to
+    `RUN/missing-MODALITY/`; with both, to `RUN/eval-DATASETNAME-missing-MODALITY/`. A figure
     of an earlier evaluation is redrawn even if it is not requested, so that the folder never mixes two.
 
     Args:
         run_path: the run folder.
         pictures: some of `PICTURES`; None: all.
-        dataset: another dataset's folder, instead of the run's own test rows.
+        dataset: another dataset's folder, or the present one of the run's own.
         missing: one of `MODALITIES`, removed from every row.
         seed: of the bootstrap.
         quiet: no progress.
 
     Raises:
-        UsageError: an unknown picture or modality, or a dataset that the run was trained on.
+        UsageError: an unknown picture or modality.
         RunError: no fold is finished, or its predictions are damaged.
     """
     if unknown := [name for name in pictures or () if name not in PICTURES]:
@@ -85,9 +89,12 @@ def evaluate(
         raise UsageError(f"--metrics: unknown {unknown[0]!r}", did_you_mean(unknown[0], PICTURES) + known)
     if missing:
         check_modality(missing)
-    if (missing or dataset is not None) and "curves" in (pictures or ()):
+    run = RunFolder.open(run_path)
+    opened = None if dataset is None else Dataset.open(dataset)
+    is_other = opened is not None and not is_own(run, opened)
+    if (missing or is_other) and "curves" in (pictures or ()):
         raise UsageError("--metrics curves: nothing was trained that way", "Leave curves out")
-    trial = choose_trial(RunFolder.open(run_path), dataset, missing, quiet=quiet)
+    trial = choose_trial(run, opened, missing, quiet=quiet)
     document = make_document(trial, seed)
     figures = draw(trial, document, pictures)
     for note in document["notes"]:
@@ -114,11 +121,15 @@ def check_modality(name: str) -> None:
         raise UsageError(f"--missing: unknown {name!r}", did_you_mean(name, MODALITIES) + choice)
 
 
-def choose_trial(run: RunFolder, dataset: Path | None, missing: str, *, quiet: bool) -> Trial:
+def choose_trial(run: RunFolder, dataset: Dataset | None, missing: str, *, quiet: bool) -> Trial:
     """The rows and answers to evaluate: the saved ones of the run, or new ones."""
+    if dataset is not None and not is_own(run, dataset):
+        return fresh_trial(run, dataset, missing, quiet=quiet)
+    own = None
     if dataset is not None:
-        return fresh_trial(run, Dataset.open(dataset), missing, quiet=quiet)
-    return missing_trial(run, missing, quiet=quiet) if missing else saved_trial(run)
+        own = dataset.folder
+        log.info("%s: holds the rows of %s, whose test rows are evaluated", own, run.path)
+    return missing_trial(run, missing, own, quiet=quiet) if missing else saved_trial(run, own)
 
 
 def make_document(trial: Trial, seed: int) -> Document:
@@ -164,9 +175,39 @@ def make_document(trial: Trial, seed: int) -> Document:
         "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95},
         "notes": [*trial.notes, *undefined],
         "published": asdict(published) if published else None,
+        **({"seen": seen_part(trial, seed)} if trial.is_fresh else {}),
         "metrics": metrics,
         "majority": majority,
         "folds": folds,
+    }
+
+
+def seen_part(trial: Trial, seed: int) -> Document | None:
+    """The part `seen` of `metrics.json`: rows that the networks have seen, and the metrics without them.
+
+    None if it is unknown which rows they have seen.
+    """
+    if any(tested.seen is None for tested in trial.tested):
+        return None
+    n_seen, by_kind = count_seen(trial.tested)
+    unseen, scores, metrics = trial.unseen, dict[int, Scores](), None
+    if unseen.tested:
+        per_fold, metrics = summarise(unseen.folds, trial.classes, n=RESAMPLES, seed=seed)
+        scores = dict(zip((tested.fold for tested in unseen.tested), per_fold, strict=True))
+    return {
+        "n_rows": len(trial.tested[0].answers.ids),
+        "n_seen": n_seen,
+        "by": by_kind,
+        "folds": [
+            {
+                "fold": tested.fold,
+                "n_seen": int((~tested.is_new).sum()),
+                "n_unseen": int(tested.is_new.sum()),
+                "metrics": scores.get(tested.fold),
+            }
+            for tested in trial.tested
+        ],
+        "metrics": metrics,
     }
 
 

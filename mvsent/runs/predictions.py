@@ -33,6 +33,11 @@ class Predictions:
     y_true: npt.NDArray[np.int64]
     y_prob: npt.NDArray[np.float64]
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> "Predictions":
+        """The predictions of the rows that are marked in `rows` [N]."""
+        ids = [id for id, taken in zip(self.ids, rows.tolist(), strict=True) if taken]
+        return Predictions(ids, self.y_true[rows], self.y_prob[rows])
+
 
 def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
     """Read a `predictions.parquet`: role → predictions; the role `test` is always present.

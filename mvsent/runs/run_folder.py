@@ -23,8 +23,9 @@ from mvsent.storage import entries, is_remote, located, make_folder, reaching, r
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
+ROWS = "rows.parquet"  # hashes of the rows that were trained on; see `seen_rows`
 _OURS = re.compile(
-    r"config\.toml|environment\.json|metrics\.json|report\.html|fold-\d+|eval-.+|missing-(image|text)|explain"
+    r"config\.toml|environment\.json|rows\.parquet|metrics\.json|report\.html|fold-\d+|eval-.+|missing-(image|text)|explain"
     r"|(roc|prc|curves|confusion)\.(png|svg)|\..*\.tmp"
 )
 HISTORY, PREDICTIONS = (

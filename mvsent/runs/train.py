@@ -39,6 +39,7 @@ from mvsent.runs.run_folder import (
     newest_unfinished,
     refuse_unless_free,
 )
+from mvsent.runs.seen_rows import record_rows
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
 from mvsent.splits import TRAIN, VALIDATION
@@ -143,6 +144,8 @@ def train(
         with locked(path.with_name(f".{path.name}.lock")) if ranks.first else nullcontext():
             create = partial(RunFolder.create, path, settings, resolved, overwrite=overwrite)
             run = begun or ranks.first_says(create)
+            if ranks.first:
+                record_rows(run, material.dataset, material.split)
             ready(path)
             log.info(described(device, ranks, n_apart, threads))
             if by_folds:

@@ -1,24 +1,28 @@
 """The rows and answers of an evaluation: a run's networks on test rows, its own or another dataset's."""
 
+import logging
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.datasets.split import find_split
-from mvsent.datasets.split_files import SplitFiles
-from mvsent.errors import DatasetError, RunError, UsageError
+from mvsent.errors import DatasetError, RunError
 from mvsent.learn.answers import Fold, prior_prob
 from mvsent.models import registry
 from mvsent.models.batch import ANP_SCORES
 from mvsent.runs.predictions import Predictions, prediction_table, read_predictions, write_predictions
+from mvsent.runs.run_dataset import find_own, own_dataset, own_split
 from mvsent.runs.run_folder import PREDICTIONS, RunFolder
-from mvsent.shards.manifest import Manifest
+from mvsent.runs.seen_rows import KINDS, row_keys, seen_rows
+from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
-from mvsent.splits import TRAIN, Split
+from mvsent.splits import TRAIN
 from mvsent.storage import located
+
+log = logging.getLogger("mvsent")
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,19 @@ class JudgedFold:
         answers: its predictions.
         prior: labels for the majority baseline: those of the fold's validation rows, which
             are saved with the run and have the same shares as its training rows.
+        seen: one of `seen_rows.KINDS` → bool [N], whether the network was trained or validated on a row with
+            this id, text or picture; None for the run's own test rows, and if it is unknown.
     """
 
     fold: int
     answers: Predictions
     prior: npt.NDArray[np.int64]
+    seen: Mapping[str, npt.NDArray[np.bool_]] | None = None
+
+    @property
+    def is_new(self) -> npt.NDArray[np.bool_]:
+        """Whether the network has not seen a row [N] in any of these ways."""
+        return ~np.any([*self.seen.values()], axis=0) if self.seen else np.ones(len(self.answers.ids), bool)
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,12 @@ class Trial:
         return self.dataset_sha256 != self.run.resolved.dataset_sha256
 
     @property
+    def unseen(self) -> "Trial":
+        """The same without the rows that a fold's network has seen, and without folds that have no others."""
+        tested = [replace(t, answers=t.answers.take(t.is_new), seen=None) for t in self.tested]
+        return replace(self, tested=[one for one in tested if one.answers.ids])
+
+    @property
     def folds(self) -> list[Fold]:
         """`(y_true, y_prob)` of each fold."""
         return [(tested.answers.y_true, tested.answers.y_prob) for tested in self.tested]
@@ -76,17 +94,17 @@ class Trial:
         return [(t.answers.y_true, prior_prob(t.prior, len(t.answers.ids))) for t in self.tested]
 
 
-def saved_trial(run: RunFolder) -> Trial:
+def saved_trial(run: RunFolder, named: Path | None = None) -> Trial:
     """The run's own test rows with the saved answers of its finished folds; the dataset is not read.
+
+    `named` is the folder of the run's dataset, if the user gave it.
 
     Raises: RunError if no fold is finished, or if a fold's predictions are damaged.
     """
     resolved, notes, folder = run.resolved, _run_notes(run), located(run.settings.dataset)
-    try:
-        if Manifest.load(folder).sha256 != resolved.dataset_sha256:
-            notes.append(f"{folder}: the dataset has changed since, the saved predictions are evaluated")
-    except DatasetError:
-        notes.append(f"{folder}: the dataset is gone, the saved predictions are evaluated")
+    if named is None and find_own(run) is None:
+        state = "has changed since" if (folder / MANIFEST_FILE).is_file() else "is gone"
+        notes.append(f"{folder}: the dataset {state}, the saved predictions are evaluated")
     tested = []
     for fold in run.finished_folds:
         by_role = read_predictions(run.fold(fold) / PREDICTIONS, resolved.classes)
@@ -100,52 +118,44 @@ def saved_trial(run: RunFolder) -> Trial:
 def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: bool) -> Trial:
     """Predict every row of `dataset` by the networks of the finished folds, and save the answers.
 
-    A `missing` modality is removed from every row.
+    A `missing` modality is removed from every row. Rows that a network has seen in training are marked.
 
     Raises:
-        UsageError: the run was trained on these rows.
         DatasetError: the dataset has no rows.
         RunError: as `saved_trial`, or a label that the run never saw.
     """
     from mvsent.runs.predictor import DatasetPredictor
 
-    if dataset.sha256 == run.resolved.dataset_sha256:
-        asked = f" --missing {missing}" if missing else ""
-        raise UsageError(
-            f"{dataset.folder}: holds the rows that {run.path} was trained on",
-            f"Its test rows are judged by: mvsent eval {run.path}{asked}",
-        )
     if len(dataset) == 0:
         raise DatasetError(f"{dataset.folder}: has no rows", "Evaluate on a dataset that has some")
     own = saved_trial(run)
     without = f"-missing-{missing}" if missing else ""
     folder = run.path / f"eval-{re.sub(r'[^A-Za-z0-9_.-]+', '-', dataset.name)}{without}"
+    known = seen_rows(run)
+    keys = row_keys(dataset) if known else {}
     predictor, tested = DatasetPredictor(run, dataset, quiet=quiet), []
     for fold in own.tested:
         y_prob = predictor.predict(fold.fold, missing=missing)
+        seen = known.among(fold.fold, keys) if known else None
         path = folder / f"fold-{fold.fold}" / PREDICTIONS
         write_predictions(prediction_table(dataset.ids, dataset.labels, y_prob, "test"), path)
         answers = read_predictions(path, run.resolved.classes)["test"]
-        tested.append(JudgedFold(fold.fold, answers, fold.prior))
-    notes = _run_notes(run)
-    known = {row for fold in own.tested for row in fold.answers.ids}
-    if shared := known.intersection(dataset.ids):
-        notes.append(
-            f"{len(shared)} rows of {dataset.name} have an id of {own.dataset_name}: the networks may have "
-            "been trained on them, so this is no fair test"
-        )
+        tested.append(JudgedFold(fold.fold, answers, fold.prior, seen))
+    notes = [*_run_notes(run), *_seen_notes(run, dataset, tested)]
     return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes, missing)
 
 
-def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
+def missing_trial(run: RunFolder, modality: str, named: Path | None = None, *, quiet: bool) -> Trial:
     """Predict the run's own test rows by the networks of its finished folds, without one modality.
+
+    `named` is the folder of the run's dataset; None: it is looked for, see `own_dataset`.
 
     Raises:
         RunError: the dataset or its split has changed since the run; or as `saved_trial`.
     """
     from mvsent.runs.predictor import DatasetPredictor
 
-    own, dataset = saved_trial(run), own_dataset(run)
+    own, dataset = saved_trial(run), own_dataset(run, named)
     split = own_split(run, dataset)
     row_of = {row: i for i, row in enumerate(dataset.ids)}
     folder = run.path / f"missing-{modality}"
@@ -159,31 +169,30 @@ def missing_trial(run: RunFolder, modality: str, *, quiet: bool) -> Trial:
     return replace(own, folder=folder, tested=tested, missing=modality)
 
 
-def own_dataset(run: RunFolder) -> Dataset:
-    """The dataset that the run was trained on.
+def _seen_notes(run: RunFolder, dataset: Dataset, tested: Sequence[JudgedFold]) -> list[str]:
+    """A caveat if the networks have seen rows that they are tested on, or if nobody knows."""
+    if any(fold.seen is None for fold in tested):
+        return [
+            f"it is unknown whether {run.path} was trained on rows of {dataset.name}: an earlier version "
+            f"trained it without recording its rows, and {run.settings.dataset} is gone or has changed"
+        ]
+    n_seen, by_kind = count_seen(tested)
+    if not n_seen:
+        return []
+    ways = ", ".join(f"{n} by {kind}" for kind, n in by_kind.items() if n)
+    rest = (
+        "no row is left without them"
+        if not any(fold.is_new.any() for fold in tested)
+        else ("quote the figures without them")
+    )
+    counted = f"{n_seen} of {len(dataset)} rows of {dataset.name}"
+    return [f"{counted} were seen in training or validation ({ways}): {rest}"]
 
-    Raises: RunError if it has changed; DatasetError if it cannot be read.
-    """
-    dataset = Dataset.open(located(run.settings.dataset))
-    if dataset.sha256 != run.resolved.dataset_sha256:
-        raise RunError(
-            f"{dataset.folder}: the dataset has changed since {run.path} was trained on it",
-            "Restore its rows, or train again",
-        )
-    return dataset
 
-
-def own_split(run: RunFolder, dataset: Dataset) -> Split:
-    """The split of its dataset by which the run was trained.
-
-    Raises: RunError if it has changed; SplitError if it cannot be read.
-    """
-    split = find_split(dataset, run.settings.protocol, run.settings.seed, SplitFiles.of(run.settings))
-    if split.sha256 != run.resolved.split_sha256:
-        raise RunError(
-            f"{run.path}: its split has changed since training", "Restore the file, or train again"
-        )
-    return split
+def count_seen(tested: Sequence[JudgedFold]) -> tuple[int, dict[str, int]]:
+    """Number of rows that the network of any fold has seen, and of those that it has seen by each kind."""
+    masks = {kind: np.any([fold.seen[kind] for fold in tested if fold.seen], axis=0) for kind in KINDS}
+    return int(np.any([*masks.values()], axis=0).sum()), {kind: int(m.sum()) for kind, m in masks.items()}
 
 
 def _run_notes(run: RunFolder) -> list[str]:
