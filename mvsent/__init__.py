@@ -3,25 +3,30 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import os
+    from mvsent.api import AttendedPairs as AttendedPairs
+    from mvsent.api import Pair as Pair
+    from mvsent.api import PairDataset as PairDataset
+    from mvsent.api import PairSplit as PairSplit
+    from mvsent.api import Run as Run
+    from mvsent.api import benchmark as benchmark
+    from mvsent.api import load as load
+    from mvsent.api import open as open
+    from mvsent.api import score as score
+    from mvsent.api import train as train
+else:
+    _CLASSES = ("AttendedPairs", "Pair", "PairDataset", "PairSplit", "Run")
+    _API = {*_CLASSES, "benchmark", "load", "open", "score", "train"}
 
-    from mvsent.inference.model import Model
+    def __getattr__(name):
+        """The functions of `mvsent.api`, imported when one is first used, so that commands start fast."""
+        if name not in _API:
+            raise AttributeError(f"module 'mvsent' has no attribute {name!r}")
+        import mvsent.api
+
+        return getattr(mvsent.api, name)
+
+    def __dir__():
+        return sorted({*globals(), *_API})
+
 
 __version__ = "0.1.0"
-
-
-def load(run: "str | os.PathLike[str]", fold: int | None = None, device: str = "auto") -> "Model":
-    """The model of a run folder, ready to answer: `load(RUN).predict(images, texts)`.
-
-    Args:
-        run: the folder, as `mvsent train` wrote it.
-        fold: whose network; None: those of all finished folds, whose probabilities are averaged.
-        device: cpu, cuda, cuda:N, or auto, the first CUDA device, else the CPU.
-
-    Raises:
-        RunError: no run, no finished fold, or something pretrained is not what it was in training.
-        UsageError: no such fold or device. WeightsError: something pretrained is not here.
-    """
-    from mvsent.inference.model import load as load_model
-
-    return load_model(run, fold, device)

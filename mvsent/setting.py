@@ -5,14 +5,25 @@ Options, the file of `mvsent init`, environment variables and the site's referen
 """
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
+
+from mvsent.errors import UsageError, did_you_mean
 
 
 def setting(
@@ -153,6 +164,27 @@ class Settings(BaseModel):
         return {
             name: Setting(name, cls.model_fields[name], **extra) for name, extra in extras.items() if extra
         }
+
+    @classmethod
+    def checked(cls, given: Mapping[str, tuple[Any, str]], help: str) -> Self:
+        """The settings of `given`: name → value, and how an error names the place where it was set.
+
+        Raises: UsageError for an unknown name or an unusable value; `help` is where to read about them.
+        """
+        try:
+            return cls(**{key: value for key, (value, _) in given.items()})
+        except ValidationError as error:
+            first = error.errors()[0]
+        key, stated = str(first["loc"][0]), cls.stated()
+        place = given[key][1]
+        if first["type"] == "extra_forbidden":
+            known = did_you_mean(key, stated) or f"Known are: {', '.join(stated)}"
+            what = f"{place.removesuffix(f': {key}')}: unknown setting {key!r}"
+            raise UsageError(what, known.strip())
+        message = first["msg"].removeprefix("Value error, ")
+        what = f"{place}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+        near = did_you_mean(str(first["input"]), stated[key].choices)
+        raise UsageError(what, f"{near}{help}")
 
     @classmethod
     def without_effect(cls) -> set[str]:

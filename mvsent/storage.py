@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 from mvsent.errors import InputError, MvsentError, SilentStorageError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from mvsent.setting import Setting
 
 REMOTE = ("s3", "gs")
 """The schemes; each is also the name of the extra that it needs."""
@@ -76,6 +79,32 @@ def located(place: str | Path) -> Path:
     if scheme == "s3":
         files.retries = _ROUNDS
     return cast("Path", path)
+
+
+def recorded(stated: "Setting", value: Any) -> Any:
+    """The value of a setting as it is kept, given the one that was typed."""
+    if stated.takes_several and stated.path == "absolute":
+        from mvsent.setting import named_files
+
+        paths = [path for typed in value for path in named_files(typed)]
+        return [str(located(path).resolve()) for path in paths]
+    match stated.path:
+        case "typed":
+            return str(located(value))
+        case "several":
+            return [str(located(each)) for each in value]
+        case "absolute":
+            return str(located(value).resolve())
+        case "perhaps" if _is_path(value):
+            return str(Path(value).resolve())
+        case "perhaps":
+            name, equals, path = value.partition("=")
+            return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
+    return value
+
+
+def _is_path(value: str) -> bool:
+    return ("/" in value or Path(value).suffix != "") and Path(value).exists()
 
 
 def is_remote(path: Path) -> bool:

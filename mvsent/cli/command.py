@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mvsent.cli import options
+from mvsent.storage import recorded
 
 if TYPE_CHECKING:
     from mvsent.cli.given import Given
@@ -140,9 +141,7 @@ class Command(TyperCommand):
         """The value that the function gets for one of its parameters."""
         if parameter.name == "given":
             given = [(stated, typed[stated.name]) for stated in self._stated]
-            return self.given(
-                **{s.name: options.recorded(s, value) for s, value in given if value is not None}
-            )
+            return self.given(**{s.name: recorded(s, value) for s, value in given if value is not None})
         if is_dataclass(kind := parameter.annotation):
             return kind(**{field.name: typed[field.name] for field in fields(kind)})  # type: ignore[operator]
         return typed[parameter.name]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
-
 from mvsent.config import read_toml
 from mvsent.errors import UsageError, did_you_mean
 from mvsent.setting import Settings
@@ -53,20 +51,7 @@ class Given(Generic[S]):
         short = {each.variable: key for key, each in stated.items() if os.environ.get(each.variable)}
         given |= {key: (os.environ[name], name) for name, key in short.items()}
         given |= {key: (value, stated[key].flag) for key, value in self.flags.items()}
-        try:
-            return self.kind(**{key: value for key, (value, _) in given.items()})
-        except ValidationError as error:
-            first = error.errors()[0]
-        key = str(first["loc"][0])
-        place = given[key][1]
-        if first["type"] == "extra_forbidden":
-            known = did_you_mean(key, stated) or f"Known are: {', '.join(stated)}"
-            what = f"{place.removesuffix(f': {key}')}: unknown setting {key!r}"
-            raise UsageError(what, known.strip())
-        message = first["msg"].removeprefix("Value error, ")
-        what = f"{place}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
-        near = did_you_mean(str(first["input"]), stated[key].choices)
-        raise UsageError(what, f"{near}See: mvsent {self.command} --help")
+        return self.kind.checked(given, f"See: mvsent {self.command} --help")
 
     def _file_section(self) -> dict[str, tuple[Any, str]]:
         path = Path(CONFIG_FILE)

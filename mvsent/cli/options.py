@@ -51,28 +51,6 @@ def of_setting(stated: "Setting") -> Any:
     return Annotated[(list[str] if stated.is_repeatable else str) | None, typer.Option(*flags, **shown)]
 
 
-def recorded(stated: "Setting", value: Any) -> Any:
-    """The value of a setting, given the one that was typed."""
-    if stated.takes_several and stated.path == "absolute":
-        from mvsent.setting import named_files
-
-        paths = [path for typed in value for path in named_files(typed)]
-        return [str(located(path).resolve()) for path in paths]
-    match stated.path:
-        case "typed":
-            return str(located(value))
-        case "several":
-            return [str(located(each)) for each in value]
-        case "absolute":
-            return str(located(value).resolve())
-        case "perhaps" if _is_path(value):
-            return str(Path(value).resolve())
-        case "perhaps":
-            name, equals, path = value.partition("=")
-            return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
-    return value
-
-
 def protocol_beside_files(
     flags: Mapping[str, Any], settings: "TrainSettings", *, replayed: bool = False
 ) -> str:
@@ -120,10 +98,6 @@ def spread_out(words: list[str], flags: Collection[str]) -> list[str]:
             is_first = False
         spread.append(word)
     return spread
-
-
-def _is_path(value: str) -> bool:
-    return ("/" in value or Path(value).suffix != "") and Path(value).exists()
 
 
 def placed(value: Any) -> Any:

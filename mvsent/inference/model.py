@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from mvsent.curate.text import clean_text
-from mvsent.errors import InputError, RunError, UsageError
+from mvsent.errors import InputError, UsageError
 from mvsent.features.device import single_precision
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.batches import Examples, cut
@@ -24,14 +25,18 @@ from mvsent.runs.inputs.pictures import MAX_PIXELS, NO_PICTURE, ImageLike, Pictu
 from mvsent.runs.inputs.setup import Setup
 from mvsent.runs.network import load_network
 from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.trial import finished_folds
 from mvsent.storage import located
 from mvsent.workers.devices import compute_device
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BATCH_SIZE = 64
 NOTHING_THERE = "neither a picture nor a text"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answers:
     """Predictions for `N` pairs, in their order.
 
@@ -56,8 +61,29 @@ class Answers:
         likeliest = np.nan_to_num(self.probabilities).argmax(axis=1).tolist()
         return ["" if error else self.classes[i] for i, error in zip(likeliest, self.errors, strict=True)]
 
+    def to_pandas(self) -> "pd.DataFrame":
+        """A row for each pair: label, a probability p_NAME for each class, missing, error.
 
-@dataclass
+        The label is a categorical with the names of the classes; missing for a row with an error.
+        """
+        import pandas as pd
+
+        label = pd.Categorical([name or None for name in self.labels], self.classes, ordered=True)
+        shares = {f"p_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)}
+        return pd.DataFrame({"label": label, **shares, "missing": self.missing, "error": self.errors})
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.labels.count(name)} {name}" for name in self.classes)
+        errors = sum(map(bool, self.errors))
+        return f"Answers({len(self)} pairs: {counts}{f', {errors} errors' if errors else ''})"
+
+    def _repr_html_(self) -> str:
+        from mvsent.report.cells import frame_table
+
+        return frame_table(repr(self), self.to_pandas())
+
+
+@dataclass(repr=False)
 class Model:
     """The networks of a run's folds with vocabularies, backbone and encoders; made by `mvsent.load`.
 
@@ -80,6 +106,10 @@ class Model:
             network, vocabulary = load_network(self.run, fold, self.reader)
             self._loaded[fold] = network.to(self.device).eval().requires_grad_(False), vocabulary
         self._read([NO_PICTURE], [""])  # so that the first answer finds all networks on the device
+
+    def __repr__(self) -> str:
+        folds = ", ".join(map(str, self.folds))
+        return f"Model({str(self.run.path)!r}: {self.run.settings.model}, folds {folds}, {self.device})"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -216,11 +246,7 @@ def load(
         UsageError: no such fold or device. WeightsError: pretrained weights are unavailable.
     """
     run = RunFolder.open(located(str(path)))
-    finished = run.finished_folds
-    if not finished:
-        raise RunError(
-            f"{run.path}: no fold is finished", f"Finish it: mvsent train --resume --out {run.path}"
-        )
+    finished = finished_folds(run)
     if fold is not None and fold not in finished:
         raise UsageError(
             f"--fold: fold {fold} of {run.path} is not finished",

@@ -1,5 +1,6 @@
 """Run the systems of the paper's tables on the same rows and folds: the job behind `mvsent benchmark`."""
 
+import io
 import logging
 import os
 import time
@@ -7,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvsent.datasets.split import ensure_split
 from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import Interrupted, MvsentError, UsageError
-from mvsent.report.benchmark_tables import replace_block
+from mvsent.report.benchmark_tables import render_csv, replace_block
 from mvsent.runs.benchmark_plan import METRICS, Asked, Cell, plan
 from mvsent.runs.benchmark_results import Document, collect, write_results
 from mvsent.runs.evaluate import evaluate
@@ -21,19 +23,37 @@ from mvsent.shards.staging import locked
 from mvsent.workers.devices import compute_device
 from mvsent.workers.processes import Ended, apart, visible_gpus
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger("mvsent")
 
 Outcome = tuple[Cell, str]
 """A cell, and the reason of its failure; empty if it succeeded."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Benchmark:
     """The results of a benchmark; `document` is the content of `results.json`."""
 
     document: Document
     files: list[Path]
     failures: dict[str, str]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The content of `results.csv`: a row for each system, dataset and protocol."""
+        import pandas as pd
+
+        return pd.read_csv(io.StringIO(render_csv(self.document)))
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} cells failed" if self.failures else ""
+        return f"Benchmark({len(self.to_pandas())} rows{failed})"
+
+    def _repr_html_(self) -> str:
+        from mvsent.report.cells import frame_table
+
+        return frame_table(repr(self), self.to_pandas())
 
 
 def benchmark(

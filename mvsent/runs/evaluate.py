@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,6 +23,7 @@ from mvsent.models import registry
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report import plots
 from mvsent.report.page import render_page
+from mvsent.report.results import result_table, result_title, unseen_metrics
 from mvsent.runs.history import read_history
 from mvsent.runs.run_dataset import is_own
 from mvsent.runs.run_folder import RunFolder
@@ -30,6 +31,9 @@ from mvsent.runs.trial import Trial, count_seen, fresh_trial, missing_trial, sav
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.storage import make_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("mvsent")
 
@@ -39,7 +43,7 @@ MODALITIES = ("image", "text")
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The results of an evaluation, and their files.
 
@@ -52,6 +56,26 @@ class Evaluation:
     folder: Path
     document: Document
     pictures: tuple[Path, ...]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A row for each metric: mean, std, low, high, majority, and unseen, the mean without seen rows."""
+        import pandas as pd
+
+        metrics, majority = self.document["metrics"], self.document["majority"]
+        frame = pd.DataFrame.from_dict(metrics, orient="index").astype(float)
+        frame["majority"] = [majority[key]["mean"] for key in metrics]
+        if unseen := unseen_metrics(self.document):
+            frame["unseen"] = [unseen[key]["mean"] for key in metrics]
+        return frame.astype(float).rename_axis("metric")
+
+    def __repr__(self) -> str:
+        return f"Evaluation({result_title(self.document)})"
+
+    def _repr_html_(self) -> str:
+        from mvsent.report.cells import figures, table
+
+        drawn = figures(png.with_suffix(".svg") for png in self.pictures)
+        return table(result_title(self.document), *result_table(self.document)) + drawn
 
 
 def evaluate(

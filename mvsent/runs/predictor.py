@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from mvsent.features.vectors import load_vectors
 from mvsent.learn.loop import Trainer
@@ -53,14 +54,18 @@ class DatasetPredictor:
 
         Raises: RunError if the fold is not finished.
         """
-        network, vocabulary = load_network(self.run, fold, self.reader)
-        vectors = np.zeros((len(vocabulary), self.run.resolved.word_size), np.float32)
-        if self.reader.numbers_words and train is not None and self.reader.of(LinkedRows):
-            vectors = load_vectors(self.run.settings.words, vocabulary, self.run.settings.seed).matrix
-        of_fold = OfFold(vocabulary, vectors, np.zeros(0, np.int64) if train is None else train)
+        network, of_fold = self.of_fold(fold, train)
         source = self.inputs.source(of_fold, missing)
         trainer = Trainer(network, source, self.run.settings, self.setup.device)
         asked = np.arange(len(self.dataset)) if rows is None else rows
         probabilities = np.zeros((len(asked), len(Label)), np.float32)
         probabilities[:, self.run.resolved.classes] = trainer.predict_proba(asked)
         return probabilities
+
+    def of_fold(self, fold: int, train: npt.NDArray[np.int64] | None = None) -> tuple[nn.Module, OfFold]:
+        """The network of one fold, and what its inputs know of the fold; `train` as of `predict`."""
+        network, vocabulary = load_network(self.run, fold, self.reader)
+        vectors = np.zeros((len(vocabulary), self.run.resolved.word_size), np.float32)
+        if self.reader.numbers_words and train is not None and self.reader.of(LinkedRows):
+            vectors = load_vectors(self.run.settings.words, vocabulary, self.run.settings.seed).matrix
+        return network, OfFold(vocabulary, vectors, np.zeros(0, np.int64) if train is None else train)

@@ -195,16 +195,21 @@ def count_seen(tested: Sequence[JudgedFold]) -> tuple[int, dict[str, int]]:
     return int(np.any([*masks.values()], axis=0).sum()), {kind: int(m.sum()) for kind, m in masks.items()}
 
 
+def finished_folds(run: RunFolder) -> list[int]:
+    """The finished folds of a run. Raises: RunError if there is none."""
+    if not run.finished_folds:
+        resume = f"mvsent train --resume --out {run.path}"
+        raise RunError(f"{run.path}: no fold is finished", f"Finish it: {resume}")
+    return run.finished_folds
+
+
 def _run_notes(run: RunFolder) -> list[str]:
     """Caveats of a run: unfinished folds, random weights, substitutes for absent inputs.
 
     Raises: RunError if no fold is finished.
     """
-    finished, wanted = run.finished_folds, run.wanted_folds
+    finished, wanted, notes = finished_folds(run), run.wanted_folds, []
     resume = f"mvsent train --resume --out {run.path}"
-    if not finished:
-        raise RunError(f"{run.path}: no fold is finished", f"Finish it: {resume}")
-    notes = []
     if missing := [str(fold) for fold in wanted if fold not in finished]:
         notes.append(
             f"ONLY {len(finished)} OF {len(wanted)} FOLDS are finished, these are their numbers; "

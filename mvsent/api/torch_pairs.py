@@ -1,0 +1,187 @@
+"""Datasets of `torch.utils.data`: decoded pictures and texts, and a model's ready inputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset as TorchDataset
+
+from mvsent.api.places import Place, folder_of, settings_of
+from mvsent.errors import UsageError
+from mvsent.features.cache import cached_pixels
+from mvsent.learn.batches import Examples, gather
+from mvsent.models import registry
+from mvsent.models.batch import Batch
+from mvsent.runs.inputs.input_reader import InputReader, Inputs
+from mvsent.runs.inputs.kind import OfFold
+from mvsent.runs.inputs.pair_sources import DatasetPairs
+from mvsent.runs.inputs.setup import Setup
+from mvsent.runs.material import Material, fold_words
+from mvsent.runs.predictor import DatasetPredictor
+from mvsent.runs.run_dataset import is_own, own_split
+from mvsent.runs.run_folder import RunFolder
+from mvsent.shards.reader import Dataset
+from mvsent.splits import ROLES
+from mvsent.workers.devices import compute_device
+
+if TYPE_CHECKING:
+    from mvsent.api.pair_dataset import PairDataset, PairSplit
+
+Rows = npt.NDArray[np.int64]
+Item = dict[str, Any]
+
+
+class DecodedPairs(TorchDataset[Item]):
+    """Decoded pictures, texts and labels of some rows.
+
+    An item is a dictionary: `image`, uint8 [3, side, side], absent without pictures; `text`; `label`, its
+    number, -1 without one; `id`. `torch.utils.data.DataLoader` makes batches of them as they are. Pictures
+    are decoded once, and kept in the cache of features, from which rows are read in any order.
+
+    Attributes:
+        rows: [n], their numbers in the dataset.
+    """
+
+    def __init__(self, dataset: Dataset, rows: Rows, pixels: npt.NDArray[np.uint8] | None) -> None:
+        self.rows, self.pixels = rows, pixels
+        table = dataset.table(["id", "text"]).take(rows)
+        self._ids, self._texts = table["id"].combine_chunks(), table["text"].fill_null("").combine_chunks()
+        self._labels = dataset.labels[rows].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: int) -> Item:
+        return self.__getitems__([at])[0]
+
+    def __getitems__(self, several: Sequence[int]) -> list[Item]:
+        """The items of a batch, whose pictures are read in the order of the file."""
+        at = np.asarray(several)
+        items: list[Item] = [
+            {"id": self._ids[i].as_py(), "text": self._texts[i].as_py(), "label": int(self._labels[i])}
+            for i in at.tolist()
+        ]
+        if self.pixels is not None:
+            for item, image in zip(items, gather(self.pixels, self.rows[at]), strict=True):
+                item["image"] = image
+        return items
+
+    def __repr__(self) -> str:
+        shape = "no pictures" if self.pixels is None else f"pictures {tuple(self.pixels.shape[1:])}"
+        return f"DecodedPairs({len(self)} pairs, {shape})"
+
+
+@dataclass(frozen=True)
+class ReadyPairs(TorchDataset[Batch]):
+    """Inputs of a model for some rows, ready for its network.
+
+    An item is a `Batch` of one pair. For batches, give a loader `collate`:
+    `DataLoader(ready, batch_size=64, shuffle=True, collate_fn=ready.collate)`.
+
+    Attributes:
+        examples: the inputs of every row of the dataset.
+        rows: [n], the numbers of those that are items.
+    """
+
+    examples: Examples
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: int) -> Batch:
+        return self.examples.batch(self.rows[[at]])
+
+    def __getitems__(self, several: Sequence[int]) -> Batch:
+        """The batch of several items."""
+        return self.examples.batch(self.rows[np.asarray(several)])
+
+    @staticmethod
+    def collate(batch: Batch) -> Batch:
+        """The batch as it is: it was read as a whole."""
+        return batch
+
+    def __repr__(self) -> str:
+        one = self[0] if len(self) else Batch()
+        shapes = {name: tuple(t.shape[1:]) for name, t in vars(one).items() if isinstance(t, torch.Tensor)}
+        return (
+            f"ReadyPairs({len(self)} pairs: {', '.join(f'{name} {shape}' for name, shape in shapes.items())})"
+        )
+
+
+def decoded_pairs(dataset: Dataset, rows: Rows, side: int) -> DecodedPairs:
+    """Rows of a dataset with their pictures as squares of `side` pixels; 0: without pictures.
+
+    Raises: UsageError for a side out of range; DatasetError if a picture is missing or cannot be decoded.
+    """
+    if not 0 <= side <= 4096:
+        raise UsageError(f"side={side}: out of range", "Choose from 0, for no pictures, to 4096")
+    return DecodedPairs(dataset, rows, cached_pixels(dataset, side) if side else None)
+
+
+def ready_pairs(
+    dataset: "PairDataset",
+    split: "PairSplit | None",
+    fold: int,
+    role: str,
+    inputs: Place,
+    settings: Mapping[str, Any],
+) -> ReadyPairs:
+    """The inputs of a model called `inputs`, or of the networks of the run at `inputs`.
+
+    Raises: UsageError for settings that do not go together; as the reading of inputs in a training.
+    """
+    if isinstance(inputs, str) and inputs in registry.names():
+        return _of_model(dataset, split, fold, role, inputs, settings)
+    if settings:
+        raise UsageError(f"{next(iter(settings))}: a run has its own settings", "Leave it out")
+    return _of_run(dataset, split, fold, role, RunFolder.open(folder_of(inputs)))
+
+
+def _of_model(
+    dataset: "PairDataset",
+    split: "PairSplit | None",
+    fold: int,
+    role: str,
+    model: str,
+    settings: Mapping[str, Any],
+) -> ReadyPairs:
+    if split is None:
+        raise UsageError("split: a model's inputs need one", "Its words are numbered by a fold")
+    chosen = settings_of({**settings, "model": model, "dataset": str(dataset.folder)})
+    if chosen.stream:
+        raise UsageError("stream: its rows come in an order of their own", "Leave it out")
+    train, rows = split.rows(fold, "train"), split.rows(fold, role)
+    reader = InputReader(Setup(chosen, compute_device(chosen.device), dataset.files))
+    read = reader.read(DatasetPairs(reader.setup, reader.columns))
+    material = Material(dataset.files, split.roles, reader, read)
+    of_fold = OfFold(*_no_words(), train)
+    if reader.numbers_words:
+        vocabulary, vectors = fold_words(chosen, material, fold)
+        of_fold = OfFold(vocabulary, vectors.matrix, train)
+    return ReadyPairs(read.source(of_fold), rows)
+
+
+def _of_run(
+    dataset: "PairDataset", split: "PairSplit | None", fold: int, role: str, run: RunFolder
+) -> ReadyPairs:
+    own = is_own(run, dataset.files)
+    if split is None and own:
+        from mvsent.api.pair_dataset import PairSplit
+
+        split = PairSplit(own_split(run, dataset.files), dataset.files.labels)
+    rows = np.arange(len(dataset)) if split is None else split.rows(fold, role)
+    in_memory = RunFolder(run.path, run.settings.model_copy(update={"stream": False}), run.resolved)
+    predictor = DatasetPredictor(in_memory, dataset.files, quiet=False)
+    assert isinstance(predictor.inputs, Inputs)
+    train = split.rows(fold, ROLES[0]) if own and split is not None else None
+    return ReadyPairs(predictor.inputs.source(predictor.of_fold(fold, train)[1]), rows)
+
+
+def _no_words() -> tuple[Any, npt.NDArray[np.float32]]:
+    from mvsent.features.vocabulary import Vocabulary
+
+    return Vocabulary([]), np.zeros((2, 1), np.float32)
