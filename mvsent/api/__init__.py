@@ -5,6 +5,7 @@ open a dataset → split it, look at it, give it to torch or pandas → train �
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mvsent.api.places import Place, folder_of, names_of, settings_of
 from mvsent.api.trained_run import AttendedPairs, Run
 from mvsent.errors import UsageError
 from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ __all__ = [
     "PairSplit",
     "Run",
     "benchmark",
+    "draw",
     "load",
     "open",
     "score",
@@ -46,6 +49,34 @@ def open(path: Place) -> PairDataset:
     Raises: DatasetError if it is not a finished dataset, or if a shard is missing.
     """
     return PairDataset(Dataset.open(folder_of(path)))
+
+
+def draw(folder: Place, *, rows: int = 120, seed: int = 0) -> PairDataset:
+    """Draw pictures and tweets with labels, so that everything can be tried without anybody's data.
+
+    The drawn annotations are reconciled as those of MVSA are; some rows are dropped on purpose, as there.
+
+    Args:
+        folder: the dataset's folder; one that was drawn alike before is opened.
+        rows: annotated rows to draw, before the doubtful ones are dropped.
+        seed: of the drawing.
+
+    Raises: OutputExistsError if the folder holds something else.
+    """
+    from tempfile import TemporaryDirectory
+
+    from mvsent.build.reconcile import reconcile
+    from mvsent.config import ReconcileSettings
+    from mvsent.standin.drawn_mvsa import draw_dataset
+
+    place = folder_of(folder)
+    name = f"drawn-{rows}-{seed}"
+    if (place / MANIFEST_FILE).is_file() and (found := open(place)).name == name:
+        return found
+    with TemporaryDirectory() as drawn:
+        draw_dataset(Path(drawn), n_rows=rows, seed=seed)
+        reconcile(Path(drawn), place, ReconcileSettings(), name=name, quiet=True)
+    return open(place)
 
 
 def train(
@@ -182,19 +213,6 @@ def benchmark(
         against="dmlanet",
     )
     return run_benchmark(asked, jobs=jobs, overwrite=overwrite, quiet=quiet)
-
-
-def _probabilities(given: Any) -> npt.NDArray[np.float64]:
-    """Probabilities as an array. Raises: UsageError for a table without their columns, or no numbers."""
-    if hasattr(given, "columns"):
-        columns = [f"p_{name}" for name in LABEL_NAMES]
-        if absent := [name for name in columns if name not in given.columns]:
-            raise UsageError(f"y_prob: has no column {absent[0]}", f"Its columns are {', '.join(columns)}")
-        given = given[columns]
-    try:
-        return np.asarray(given, np.float64)
-    except (ValueError, TypeError):
-        raise UsageError("y_prob: is not a table of numbers", "Give a row for each label") from None
 
 
 def _probabilities(given: Any) -> npt.NDArray[np.float64]:
