@@ -19,6 +19,7 @@ MODULES = (
     "reconcile",
     "features",
     "train",
+    "api",
     "ranks",
     "stream",
     "models",

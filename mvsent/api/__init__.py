@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.api.pair_dataset import Pair, PairDataset, PairSplit
+from mvsent.api.pair_dataset import Pair, PairDataset
+from mvsent.api.pair_split import PairSplit
 from mvsent.api.places import Place, folder_of, names_of, settings_of
 from mvsent.api.trained_run import AttendedPairs, Run
 from mvsent.errors import UsageError

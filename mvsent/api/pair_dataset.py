@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mvsent.api.pair_split import PairSplit, named
 from mvsent.api.places import Place, folder_of
 from mvsent.curate.images import opened_image, to_rgb
 from mvsent.errors import InputError, UsageError, did_you_mean
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mvsent.api.torch_pairs import DecodedPairs, ReadyPairs
-    from mvsent.splits import Split
 
 _SHOWN = 5  # rows of a dataset in a notebook
 _GROUPS_KEPT = 2  # row groups in memory, of 256 rows each, so that neighbours are not read again
@@ -172,7 +172,7 @@ class PairDataset(Sequence[Pair]):
             raise UsageError(f"{self.folder}: no column {unknown[0]!r}", near + known)
         return as_frame(self.files.table(names))
 
-    def split(self, protocol: str = "paper-5x", *, seed: int = 0, file: Place | None = None) -> "PairSplit":
+    def split(self, protocol: str = "paper-5x", *, seed: int = 0, file: Place | None = None) -> PairSplit:
         """Its rows split by a protocol, or as a file of ids and roles says; nothing is written.
 
         Raises: UsageError for an unknown protocol; SplitError if the split cannot be made or read.
@@ -185,7 +185,7 @@ class PairDataset(Sequence[Pair]):
 
     def to_torch(
         self,
-        split: "str | PairSplit | None" = None,
+        split: str | PairSplit | None = None,
         fold: int = 0,
         role: str = "train",
         *,
@@ -211,7 +211,7 @@ class PairDataset(Sequence[Pair]):
 
         chosen = self.split(split) if isinstance(split, str) else split
         if inputs is not None:
-            return ready_pairs(self, chosen, fold, role, inputs, settings)
+            return ready_pairs(self.files, chosen, fold, role, inputs, settings)
         if settings:
             raise UsageError(f"{next(iter(settings))}: goes only with inputs", "Name a model, too")
         rows = np.arange(len(self)) if chosen is None else chosen.rows(fold, role)
@@ -246,79 +246,6 @@ class PairDataset(Sequence[Pair]):
         return self.files.read_group(self._groups[number], self.columns)
 
 
-@dataclass(frozen=True, repr=False)
-class PairSplit:
-    """The role of every row in every fold.
-
-    Attributes:
-        roles: the split; `roles.roles` is int8 [F, N].
-        labels: int8 [N].
-    """
-
-    roles: "Split"
-    labels: npt.NDArray[np.int8]
-
-    @property
-    def protocol(self) -> str:
-        """The protocol by which it was made."""
-        return self.roles.protocol
-
-    @property
-    def n_folds(self) -> int:
-        """Number of folds."""
-        return self.roles.n_folds
-
-    def rows(self, fold: int = 0, role: str = "train") -> npt.NDArray[np.int64]:
-        """The numbers of the rows with a role in a fold, ascending.
-
-        Raises: UsageError for an unknown fold or role.
-        """
-        from mvsent.splits import ROLES
-
-        if role not in ROLES:
-            raise UsageError(
-                f"role {role!r}: there is none", did_you_mean(role, ROLES) + f"Choose from {', '.join(ROLES)}"
-            )
-        if not 0 <= fold < self.n_folds:
-            raise UsageError(f"fold {fold}: there is none", f"Choose from 0 to {self.n_folds - 1}")
-        return self.roles.rows(fold, ROLES.index(role))
-
-    def counts(self) -> "pd.DataFrame":
-        """Number of rows of each label, for each fold and role."""
-        import pandas as pd
-
-        from mvsent.splits import ROLES
-
-        keys = [(fold, role) for fold in range(self.n_folds) for role in ROLES]
-        counts = [np.bincount(self.labels[self.rows(*key)], minlength=len(LABEL_NAMES)) for key in keys]
-        index = pd.MultiIndex.from_tuples(keys, names=["fold", "role"])
-        return pd.DataFrame(np.array(counts), index=index, columns=list(LABEL_NAMES))
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """A row for each id of each fold: id, fold, role."""
-        import pandas as pd
-
-        from mvsent.splits import ROLES
-
-        ids = np.array(list(self.roles.ids), object)
-        parts = []
-        for fold in range(self.n_folds):
-            used = np.flatnonzero(self.roles.roles[fold] >= 0)
-            roles = named(self.roles.roles[fold][used], ROLES)
-            parts.append(pd.DataFrame({"id": ids[used], "fold": fold, "role": roles}))
-        return pd.concat(parts, ignore_index=True)
-
-    def __repr__(self) -> str:
-        return f"PairSplit({self.protocol!r}: {self.n_folds} folds of {len(self.labels)} rows)"
-
-    def _repr_html_(self) -> str:
-        from mvsent.report.cells import table
-
-        counts = self.counts()
-        rows = [(*key, *numbers) for key, numbers in zip(counts.index, counts.to_numpy(), strict=True)]
-        return table(repr(self), ("fold", "role", *LABEL_NAMES), rows)
-
-
 def as_frame(found: pa.Table) -> "pd.DataFrame":
     """A table for pandas: labels by name, and whole numbers that stay whole where some are missing."""
     import pandas as pd
@@ -329,10 +256,3 @@ def as_frame(found: pa.Table) -> "pd.DataFrame":
         if name in found.column_names:
             frame[name] = named(found[name].fill_null(-1).to_numpy())
     return frame
-
-
-def named(codes: npt.NDArray[Any], names: Sequence[str] = LABEL_NAMES) -> "pd.Categorical[str]":
-    """Numbers as a categorical of their names, in order; -1 is missing."""
-    import pandas as pd
-
-    return pd.Categorical.from_codes(codes, pd.Index(names), ordered=True)

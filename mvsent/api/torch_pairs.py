@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
+from mvsent.api.pair_split import PairSplit
 from mvsent.api.places import Place, folder_of, settings_of
 from mvsent.errors import UsageError
 from mvsent.features.cache import cached_pixels
@@ -27,9 +29,6 @@ from mvsent.shards.reader import Dataset
 from mvsent.splits import ROLES
 from mvsent.workers.devices import compute_device
 
-if TYPE_CHECKING:
-    from mvsent.api.pair_dataset import PairDataset, PairSplit
-
 Rows = npt.NDArray[np.int64]
 Item = dict[str, Any]
 
@@ -39,7 +38,8 @@ class DecodedPairs(TorchDataset[Item]):
 
     An item is a dictionary: `image`, uint8 [3, side, side], absent without pictures; `text`; `label`, its
     number, -1 without one; `id`. `torch.utils.data.DataLoader` makes batches of them as they are. Pictures
-    are decoded once, and kept in the cache of features, from which rows are read in any order.
+    are decoded once, and kept in the cache of features, from which rows are read in any order. With
+    `collate_fn=rows.collate`, the pictures of a batch are not copied once more.
 
     Attributes:
         rows: [n], their numbers in the dataset.
@@ -57,21 +57,51 @@ class DecodedPairs(TorchDataset[Item]):
     def __getitem__(self, at: int) -> Item:
         return self.__getitems__([at])[0]
 
-    def __getitems__(self, several: Sequence[int]) -> list[Item]:
+    def __getitems__(self, several: Sequence[int]) -> "DecodedItems":
         """The items of a batch, whose pictures are read in the order of the file."""
         at = np.asarray(several)
-        items: list[Item] = [
-            {"id": self._ids[i].as_py(), "text": self._texts[i].as_py(), "label": int(self._labels[i])}
-            for i in at.tolist()
-        ]
+        columns = {
+            "id": self._ids.take(pa.array(at)).to_pylist(),
+            "text": self._texts.take(pa.array(at)).to_pylist(),
+            "label": self._labels[at].tolist(),
+        }
         if self.pixels is not None:
-            for item, image in zip(items, gather(self.pixels, self.rows[at]), strict=True):
-                item["image"] = image
-        return items
+            columns["image"] = gather(self.pixels, self.rows[at])
+        return DecodedItems(columns)
+
+    @staticmethod
+    def collate(items: Any) -> Item:
+        """The batch of some items: lists of ids and texts, labels [B], pictures [B, 3, side, side]."""
+        return {**items.columns, "label": torch.tensor(items.columns["label"])}
 
     def __repr__(self) -> str:
         shape = "no pictures" if self.pixels is None else f"pictures {tuple(self.pixels.shape[1:])}"
         return f"DecodedPairs({len(self)} pairs, {shape})"
+
+
+class DecodedItems(Sequence[Item]):
+    """The items of a batch, kept by column, as they were read.
+
+    Attributes:
+        columns: name → a value for each item.
+    """
+
+    def __init__(self, columns: Item) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    @overload
+    def __getitem__(self, at: int) -> Item: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Item]: ...
+    def __getitem__(self, at: int | slice) -> Item | list[Item]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        return {name: values[at] for name, values in self.columns.items()}
 
 
 @dataclass(frozen=True)
@@ -100,9 +130,10 @@ class ReadyPairs(TorchDataset[Batch]):
         return self.examples.batch(self.rows[np.asarray(several)])
 
     @staticmethod
-    def collate(batch: Batch) -> Batch:
+    def collate(batch: Any) -> Batch:
         """The batch as it is: it was read as a whole."""
-        return batch
+        read: Batch = batch
+        return read
 
     def __repr__(self) -> str:
         one = self[0] if len(self) else Batch()
@@ -123,8 +154,8 @@ def decoded_pairs(dataset: Dataset, rows: Rows, side: int) -> DecodedPairs:
 
 
 def ready_pairs(
-    dataset: "PairDataset",
-    split: "PairSplit | None",
+    dataset: Dataset,
+    split: PairSplit | None,
     fold: int,
     role: str,
     inputs: Place,
@@ -142,8 +173,8 @@ def ready_pairs(
 
 
 def _of_model(
-    dataset: "PairDataset",
-    split: "PairSplit | None",
+    dataset: Dataset,
+    split: PairSplit | None,
     fold: int,
     role: str,
     model: str,
@@ -155,9 +186,9 @@ def _of_model(
     if chosen.stream:
         raise UsageError("stream: its rows come in an order of their own", "Leave it out")
     train, rows = split.rows(fold, "train"), split.rows(fold, role)
-    reader = InputReader(Setup(chosen, compute_device(chosen.device), dataset.files))
+    reader = InputReader(Setup(chosen, compute_device(chosen.device), dataset))
     read = reader.read(DatasetPairs(reader.setup, reader.columns))
-    material = Material(dataset.files, split.roles, reader, read)
+    material = Material(dataset, split.roles, reader, read)
     of_fold = OfFold(*_no_words(), train)
     if reader.numbers_words:
         vocabulary, vectors = fold_words(chosen, material, fold)
@@ -165,17 +196,13 @@ def _of_model(
     return ReadyPairs(read.source(of_fold), rows)
 
 
-def _of_run(
-    dataset: "PairDataset", split: "PairSplit | None", fold: int, role: str, run: RunFolder
-) -> ReadyPairs:
-    own = is_own(run, dataset.files)
+def _of_run(dataset: Dataset, split: PairSplit | None, fold: int, role: str, run: RunFolder) -> ReadyPairs:
+    own = is_own(run, dataset)
     if split is None and own:
-        from mvsent.api.pair_dataset import PairSplit
-
-        split = PairSplit(own_split(run, dataset.files), dataset.files.labels)
+        split = PairSplit(own_split(run, dataset), dataset.labels)
     rows = np.arange(len(dataset)) if split is None else split.rows(fold, role)
     in_memory = RunFolder(run.path, run.settings.model_copy(update={"stream": False}), run.resolved)
-    predictor = DatasetPredictor(in_memory, dataset.files, quiet=False)
+    predictor = DatasetPredictor(in_memory, dataset, quiet=False)
     assert isinstance(predictor.inputs, Inputs)
     train = split.rows(fold, ROLES[0]) if own and split is not None else None
     return ReadyPairs(predictor.inputs.source(predictor.of_fold(fold, train)[1]), rows)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from mvsent.api.pair_dataset import Pair, named
+from mvsent.api.pair_dataset import Pair
+from mvsent.api.pair_split import named
 from mvsent.api.places import Place, folder_of, names_of
 from mvsent.errors import UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES

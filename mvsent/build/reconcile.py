@@ -53,7 +53,7 @@ class ReconcileResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ExaminedPair:
     """A row's usable text and picture."""
 
     raw_text: str
@@ -163,10 +163,10 @@ def _write_pairs(
     hidden = quiet or not sys.stderr.isatty()
     rejections: dict[int, Rejection] = {}
 
-    def good() -> Iterator[tuple[int, Pair]]:
+    def good() -> Iterator[tuple[int, ExaminedPair]]:
         progress = tqdm(examined, total=len(ids), unit="pair", disable=hidden)
         for row, examined_row in zip(labelled, progress, strict=True):
-            if isinstance(examined_row, Pair):
+            if isinstance(examined_row, ExaminedPair):
                 yield row, examined_row
             else:
                 rejections[row] = examined_row
@@ -186,7 +186,7 @@ def _write_pairs(
     return rejections
 
 
-def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejection:
+def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> ExaminedPair | Rejection:
     """Check the text, then the picture of a row; return both, or the reason to drop the row."""
     # Of several faults of a row the first counts, in the order of docs/mvsa.md: labels, text, picture.
     path = mvsa.text_name(id)
@@ -212,7 +212,7 @@ def examine(mvsa: Mvsa, id: str, settings: ReconcileSettings) -> Pair | Rejectio
     facts = check_image(image, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
     if isinstance(facts, Rejection):
         return Rejection(facts.reason, f"{path}: {facts.detail}")
-    return Pair(raw_text, text, image, f"{id}.jpg", facts)
+    return ExaminedPair(raw_text, text, image, f"{id}.jpg", facts)
 
 
 def _labelled(annotations: Annotations, decisions: Decisions, rows: Rows) -> dict[str, Any]:
