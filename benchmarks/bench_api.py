@@ -16,13 +16,12 @@ import mvsent
 from benchmarks.bench_features import alternate, draw_photograph, write_shards
 from mvsent.api import PairDataset, PairSplit
 from mvsent.api.torch_pairs import DecodedPairs, ReadyPairs
-from mvsent.features.cache import cached_pixels
 from mvsent.learn.batches import Examples, cut
-from mvsent.shards.reader import Dataset
 
 Row = tuple[str, float, float, float, str]
 
-N_ROWS, N_DRAWN, BATCH_SIZE, SIDE, EPOCHS = 2048, 64, 64, 224, 4
+RANDOM = {"weights": "random", "words": "random"}
+N_ROWS, N_DRAWN, BATCH_SIZE, SIDE, EPOCHS = 2048, 64, 256, 224, 4
 
 
 def rows() -> list[Row]:
@@ -32,22 +31,22 @@ def rows() -> list[Row]:
         drawn = write_shards(Path(folder) / "shards", [pictures[row % N_DRAWN] for row in range(N_ROWS)])
         dataset = mvsent.open(drawn.folder)
         split = dataset.split("paper-5x")
-        return [pixels_row(dataset, split, drawn), inputs_row(dataset, split)]
+        return [pixels_row(dataset, split), inputs_row(dataset, split)]
 
 
-def pixels_row(dataset: PairDataset, split: PairSplit, files: Dataset) -> Row:
-    """Decoded pictures and texts, against the squares that the trainer of a backbone gathers."""
+def pixels_row(dataset: PairDataset, split: PairSplit) -> Row:
+    """Decoded pictures and texts, against the squares and words that the trainer of a backbone reads."""
     ours = dataset.to_torch(split, 0, "train", side=SIDE)
     assert isinstance(ours, DecodedPairs)
-    targets = files.labels.astype(np.int64)
-    examples = Examples(targets, {"pixels": cached_pixels(files, SIDE, quiet=True)})
+    theirs = dataset.to_torch(split, 0, "train", inputs="dmlanet", fine_tune="all", **RANDOM)
+    assert isinstance(theirs, ReadyPairs)
     loader = DataLoader(ours, batch_size=BATCH_SIZE, shuffle=True, collate_fn=ours.collate)
-    return compared("decoded pictures and texts", loader, examples, ours.rows)
+    return compared("decoded pictures and texts", loader, theirs.examples, ours.rows)
 
 
 def inputs_row(dataset: PairDataset, split: PairSplit) -> Row:
     """Ready inputs of DMLANet, against the trainer's batches of them."""
-    ours = dataset.to_torch(split, 0, "train", inputs="dmlanet", weights="random", words="random")
+    ours = dataset.to_torch(split, 0, "train", inputs="dmlanet", **RANDOM)
     assert isinstance(ours, ReadyPairs)
     loader = DataLoader(ours, batch_size=BATCH_SIZE, shuffle=True, collate_fn=ours.collate)
     return compared("ready inputs of dmlanet", loader, ours.examples, ours.rows)
