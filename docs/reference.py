@@ -1,10 +1,11 @@
-"""The pages of the site that are made from the code: commands, settings, metrics, columns, reasons, errors.
+"""The pages of the site that are made: of the code, and of the notebook.
 
 mkdocs calls `on_files` (mkdocs.yml, `hooks`). A page here can be wrong only where the code is.
 """
 
 import ast
 import html
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -118,7 +119,19 @@ def changes_page() -> str:
     return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("(docs/", "(../")
 
 
+def notebook_page() -> str:
+    """The tutorial notebook: its texts, and its code without outputs."""
+    cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    parts = [
+        "".join(cell["source"]) if cell["cell_type"] == "markdown" else _fenced("".join(cell["source"]))
+        for cell in cells
+    ]
+    note = "This page is [a notebook](tutorial.ipynb). Run it to see its tables and pictures."
+    return "\n\n".join([parts[0], note, *parts[1:]]) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "notebook.md": notebook_page,
     "reference/commands.md": commands_page,
     "reference/settings.md": settings_page,
     "reference/metrics.md": metrics_page,
@@ -168,6 +181,10 @@ def _literal(node: ast.expr) -> str:
         case ast.BinOp(op=ast.Add(), left=left, right=right):
             return _literal(left) + _literal(right)
     return "…"
+
+
+def _fenced(code: str) -> str:
+    return f"```python\n{code}\n```"
 
 
 def _first_line(text: str | None) -> str:

@@ -200,7 +200,8 @@ class PairDataset(Sequence[Pair]):
 
         Args:
             split: a protocol or a split; None: all rows, or the split of the run given as `inputs`.
-            fold, role: whose rows: train, validation or test.
+            fold: its number.
+            role: of the rows: train, validation or test.
             side: of the squares in pixels; 0: no pictures.
             inputs: the name of a model, or a run whose networks are to read the rows.
             settings: of `mvsent train`, for a model given by name.

@@ -141,8 +141,7 @@ class Run:
             fold: whose network; None: the first finished one.
             device: cpu, cuda, cuda:N or auto.
 
-        Raises: InputError naming a picture that cannot be read; UsageError for a model without attention, or
-            for something else than pairs.
+        Raises: InputError naming a picture that cannot be read; UsageError for a model without attention.
         """
         from mvsent.inference.attended import explain_pairs
 

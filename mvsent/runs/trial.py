@@ -155,7 +155,7 @@ def missing_trial(run: RunFolder, modality: str, named: Path | None = None, *, q
     """
     from mvsent.runs.predictor import DatasetPredictor
 
-    own, dataset = saved_trial(run), own_dataset(run, named)
+    own, dataset = saved_trial(run, named), own_dataset(run, named)
     split = own_split(run, dataset)
     row_of = {row: i for i, row in enumerate(dataset.ids)}
     folder = run.path / f"missing-{modality}"
