@@ -5,6 +5,7 @@ settings; the environment variable of `[train] batch_size` is `MVSENT_TRAIN_BATC
 """
 
 import os
+import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,8 @@ class Given(Generic[S]):
             what = f"{place.removesuffix(f': {key}')}: unknown setting {key!r}"
             raise UsageError(what, known.strip())
         message = first["msg"].removeprefix("Value error, ")
-        what = f"{place}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
-        near = did_you_mean(str(first["input"]), stated[key].choices)
+        what = f"{place}: {message[0].lower()}{message[1:]} (got {reprlib.repr(first['input'])})"
+        near = did_you_mean(reprlib.repr(first["input"]).strip("'"), stated[key].choices)
         raise UsageError(what, f"{near}See: mvsent {self.command} --help")
 
     def _file_section(self) -> dict[str, tuple[Any, str]]:
