@@ -351,10 +351,13 @@ class TrainSettings(Settings):
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises: UsageError with file and line when it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder, not a TOML file") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:  # the last: deep nesting
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not UTF-8 or TOML, a huge number; deep nesting
         raise UsageError(f"{path}: not a readable TOML file: {error}", "Repair it or move it away") from None

@@ -5,6 +5,7 @@ Options, the file of `mvsent init`, environment variables and the site's referen
 """
 
 import re
+import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -150,11 +151,13 @@ class Settings(BaseModel):
         """Lists may be given as `a,b`, tables as `a=1,b=2`, or as `["a=1", "b=2"]` if values hold commas."""
         kind = get_origin(cls.model_fields[field.field_name or ""].annotation)
         if isinstance(value, str) and kind in (list, tuple, dict):
-            value = [part.strip() for part in value.split(",") if part.strip()]
+            value = [part.strip() for part in value.split(",")]
+            if "" in value:  # as of `--folds "$FOLDS"` without that variable, which must not mean all
+                raise ValueError("should be values separated by commas, none of them empty")
         if kind is not dict or not isinstance(value, list):
             return value
         if not all(isinstance(pair, str) and "=" in pair for pair in value):
-            raise ValueError("should be KEY=VALUE,KEY=VALUE")
+            raise ValueError("should be KEY=VALUE")
         return dict(pair.split("=", 1) for pair in value)
 
     @classmethod
@@ -182,8 +185,8 @@ class Settings(BaseModel):
             what = f"{place.removesuffix(f': {key}')}: unknown setting {key!r}"
             raise UsageError(what, known.strip())
         message = first["msg"].removeprefix("Value error, ")
-        what = f"{place}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
-        near = did_you_mean(str(first["input"]), stated[key].choices)
+        what = f"{place}: {message[0].lower()}{message[1:]} (got {reprlib.repr(first['input'])})"
+        near = did_you_mean(reprlib.repr(first["input"]).strip("'"), stated[key].choices)
         raise UsageError(what, f"{near}{help}")
 
     @classmethod

@@ -124,6 +124,10 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(
         ("epochs = 3\n", r"'epochs' is in no table\. Known tables are"),
         ("train = 3\n", r"'train' should be a table\. Write \[train\]"),
         ("[train]\nepoch = 3\n", r"\[train\]: unknown setting 'epoch'\. Did you mean 'epochs'\?$"),
+        (f"[train]\nepochs = {'9' * 5000}\n", r"mvsent\.toml: not a readable TOML file: Exceeds the limit"),
+        (f"[train.options{'.a' * 2000}]\nx = 1\n", r"\[train\]: options: .* \(got .{5,80}\)\. "),
+        ('[train]\nfolds = "0,,1"\n', r"folds: should be values separated by commas, none of them empty"),
+        ("\ufeff[train]\nepochs = 0\n", r"\[train\]: epochs: .*greater than"),
         ("[train]\nepochs = 0\n", r"\[train\]: epochs: .*greater than.*\(got 0\)\. See: mvsent train --help"),
     ],
 )
@@ -131,6 +135,12 @@ def test_a_mistake_in_mvsent_toml_is_named(empty_folder: Path, content: str, sai
     (empty_folder / "mvsent.toml").write_text(content)
     with pytest.raises(UsageError, match=said):
         COMMANDS["train"].given().resolve()
+
+
+@pytest.mark.parametrize("folds", ["", "0,,1", "0,"])
+def test_an_empty_number_of_a_fold_does_not_mean_all_folds(folds: str, empty_folder: Path) -> None:
+    with pytest.raises(UsageError, match="--folds: should be values separated by commas"):
+        COMMANDS["train"].given(folds=folds).resolve()
 
 
 def test_a_misspelt_setting_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

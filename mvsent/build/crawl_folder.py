@@ -89,7 +89,7 @@ def refuse_finished(out: Path, *, overwrite: bool) -> None:
     with reaching(out):
         if not overwrite and (out / MANIFEST_FILE).exists():
             raise OutputExistsError(
-                f"{out}: already holds a finished dataset", "Add --overwrite to replace it"
+                f"{out}: already contains a finished dataset", "Add --overwrite to replace it"
             )
 
 
