@@ -93,7 +93,7 @@ def match_dump(
     workers: int,
     quiet: bool,
 ) -> None:
-    """Record the candidates of a dump in the frontier, in its order, and end the search.
+    """Record the candidates of a dump in the frontier, in its order.
 
     Args:
         folder: of the files of matches.
@@ -113,8 +113,6 @@ def match_dump(
                 counts.add(_note(frontier, path, per_query, found_at()))
                 n_noted += 1
                 frontier.write_notes(STATE, _document(dump.files, n_noted, counts))
-                if n_noted == len(dump.parts):
-                    frontier.end_search()
             path.unlink()
 
     done = total - sum(part.n_bytes for part in left)

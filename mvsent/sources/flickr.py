@@ -345,8 +345,8 @@ SOURCE = SearchedSource(
     title="Flickr",
     about="""
 It is written to data/flickr, by the paper's rules. Needs FLICKR_API_KEY; or, with --from, metadata dumps such
-as YFCC100M. Takes hours, or days under a lower quota; --dry-run estimates them. Stop it at any time: the same command continues. The default of
---per-query, 500, is one call per query.
+as YFCC100M. Takes hours, or days under a lower quota; --dry-run estimates them. Stop it at any time: the same
+command continues. The default of --per-query, 500, is one call per query.
 
 Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
     settings=FlickrSettings,

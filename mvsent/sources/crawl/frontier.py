@@ -311,10 +311,6 @@ class Frontier:
             self._db.execute("UPDATE queries SET found = found + 1 WHERE number = ?", (number,))
         return True
 
-    def end_search(self) -> None:
-        """Ask nothing more. Within a transaction."""
-        self._db.execute("DELETE FROM windows")
-
     def notes(self, key: str) -> Any:
         """The value that `write_notes` wrote under a key; None if it wrote none."""
         with readable(self.path):
