@@ -7,6 +7,7 @@ networks computed is in the cache before the clock starts, as in every epoch of 
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from mvsent.learn.batches import Examples, cut
 
 Row = tuple[str, float, float, float, str]
 
-RANDOM = {"weights": "random", "words": "random"}
+RANDOM: dict[str, Any] = {"weights": "random", "words": "random"}
 N_ROWS, N_DRAWN, BATCH_SIZE, SIDE, EPOCHS = 2048, 64, 256, 224, 4
 
 
