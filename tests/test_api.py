@@ -151,6 +151,16 @@ def test_a_split_of_a_file_is_read(dataset: mvsent.PairDataset, tmp_path: Path) 
     )
     split = dataset.split(file=file)
     assert split.rows(0, "test").tolist() == [row for row in range(60) if row // 3 % 4 == 3]
+    assert dataset.split(file=[str(file)]).rows(0, "test").tolist() == split.rows(0, "test").tolist()
+    with pytest.raises(UsageError, match="protocol and file contradict each other"):
+        dataset.split("kfold-5", file=file)
+    with pytest.raises(UsageError, match="protocol and split_file contradict each other"):
+        mvsent.train(dataset, protocol="kfold-5", split_file=file, out=tmp_path / "run")
+    by_file = mvsent.train(
+        dataset, model="logistic", split_file=file, out=tmp_path / "run", quiet=True, **SETTINGS
+    )
+    assert by_file.settings.split_file == [str(file)]
+    assert set(by_file.predictions()["id"]) == {dataset[int(row)].id for row in split.rows(0, "test")}
 
 
 # Torch

@@ -83,7 +83,7 @@ def draw(folder: Place, *, rows: int = 120, seed: int = 0) -> PairDataset:
 def train(
     dataset: Place,
     model: str = "dmlanet",
-    protocol: str = "paper-5x",
+    protocol: str = "",
     *,
     out: Place | None = None,
     overwrite: bool = False,
@@ -97,7 +97,7 @@ def train(
     Args:
         dataset: a dataset, or its folder.
         model: one of those that `mvsent models` lists.
-        protocol: how rows are split.
+        protocol: how rows are split; empty: paper-5x, or as `split_file` says.
         out: the run's folder; None: a new one in runs.
         overwrite: replace a run at `out`.
         quiet: no progress.
@@ -108,7 +108,10 @@ def train(
     """
     from mvsent.runs.train import train as run_training
 
-    given = {"dataset": str(folder_of(dataset)), "model": model, "protocol": protocol, **settings}
+    if protocol and settings.get("split_file"):
+        raise UsageError("protocol and split_file contradict each other", "Leave one of them out")
+    of_protocol = {"protocol": protocol} if protocol else {}
+    given = {"dataset": str(folder_of(dataset)), "model": model, **of_protocol, **settings}
     place = None if out is None else folder_of(out)
     return Run(run_training(settings_of(given), out=place, overwrite=overwrite, quiet=quiet).run)
 
@@ -173,7 +176,7 @@ def benchmark(
     *,
     table: str | Sequence[str] = "all",
     models: str | Sequence[str] = (),
-    protocols: str | Sequence[str] = ("paper-5x", "grouped-paper-5x"),
+    protocols: str | Sequence[str] = (),
     options: Mapping[str, Mapping[str, str]] | None = None,
     out: Place = "runs/benchmark",
     jobs: int = 1,
@@ -189,7 +192,7 @@ def benchmark(
         datasets: one dataset or several, or their folders.
         table: 2, 3 or 4, several, or all.
         models: only these; none: those of the tables.
-        protocols: how rows are split.
+        protocols: how rows are split; none: paper-5x and grouped-paper-5x, or as `split_file` says.
         options: model → its options.
         out: folder of runs and results.
         jobs: cells that run at once.
@@ -202,12 +205,14 @@ def benchmark(
     from mvsent.runs.benchmark import benchmark as run_benchmark
     from mvsent.runs.benchmark_plan import Asked
 
+    if protocols and settings.get("split_file"):
+        raise UsageError("protocols and split_file contradict each other", "Leave one of them out")
     several = [datasets] if isinstance(datasets, str | os.PathLike) else datasets
     asked = Asked(
         datasets=[folder_of(each) for each in several],
         tables=names_of(table),
         models=names_of(models),
-        protocols=names_of(protocols),
+        protocols=names_of(protocols or ("paper-5x", "grouped-paper-5x")),
         options=options or {},
         common=settings_of(settings),
         out=folder_of(out),

@@ -1,5 +1,6 @@
 """A dataset in Python: rows by number or id, tables for pandas, splits, and datasets for torch."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -172,15 +173,25 @@ class PairDataset(Sequence[Pair]):
             raise UsageError(f"{self.folder}: no column {unknown[0]!r}", near + known)
         return as_frame(self.files.table(names))
 
-    def split(self, protocol: str = "paper-5x", *, seed: int = 0, file: Place | None = None) -> PairSplit:
-        """Its rows split by a protocol, or as a file of ids and roles says; nothing is written.
+    def split(self, protocol: str = "", *, seed: int = 0, file: Place | Sequence[Place] = ()) -> PairSplit:
+        """Its rows split by a protocol, or as files of ids say; nothing is written.
 
-        Raises: UsageError for an unknown protocol; SplitError if the split cannot be made or read.
+        Args:
+            protocol: one of those of `mvsent split`; empty: paper-5x.
+            seed: of the protocol.
+            file: a split file, several, or a folder of them, instead of a protocol.
+
+        Raises: UsageError for an unknown protocol, or both; SplitError if it cannot be made or read.
         """
-        from mvsent.datasets.split import find_split
+        from mvsent.datasets.split import DEFAULT_PROTOCOL, find_split
+        from mvsent.datasets.split_files import SplitFiles
 
         self.files.classes  # noqa: B018  raises if a label is missing
-        found = find_split(self.files, protocol, seed, None if file is None else folder_of(file))
+        several = [file] if isinstance(file, str | os.PathLike) else file
+        if protocol and several:
+            raise UsageError("protocol and file contradict each other", "Leave one of them out")
+        files = SplitFiles(tuple(map(folder_of, several))) if several else None
+        found = find_split(self.files, protocol or DEFAULT_PROTOCOL, seed, files)
         return PairSplit(found, self.files.labels)
 
     def to_torch(
