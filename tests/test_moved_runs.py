@@ -89,6 +89,8 @@ def test_a_project_that_moved_finds_its_dataset_and_says_where(
 
 def test_the_dataset_is_found_by_its_rows_under_any_name(moved: Path) -> None:
     (moved / "data" / "small").rename(moved / "runs" / "renamed")
+    for decoy in (moved / "data" / "small", moved / "runs" / "another"):  # other rows under its name
+        write_dataset(decoy, draw_pairs(6, prefix="decoy"))
     run = RunFolder.open(moved / "runs" / "run")
     assert own_dataset(run).folder == moved / "runs" / "renamed"
 
