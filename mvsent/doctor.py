@@ -33,6 +33,8 @@ EXTRAS = {
     "ray": ("ray",),
     "s3": ("universal-pathlib", "s3fs"),
     "gs": ("universal-pathlib", "gcsfs"),
+    "datasets": ("datasets",),
+    "sql": ("duckdb",),
 }
 """Extra of mvsent → its packages, as in pyproject.toml."""
 
