@@ -19,6 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import DataLoader
 
 import mvsent
+from mvsent.api.places import settings_of
 from mvsent.errors import DatasetError, InputError, RunError, UsageError
 from mvsent.pairs import LABEL_NAMES
 from mvsent.runs import evaluate as evaluation
@@ -291,6 +292,17 @@ def test_attention_is_that_of_explain(run: mvsent.Run, dataset: mvsent.PairDatas
     for wrong in ([1], ["text"], [("a", "b", "c")]):
         with pytest.raises(UsageError, match="pair 0: not a pair"):
             run.attention(wrong)
+
+
+def test_pairs_are_no_pictures_of_a_prediction(run: mvsent.Run, dataset: mvsent.PairDataset) -> None:
+    model = mvsent.load(run)
+    with pytest.raises(UsageError, match=r"a Pair is not a picture.*\[pair\.image for pair in pairs\]"):
+        model.predict(list(dataset[:2]))
+    assert model.predict([pair.image for pair in dataset[:2]]).errors == ["", ""]
+
+
+def test_one_fold_may_be_a_number() -> None:
+    assert settings_of({"folds": 0}).folds == [0]
 
 
 def test_answers_are_a_table(run: mvsent.Run, dataset: mvsent.PairDataset) -> None:

@@ -44,6 +44,8 @@ def settings_of(given: Mapping[str, Any]) -> TrainSettings:
     kept = {}
     for name, value in given.items():
         text: Any = str(value) if isinstance(value, os.PathLike) else value
+        if name in stated and stated[name].takes_several and isinstance(text, int):
+            text = [text]  # folds=0
         if name in stated and stated[name].path and text:
             if stated[name].takes_several:
                 text = [text] if isinstance(text, str) else list(map(str, text))

@@ -160,7 +160,9 @@ def _refuse_nothing(plan: Plan, work: Path) -> None:
         work.rmdir()
     raise InputError(
         f"{plan.files[0].path}: none of the {len(plan)} rows can be kept: {why}. The first: {first}",
-        "Correct the table, or name its columns",
+        "Name a host of your own with --allow-host HOST:PORT, or correct the table"
+        if counts[Reason.BLOCKED_HOST]
+        else "Correct the table, or name its columns",
     )
 
 

@@ -111,7 +111,7 @@ def _reason(error: Exception) -> str:
 
 def _advice(error: Exception, names: list[str]) -> str:
     if "not found in FROM clause" in str(error):
-        return f"The columns are {', '.join(names)}"
+        return f"The columns are {', '.join(names)}; texts stand in single quotes"
     if "Could not convert string" in str(error):
         return "Compare text with quoted text: label = 'positive', license in ('CC BY 2.0', 'CC0 1.0')"
     return "Write a condition such as label = 'positive' and width > 200"

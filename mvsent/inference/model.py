@@ -260,11 +260,17 @@ def paired(
 ) -> tuple[Sequence[ImageLike | None], list[str]]:
     """Images and texts as lists of equal length; texts are cleaned unless `cleaned`, and empty if absent.
 
-    Raises: UsageError if both are None, or if their lengths differ.
+    Raises: UsageError if both are None, their lengths differ, or an image is neither path, bytes nor picture.
     """
     for given in (images, texts):
         if isinstance(given, str | bytes):
             raise UsageError("images and texts are lists, one entry a pair", "Write [image] and [text]")
+    for image in images if images is not None else ():
+        if not (image is None or isinstance(image, str | bytes | os.PathLike) or hasattr(image, "convert")):
+            raise UsageError(
+                f"images: a {type(image).__name__} is not a picture",
+                "Give paths, bytes or PIL images, such as [pair.image for pair in pairs]",
+            )
     n = len(images if images is not None else texts if texts is not None else ())
     if (images is None and texts is None) or (images is not None and texts is not None and len(texts) != n):
         raise UsageError(
