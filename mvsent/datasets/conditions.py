@@ -5,6 +5,7 @@ It is evaluated in a database of its own without access to files, network, exten
 """
 
 import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ MAX_LENGTH = 10_000
 """Characters of an expression."""
 
 _BATCH_ROWS = 8192
-_ROW = "mvsent row number"
+_ROW = f"row {uuid.uuid4().hex}"  # no column of a dataset, and no expression, can have this name
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
     "autoinstall_known_extensions": False,
