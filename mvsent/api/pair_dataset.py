@@ -186,7 +186,7 @@ class PairDataset(Sequence[Pair]):
         from mvsent.datasets.split import DEFAULT_PROTOCOL, find_split
         from mvsent.datasets.split_files import SplitFiles
 
-        self.files.classes  # noqa: B018  raises if a label is missing
+        self.files.require_labels()
         several = [file] if isinstance(file, str | os.PathLike) else file
         if protocol and several:
             raise UsageError("protocol and file contradict each other", "Leave one of them out")

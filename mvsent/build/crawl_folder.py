@@ -3,11 +3,12 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mvsent.build.assemble import clear
 from mvsent.build.match_dump import begin_or_check
 from mvsent.config import BuildSettings
 from mvsent.errors import DatasetError, OutputExistsError, UsageError
@@ -16,12 +17,14 @@ from mvsent.shards.croissant import CROISSANT_FILE
 from mvsent.shards.manifest import MANIFEST_FILE, creation_time
 from mvsent.shards.rejected import REJECTED_FILE
 from mvsent.shards.staging import (
+    filled,
     lock_file,
     locked,
     recover,
     refuse_foreign_files,
     refuse_irreplaceable,
     refuse_nowhere,
+    swap_in,
 )
 from mvsent.sources.crawl.frontier import CRAWL_FILE, Beginning, Frontier
 from mvsent.sources.dump_files import Dump
@@ -82,6 +85,26 @@ def workplace(out: Path, *, overwrite: bool, begun: str = CRAWL_FILE) -> Iterato
             )
         work.mkdir(parents=True, exist_ok=True)
         yield work
+
+
+def write_dataset(work: Path, target: Path, write: Callable[[Path], object], *, overwrite: bool) -> None:
+    """Let `write` write the dataset: into the folder of the build, or to its address in object storage."""
+    if is_remote(target):
+        with filled(target, overwrite=overwrite):
+            write(target)
+    else:
+        clear(work)
+        write(work)
+
+
+def clear_up(work: Path, target: Path) -> None:
+    """Remove what a finished build no longer needs, and put its dataset in the place of an earlier one."""
+    if is_remote(target):
+        shutil.rmtree(work, ignore_errors=True)
+        return
+    shutil.rmtree(work / PARTS, ignore_errors=True)
+    if work != target:
+        swap_in(work, target)
 
 
 def refuse_finished(out: Path, *, overwrite: bool) -> None:

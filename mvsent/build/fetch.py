@@ -17,6 +17,7 @@ from mvsent.errors import Interrupted, MvsentError
 from mvsent.fetch import FetchPolicy
 from mvsent.fetch.shared import LeasedLimits, LimitsOffice
 from mvsent.sources.crawl.frontier import Frontier
+from mvsent.sources.table import TableSettings
 from mvsent.workers.engine import Engine
 
 
@@ -29,6 +30,26 @@ def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
     size = min(settings.shard_size, settings.max_pairs or settings.shard_size)
     numbers = frontier.numbers(by_turns=settings.max_pairs > 0)
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def fetch_policy(
+    settings: BuildSettings | TableSettings, allowed: frozenset[tuple[str, int]], workers: int
+) -> FetchPolicy:
+    """The limits that the settings of a build state.
+
+    Args:
+        allowed: (host, port) of places that may be inside this network.
+        workers: threads that check pictures.
+    """
+    return FetchPolicy(
+        concurrency=settings.concurrency,
+        max_bytes=settings.max_bytes,
+        max_pixels=settings.max_pixels,
+        min_side=settings.min_side,
+        per_host_per_s=settings.images_per_second or None,
+        allowed=allowed,
+        workers=workers,
+    )
 
 
 def fetch_parts(

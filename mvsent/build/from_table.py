@@ -19,22 +19,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mvsent.build.assemble import assemble, clear, n_kept, wanted_parts
-from mvsent.build.crawl_folder import PARTS, discard, workplace
+from mvsent.build.assemble import assemble, n_kept, wanted_parts
+from mvsent.build.crawl_folder import PARTS, clear_up, discard, workplace, write_dataset
 from mvsent.build.crawl_progress import StageProgress
-from mvsent.build.fetch import fetch_parts
+from mvsent.build.fetch import fetch_parts, fetch_policy
 from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.build.search import BuildResult
 from mvsent.build.table_plan import Plan
 from mvsent.build.tabulated import Tabulated
 from mvsent.errors import InputError, UsageError
-from mvsent.fetch import FetchPolicy
 from mvsent.reasons import Reason
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest
-from mvsent.shards.staging import absolute, filled, swap_in
+from mvsent.shards.staging import absolute
 from mvsent.shards.writer import DatasetWriter
-from mvsent.storage import is_remote
 from mvsent.workers.engine import LOCAL, Engine
 from mvsent.workers.interrupt import interruptible
 
@@ -64,15 +62,7 @@ def build_table(
     settings = plan.settings
     files = [replace(file, path=absolute(file.path)) for file in plan.files]
     recipe = Tabulated(plan.name, files, plan.embedded, plan.columns.image, settings, plan.extra)
-    policy = FetchPolicy(
-        concurrency=settings.concurrency,
-        max_bytes=settings.max_bytes,
-        max_pixels=settings.max_pixels,
-        min_side=settings.min_side,
-        per_host_per_s=settings.images_per_second or None,
-        allowed=settings.places,
-        workers=engine.threads(workers),
-    )
+    policy = fetch_policy(settings, settings.places, engine.threads(workers))
     size = min(settings.shard_size, settings.max_pairs or PART_ROWS, PART_ROWS)
     partitions = [range(start, min(start + size, len(plan))) for start in range(0, len(plan), size)]
     target = absolute(out)
@@ -97,18 +87,11 @@ def build_table(
                 )
             _refuse_nothing(plan, work)
             write = partial(_assemble, plan, partitions, parts, quiet=quiet)
-            if is_remote(target):
-                with filled(target, overwrite=overwrite):
-                    write(target)
-            else:
-                clear(work)
-                write(work)
-        if is_remote(target) or (is_other and work != target):
+            write_dataset(work, target, write, overwrite=overwrite)
+        if is_other and work != target:
             shutil.rmtree(work, ignore_errors=True)
         else:
-            shutil.rmtree(work / PARTS, ignore_errors=True)
-            if work != target:
-                swap_in(work, target)
+            clear_up(work, target)
     if is_other:  # what was finished then was another table
         return build_table(plan, out, overwrite=overwrite, workers=workers, engine=engine, quiet=quiet)
     return BuildResult(out, Manifest.load(out))

@@ -7,7 +7,6 @@
 Each stage continues where it was stopped, and its result does not depend on when that was.
 """
 
-import shutil
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -16,27 +15,25 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from mvsent.build.assemble import assemble, clear, n_kept, wanted_parts
-from mvsent.build.crawl_folder import PARTS, open_frontier, workplace
+from mvsent.build.assemble import assemble, n_kept, wanted_parts
+from mvsent.build.crawl_folder import PARTS, clear_up, open_frontier, workplace, write_dataset
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.crawled import Crawled
-from mvsent.build.fetch import fetch_parts, partitions
+from mvsent.build.fetch import fetch_parts, fetch_policy, partitions
 from mvsent.build.match_dump import dump_notes, match_dump
 from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.config import BuildSettings
 from mvsent.errors import InputError, Interrupted
-from mvsent.fetch import FetchPolicy
 from mvsent.limits import TokenBucket
 from mvsent.reasons import Reason
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
-from mvsent.shards.staging import absolute, filled, swap_in
+from mvsent.shards.staging import absolute
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.crawl.crawl_queries import search
 from mvsent.sources.crawl.frontier import Frontier
 from mvsent.sources.crawl.http_json import check_endpoint
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.registry import Keys, Paging, S, Search, SearchedSource
-from mvsent.storage import is_remote
 from mvsent.workers.engine import LOCAL, Engine
 from mvsent.workers.interrupt import interruptible
 
@@ -77,15 +74,8 @@ def build(
     dump = source.dump(settings, words)
     ask = None if dump else source.search(settings, keys)
     endpoint = check_endpoint(settings.endpoint)
-    policy = FetchPolicy(
-        concurrency=settings.concurrency,
-        max_bytes=settings.max_bytes,
-        max_pixels=settings.max_pixels,
-        min_side=settings.min_side,
-        per_host_per_s=settings.images_per_second or None,
-        allowed=frozenset({endpoint} if endpoint else ()),  # the only host that may be inside this network
-        workers=engine.threads(workers),
-    )
+    allowed = frozenset({endpoint} if endpoint else ())  # the only host that may be inside this network
+    policy = fetch_policy(settings, allowed, engine.threads(workers))
     target = absolute(out)
     with workplace(target, overwrite=overwrite) as work, engine, interruptible() as stop:
         # With a manifest, an earlier process was killed while it cleared up.
@@ -120,18 +110,13 @@ def build(
                         stop=stop,
                         on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
                     )
-                if is_remote(target):
-                    with filled(target, overwrite=overwrite):
-                        _assemble(name or source.name, frontier, work, target, settings, quiet)
-                else:
-                    clear(work)
-                    _assemble(name or source.name, frontier, work, work, settings, quiet)
-        if is_remote(target):
-            shutil.rmtree(work, ignore_errors=True)
-        else:
-            shutil.rmtree(work / PARTS, ignore_errors=True)
-            if work != target:
-                swap_in(work, target)
+                write_dataset(
+                    work,
+                    target,
+                    lambda out: _assemble(name or source.name, frontier, work, out, settings, quiet),
+                    overwrite=overwrite,
+                )
+        clear_up(work, target)
     return BuildResult(out, Manifest.load(out))
 
 

@@ -15,10 +15,14 @@ from mvsent.cli.options import flag
 from mvsent.sources import registry
 
 if TYPE_CHECKING:
+    from mvsent.build.reconcile import ReconcileResult
+    from mvsent.build.search import BuildResult
     from mvsent.cli.given import Given
     from mvsent.config import BuildSettings
     from mvsent.setting import Settings
     from mvsent.sources.table import TableSettings
+
+    Built = BuildResult | ReconcileResult
 
 KeyFile = Annotated[
     Path | None,
@@ -60,7 +64,6 @@ def build(
         return
     from mvsent.build.match_dump import refuse_broken
     from mvsent.build.search import build as run_build
-    from mvsent.report.funnel import funnel_document, render_funnel
     from mvsent.sources.keys import read_keys
 
     result = run_build(
@@ -73,14 +76,22 @@ def build(
         engine=engine.chosen(),
         quiet=quiet,
     )
-    if as_json:
-        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
-    else:
-        typer.echo(render_funnel(result.folder, result.manifest))
-        typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
-        typer.echo(f"Licences and terms: {result.folder / 'README.md'}")
-        typer.echo(f"Next: mvsent train {result.folder}")
+    tell(result, as_json=as_json, more=f"Licences and terms: {result.folder / 'README.md'}\n")
     refuse_broken(result.manifest.notes)
+
+
+def tell(result: "Built", *, as_json: bool, more: str = "") -> None:
+    """Print the funnel of a dataset that was built, and what to do with it; `more` is a line in between."""
+    from mvsent.report.funnel import funnel_document, render_funnel
+
+    folder, manifest = result.folder, result.manifest
+    if as_json:
+        typer.echo(json.dumps(funnel_document(folder, manifest), indent=2))
+        return
+    typer.echo(render_funnel(folder, manifest))
+    typer.echo(f"\nDropped rows, each with its reason: {folder / 'rejected.parquet'}")
+    next_step = f"export {folder} --to label-studio" if manifest.n_unlabelled else f"train {folder}"
+    typer.echo(f"{more}Next: mvsent {next_step}")
 
 
 class BuildCommand(Command):
@@ -124,9 +135,7 @@ def build_table(
     dry_run: Annotated[
         bool, options.switch("--dry-run", "Read the table and say what would be built; write nothing.")
     ] = False,
-    out: Annotated[
-        Path | None, options.flag("--out", "Folder to write.", "data/NAME", section="Output")
-    ] = None,
+    out: options.OutByName = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -143,7 +152,6 @@ def build_table(
     from mvsent.build.from_table import build_table as run_build
     from mvsent.build.table_cells import read_plan
     from mvsent.build.table_plan import render_dry_run, render_plan
-    from mvsent.report.funnel import funnel_document, render_funnel
 
     plan = read_plan(files, given.resolve(), name or "table")
     if dry_run:
@@ -154,14 +162,7 @@ def build_table(
     chosen = engine.chosen()
     folder = out or Path("data", plan.name)
     result = run_build(plan, folder, overwrite=overwrite, workers=workers, engine=chosen, quiet=quiet)
-    if as_json:
-        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
-        return
-    typer.echo(render_funnel(result.folder, result.manifest))
-    typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
-    labelled = not result.manifest.n_unlabelled
-    next_step = f"train {result.folder}" if labelled else f"export {result.folder} --to label-studio"
-    typer.echo(f"Next: mvsent {next_step}")
+    tell(result, as_json=as_json)
 
 
 @command(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mvsent.cli import options
+from mvsent.cli.build import tell
 from mvsent.cli.command import command
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ def reconcile_mvsa(
     name: Annotated[str | None, options.dataset_name("mvsa-single or mvsa-multiple")] = None,
     workers: options.Workers = 0,
     engine: options.EngineOptions,
-    out: Annotated[
-        Path | None, options.flag("--out", "Folder to write.", "data/NAME", section="Output")
-    ] = None,
+    out: options.OutByName = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -44,7 +43,6 @@ def reconcile_mvsa(
     Example: mvsent reconcile-mvsa MVSA_Single
     """
     from mvsent.build.reconcile import reconcile
-    from mvsent.report.funnel import funnel_document, render_funnel
     from mvsent.sources.mvsa import find_root
 
     settings = given.resolve()
@@ -58,12 +56,7 @@ def reconcile_mvsa(
         engine=engine.chosen(),
         quiet=quiet,
     )
-    if as_json:
-        typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
-        return
-    typer.echo(render_funnel(result.folder, result.manifest))
-    typer.echo(f"\nDropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
-    typer.echo(f"Next: mvsent train {result.folder}")
+    tell(result, as_json=as_json)
 
 
 @command("reconcile-tasks", "Label", settings="mvsent.config:ReconcileTasksSettings")

@@ -157,6 +157,7 @@ def switch(name: str, text: str, section: str = "Output") -> Any:
     return typer.Option(*name.split(", "), help=text, rich_help_panel=section)
 
 
+OutByName = Annotated[Path | None, flag("--out", "Folder to write.", "data/NAME", section="Output")]
 Out = Annotated[
     Path | None,
     typer.Option(

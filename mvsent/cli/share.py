@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mvsent.cli.given import Given
     from mvsent.config import MergeRules, TrainSettings
 
+NewName = Annotated[str | None, flag("--name", "Name of the dataset.", "that of the folder written")]
+
 
 @command("export", "Share")
 def export(
@@ -76,7 +78,7 @@ def merge(
     ],
     given: "Given[MergeRules]",
     out: options.Out = None,
-    name: Annotated[str | None, flag("--name", "Name of the dataset.", "that of the folder written")] = None,
+    name: NewName = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -197,7 +199,7 @@ def subset(
         ),
     ] = 1000,
     out: options.Out = None,
-    name: Annotated[str | None, flag("--name", "Name of the dataset.", "that of the folder written")] = None,
+    name: NewName = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -81,7 +81,7 @@ def split_dataset(folder: Path, protocol: str = "", seed: int = 0, split_file: F
     if protocol and split_file is not None:
         raise UsageError("--protocol and --split-file contradict each other", "Leave one of them out")
     dataset = Dataset.open(folder)
-    dataset.classes  # noqa: B018  raises if a label is missing
+    dataset.require_labels()
     if split_file is not None:
         found = of_files(dataset, split_file, seed)
         path = keep_split(dataset, found.split)

@@ -125,7 +125,7 @@ def review(
     opened = Dataset.open(dataset)
     if len(opened) == 0:
         raise DatasetError(f"{dataset}: has no rows", "Review a dataset with rows")
-    opened.classes  # noqa: B018  raises if a label is invalid
+    opened.require_labels()
     answers, notes = _answers(opened, run)
     findings = find(opened, answers)
     rows = worst_first(findings.score, findings.twins.either, n_rows, ROWS_OF_GROUP)

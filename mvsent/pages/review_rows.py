@@ -146,7 +146,6 @@ def find(dataset: Dataset, answers: OutOfFold | None) -> Findings:
 
     Raises: DatasetError if a shard cannot be read; UsageError if cleanlab is needed and not installed.
     """
-    dataset.classes  # noqa: B018  raises if a label is missing
     table, labels = dataset.table(_COLUMNS), dataset.labels.astype(np.int64)
     text, sha256, phash = (table[name].to_pylist() for name in ("text", "sha256", "phash"))
     nothing = [None] * len(text)

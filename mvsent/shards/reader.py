@@ -90,10 +90,12 @@ class Dataset:
 
     @property
     def classes(self) -> list[int]:
-        """The labels that occur, sorted; at least one, and every pair has one.
+        """The labels that occur, sorted; at least one. Raises: as `require_labels`."""
+        self.require_labels()
+        return [label for label, n in enumerate(self.manifest.label_counts) if n]
 
-        Raises: DatasetError if pairs lack a label, there are no rows, or the counts are not the manifest's.
-        """
+    def require_labels(self) -> None:
+        """Raises: DatasetError if a pair has no label, or as `check_labels`."""
         self.check_labels()
         if n := self.manifest.n_unlabelled:
             annotate = "Label them: mvsent export --to label-studio, then mvsent reconcile-tasks"
@@ -102,7 +104,6 @@ class Dataset:
                 f"{self.folder}: {n} of its {len(self)} pairs have no label",
                 annotate if n == len(self) else f"{annotate}; or {leave_out}",
             )
-        return [label for label, n in enumerate(self.manifest.label_counts) if n]
 
     def check_labels(self) -> None:
         """Raises: DatasetError if there are no rows, or if the label counts are not the manifest's."""

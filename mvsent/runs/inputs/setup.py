@@ -109,7 +109,7 @@ def text_kind(dataset: Dataset) -> str:
 
 def targets(dataset: Dataset, classes: Iterable[int]) -> npt.NDArray[np.int64]:
     """`[N]` labels as indices into `classes`. Raises: RunError for a label that the run never saw."""
-    dataset.classes  # noqa: B018  raises if a label is missing
+    dataset.require_labels()
     known = list(classes)
     labels = dataset.labels.astype(np.int64)
     strange = sorted(set(labels.tolist()) - set(known))
