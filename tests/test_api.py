@@ -49,6 +49,7 @@ def run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> mvsent
     return mvsent.train(str(small_dataset), out=str(place), folds=[0, 1], quiet=True, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_importing_and_opening_need_neither_torch_nor_pandas(small_dataset: Path) -> None:
     code = (
         f"import sys, mvsent; assert not {{'pyarrow', 'numpy', 'torch'}} & sys.modules.keys()\n"
@@ -144,6 +145,7 @@ def test_a_split_is_that_of_the_command(dataset: mvsent.PairDataset, small_datas
         dataset.split("kfold-6")
 
 
+@pytest.mark.slow
 def test_a_split_of_a_file_is_read(dataset: mvsent.PairDataset, tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     roles = ["train", "train", "validation", "test"]

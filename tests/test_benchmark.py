@@ -328,6 +328,7 @@ def test_names_that_make_the_same_folder_are_refused(make_dataset, tmp_path: Pat
         plan(asked(folders[0], tmp_path, "logistic", datasets=folders))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["metrics.json", "config.toml", "fold-0/history.csv"])
 def test_a_damaged_cell_stops_no_other_and_says_what_is_wrong(
     damaged: str, small_dataset: Path, tmp_path: Path
@@ -373,6 +374,7 @@ def test_a_dry_run_names_what_differs_and_how_it_is_replaced(small_dataset: Path
     assert "--overwrite" not in before
 
 
+@pytest.mark.slow
 def test_finished_cells_that_are_not_in_the_tables_are_named_in_one_note(
     small_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -139,6 +139,7 @@ def command(folder: Path, *arguments: str, key: str = KEY, **environment: str) -
     )
 
 
+@pytest.mark.slow
 def test_the_command_builds_without_arguments_and_prints_the_funnel(replay: Replay, tmp_path: Path) -> None:
     lexicon = write_lexicon(tmp_path / "lexicon.tsv")
     (tmp_path / "mvsent.toml").write_text(f'[build-flickr]\nanps = "{lexicon}"\n')
@@ -399,6 +400,7 @@ def test_nothing_found_is_an_error_and_not_an_empty_dataset(replay: Replay, tmp_
         flickr(replay, tmp_path, license="99")
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_under_way_and_the_same_command_continues(tmp_path: Path) -> None:
     with Replay(small_world()) as replay:
         replay.requests = requests = Watched()

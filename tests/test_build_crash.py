@@ -128,6 +128,7 @@ def progress(out: Path) -> list[tuple[str, int]]:
     return sorted((path.name, path.stat().st_size) for path in out.glob("parts/part-*"))
 
 
+@pytest.mark.slow
 def test_killed_at_many_requests_it_ends_with_the_same_bytes(
     replay: Replay,
     source: str,
@@ -149,6 +150,7 @@ def test_killed_at_many_requests_it_ends_with_the_same_bytes(
         assert again.total() <= n_now * settings.concurrency
 
 
+@pytest.mark.slow
 def test_killed_as_each_file_appears_it_ends_with_the_same_bytes(
     settings: BuildSettings, source: str, undisturbed: tuple[Files, Counter[str]], tmp_path: Path
 ) -> None:
@@ -225,6 +227,7 @@ def test_a_refresh_killed_at_each_step_of_the_swap_leaves_the_old_dataset_or_the
     kill_at_each_step(partial(refreshing, replay), old, files_of(fresh))
 
 
+@pytest.mark.slow
 def test_a_refresh_killed_at_its_requests_ends_with_the_same_bytes_and_asks_nothing_else_twice(
     replay: Replay, old: Path, gone: list[str], tmp_path: Path
 ) -> None:

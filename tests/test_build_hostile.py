@@ -240,6 +240,7 @@ def test_a_picture_that_is_none_has_its_reason_and_the_others_are_kept(
     assert replay.trespasses == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["image_500", "image_truncated", "image_silent", "image_chain"])
 def test_a_fault_of_a_picture_that_passes_leaves_no_trace(
     replay: Replay, tmp_path: Path, undisturbed: dict[str, Any], fault: str

@@ -105,6 +105,7 @@ def arguments(source: str, folder: Path) -> list[str]:
     return [f"build-{source}", lexicon, str(path), "--language", "any"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_file", [False, True])
 def test_the_titles_and_threads_of_a_running_build(tmp_path: Path, by_file: bool) -> None:
     key, secret = "f00dface-key", "decade00-secret"  # told by 8 characters: a thread's name has only 15

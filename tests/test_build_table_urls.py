@@ -148,6 +148,7 @@ class _yielding:
     def __exit__(self, *_: object) -> None: ...
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["table", "settings"])
 def test_a_build_that_was_begun_with_another_table_or_other_settings_is_not_continued(
     changed: str, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,6 +183,7 @@ def spooled(out: Path) -> list[tuple[str, int]]:
     return sorted((path.name, path.stat().st_size) for path in out.glob("parts/part-*"))
 
 
+@pytest.mark.slow
 def test_killed_at_many_requests_it_ends_with_the_same_bytes_and_fetches_little_twice(
     server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +214,7 @@ def test_killed_at_many_requests_it_ends_with_the_same_bytes_and_fetches_little_
     assert len(server.requests) <= N_ROWS + 3 * n_killed
 
 
+@pytest.mark.slow
 def test_killed_at_each_step_of_its_end_it_leaves_the_old_dataset_or_the_new_one(
     server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def simulated():
     return labels, np.where(right, labels[:, None], guesses).astype(np.int8)
 
 
+@pytest.mark.slow
 def test_dawid_skene_finds_the_expert(simulated):
     labels, votes = simulated
     assert (dawid_skene(votes) == labels).mean() > (majority(votes, "neutral") == labels).mean() + 0.05

@@ -289,6 +289,7 @@ def reluctant(sender: Connection, pipe: Path) -> None:
         threading.Event().wait()
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills_what_does_not_end(tmp_path: Path) -> None:
     pipes = [tmp_path / "one", tmp_path / "other"]
     for pipe in pipes:

@@ -110,6 +110,7 @@ def test_the_majority_baseline_learns_from_validation_rows(run):
     assert evaluate(run, ["roc"]).document["majority"]["accuracy"]["mean"] == pytest.approx(np.mean(shares))
 
 
+@pytest.mark.slow
 def test_evaluating_again_writes_the_same_bytes(run):
     evaluate(run)
     first = {name: (run / name).read_bytes() for name in FILES}
@@ -156,6 +157,7 @@ def test_a_half_finished_run_is_judged_loudly(tmp_path, caplog):
     assert "ONLY 2 OF 5 FOLDS" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_one_fold_has_no_standard_deviation(tmp_path):
     run = write_run(tmp_path / "one", finished=[1], folds=[1])
     document = evaluate(run).document
@@ -384,6 +386,7 @@ def test_the_metric_that_contributing_shows_can_be_pasted():
     assert found == pytest.approx(top_k_accuracy_score(y_true, y_prob, k=2))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_more_metrics")
 def test_a_registered_metric_is_in_the_table_the_files_and_the_pages(run):
     told = invoke(str(run), "--metrics", "roc").stdout

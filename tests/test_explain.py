@@ -115,6 +115,7 @@ def test_the_page_says_how_to_read_heat_and_shades() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_explained(run: Path) -> None:
     found = CliRunner().invoke(app, ["explain", str(run), "-n", "6", "--measured", "10"])
     assert found.exit_code == 0, found.output
@@ -135,11 +136,13 @@ def test_a_run_is_explained(run: Path) -> None:
     assert (run / "explain" / "index.html").read_text().count("data:image/webp") == 3 * len(document["pairs"])
 
 
+@pytest.mark.slow
 def test_the_same_pairs_are_picked_again(run: Path, tmp_path: Path) -> None:
     first, second = (explain_run(run, measured=0, out=tmp_path / name).document for name in "ab")
     assert [p["id"] for p in first["pairs"]] == [p["id"] for p in second["pairs"]]
 
 
+@pytest.mark.slow
 def test_one_pair_of_one_s_own(run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     Image.new("RGB", (50, 30), "blue").save(picture)
@@ -153,12 +156,14 @@ def test_one_pair_of_one_s_own(run: Path, tmp_path: Path) -> None:
     assert image["maps"] and image["words"] == [] and image["shades"] == {}
 
 
+@pytest.mark.slow
 def test_another_dataset_is_explained(run: Path, make_dataset, tmp_path: Path) -> None:
     other = make_dataset(draw_pairs(30, prefix="other"))
     document = explain_run(run, n=3, dataset=other, measured=5, out=tmp_path / "out").document
     assert all(p["id"].startswith("other") for p in document["pairs"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["comn", "dmaf", "ahrm", "hsan", "image-only"])
 def test_other_models_show_what_they_have(small_dataset: Path, tmp_path: Path, model: str) -> None:
     run = trained(small_dataset, tmp_path / "run", model)
@@ -230,6 +235,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(run: Path, tmp_path: Path)
         explain_pair(run, None, "a good day", out=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_an_earlier_explanation(run: Path, tmp_path: Path) -> None:
     explain_run(run, n=3, measured=0, out=tmp_path)
     explain_pair(run, None, "a good day", out=tmp_path)
@@ -280,6 +286,7 @@ def test_a_picture_that_breaks_off_after_its_header_is_bad_input() -> None:
         shown_picture(draw_picture(0, 0)[:600])
 
 
+@pytest.mark.slow
 def test_a_text_of_any_length_is_explained_as_far_as_it_is_read(run: Path, tmp_path: Path) -> None:
     (words,) = explain_pair(run, None, "x" * 100_000, out=tmp_path / "one").document["pairs"]
     assert words["words"] == ["x" * 100_000]
@@ -294,6 +301,7 @@ def test_a_dataset_without_rows_is_refused(run: Path, make_dataset, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_dataset_with_a_label_that_the_run_never_saw_is_refused(make_dataset, tmp_path: Path) -> None:
     pairs = draw_pairs(60)
     polar = pairs.filter(np.array(pairs["label"]) != 1)
@@ -310,6 +318,7 @@ def test_a_pair_without_what_the_model_looks_at_is_refused(small_dataset: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_rows_count_as_measured_only_with_picture_and_text(run: Path, make_dataset, tmp_path: Path) -> None:
     pairs = draw_pairs(20, prefix="half")
     place = pairs.schema.get_field_index("image")

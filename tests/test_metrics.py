@@ -86,6 +86,7 @@ def weighted_predictions(draw):
     return y_true, y_prob, weights, classes
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(weighted_predictions())
 def test_every_metric_is_that_of_scikit_learn_under_any_weights(case):

@@ -65,6 +65,7 @@ def run(line: str) -> str:
 TRAINING = "--backbone clip --words words.txt --protocol kfold-5 --folds 0 --epochs 1 --threads 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -155,6 +156,7 @@ def write_new(folder: Path, n_more: int) -> list[str]:
     return ids
 
 
+@pytest.mark.slow
 def test_merged_with_a_new_dataset_it_serves_every_command(place: Path, n_more: int) -> None:
     new = write_new(place / "new", n_more)
     run("merge mvsa new --out merged")

@@ -123,6 +123,7 @@ def test_confusion_shows_shares_of_a_row_with_counts_and_a_dash_for_no_rows():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_the_same_data_give_the_same_bytes(name, tmp_path):
     once, again = tmp_path / "once", tmp_path / "again"
@@ -145,6 +146,7 @@ def test_pictures_are_for_print_and_the_svg_keeps_its_text(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["roc.png", "roc.svg"]
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     before = dict(mpl.rcParams)
     for name, draw in DRAWINGS.items():
@@ -274,6 +276,7 @@ def outline(page: str) -> Outline:
     return parsed
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_from_elsewhere_and_no_id_twice(tmp_path):
     figures = {name: element(draw(), tmp_path) for name, draw in DRAWINGS.items()}
     parsed = outline(render_page(document(), figures))

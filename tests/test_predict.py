@@ -80,6 +80,7 @@ def test_mvsent_itself_is_imported_without_anything_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_dataset_gets_the_probabilities_that_the_fold_saved(
     run: Path, small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -370,6 +371,7 @@ def test_a_lone_carriage_return_ends_no_row(kind: str, run: Path, tmp_path: Path
     assert [row["note"] for row in rows_of(out)] == ["x\ry", "z"]
 
 
+@pytest.mark.slow
 def test_a_scheduler_s_end_is_one_line(run: Path) -> None:
     command = programs.mvsent("predict", str(run), "-", "--fold", "0")
     with subprocess.Popen(

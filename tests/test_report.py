@@ -559,6 +559,7 @@ def test_a_run_whose_dataset_is_gone_has_a_page_without_pictures_of_rows(tmp_pat
     assert [link.text() for link in tree.css("nav a")] == [title.text() for title in tree.css("h2")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_resamples")
 @pytest.mark.parametrize(
     "edited",
@@ -643,6 +644,7 @@ def open_page(browser: Any, page: Path, width: int = 1280, height: int = 800, sc
     browser.get(page.as_uri())
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_gallery_is_filtered_by_label_query_and_reason(browser: Any, queried: Any) -> None:
     open_page(browser, queried[0])
@@ -660,6 +662,7 @@ def test_the_gallery_is_filtered_by_label_query_and_reason(browser: Any, queried
     assert count.get_attribute("aria-live") == "polite"
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.usefixtures("few_resamples")
 def test_a_run_whose_dataset_is_gone_has_a_page_without_an_error_in_the_console(
@@ -670,6 +673,7 @@ def test_a_run_whose_dataset_is_gone_has_a_page_without_an_error_in_the_console(
     assert console(browser) == []
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.usefixtures("few_resamples")
 def test_a_metric_keeps_its_name_where_its_numbers_are_scrolled_to(browser: Any, tmp_path: Path) -> None:
@@ -716,6 +720,7 @@ def test_a_page_asks_for_nothing_and_the_console_stays_empty(
     assert console(browser) == []
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.usefixtures("few_resamples")
 def test_the_page_of_a_run_shows_its_pictures_under_the_policy(browser: Any, tmp_path: Path) -> None:
@@ -731,6 +736,7 @@ def test_the_page_of_a_run_shows_its_pictures_under_the_policy(browser: Any, tmp
     assert browser.execute_script("return document.documentElement.scrollWidth") == 375
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_keyboard_reaches_contents_filters_and_links(browser: Any, queried: Any) -> None:
     from selenium.webdriver.common.action_chains import ActionChains

@@ -230,6 +230,7 @@ def test_a_form_of_any_kind_and_spelling_is_one(port: int) -> None:
     assert asked(port, "POST", "/api/predict", b"text=so+good", headers)[0] == 200
 
 
+@pytest.mark.slow
 def test_each_of_200_requests_at_once_is_answered_or_told_to_come_back(port: int, picture: bytes) -> None:
     body, headers = multipart(image=picture, text="so good", explain="true")
     together = threading.Barrier(200)
@@ -402,6 +403,7 @@ def test_an_open_address_is_called_by_address_and_a_closed_one_is_not() -> None:
         assert not server.is_open(listening)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_end_it_first_answers_who_has_begun_to_ask(
     run: Path, tmp_path: Path, large: bytes, number: signal.Signals

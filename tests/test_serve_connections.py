@@ -86,6 +86,7 @@ def test_a_connection_on_which_no_whole_head_comes_is_closed(before: bytes, piec
                 assert is_closed_while_sending(connection, sent), sent
 
 
+@pytest.mark.slow
 def test_a_connection_in_use_stays_open_longer_than_a_head_may_take() -> None:
     with serving(Limits(head_seconds=0.5)) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)

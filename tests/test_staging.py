@@ -92,6 +92,7 @@ def killed(
     return request.param == "old", [parent / step / "drawn" for step, _ in deaths[:-1]]
 
 
+@pytest.mark.slow
 def test_a_killed_build_never_looks_finished(killed: tuple[bool, list[Path]]) -> None:
     had_old, outs = killed
     found = []
@@ -127,6 +128,7 @@ sys.exit(exit_code(lambda: build(pathlib.Path(sys.argv[1]), pairs)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "file"), [(20_000, "data/shard-0000"), (1_000, "data/shard-0000")])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, limit: int, file: str) -> None:
     result = run_python(FULL_DISK, tmp_path / "drawn", limit)

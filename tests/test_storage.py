@@ -353,6 +353,7 @@ with staged(located("s3://pairs/small")) as folder, DatasetWriter(folder, "s", s
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_left_is_no_obstacle(bucket: Path, sixty_pairs: pa.Table) -> None:
     died = subprocess.run(programs.python("-c", KILLED), cwd=Path(__file__).parents[1], check=False)
     assert died.returncode == -signal.SIGKILL
@@ -372,6 +373,7 @@ def test_a_file_is_whole_or_not_there(bucket: Path, tmp_path: Path, monkeypatch:
     assert (bucket / "a").read_bytes() == b"whole" and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["throttle", "drop"])
 def test_a_bad_network_only_takes_longer(
     fate: str, bucket: Path, s3_address: str, sixty_pairs: pa.Table, monkeypatch: pytest.MonkeyPatch
@@ -417,6 +419,7 @@ def test_storage_that_refuses_in_the_middle_is_one_line_and_leaves_no_dataset(
     assert names(located("s3://pairs")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "more", "said"),
     [
@@ -526,6 +529,7 @@ def test_a_readme_alone_is_not_what_mvsent_left(bucket: Path, sixty_pairs: pa.Ta
     assert names(bucket) == ["small/README.md"]
 
 
+@pytest.mark.slow
 def test_the_commands_take_addresses(bucket: Path, sixty_pairs: pa.Table, tmp_path: Path) -> None:
     write(bucket / "small", sixty_pairs)
     for words, said in [
@@ -553,6 +557,7 @@ def replay() -> Iterator[Replay]:
         yield running
 
 
+@pytest.mark.slow
 def test_a_build_there_is_killed_continued_and_the_one_here(
     replay: Replay, bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -580,6 +585,7 @@ def test_a_build_there_is_killed_continued_and_the_one_here(
     assert not list((tmp_path / "data").iterdir()) and ".flickr.lock" not in names(bucket)
 
 
+@pytest.mark.slow
 def test_a_reconciliation_there_is_the_one_here(
     bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

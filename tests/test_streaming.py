@@ -161,6 +161,7 @@ class Kept:
         self.row = row
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), seeds)
 def test_no_more_rows_are_in_memory_than_the_buffer_and_what_is_ahead(buffer: int, seed: int) -> None:
     group, n_groups, batch_size = 8, 40, 4

@@ -233,6 +233,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expression", HOSTILE, ids=range(len(HOSTILE)))
 def test_an_expression_that_is_no_condition_is_refused_and_does_nothing(
     varied: Path, tmp_path: Path, expression: str
