@@ -36,6 +36,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of a library, at most 200 characters, without a full stop; else its class.
+
+    >>> first_line(ValueError("bad footer.\\n  at byte 4")), first_line(ValueError())
+    ('bad footer', 'ValueError')
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(". ")
+
+
 class PrintableFormatter(logging.Formatter):
     """Escapes control characters in log lines, which repeat paths, lexicon words and answers of servers."""
 

@@ -48,7 +48,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout", "has a picture that was not downloaded in time"
     BLOCKED_HOST = (
         "blocked-host",
-        "has a picture at an address that is not public, or with another scheme than http and https",
+        "has a picture at an address that is not public, has a password, or is not one of http or https",
     )
     ROBOTS_NOAI = "robots-noai", "has a picture whose host forbids use for machine learning"
     OVER_MAX_PAIRS = "over-max-pairs", "was not needed: `--max-pairs` were kept already"

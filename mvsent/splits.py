@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sklearn.model_selection import StratifiedKFold
 
-from mvsent.errors import SplitError, UsageError, did_you_mean
+from mvsent.errors import SplitError, UsageError, did_you_mean, first_line
 from mvsent.pairs import Label
 from mvsent.storage import readable
 
@@ -331,7 +331,7 @@ def _read_table(path: Path) -> pa.Table:
     except FileNotFoundError:
         raise SplitError(f"{path}: no such split file", next_step) from None
     except (OSError, pa.ArrowException) as error:
-        raise SplitError(f"{path}: not a readable split ({str(error).splitlines()[0]})", next_step) from None
+        raise SplitError(f"{path}: not a readable split ({first_line(error)})", next_step) from None
     missing = [name for name in ("id", "role") if name not in table.column_names]
     if missing:
         raise SplitError(f"{path}: has no column {' and no column '.join(missing)}", next_step)

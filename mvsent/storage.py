@@ -6,6 +6,7 @@ the functions here hide these differences. Credentials come from the usual chain
 profile, instance), an endpoint from AWS_ENDPOINT_URL.
 """
 
+import os
 import re
 import shutil
 import socket
@@ -47,6 +48,8 @@ def located(place: str | Path) -> Path:
     Raises: UsageError for another scheme, a missing bucket, or if the extra of the scheme is not installed.
     """
     text = str(place)
+    if "\0" in text:
+        raise UsageError(f"{text!r}: holds a null character", "Leave it out")
     if _FILE.match(text):
         return Path("/" + unquote(_FILE.sub("", text, count=1)))
     if not (address := _ADDRESS.match(text)):
@@ -86,21 +89,24 @@ def recorded(stated: "Setting", value: Any) -> Any:
     if stated.takes_several and stated.path == "absolute":
         from mvsent.setting import named_files
 
-        paths = [path for typed in value for path in named_files(typed)]
-        return [str(located(path).resolve()) for path in paths]
+        return [_resolved(located(path)) for typed in value for path in named_files(typed)]
     match stated.path:
         case "typed":
             return str(located(value))
         case "several":
             return [str(located(each)) for each in value]
         case "absolute":
-            return str(located(value).resolve())
+            return _resolved(located(value))
         case "perhaps" if _is_path(value):
             return str(Path(value).resolve())
         case "perhaps":
             name, equals, path = value.partition("=")
             return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
     return value
+
+
+def _resolved(path: Path) -> str:
+    return str(path) if is_remote(path) else os.path.realpath(path)  # unlike `resolve`, not refusing circles
 
 
 def _is_path(value: str) -> bool:

@@ -87,8 +87,12 @@ def test_a_dataset_is_a_sequence_of_its_rows(dataset: mvsent.PairDataset, sixty_
     for wrong in (60, -61):
         with pytest.raises(IndexError):
             dataset[wrong]
-    with pytest.raises(KeyError):
+    assert dataset["7"].columns == dataset[np.int64(7)].columns == expected[7]
+    with pytest.raises(KeyError, match="'drawn:60' is no id of"):
         dataset["drawn:60"]
+    for unusable in (1.5, None, "0.5"):
+        with pytest.raises((TypeError, KeyError)):
+            dataset[unusable]  # type: ignore[call-overload]
 
 
 def test_a_pair_has_its_picture_text_and_label(dataset: mvsent.PairDataset) -> None:

@@ -302,6 +302,12 @@ def test_a_truncated_bzip2_keeps_what_was_read_and_exits_with_3(
     n_read = Dataset.open(out).manifest.notes["dump"]["rows"]["rows"]  # type: ignore[index,call-overload]
     assert 200 <= n_read < N_ROWS
     assert "kept" in result.output
+    words = ("build-flickr", "--from", str(dump), "--anps", lexicon, "--dry-run", "-q")
+    dry = run(*words)
+    assert isinstance(dry.exception, MvsentError) and dry.exception.exit_code == 3
+    assert "photos with a pair" in dry.output and "breaks off" in str(dry.exception)
+    strict = run(*words[:-2], "--language", "el", "--out", str(tmp_path / "none"), "-q")
+    assert "can be kept" in str(strict.exception) and "breaks off" in str(strict.exception)
 
 
 def test_a_dry_run_counts_and_writes_nothing(replay: Replay, dump: Path, tmp_path: Path) -> None:
@@ -417,8 +423,15 @@ def test_lists_of_tags_and_numbers_and_times_in_parquet_are_read(
 def test_a_pattern_without_a_file_and_match_without_a_dump_are_refused(
     replay: Replay, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="no such file"):
-        build(replay, tmp_path / "out", tmp_path / "none-*.bz2")
+    os.mkfifo(tmp_path / "pipe")
+    for place, message in (
+        (tmp_path / "none-*.bz2", "no such file"),
+        (tmp_path, "a folder. Name the files in it"),
+        (tmp_path / "pipe", "not an ordinary file"),
+        (Path("/dev/zero"), "not an ordinary file"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            build(replay, tmp_path / "out", place)
     with pytest.raises(UsageError, match="--match"):
         flickr.SOURCE.dump(FlickrSettings(match=("title",)), [])
 

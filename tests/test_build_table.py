@@ -1,5 +1,7 @@
 """A table becomes a dataset by one command, and a table that cannot is refused in one line."""
 
+import bz2
+import gzip
 import json
 import os
 from pathlib import Path
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvsent.datasets.validate import validate
-from mvsent.errors import InputError, MvsentError, OutputExistsError
+from mvsent.errors import InputError, MvsentError, OutputExistsError, StorageError
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_picture
@@ -416,8 +418,28 @@ def test_a_path_out_of_the_folder_is_read_and_said(tmp_path: Path, out: Path) ->
     rows[2]["image"] = f"../tables/../{rows[2]['image']}"
     (tmp_path / "tables").mkdir()
     said = build_table(write_csv(tmp_path / "tables" / "pairs.csv", rows), "--out", out)
-    assert "3 pictures lie outside of the folder of their table" in said
+    assert "Pictures outside the folder of their table: 3" in said
     assert len(Dataset.open(out)) == 3
+
+
+def test_the_content_of_a_file_outside_the_folder_is_not_shown(tmp_path: Path, out: Path) -> None:
+    rows = drawn_rows(tmp_path / "here", 4)
+    (tmp_path / "key").write_text("BEGIN SECRET")
+    (tmp_path / "here" / "own.jpg").write_text("<html>")
+    (tmp_path / "here" / "link.jpg").symlink_to(tmp_path / "key")
+    for row, place in zip(rows, ("../key", str(tmp_path / "key"), "link.jpg", "own.jpg"), strict=True):
+        row["image"] = place
+    rows += drawn_rows(tmp_path / "here", 1)
+    rejections = rejected(built(as_csv(tmp_path / "here", rows), out=out))
+    details = [detail.rpartition(": ")[2] for _, _, detail in rejections]
+    assert details == ["does not begin as a picture does"] * 3 + ["starts with b'<html>'"]
+
+
+def test_an_address_of_a_file_is_its_path(tmp_path: Path, out: Path) -> None:
+    rows = drawn_rows(tmp_path)
+    (tmp_path / "a b.jpg").write_bytes((tmp_path / rows[0]["image"]).read_bytes())
+    rows[0]["image"] = f"file://{tmp_path}/a%20b.jpg"
+    assert len(built(as_csv(tmp_path, rows), out=out)) == 3
 
 
 def test_a_windows_path_is_found(tmp_path: Path, out: Path) -> None:
@@ -481,6 +503,14 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "JSON of words": ("p.json", b'["a"]', "line 1: not a JSON object"),
     "a single object": ("p.json", b'{"image": "a",\n "text": "b"}', "not a list of rows but one JSON object"),
     "cut Parquet": ("p.parquet", b"PAR1 no", "not a Parquet file"),
+    "long ids": ("p.csv", b"id,image,text\n%s,a,b\n" % (b"1" * 501), "the id has 501 characters"),
+    "half of a character as id": (
+        "p.jsonl",
+        b'{"id": "\\ud800", "image": "a", "text": "b"}',
+        "the id '\\ud800' has characters that cannot be printed",
+    ),
+    "bzip2": ("p.csv.bz2", bz2.compress(b"image,text\na,b\n"), "is compressed (bzip2). Unpack it first"),
+    "gzip as csv": ("p.csv", gzip.compress(b"image,text\na,b\n"), "is compressed (gzip). Unpack it first"),
     "empty ids": ("p.csv", b"id,image,text\n,a,b\n", "line 2: the id is empty"),
     "half of the labels": (
         "p.csv",
@@ -511,8 +541,12 @@ def test_a_table_that_cannot_be_used_is_one_line(name: str, tmp_path: Path, out:
         (["--labels", "0:negative"], "--labels: should be such as 0=negative"),
         (["--labels", "0=bad"], "--labels: should be such as 0=negative"),
         (["--encoding", "utf-99"], "--encoding: is no encoding"),
+        (["--encoding", "rot13"], "--encoding: is no encoding of text"),
+        (["--encoding", "hex"], "--encoding: is no encoding of text"),
+        (["--encoding", "utf-16"], "not UTF-16 (UTF-16 stream does not start with BOM). Correct or omit"),
         (["--delimiter", "ab"], "--delimiter: should be one character"),
         (["--allow-host", "localhost"], "--allow-host: should be HOST:PORT"),
+        (["--allow-host", "s3://a/b"], "--allow-host: should be HOST:PORT, or s3://NAME"),
         (["--language", "klingon"], "--language: should be any or one of"),
     ],
 )
@@ -533,6 +567,21 @@ def test_parquet_of_the_wrong_types_is_one_line(tmp_path: Path, out: Path) -> No
     ):
         pq.write_table(pa.table(kept), tmp_path / "p.parquet")
         assert said in refused(tmp_path / "p.parquet", out=out)
+
+
+def test_parquet_with_damaged_pictures_leaves_nothing(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "p.parquet"
+    drawn = [(tmp_path / row["image"]).read_bytes() for row in drawn_rows(tmp_path)]
+    pq.write_table(pa.table({"image": drawn, "text": ["a", "b", "c"]}), path, use_dictionary=False)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 40 + content[44:])
+    assert "p.parquet: cannot be read to its end (" in refused(path, out=out)
+
+
+def test_an_out_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    table = as_csv(tmp_path, drawn_rows(tmp_path))
+    with pytest.raises(OSError, match=r"cannot be written .*: '/proc/pairs'"):
+        build_table(table, "--out", "/proc/pairs", "-q")
 
 
 def test_places_that_are_no_tables_are_one_line(tmp_path: Path, out: Path, small_dataset: Path) -> None:
@@ -635,3 +684,19 @@ def test_a_table_and_its_pictures_in_object_storage(bucket: Path, tmp_path: Path
     local = built(bucket / "mine" / "pairs.csv", out=out)
     assert len(local) == 3 and [reason for _, reason, _ in rejected(local)] == ["image-missing"]
     assert column(local, "text") == [row["text"] for row in rows[:3]]
+
+
+def test_a_bucket_that_is_not_the_tables_own_has_to_be_allowed(
+    bucket: Path, tmp_path: Path, out: Path
+) -> None:
+    rows = drawn_rows(tmp_path)
+    (bucket / "other" / "a.jpg").write_bytes((tmp_path / rows[0]["image"]).read_bytes())
+    rows[0]["image"], rows[1]["image"] = str(bucket / "other" / "a.jpg"), "s3://nowhere/a.jpg"
+    csv = as_csv(tmp_path, rows)
+    assert [(reason, detail) for _, reason, detail in rejected(built(csv, out=out))] == [
+        ("blocked-host", "pairs.csv:2: s3://pairs is not the bucket of the table"),
+        ("blocked-host", "pairs.csv:3: s3://nowhere is not the bucket of the table"),
+    ]
+    assert len(built(csv, "--allow-host", "s3://pairs", out=tmp_path / "allowed")) == 2
+    with pytest.raises(StorageError, match=r"^pairs.csv:3: s3://nowhere/: no such bucket"):
+        built(csv, "--allow-host", "s3://pairs,s3://nowhere", out=tmp_path / "asked")

@@ -62,6 +62,15 @@ def test_a_redirect_to_a_private_host_is_blocked_before_it_is_asked(server):
         assert private.requests == []
 
 
+@pytest.mark.parametrize("user", ["bob:secret", "bob", ":secret"])
+def test_an_address_with_a_user_name_or_password_is_not_asked(server, user):
+    plain = server.url("/a.jpg", answer(body=PICTURE))
+    dropped = outcome(server, plain.replace("://", f"://{user}@"))
+    assert dropped.reason is Reason.BLOCKED_HOST
+    assert "bob" not in dropped.detail and "secret" not in dropped.detail
+    assert server.requests == []
+
+
 def test_the_first_address_is_checked_like_every_other(server):
     with serving("127.0.0.2") as private:
         assert reason(server, private.url("/a.jpg", answer(body=PICTURE))) is Reason.BLOCKED_HOST

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.model_selection import PredefinedSplit
 from typer.testing import CliRunner
 
 from mvsent.cli import app
@@ -203,6 +204,32 @@ def test_a_folder_for_each_fold_and_a_test_file_for_all(folder: Path) -> None:
     assert any("README.txt" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("layout", ["a table", "a file for each", "a folder of files"])
+def test_folds_without_roles_are_held_out_one_after_the_other(folder: Path, layout: str) -> None:
+    """As scikit-learn's PredefinedSplit reads a column of folds."""
+    ids = names(30)
+    test_fold = np.random.default_rng(0).permutation(np.arange(30) % 5)
+    paths = [folder / f"fold{number}.txt" for number in range(1, 6)]
+    for number, path in enumerate(paths):
+        path.write_text("\n".join(np.array(ids)[test_fold == number]))
+    pd.DataFrame({"id": ids, "fold": test_fold + 1}).to_csv(folder / "folds.csv", index=False)
+    if layout == "a folder of files":
+        (folder / "folds.csv").unlink()
+    given = {"a table": folder / "folds.csv", "a file for each": paths, "a folder of files": folder}
+    found = read(given[layout], ids)
+    expected = list(PredefinedSplit(test_fold).split())
+    for fold, (train, test) in enumerate(expected):
+        assert found.split.rows(fold, TRAIN).tolist() == train.tolist()
+        assert found.split.rows(fold, TEST).tolist() == test.tolist()
+    assert found.split.n_folds == len(expected) and "test rows, all others train" in found.notes[-1]
+
+
+def test_a_row_of_two_folds_without_roles_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cv.csv").write_text("id,fold\n100,0\n101,1\n100,1\n")
+    with pytest.raises(SplitError, match="id drawn:100 is in two folds, and nothing tells its role in them"):
+        read(tmp_path / "cv.csv", names(2))
+
+
 def test_folds_are_in_the_order_of_their_numbers_and_not_of_their_names(folder: Path) -> None:
     for fold in (2, 10, 1):
         for name, row in zip(FILE_NAMES, np.roll([100, 101, 102], fold), strict=True):
@@ -290,7 +317,7 @@ def test_a_folder_without_a_file_of_a_role_lists_what_it_has(tmp_path: Path) -> 
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("id\n1\n")
     with pytest.raises(
-        SplitError, match=r"no file in this folder is called train, val or test: a.csv, b.csv"
+        SplitError, match=r"called train, val or test, and not all have numbers: a.csv, b.csv"
     ):
         read(tmp_path, names(3))
     with pytest.raises(SplitError, match="no such split file"):

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.datasets import conditions
-from mvsent.datasets.conditions import matching_rows
+from mvsent.datasets.conditions import evaluated_rows, matching_rows
 from mvsent.datasets.merge import merge
 from mvsent.datasets.split import find_split, split_dataset
 from mvsent.datasets.split_files import SplitFiles
 from mvsent.datasets.subset import Selection, share_of_labels, subset
 from mvsent.datasets.validate import validate
-from mvsent.errors import DatasetError, OutputExistsError, SplitError, UsageError
+from mvsent.errors import DatasetError, MvsentError, OutputExistsError, SplitError, UsageError
 from mvsent.pairs import LABEL_NAMES, pair_table
 from mvsent.shards.reader import Dataset
 from mvsent.shards.writer import DatasetWriter
@@ -31,7 +31,7 @@ from mvsent.splits import ROLES, TEST, VALIDATION
 from tests.conftest import write_dataset
 from tests.drawing import draw_pairs
 
-EXTRA = {"shop": "int64", "Opening hours": "string"}
+EXTRA = {"shop": "int64", "Opening hours": "string", "mvsent row number": "int64"}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "posted_at": pa.array([i * 86_400_000_000 for i in range(40)], pa.timestamp("us", tz="UTC")),
         "shop": list(range(40)),
         "Opening hours": ["9-5"] * 40,
+        "mvsent row number": [1] * 40,
     }
     folder = tmp_path_factory.mktemp("data") / "flickr"
     with DatasetWriter(
@@ -173,6 +174,7 @@ def test_all_criteria_must_be_fulfilled_and_the_share_is_of_the_rest(
         ("posted_at >= '1970-01-11' and year(posted_at) = 1970", lambda row: row["posted_at"].day > 10 or row["posted_at"].month > 1),
         ("list_contains(tags, 'blue')", lambda row: row["tags"] is not None),
         ("shop % 7 = 0 or \"opening hours\" = 'never'", lambda row: row["shop"] % 7 == 0),
+        ("\"mvsent row number\" = 1 and shop < 3", lambda row: row["shop"] < 3),
         ("text like '%happy%'", lambda row: "happy" in row["text"]),
         ("width > 90 and height < 100", lambda row: True),
         ("true -- and nothing else", lambda row: True),
@@ -183,7 +185,7 @@ def test_a_condition_chooses_the_rows_that_python_would(
 ) -> None:
     dataset = Dataset.open(varied)
     table = dataset.table([name for name in dataset.schema.names if name != "image"]).to_pylist()
-    assert matching_rows(dataset, expression).tolist() == list(map(rows, table))
+    assert evaluated_rows(dataset, expression).tolist() == list(map(rows, table))
 
 
 def test_a_condition_chooses_the_rows_that_duckdb_reads_from_the_shards(small_dataset: Path) -> None:
@@ -191,7 +193,7 @@ def test_a_condition_chooses_the_rows_that_duckdb_reads_from_the_shards(small_da
         f"select id from '{small_dataset}/data/*.parquet' where label = 2 and length(text) > 45 order by 1"
     )
     dataset = Dataset.open(small_dataset)
-    found = matching_rows(dataset, "label = 'positive' and length(text) > 45")
+    found = evaluated_rows(dataset, "label = 'positive' and length(text) > 45")
     assert sorted(np.array(dataset.ids)[found]) == [id for (id,) in duckdb.sql(query).fetchall()] != []
 
 
@@ -203,7 +205,7 @@ def test_pictures_are_not_read_for_a_condition(small_dataset: Path, monkeypatch:
         return whole(self, columns, *rest)
 
     monkeypatch.setattr(Dataset, "batches", watched)
-    matching_rows(Dataset.open(small_dataset), "label = 'positive' and width > 3")
+    evaluated_rows(Dataset.open(small_dataset), "label = 'positive' and width > 3")
     assert read == [["label", "width"]]
 
 
@@ -245,9 +247,31 @@ def test_an_expression_that_is_no_condition_is_refused_and_does_nothing(
         expression.replace("{secret}", str(secret)).replace("{out}", str(out)).replace("{shard}", str(shard))
     )
     with pytest.raises(UsageError) as caught:
-        subset(varied, Selection(where=asked) if asked else Selection(), tmp_path / "made")
+        evaluated_rows(Dataset.open(varied), asked)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 900
     assert {path.name for path in tmp_path.iterdir()} == {"secret.csv"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("len(range(1000000000)) > 1", "--where: Failed to allocate block of 8589934592 bytes"),
+        ("nope = 1", '--where: Referenced column "nope" not found'),
+    ],
+)
+def test_a_condition_is_evaluated_in_a_process_with_limits(
+    varied: Path, tmp_path: Path, expression: str, message: str
+) -> None:
+    with pytest.raises(MvsentError, match=message) as caught:
+        subset(varied, Selection(where=expression), tmp_path / "made")
+    assert caught.value.exit_code == UsageError.exit_code and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_process_that_needs_too_much_time_is_killed(varied: Path) -> None:
+    with pytest.raises(UsageError, match="its evaluation was killed by signal 24"):
+        matching_rows(Dataset.open(varied), "len(range(100000)) > width", max_seconds=0)
 
 
 def test_messages_say_what_to_write_instead(varied: Path) -> None:
@@ -259,14 +283,14 @@ def test_messages_say_what_to_write_instead(varied: Path) -> None:
         ("label = ", "--where: syntax error"),
     ):
         with pytest.raises(UsageError) as caught:
-            matching_rows(dataset, expression)
+            evaluated_rows(dataset, expression)
         assert message in str(caught.value)
 
 
 def test_without_duckdb_the_extra_is_named(varied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
     with pytest.raises(UsageError, match=r'pip install "mvsent\[sql\]"'):
-        matching_rows(Dataset.open(varied), "true")
+        evaluated_rows(Dataset.open(varied), "true")
     assert conditions.MAX_LENGTH == 10_000
 
 

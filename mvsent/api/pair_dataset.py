@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from mvsent.api.pair_split import PairSplit, named
 from mvsent.api.places import Place, folder_of
 from mvsent.curate.images import opened_image, to_rgb
+from mvsent.datasets.split_ids import NO_ROW, RowFinder
 from mvsent.errors import InputError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES, label_name
 from mvsent.reasons import Rejection
@@ -134,17 +136,19 @@ class PairDataset(Sequence[Pair]):
     @overload
     def __getitem__(self, at: slice) -> list[Pair]: ...
     def __getitem__(self, at: int | str | slice) -> Pair | list[Pair]:
-        """The pair with this number or id, or those of a slice.
+        """The pair with this number or id, or those of a slice; an id may lack its prefix.
 
-        Raises: IndexError or KeyError if there is none.
+        Raises: IndexError or KeyError if there is none; TypeError for anything else.
         """
         if isinstance(at, slice):
             return [self[row] for row in range(*at.indices(len(self)))]
         if isinstance(at, str):
-            if at not in self._row_of:
-                raise KeyError(at)
-            at = self._row_of[at]
-        number = int(at) + (len(self) if at < 0 else 0)
+            row = self._finder.row(at)
+            if row == NO_ROW:
+                raise KeyError(f"{at!r} is no id of {self.folder}")
+            at = row
+        number = index(at)
+        number += len(self) if number < 0 else 0
         if not 0 <= number < len(self):
             raise IndexError(f"row {at} of {len(self)}")
         group = int(np.searchsorted(self._firsts, number, side="right")) - 1
@@ -251,8 +255,8 @@ class PairDataset(Sequence[Pair]):
         return np.array([group.first for group in self._groups], np.int64)
 
     @cached_property
-    def _row_of(self) -> dict[str, int]:
-        return {id: row for row, id in enumerate(self.files.ids)}
+    def _finder(self) -> RowFinder:
+        return RowFinder(self.files.ids)
 
     def _read_group(self, number: int) -> pa.Table:
         return self.files.read_group(self._groups[number], self.columns)

@@ -71,6 +71,5 @@ def render_dump_plan(plan: Mapping[str, Any]) -> str:
     ]
     most = sorted(plan["candidates_per_pair"].items(), key=lambda pair: -pair[1])[:TOP]
     top = aligned(("most frequent pairs", "photos"), [(pair, f"{n:,}") for pair, n in most if n])
-    broken = "".join(f"\n{name}: {where}" for name, where in plan["broken"].items())
     note = "Nothing was requested or written. About half of the candidates are kept."
-    return f"{aligned(('build ' + plan['source'], 'estimate'), rows)}\n\n{top}\n\n{note}{broken}"
+    return f"{aligned(('build ' + plan['source'], 'estimate'), rows)}\n\n{top}\n\n{note}"

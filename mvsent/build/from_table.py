@@ -10,8 +10,8 @@ A build that was stopped continues by the same command: finished parts and fetch
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,7 +73,7 @@ def build_table(
         if not finished:
             parts = work / PARTS
             _begin(parts, identity(plan), overwrite=overwrite)
-            with StageProgress("read", len(plan), 0, "rows", quiet=quiet) as stage:
+            with _without_parts(work), StageProgress("read", len(plan), 0, "rows", quiet=quiet) as stage:
                 fetch_parts(
                     recipe,
                     partitions,
@@ -85,7 +85,8 @@ def build_table(
                     stop=stop,
                     on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
                 )
-            _refuse_nothing(plan, work)
+            with _without_parts(work):
+                _refuse_nothing(plan, work)
             write = partial(_assemble, plan, partitions, parts, quiet=quiet)
             write_dataset(work, target, write, overwrite=overwrite)
         if is_other and work != target:
@@ -128,8 +129,20 @@ def _begin(parts: Path, described: dict[str, Any], *, overwrite: bool) -> None:
         file.write(json.dumps(described).encode())
 
 
+@contextmanager
+def _without_parts(work: Path) -> Iterator[None]:
+    """Leave nothing in `work` if the block refuses the table: its parts are of no use to a corrected one."""
+    try:
+        yield
+    except InputError:
+        discard(work)
+        with suppress(OSError):  # a disk may be mounted there
+            work.rmdir()
+        raise
+
+
 def _refuse_nothing(plan: Plan, work: Path) -> None:
-    """Raise InputError, and leave nothing in `work`, if no row can be kept."""
+    """Raise InputError if no row can be kept."""
     paths = wanted_parts(work / PARTS, plan.settings)
     if n_kept(paths, plan.settings):
         return
@@ -138,12 +151,9 @@ def _refuse_nothing(plan: Plan, work: Path) -> None:
     )
     why = ", ".join(f"{n} {reason}" for reason, n in counts.most_common(3))
     first = pq.read_table(rejected_path(paths[0]))["detail"][0].as_py()
-    discard(work)
-    with suppress(OSError):  # a disk may be mounted there
-        work.rmdir()
     raise InputError(
         f"{plan.files[0].path}: none of the {len(plan)} rows can be kept: {why}. The first: {first}",
-        "Name a host of your own with --allow-host HOST:PORT, or correct the table"
+        "Name a host of your own with --allow-host HOST:PORT, a bucket with s3://NAME, or correct the table"
         if counts[Reason.BLOCKED_HOST]
         else "Correct the table, or name its columns",
     )

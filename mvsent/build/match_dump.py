@@ -6,7 +6,7 @@ order of the parts and removes them. What was noted and scanned is not scanned a
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -75,10 +75,15 @@ class BrokenDump(MvsentError):
     exit_code = 3
 
 
-def refuse_broken(notes: Any) -> None:
-    """Raise BrokenDump if the notes of a manifest say that a file of the dump breaks off."""
-    for name, where in (notes.get(STATE, {}).get("broken", {}) if isinstance(notes, dict) else {}).items():
+def refuse_broken(broken: Mapping[str, str]) -> None:
+    """Raise BrokenDump if a file of the dump breaks off."""
+    for name, where in broken.items():
         raise BrokenDump(f"{name}: {where}", "Download it again and build with --overwrite for the rest")
+
+
+def broken_in(notes: Any) -> Mapping[str, str]:
+    """The files of a dump that break off, by the notes of a manifest, with where they do."""
+    return notes.get(STATE, {}).get("broken", {}) if isinstance(notes, dict) else {}
 
 
 def match_dump(

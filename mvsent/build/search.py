@@ -20,7 +20,7 @@ from mvsent.build.crawl_folder import PARTS, clear_up, open_frontier, workplace,
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.crawled import Crawled
 from mvsent.build.fetch import fetch_parts, fetch_policy, partitions
-from mvsent.build.match_dump import dump_notes, match_dump
+from mvsent.build.match_dump import broken_in, dump_notes, match_dump
 from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.config import BuildSettings
 from mvsent.errors import InputError, Interrupted
@@ -171,7 +171,8 @@ def _assemble(
         why = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(3))
         raise InputError(
             f"none of the {frontier.n_candidates} candidates of {frontier.n_queries} queries can be kept"
-            + (f" ({why})" if why else ""),
+            + (f" ({why})" if why else "")
+            + "".join(f"; {file}: {where}" for file, where in broken_in(dump_notes(frontier)).items()),
             "Widen the filters, with --overwrite",
         )
     recorded = settings.model_dump(mode="json")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -158,8 +159,14 @@ class _Cells:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         text = "" if value is None else str(value).strip()
-        if not text or len(text) > MAX_ID or not text.isprintable():
-            problem = f"the id is {'empty' if not text else 'longer than 500 characters or not printable'}"
+        problem = ""
+        if not text:
+            problem = "the id is empty"
+        elif len(text) > MAX_ID:
+            problem = f"the id has {len(text)} characters, more than {MAX_ID}"
+        elif not text.isprintable():
+            problem = f"the id {text[:60]!a} has characters that cannot be printed"
+        if problem:
             file.refuse(line, problem, "Correct it, or number the rows: --id line")
         return text if text.startswith(prefix) else prefix + text
 
@@ -309,10 +316,15 @@ def picture_cell(value: Any) -> str | None:
 
     >>> picture_cell(" a.jpg "), picture_cell({"path": "a.jpg", "bytes": None}), picture_cell("")
     ('a.jpg', 'a.jpg', None)
+    >>> picture_cell("file:///data/a%20b.jpg")
+    '/data/a b.jpg'
     """
     if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
         value = value.get("path")
-    return plain_text(value).strip() or None if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    text = plain_text(value).strip()
+    return unquote(text[len("file://") :]) if text.lower().startswith("file:///") else text or None
 
 
 def in_words(votes: Labels) -> str:

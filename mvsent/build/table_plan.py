@@ -170,7 +170,7 @@ def render_plan(plan: Plan) -> str:
     if plan.n_annotations:
         lines.append(f"{plan.n_annotations} annotations")
     if n_outside := plan.n_outside():
-        lines.append(f"{n_outside} pictures lie outside of the folder of their table")
+        lines.append(f"Pictures outside the folder of their table: {n_outside}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """The recipe of a table: its rows → pairs with checked texts and pictures."""
 
-import re
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,22 +11,20 @@ import pyarrow as pa
 
 from mvsent.build.parts import picture_columns
 from mvsent.build.table_plan import SCHEME, TableRow
-from mvsent.curate.images import check_image
+from mvsent.curate.images import check_image, without_content
 from mvsent.curate.language import detect
 from mvsent.curate.text import check_length, clean_text
-from mvsent.errors import InputError, UsageError
+from mvsent.errors import InputError, StorageError, UsageError
 from mvsent.fetch import Dropped, Fetched
 from mvsent.pairs import pair_schema, pair_table
 from mvsent.reasons import Reason, Rejection
 from mvsent.sources.archive import FolderFiles
-from mvsent.sources.table import TableSettings
+from mvsent.sources.table import BUCKET, TableSettings
 from mvsent.sources.table_files import TableFile
-from mvsent.storage import REMOTE, is_remote, located, unlike_driver
+from mvsent.storage import is_remote, located, reaching, unlike_driver
 from mvsent.workers.engine import map_in_threads
 
 MAX_TEXT = 2**16  # characters, as the bytes of a text of MVSA
-
-_REMOTE_PATH = re.compile(rf"(?:{'|'.join(REMOTE)})://")
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,8 @@ class Tabulated:
             data, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes, min_side=settings.min_side
         )
         if isinstance(facts, Rejection):
+            if row.image and not self.embedded[row.file] and self._is_outside(row):
+                facts = without_content(facts)
             named = f"{row.image[:200]}: " if row.image else ""
             return Dropped(row.id, facts.reason, f"{row.where}: {named}{facts.detail}")
         return Fetched(row.id, data, facts, "")
@@ -117,7 +117,19 @@ class Tabulated:
                 return cell
         if not path:
             return Rejection(Reason.IMAGE_MISSING, "no picture in it")
-        return read_picture(self.files[row.file].folder, path, self.settings.max_bytes)
+        folder, max_bytes = self.files[row.file].folder, self.settings.max_bytes
+        bucket = BUCKET.match(path) or BUCKET.match(str(folder))
+        if bucket is None:
+            return read_picture(folder, path, max_bytes)
+        if bucket[0] not in self.settings.allow_hosts and not f"{folder}/".startswith(f"{bucket[0]}/"):
+            return Rejection(Reason.BLOCKED_HOST, f"{bucket[0][:80]} is not the bucket of the table")
+        address = path if BUCKET.match(path) else f"{folder}/{path}"
+        return _read_remote(bucket[0], address, max_bytes, row.where)
+
+    def _is_outside(self, row: TableRow) -> bool:
+        """Whether the file of a row, which may be a link, lies outside the folder of its table."""
+        folder = self.files[row.file].folder
+        return not is_remote(folder) and not _real(folder / row.image).is_relative_to(_real(folder))
 
     def table(self, pairs: Sequence[tuple[TableRow, Fetched]]) -> pa.Table:
         rows = [row for row, _ in pairs]
@@ -132,11 +144,13 @@ class Tabulated:
         return pair_table(columns | picture_columns([fetched for _, fetched in pairs]), self.extra)
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # `resolve` refuses links in a circle
+
+
 def read_picture(folder: Path, path: str, max_bytes: int) -> bytes | Rejection:
-    """The bytes of the picture at a path relative to `folder`, or at an address in object storage."""
+    """The bytes of the picture at a path relative to `folder`."""
     shown = path[:200]
-    if _REMOTE_PATH.match(path) or is_remote(folder):
-        return _read_remote(folder, path, max_bytes)
     if SCHEME.match(path):
         scheme = path.partition(":")[0][:20]
         return Rejection(Reason.BLOCKED_HOST, f"the scheme {scheme!r} is neither http nor https")
@@ -153,11 +167,14 @@ def read_picture(folder: Path, path: str, max_bytes: int) -> bytes | Rejection:
     return Rejection(Reason.IMAGE_MISSING, f"no file {shown}") if data is None else data
 
 
-def _read_remote(folder: Path, path: str, max_bytes: int) -> bytes | Rejection:
+def _read_remote(bucket: str, address: str, max_bytes: int, where: str) -> bytes | Rejection:
+    """The bytes of an object. Raises: StorageError if object storage does not answer."""
+    located(bucket)  # raises if its package is missing
     try:
-        place = located(path) if _REMOTE_PATH.match(path) else located(f"{folder}/{path}")
-        with place.open("rb") as file:
+        with reaching(located(bucket)), located(address).open("rb") as file:
             data: bytes = file.read(max_bytes + 1)
     except (FileNotFoundError, IsADirectoryError, UsageError):
-        return Rejection(Reason.IMAGE_MISSING, f"no object {path[:200]}")
+        return Rejection(Reason.IMAGE_MISSING, f"no object {address[:200]}")
+    except StorageError as error:
+        raise StorageError(f"{where}: {error.what}", error.next_step) from None
     return data

@@ -52,9 +52,11 @@ def build(
     dump = source.dump(settings, source.words(settings))
     if dump and dry_run:
         from mvsent.build.dump_plan import plan_dump, render_dump_plan
+        from mvsent.build.match_dump import refuse_broken
 
         scanned = plan_dump(source, settings, dump, engine.chosen(), workers=workers, quiet=quiet)
         typer.echo(json.dumps(scanned, indent=2) if as_json else render_dump_plan(scanned))
+        refuse_broken(scanned["broken"])
         return
     if dry_run:
         from mvsent.build.dry_run import plan, render_plan
@@ -62,7 +64,7 @@ def build(
         estimate = plan(source, settings).document()
         typer.echo(json.dumps(estimate, indent=2) if as_json else render_plan(estimate))
         return
-    from mvsent.build.match_dump import refuse_broken
+    from mvsent.build.match_dump import broken_in, refuse_broken
     from mvsent.build.search import build as run_build
     from mvsent.sources.keys import read_keys
 
@@ -77,7 +79,7 @@ def build(
         quiet=quiet,
     )
     tell(result, as_json=as_json, more=f"Licences and terms: {result.folder / 'README.md'}\n")
-    refuse_broken(result.manifest.notes)
+    refuse_broken(broken_in(result.manifest.notes))
 
 
 def tell(result: "Built", *, as_json: bool, more: str = "") -> None:

@@ -171,8 +171,6 @@ class Chosen:
         float | None,
         typer.Option(
             "--share",
-            min=0,
-            max=1,
             help="A random share of the rows of each label, such as 0.2.",
             show_default=False,
             rich_help_panel="Rows",

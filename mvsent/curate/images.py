@@ -105,6 +105,12 @@ def opened_image(
     return image
 
 
+def without_content(rejection: Rejection) -> Rejection:
+    """The rejection without the first bytes of the file, which may hold a key if a stranger named it."""
+    not_one = rejection.reason is Reason.IMAGE_NOT_AN_IMAGE
+    return Rejection(rejection.reason, "does not begin as a picture does") if not_one else rejection
+
+
 def turn_of(pixels: int) -> AbstractContextManager[object]:
     """A context manager that lets only one picture of more than 25 million pixels be decoded at a time."""
     return _one_large_picture if pixels > _LARGE else nullcontext()

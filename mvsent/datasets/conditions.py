@@ -1,24 +1,32 @@
 """Conditions on the columns of a dataset, as SQL expressions that DuckDB evaluates.
 
 An expression may come from anyone. DuckDB parses it as one expression, so it cannot hold a second statement.
-It is evaluated in a database of its own without access to files, network, extensions or Python objects.
+It is evaluated in a database of its own without access to files, network, extensions or Python objects, and
+in a process with limits of memory and time, as DuckDB's own does not cover what it evaluates in advance.
 """
 
 import re
+import resource
 import uuid
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mvsent.errors import UsageError
+from mvsent.errors import MvsentError, UsageError
 from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES
 from mvsent.shards.reader import Dataset
+from mvsent.storage import located
+from mvsent.workers.processes import Ended, ProcessFailure, apart
 
 MAX_LENGTH = 10_000
 """Characters of an expression."""
+
+MAX_MEMORY, MAX_SECONDS = 6 * 2**30, 600
+"""Bytes and seconds of CPU time of the process that evaluates an expression."""
 
 _BATCH_ROWS = 8192
 _ROW = f"row {uuid.uuid4().hex}"  # no column of a dataset, and no expression, can have this name
@@ -35,14 +43,39 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-def matching_rows(dataset: Dataset, expression: str) -> npt.NDArray[np.bool_]:
+def matching_rows(
+    dataset: Dataset, expression: str, *, max_seconds: int = MAX_SECONDS
+) -> npt.NDArray[np.bool_]:
     """Whether each row of the dataset fulfils `expression`: [N]; False where it is null.
 
     Labels are the texts negative, neutral and positive, and times are UTC without a zone. Pictures are not
     read: there is no column `image`.
 
-    Raises: UsageError if it is no condition on the columns, or cannot be evaluated, or if DuckDB is missing.
+    Raises: MvsentError if it is no condition on the columns, or cannot be evaluated, or if DuckDB is missing.
     """
+    ((_, answer),) = apart([(str(dataset.folder), expression, max_seconds)], 1, _answer)
+    if isinstance(answer, ProcessFailure):
+        raise answer.exception()
+    if isinstance(answer, Ended):
+        raise UsageError(f"--where: its evaluation {answer}", "It needs too much memory or time: simplify it")
+    return np.asarray(answer)
+
+
+def _answer(connection: Connection, task: tuple[str, str, int]) -> None:
+    """Send the rows that fulfil an expression, or the failure, from a process with limits."""
+    folder, expression, max_seconds = task
+    for limit, value in ((resource.RLIMIT_DATA, MAX_MEMORY), (resource.RLIMIT_CPU, max_seconds)):
+        resource.setrlimit(limit, (value, resource.getrlimit(limit)[1]))
+    try:
+        connection.send(evaluated_rows(Dataset.open(located(folder)), expression))
+    except MvsentError as error:
+        connection.send(ProcessFailure.of(error, "the condition"))
+    except MemoryError:
+        connection.send(ProcessFailure("--where: needs too much memory", "Simplify it", UsageError.exit_code))
+
+
+def evaluated_rows(dataset: Dataset, expression: str) -> npt.NDArray[np.bool_]:
+    """The same in this process, without limits. Raises: as `matching_rows`, and MemoryError."""
     try:
         import duckdb
     except ImportError:
@@ -107,12 +140,14 @@ def _readable(table: pa.Table, dataset: Dataset, names: list[str], first: int) -
 def _reason(error: Exception) -> str:
     """The first lines of DuckDB's message, without the places of its own names."""
     text = re.split(r"\n\s*\n|LINE \d+:|\nCandidate|\nDid you mean", str(error))[0]
-    return " ".join(re.sub(r"^[A-Z]\w+(?: \w+)? Error: ", "", text).split()).rstrip(".!")[:300]
+    return " ".join(re.sub(r"^[A-Z][\w ]* Error: ", "", text).split()).rstrip(".!")[:300]
 
 
 def _advice(error: Exception, names: list[str]) -> str:
     if "not found in FROM clause" in str(error):
         return f"The columns are {', '.join(names)}; texts stand in single quotes"
+    if str(error).startswith("Out of Memory"):
+        return "Simplify it"
     if "Could not convert string" in str(error):
         return "Compare text with quoted text: label = 'positive', license in ('CC BY 2.0', 'CC0 1.0')"
     return "Write a condition such as label = 'positive' and width > 200"

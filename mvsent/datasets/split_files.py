@@ -3,6 +3,9 @@
 The name of a file tells its role and fold, unless its columns do:
 
     train.csv val.csv test.csv · train_1.txt val_1.txt test_1.txt train_2.txt … · all.parquet (id, role, fold)
+
+Folds without roles (fold_1.txt fold_2.txt …, or a table with id and fold) are held out one after the other:
+the rows of a fold are its test rows, and those of all others its training rows.
 """
 
 from collections import Counter
@@ -21,7 +24,7 @@ from mvsent.datasets.split_ids import (
     NO_ROW,
     RowFinder,
     as_numbers,
-    first_line,
+    counted_from,
     look_like_numbers,
     rows_of,
 )
@@ -37,7 +40,7 @@ from mvsent.datasets.split_tables import (
 )
 from mvsent.errors import SplitError, UsageError
 from mvsent.shards.reader import Dataset
-from mvsent.splits import ROLES, VALIDATION, Roles, Split, encoded, roles_of
+from mvsent.splits import ABSENT, ROLES, TEST, TRAIN, VALIDATION, Roles, Split, encoded, roles_of
 from mvsent.storage import entries, is_remote, located, reaching
 
 MAX_BYTES = 1 << 30
@@ -135,11 +138,16 @@ def read_split_files(files: SplitFiles, dataset: Dataset) -> FoundSplit:
     place = parts[0].name if len(parts) == 1 else files.described
     values, value = encoded(pa.chunked_array([part.table.ids for part in parts]))
     rows = _rows(place, [str(each) for each in values], files, dataset, notes)[value]
-    roles = np.concatenate([_part_roles(part) for part in parts])
+    held_out = len({key for part in parts for key in _keys(part)}) > 1 and not any(map(_tells_roles, parts))
+    roles = None if held_out else np.concatenate([_part_roles(part) for part in parts])
     entry, fold, numbers = _folds(parts)
     known = rows[entry] != NO_ROW
     entry, fold = entry[known], fold[known]
-    table = roles_of(place, dataset.ids, fold, rows[entry], roles[entry])
+    if roles is None:
+        table = _held_out(place, dataset.ids, fold, rows[entry], len(numbers))
+        notes.append(f"the rows of each of the {len(numbers)} folds are its test rows, all others train")
+    else:
+        table = roles_of(place, dataset.ids, fold, rows[entry], roles[entry])
     _check_roles(place, table, numbers, carved=files.validation_share > 0)
     split = Split(files.name, 0, dataset.ids, table)
     if not all(known):
@@ -172,10 +180,13 @@ def _listed(path: Path, ids: Path | None, notes: list[str]) -> list[tuple[str, P
         found = [(name, path / name) for name in names if Path(name).suffix.lower() in SUFFIXES]
         found = [(name, each) for name, each in found if each != ids and each.is_file()]
     named = [(name, each) for name, each in found if role_of_name(name)]
-    if not named and len(found) != 1:
+    numbers = {numbers_of_name(name) for name, _ in found}
+    are_folds = len(numbers) == len(found) and () not in numbers
+    if not named and len(found) != 1 and not are_folds:
         listed = f": {', '.join(name for name, _ in found[:5])}" if found else ""
         raise SplitError(
-            f"{path}: no file in this folder is called train, val or test{listed}", "Name the files"
+            f"{path}: no file in this folder is called train, val or test, and not all have numbers{listed}",
+            "Name the files",
         )
     if named and (ignored := [name for name, each in found if not role_of_name(name)]):
         notes.append(f"{path}: ignored, as their names tell no role: {', '.join(ignored[:5])}")
@@ -187,7 +198,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         with reaching(path):
             if not is_remote(path) and not path.is_file():
-                raise SplitError(f"{path}: no such split file", "Name a file, several, or a folder of them")
+                problem = "not an ordinary file" if path.exists() else "no such split file"
+                raise SplitError(f"{path}: {problem}", "Name a file, several, or a folder of them")
             if (size := path.stat().st_size) > MAX_BYTES:
                 raise SplitError(f"{path}: {size} bytes are more than {MAX_BYTES}", "Give the ids alone")
             return path.read_bytes()
@@ -210,10 +222,32 @@ def _rows(place: str, values: Sequence[str], files: SplitFiles, dataset: Dataset
     if not listed:
         raise SplitError(f"{files.ids}: has no ids", "Give a list with one id a line")
     numbers = as_numbers(place, values)
-    first = first_line(place, numbers, len(listed), files.first_line)
+    first = counted_from(place, numbers, len(listed), files.first_line)
     of_header = f", after the header {header!r}" if header else ""
     notes.append(f"its numbers are taken for lines of {files.ids.name}, which count from {first}{of_header}")
     return rows_of(files.ids.name, [listed[number - first] for number in numbers], finder, drop_unknown=drop)
+
+
+def _tells_roles(part: Part) -> bool:
+    return bool(part.role) or part.table.roles is not None
+
+
+def _held_out(place: str, ids: Sequence[str], fold: Ints, row: Ints, n_folds: int) -> Roles:
+    """The roles [F, N] where each row [E] is a test row of one fold, and a training row of the others.
+
+    Raises: SplitError if a row is in two folds.
+    """
+    own = np.full(len(ids), -1, dtype=np.int64)
+    own[row] = fold
+    if len(other := np.flatnonzero(own[row] != fold)):
+        at = int(other[0])
+        raise SplitError(
+            f"{place}: id {ids[int(row[at])]} is in two folds, and nothing tells its role in them",
+            "Add a column role, or leave one",
+        )
+    is_test = own == np.arange(n_folds)[:, np.newaxis]
+    roles = np.where(is_test, TEST, TRAIN)
+    return np.where(own < 0, ABSENT, roles).astype(np.int8)
 
 
 def _part_roles(part: Part) -> Roles:
@@ -233,7 +267,7 @@ def _part_roles(part: Part) -> Roles:
     if not part.role:
         raise SplitError(
             f"{part.name}: neither its name nor a column role tells the role of its rows",
-            "Call it train, val or test, or add the column",
+            "Call it train, val or test, add the column, or number two folds or more",
         )
     return np.full(len(part), ROLES.index(part.role), dtype=np.int8)
 

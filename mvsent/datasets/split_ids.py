@@ -69,7 +69,7 @@ def rows_of(
     return rows
 
 
-def first_line(place: str, numbers: Ints, n_lines: int, stated: str = "auto") -> int:
+def counted_from(place: str, numbers: Ints, n_lines: int, stated: str = "auto") -> int:
     """The number of a list's first line, 0 or 1, told by whether 0 or the number of lines occurs.
 
     Args:
@@ -78,7 +78,7 @@ def first_line(place: str, numbers: Ints, n_lines: int, stated: str = "auto") ->
 
     Raises: SplitError if a number is beyond the list, or if neither or both occur.
 
-    >>> first_line("train.txt", np.array([0, 3]), 5), first_line("train.txt", np.array([2, 5]), 5)
+    >>> counted_from("train.txt", np.array([0, 3]), 5), counted_from("train.txt", np.array([2, 5]), 5)
     (0, 1)
     """
     low, high = int(numbers.min()), int(numbers.max())

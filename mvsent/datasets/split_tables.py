@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from mvsent.errors import SplitError
+from mvsent.errors import SplitError, first_line
 from mvsent.splits import ROLES
 
 DELIMITED, LISTS, JSON, JSON_LINES = (
@@ -103,8 +103,7 @@ def parse_split_table(name: str, content: bytes) -> SplitTable:
         else:
             raise SplitError(f"{name}: its suffix {suffix} is none of a split file", _NEXT)
     except (ValueError, RecursionError, OSError, pa.ArrowException) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SplitError(f"{name}: not a readable split ({first[:200]})", _NEXT) from None
+        raise SplitError(f"{name}: not a readable split ({first_line(error)})", _NEXT) from None
     if not len(table):
         raise SplitError(f"{name}: has no rows", _NEXT)
     if table.ids.null_count:

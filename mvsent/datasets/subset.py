@@ -159,6 +159,8 @@ def criteria_of(dataset: Dataset, selection: Selection, notes: list[str]) -> lis
     if selection.role:
         criteria.append(_of_role(dataset, selection))
     if selection.share is not None:
+        if not 0 < selection.share <= 1:
+            raise UsageError(f"--share {selection.share:g}: is no share", "Give one above 0, such as 0.2")
         left = np.logical_and.reduce([np.ones(len(dataset), bool), *(each.fulfilled for each in criteria)])
         chosen = share_of_labels(dataset.labels, left, selection.share, selection.seed)
         criteria.append(Criterion(chosen, f"not in the share of {selection.share:g}, seed {selection.seed}"))

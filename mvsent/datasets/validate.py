@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mvsent.curate.duplicates import NO_KEY, Keys, string_keys
 from mvsent.curate.images import check_image
-from mvsent.errors import DatasetError, SplitError
+from mvsent.errors import DatasetError, SplitError, first_line
 from mvsent.pairs import EXTRA_TYPES, LABEL_COLUMNS, LABEL_NAMES, columns_of
 from mvsent.reasons import Reason, Rejection
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
@@ -184,7 +184,7 @@ def _check_shard(
                     yield report, rows
                     report = ValidationReport(folder)
     except (OSError, pa.ArrowException) as error:
-        report.add(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})")
+        report.add(f"{path}: not readable as Parquet ({first_line(error)})")
     if digest.result() != shard.sha256:
         report.add(f"{path}: altered: sha256 is {digest.result()}, the manifest says {shard.sha256}")
     yield report, _Rows()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mvsent.errors import InputError, WeightsError
+from mvsent.errors import InputError, WeightsError, first_line
 from mvsent.shards.atomic import atomic_write
 
 log = logging.getLogger("mvsent")
@@ -125,7 +125,7 @@ def read_scores(path: Path, ids: Sequence[str]) -> Floats:
         table = pq.read_table(path).select(["id", "anp_scores"])
         lists: dict[str, list[float]] = dict(zip(*table.to_pydict().values(), strict=True))
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise InputError(f"{path}: not readable ({str(error).splitlines()[0]})", wanted) from None
+        raise InputError(f"{path}: not readable ({first_line(error)})", wanted) from None
     missing = [id for id in ids if id not in lists]
     if missing:
         raise InputError(

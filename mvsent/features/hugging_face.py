@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mvsent.errors import WeightsError
+from mvsent.errors import WeightsError, first_line
 
 _LAYOUT = "It should hold config.json, model.safetensors and, for texts, the tokenizer's files"
 
@@ -81,5 +81,6 @@ def _refusal(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # every kind of broken file raises its own exception
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise WeightsError(f"{folder}: not the folder of a transformer ({first})", _LAYOUT) from None
+        raise WeightsError(
+            f"{folder}: not the folder of a transformer ({first_line(error)})", _LAYOUT
+        ) from None

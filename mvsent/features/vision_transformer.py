@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvsent.errors import WeightsError
+from mvsent.errors import WeightsError, first_line
 from mvsent.features.backbone import HALF, Backbone, Tap, state_sha256
 from mvsent.features.hugging_face import half_of, layers_of, load_model
 
@@ -49,9 +49,8 @@ def load_vision_transformer(folder: Path) -> Backbone:
         with torch.inference_mode():
             _, channels, *grid = trunk(torch.zeros(1, 3, size, size)).shape
     except Exception as error:  # a model of another kind fails at any of these steps
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(
-            f"{folder}: not a vision transformer ({first})",
+            f"{folder}: not a vision transformer ({first_line(error)})",
             "Give the folder of a ViT, or of a CLIP-style model",
         ) from None
     tap = Tap(name, channels, (grid[0], grid[1]), (f"{name}.{len(layers) - 1}",))

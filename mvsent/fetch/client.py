@@ -131,6 +131,8 @@ class ImageClient:
             raise Failure(Reason.IMAGE_MISSING, "Flickr shows its placeholder instead")
         if url.scheme not in ("http", "https"):
             raise Failure(Reason.BLOCKED_HOST, f"the scheme {url.scheme[:20]!r} is neither http nor https")
+        if url.raw_user is not None or url.raw_password is not None:
+            raise Failure(Reason.BLOCKED_HOST, f"{url.raw_host}: its address has a user name or a password")
         if not url.raw_host:
             raise Failure(Reason.HTTP_ERROR, "unusable address: no host in it")
         try:

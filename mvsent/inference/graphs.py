@@ -16,7 +16,7 @@ from safetensors.torch import load as load_state
 from safetensors.torch import save as save_state
 from torch import Tensor, nn
 
-from mvsent.errors import MvsentError
+from mvsent.errors import MvsentError, first_line
 from mvsent.inference.model import Model
 from mvsent.learn.batches import Examples
 from mvsent.models.batch import Batch, batch_fields
@@ -217,9 +217,8 @@ def _refusal(to: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # exporters raise exceptions of many kinds
-        first = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise MvsentError(
-            f"this model cannot be exported to {to} ({first})",
+            f"this model cannot be exported to {to} ({first_line(error.__cause__ or error)})",
             "Export its weights: --to safetensors",
         ) from None
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from mvsent.errors import RunError, UsageError
+from mvsent.errors import RunError, UsageError, first_line
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.finetune import ThroughEncoders
 from mvsent.models import registry
@@ -102,9 +102,8 @@ def load_network(run: RunFolder, fold: int, reader: InputReader) -> tuple[nn.Mod
     try:
         network.load_state_dict(_finite(load((folder / MODEL).read_bytes())))
     except (RuntimeError, ValueError, SafetensorError) as error:
-        first_line = str(error).splitlines()[0]
         raise RunError(
-            f"{folder / MODEL}: does not fit the run's configuration ({first_line})",
+            f"{folder / MODEL}: does not fit the run's configuration ({first_line(error)})",
             f"Delete {folder} and train that fold again: mvsent train --resume --out {run.path}",
         ) from None
     return network, vocabulary

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.errors import RunError
+from mvsent.errors import RunError, first_line
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.atomic import atomic_write
 from mvsent.storage import make_folder, readable
@@ -48,7 +48,7 @@ def read_predictions(path: Path, classes: list[int]) -> dict[str, Predictions]:
         with readable(path) as source:
             table = pq.read_table(source)
     except (OSError, pa.ArrowInvalid) as error:
-        raise _bad(path, f"not readable ({str(error).splitlines()[0]})") from None
+        raise _bad(path, f"not readable ({first_line(error)})") from None
     if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise _bad(path, f"has no column {missing[0]}")
     if any(column.null_count for column in table.columns):

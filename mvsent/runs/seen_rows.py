@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvsent.curate.duplicates import NO_KEY, Keys, look_keys, string_keys, text_keys
-from mvsent.errors import MvsentError, RunError
+from mvsent.errors import MvsentError, RunError, first_line
 from mvsent.runs.run_dataset import own_dataset, own_split
 from mvsent.runs.run_folder import ROWS, RunFolder
 from mvsent.shards.atomic import atomic_write
@@ -97,7 +97,7 @@ def _read(path: Path, n_folds: int) -> SeenRows:
         table = table.cast(_schema(names), safe=True)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise RunError(
-            f"{path}: not the hashes of a run's rows ({str(error).splitlines()[0]})",
+            f"{path}: not the hashes of a run's rows ({first_line(error)})",
             "Delete it: the rows are then read from the run's dataset",
         ) from None
     keys = {kind: table[kind].to_numpy() for kind in KINDS}

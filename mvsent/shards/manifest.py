@@ -175,8 +175,10 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
             f"{folder}: not a finished dataset (it has no {MANIFEST_FILE})",
             "The build that began it continues by the same command"
             if unfinished
+            else f"Build a dataset of it: mvsent build-table {folder}"
+            if folder.is_file()
             else "Name a dataset folder, or build one: mvsent reconcile-mvsa"
-            + "".join(f", build-{name}" for name in SEARCHED),
+            + "".join(f", build-{name}" for name in ("table", *SEARCHED)),
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

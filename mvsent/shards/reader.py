@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.errors import DatasetError
+from mvsent.errors import DatasetError, first_line
 from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, pair_schema
 from mvsent.shards.manifest import MANIFEST_FILE, Manifest, Shard
 from mvsent.shards.schema import aligned
@@ -301,7 +301,7 @@ def open_shard(path: Path) -> Iterator[pq.ParquetFile]:
         if is_remote(path) and (known := problem(error, str(path))):
             raise known from None
         raise DatasetError(
-            f"{path}: not a readable shard ({str(error).splitlines()[0]})", "Build the dataset again"
+            f"{path}: not a readable shard ({first_line(error)})", "Build the dataset again"
         ) from None
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.errors import DatasetError
+from mvsent.errors import DatasetError, first_line
 from mvsent.pairs import REJECTED_SCHEMA
 from mvsent.reasons import Reason
 from mvsent.shards.atomic import PartialFile, sync_folder
@@ -32,7 +32,7 @@ def read_rejected(folder: Path) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch]).select(REJECTED_SCHEMA.names).cast(REJECTED_SCHEMA)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DatasetError(
-            f"{path}: cannot be read ({str(error).splitlines()[0]})", "Restore the file, or build it again"
+            f"{path}: cannot be read ({first_line(error)})", "Restore the file, or build it again"
         ) from None
 
 

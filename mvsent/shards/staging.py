@@ -73,8 +73,12 @@ def locked(path: Path) -> Iterator[None]:
         with lease(path):
             yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(path)
+    except OSError as error:  # names what the user named, and not the lock file
+        out = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(out)) from None
     try:
         yield
     finally:

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.errors import InputError, UsageError
-from mvsent.sources.unpacked import Unpacked, first_line
+from mvsent.errors import InputError, UsageError, first_line
+from mvsent.sources.unpacked import Unpacked
 
 PART_BYTES = 32 * 2**20
 _ENDS_BYTES = 2**16
@@ -71,8 +71,10 @@ def find_files(patterns: Sequence[str]) -> list[DumpFile]:
         if not paths:
             raise UsageError(f"--from {pattern}: no such file", "Name a file, or files by a pattern with *")
         for path in paths:
+            if path.is_dir():
+                raise UsageError(f"--from {path}: a folder", f"Name the files in it: {path}/*")
             if not path.is_file():
-                raise UsageError(f"--from {path}: not a file", f"Name the files in it: {path}/*")
+                raise UsageError(f"--from {path}: not an ordinary file", "Write its content into a file")
             found.setdefault(path.resolve(), fingerprint(path))
     return list(found.values())
 

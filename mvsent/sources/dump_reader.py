@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from mvsent.errors import InputError
+from mvsent.errors import InputError, first_line
 from mvsent.sources.dump_files import DumpPart, open_parquet
-from mvsent.sources.unpacked import Unpacked, first_line
+from mvsent.sources.unpacked import Unpacked
 from mvsent.storage import unlike_driver
 
 BLOCK_BYTES = 8 * 2**20

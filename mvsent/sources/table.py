@@ -7,6 +7,7 @@
 """
 
 import codecs
+import re
 from typing import Literal
 
 from pydantic import field_validator
@@ -29,7 +30,9 @@ from mvsent.config import (
 from mvsent.curate.label_words import parse_labels
 from mvsent.setting import setting
 from mvsent.sources.registry import Source, Terms
+from mvsent.storage import REMOTE
 
+BUCKET = re.compile(rf"(?:{'|'.join(REMOTE)})://[^/]+")
 LINE = "line"
 """Value of --id that numbers the rows by file and line."""
 
@@ -110,7 +113,7 @@ class TableSettings(LabelRules):
     allow_hosts: tuple[str, ...] = setting(
         (),
         MACHINE,
-        "Hosts of pictures inside this network that may be asked, as HOST:PORT.",
+        "Hosts inside this network, as HOST:PORT, and buckets, as s3://NAME, that have pictures.",
         flags=("--allow-host",),
     )
     shard_size: int = shard_size(1000, ge=1)
@@ -129,9 +132,8 @@ class TableSettings(LabelRules):
     @property
     def places(self) -> frozenset[tuple[str, int]]:
         """The hosts and ports of --allow-host."""
-        return frozenset(
-            (host, int(port)) for host, _, port in (one.rpartition(":") for one in self.allow_hosts)
-        )
+        hosts = (one.rpartition(":") for one in self.allow_hosts if not BUCKET.fullmatch(one))
+        return frozenset((host, int(port)) for host, _, port in hosts)
 
     @field_validator("labels")
     @classmethod
@@ -144,17 +146,19 @@ class TableSettings(LabelRules):
     def _are_hosts_with_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
             host, _, port = one.rpartition(":")
-            if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-                raise ValueError("should be HOST:PORT")
+            is_host = host and port.isdecimal() and 0 < int(port) < 2**16
+            if not is_host and not BUCKET.fullmatch(one):
+                raise ValueError("should be HOST:PORT, or s3://NAME")
         return value
 
     @field_validator("encoding")
     @classmethod
     def _is_known(cls, value: str) -> str:
         try:
-            return value and codecs.lookup(value).name
-        except LookupError:
-            raise ValueError("is no encoding that Python knows") from None
+            "a".encode(value or "utf-8")  # `lookup` also finds codecs that are not of text, such as rot13
+        except (LookupError, UnicodeError):
+            raise ValueError("is no encoding of text that Python knows") from None
+        return value and codecs.lookup(value).name
 
     @field_validator("delimiter")
     @classmethod

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import pyarrow as pa
 
-from mvsent.errors import InputError, UsageError
+from mvsent.errors import InputError, UsageError, first_line
 from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES
 from mvsent.sources.tabular import (
     MAX_DOCUMENT,
@@ -25,7 +25,6 @@ from mvsent.sources.tabular import (
     decoded_lines,
     dialect_of,
     encoding_of,
-    first_line,
     json_document,
     json_objects,
     open_parquet,
@@ -39,6 +38,13 @@ _SUFFIXES = {
     **dict.fromkeys((".jsonl", ".ndjson"), JSONL),
     ".json": JSON,
     ".parquet": PARQUET,
+}
+_PACKINGS = {
+    b"BZh": "bzip2",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
 }
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _STATE, _SPLITS, _MANIFEST = "state.json", "dataset_dict.json", "dataset.json"
@@ -238,13 +244,14 @@ def _distinct(paths: Sequence[Path]) -> list[str]:
 def _examined(path: Path, name: str, encoding: str, delimiter: str) -> TableFile:
     if path.is_dir():
         return _of_disk(TableFile(local_only(path, "the dataset"), name, DISK))
-    table = TableFile(path, name, _SUFFIXES.get(path.suffix.lower()) or _sniffed(path))
+    sniffed = _sniffed(path)
+    table = TableFile(path, name, _SUFFIXES.get(path.suffix.lower()) or sniffed)
     if table.format == PARQUET:
         with open_parquet(path, _NEXT) as file:
             return _typed(table, file.schema_arrow)
     if table.format == CSV:
         return _of_csv(table, encoding, delimiter)
-    if table.format == JSON and _sniffed(path) == JSONL:  # Hugging Face calls JSON lines .json
+    if table.format == JSON and sniffed == JSONL:  # Hugging Face calls JSON lines .json
         table = replace(table, format=JSONL)
     columns = dict.fromkeys(key for _, cells in islice(table._objects(), _LOOKED_AT) for key in cells)
     return _marked(replace(table, columns=tuple(columns)))
@@ -256,6 +263,8 @@ def _sniffed(path: Path) -> str:
         head = file.read(1 << 20)
     if head.startswith(b"PAR1"):
         return PARQUET
+    if packing := next((name for sign, name in _PACKINGS.items() if head.startswith(sign)), ""):
+        raise InputError(f"{path}: is compressed ({packing})", "Unpack it first")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"["):
         return JSON

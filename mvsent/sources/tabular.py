@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mvsent.errors import InputError
+from mvsent.errors import InputError, first_line
 from mvsent.storage import is_remote
 
 MAX_LINE = 16 * 2**20  # bytes of a line of a table
@@ -43,11 +43,6 @@ class Dialect:
 def broken(name: str, line: int, problem: str, next_step: str = "Correct that line") -> NoReturn:
     """Raise InputError for a line of the file `name`."""
     raise InputError(f"{name}, line {line}: {problem}", next_step)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, else its class."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def decoded_lines(file: BinaryIO, name: str, encoding: str = "utf-8") -> Iterator[str]:
@@ -85,7 +80,9 @@ def _wide_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
                     broken(name, number, f"longer than {MAX_LINE} characters")
                 yield line
     except UnicodeError as error:
-        broken(name, number + 1, f"not {encoding.upper()} ({first_line(error)})", "Save the table as UTF-8")
+        broken(
+            name, number + 1, f"not {encoding.upper()} ({first_line(error)})", "Correct or omit --encoding"
+        )
 
 
 def csv_records(

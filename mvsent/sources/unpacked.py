@@ -7,6 +7,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from mvsent.errors import first_line
+
 _PIECE_BYTES = 2**18
 
 
@@ -74,8 +76,3 @@ class Unpacked:
         except (EOFError, OSError, ValueError, zlib.error) as error:
             self.broken = f"the {self._packing} data breaks off ({first_line(error)})"
         return b"".join(pieces)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error of a library, cut to a readable length."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from mvsent.errors import LostRankError, MvsentError
+from mvsent.errors import LostRankError, MvsentError, first_line
 from mvsent.workers.interrupt import handled_by, interruptible
 
 Task = TypeVar("Task")
@@ -65,7 +65,7 @@ class ProcessFailure:
             return cls(error.what, error.next_step, error.exit_code, isinstance(error, LostRankError))
         if isinstance(error, KeyboardInterrupt):
             return cls("interrupted", exit_code=130)
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         return cls(f"{name} failed ({type(error).__name__}: {reason})", "See its traceback above")
 
     def exception(self) -> BaseException:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from mvsent.errors import LostRankError, UsageError
+from mvsent.errors import LostRankError, UsageError, first_line
 from mvsent.workers.interrupt import handled_by
 
 T = TypeVar("T")
@@ -174,5 +174,5 @@ def joined() -> Iterator[Ranks]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise LostRankError(f"another rank has ended ({reason})", "See the messages of that rank") from error

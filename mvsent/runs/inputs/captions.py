@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from mvsent.errors import InputError
+from mvsent.errors import InputError, first_line
 from mvsent.learn.batches import Rows, Text
 from mvsent.models.batch import CAPTION
 from mvsent.runs.inputs.kind import Input, OfFold, register
@@ -108,6 +108,6 @@ def _read(path: Path) -> dict[str, str]:
             lines = csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
             return {line["id"]: line["caption"] or "" for line in lines}
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable ({str(error).splitlines()[0]})", wanted) from None
+        raise InputError(f"{path}: not readable ({first_line(error)})", wanted) from None
     except KeyError as error:
         raise InputError(f"{path}: has no column {error}", wanted) from None

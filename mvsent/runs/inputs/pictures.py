@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mvsent.curate.images import opened_image, turn_of
+from mvsent.curate.images import opened_image, turn_of, without_content
 from mvsent.errors import InputError
 from mvsent.features.pixels import Pixels, decode_pixels, squashed
 from mvsent.reasons import Reason, Rejection
@@ -48,10 +48,7 @@ def decode_picture(image: ImageLike | None, sides: Sequence[int], max_pixels: in
         data = image if isinstance(image, bytes) else read_picture(Path(image))
         opened = opened_image(data, max_pixels=max_pixels, max_bytes=MAX_BYTES)
         if isinstance(opened, Rejection):
-            # The file's first bytes are not shown: a stranger's table may name any file, even one with a key.
-            not_one = opened.reason is Reason.IMAGE_NOT_AN_IMAGE
-            detail = "does not begin as a picture does" if not_one else opened.detail
-            return Picture(error=f"{opened.reason}: {detail}")
+            return Picture(error=f"{opened.reason}: {without_content(opened).detail}")
         with turn_of(opened.width * opened.height):
             try:
                 return Picture({side: decode_pixels(data, side) for side in sides})
