@@ -141,8 +141,9 @@ def test_a_split_is_that_of_the_command(dataset: mvsent.PairDataset, small_datas
     assert len(table) == 300 and table.groupby(["fold", "role"], observed=True).size()[4, "train"] == 42
     assert split.counts().loc[(0, "test")].tolist() == [4, 4, 4]
     assert split.counts().to_numpy().sum() == 300
-    with pytest.raises(UsageError, match="role 'training'"):
-        split.rows(0, "training")
+    assert split.rows(0, "dev").tolist() == split.rows(0, "validation").tolist()
+    with pytest.raises(UsageError, match="role 'trian'"):
+        split.rows(0, "trian")
     with pytest.raises(UsageError, match="fold 5: there is none"):
         split.rows(5)
     with pytest.raises(UsageError, match="unknown protocol"):

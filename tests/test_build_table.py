@@ -234,6 +234,16 @@ def test_labels_are_words_or_signs_or_what_labels_says(
     assert built(as_csv(tmp_path, rows), *options, out=out).labels.tolist() == labels
 
 
+def test_what_words_and_numbers_stand_for_is_printed(tmp_path: Path, out: Path) -> None:
+    rows = [{**row, "label": cell} for row, cell in zip(drawn_rows(tmp_path), ("1", "-1", "0"), strict=True)]
+    said = build_table(as_csv(tmp_path, rows), "--out", out)
+    assert "labels: -1 is negative, 0 is neutral, 1 is positive" in said.splitlines()
+    assert "Dropped rows" not in said
+    rows = [{**row, "label": cell} for row, cell in zip(rows, ("positive", "neutral", "neg"), strict=True)]
+    said = build_table(as_csv(tmp_path, rows), "--out", tmp_path / "words")
+    assert "labels: neg is negative" in said.splitlines()
+
+
 @pytest.mark.parametrize("numbers", [["0", "1", "2"], ["0", "1", "1"], ["1", "1", "1"], ["-2", "0", "2"]])
 def test_numbers_without_a_meaning_are_refused_with_the_option(
     numbers: list[str], tmp_path: Path, out: Path

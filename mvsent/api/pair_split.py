@@ -39,12 +39,14 @@ class PairSplit:
         return self.roles.n_folds
 
     def rows(self, fold: int = 0, role: str = "train") -> npt.NDArray[np.int64]:
-        """The numbers of the rows with a role in a fold, ascending.
+        """The numbers of the rows with a role in a fold, ascending; dev and val are validation.
 
         Raises: UsageError for an unknown fold or role.
         """
+        from mvsent.datasets.split_tables import ROLE_WORDS
         from mvsent.splits import ROLES
 
+        role = ROLE_WORDS.get(role, role)
         if role not in ROLES:
             raise UsageError(
                 f"role {role!r}: there is none", did_you_mean(role, ROLES) + f"Choose from {', '.join(ROLES)}"

@@ -148,6 +148,8 @@ class Run:
         chosen = self._finished()[0] if fold is None else fold
         if (chosen, device) not in self._models:
             self._models[chosen, device] = self.load(chosen, device)
+        if isinstance(pairs, str):
+            raise UsageError(f"{pairs[:80]!r}: not a pair", "Give a pair of a dataset, such as dataset[ID]")
         several = [pairs] if isinstance(pairs, Pair) else list(pairs)
         picks = [_pick(number, pair) for number, pair in enumerate(several)]
         return AttendedPairs(explain_pairs(self._models[chosen, device], picks) if picks else [])

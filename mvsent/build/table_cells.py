@@ -219,6 +219,7 @@ class _Cells:
             table=table,
             agreement=agreement_of(votes) if n_annotators > 1 else {},
             n_annotations=self.n_rows if columns.annotator else 0,
+            meanings={cell: label for cell, label in self._meanings().items() if cell},
         )
 
     def _votes(self) -> Labels:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvsent.pairs import LABEL_NAMES
+from mvsent.pairs import LABEL_NAMES, label_name
 from mvsent.reasons import Reason, Rejection
 from mvsent.report.tables import aligned
 from mvsent.shards.manifest import ExtraType, TextKind
@@ -18,6 +18,7 @@ from mvsent.sources.table_columns import FILLED, Columns
 from mvsent.sources.table_files import TableFile
 
 URL = re.compile(r"https?://", re.IGNORECASE)
+_SHOWN = 12  # words for labels
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
@@ -60,6 +61,7 @@ class Plan:
         table: a row for every pair, in order, see `rows`.
         agreement: Krippendorff's alpha, if there are several annotators.
         n_annotations: rows that were votes on the pairs; 0 if each row is a pair.
+        meanings: the label that each word or number stands for, -1 for none.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Plan:
     table: pa.Table
     agreement: dict[str, float | None] = field(default_factory=dict)
     n_annotations: int = 0
+    meanings: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -144,6 +147,7 @@ class Plan:
             "pictures": dict(self.pictures()),
             "outside": self.n_outside(),
             "labels": {name: labels[index] for index, name in enumerate(LABEL_NAMES)},
+            "meanings": dict(self.meanings),
             "unlabelled": sum(label is None for label in self._kept_labels()),
             "dropped": dict(dropped),
             "text_kind": self.text_kind,
@@ -169,6 +173,12 @@ def render_plan(plan: Plan) -> str:
     lines.append(f"{len(plan)} rows; texts are read as {plan.text_kind}")
     if plan.n_annotations:
         lines.append(f"{plan.n_annotations} annotations")
+    if other := {cell: label for cell, label in plan.meanings.items() if cell not in LABEL_NAMES}:
+        shown = sorted(other.items(), key=lambda each: (each[1], each[0]))[:_SHOWN]
+        read = ", ".join(
+            f"{cell[:20]} is {label_name(None if label < 0 else label)}" for cell, label in shown
+        )
+        lines.append(f"labels: {read}" + (f" and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""))
     if n_outside := plan.n_outside():
         lines.append(f"Pictures outside the folder of their table: {n_outside}")
     return "\n".join(lines)

@@ -91,9 +91,9 @@ def tell(result: "Built", *, as_json: bool, more: str = "") -> None:
         typer.echo(json.dumps(funnel_document(folder, manifest), indent=2))
         return
     typer.echo(render_funnel(folder, manifest))
-    typer.echo(f"\nDropped rows, each with its reason: {folder / 'rejected.parquet'}")
     next_step = f"export {folder} --to label-studio" if manifest.n_unlabelled else f"train {folder}"
-    typer.echo(f"{more}Next: mvsent {next_step}")
+    gap = "" if manifest.funnel.dropped else "\n"
+    typer.echo(f"{gap}{more}Next: mvsent {next_step}")
 
 
 class BuildCommand(Command):

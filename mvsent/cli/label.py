@@ -98,7 +98,6 @@ def reconcile_tasks(
     typer.echo(render_funnel(result.folder, result.manifest))
     typer.echo(f"\n{render_annotations(result.annotations)}")
     if not quiet:
-        typer.echo(f"Dropped rows, each with its reason: {result.folder / 'rejected.parquet'}")
         typer.echo(f"Next: mvsent train {result.folder}")
 
 

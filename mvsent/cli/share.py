@@ -239,12 +239,8 @@ def subset(
         typer.echo(json.dumps(funnel_document(result.folder, result.manifest), indent=2))
         return
     typer.echo(render_funnel(result.folder, result.manifest))
-    typer.echo(
-        "\n"
-        + "\n".join(
-            [*result.notes, f"Dropped rows, each with its reason: {result.folder / 'rejected.parquet'}"]
-        )
-    )
+    for note in result.notes:
+        typer.echo(note)
 
 
 @command("export-model", "Share")

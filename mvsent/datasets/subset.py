@@ -16,7 +16,7 @@ from mvsent.datasets.merge import check_counts, rejected_rows
 from mvsent.datasets.split import DEFAULT_PROTOCOL, find_split
 from mvsent.datasets.split_files import SplitFiles, read_bytes
 from mvsent.datasets.split_ids import NO_ROW, RowFinder, rows_of
-from mvsent.datasets.split_tables import parse_split_table
+from mvsent.datasets.split_tables import ROLE_WORDS, parse_split_table
 from mvsent.errors import UsageError
 from mvsent.pairs import REJECTED_SCHEMA
 from mvsent.reasons import Reason
@@ -196,7 +196,8 @@ def _listed(dataset: Dataset, path: Path, *, drop_unknown: bool) -> Flags:
 
 def _of_role(dataset: Dataset, selection: Selection) -> Criterion:
     """Whether each row has the role in the fold. Raises: UsageError for an unknown role or fold."""
-    if selection.role not in ROLES:
+    role = ROLE_WORDS.get(selection.role, selection.role)
+    if role not in ROLES:
         raise UsageError(f"--role {selection.role}: is no role", f"Choose from {', '.join(ROLES)}")
     split = find_split(dataset, selection.protocol or DEFAULT_PROTOCOL, selection.seed, selection.split_file)
     fold = 0 if selection.fold is None and split.n_folds == 1 else selection.fold
@@ -205,8 +206,8 @@ def _of_role(dataset: Dataset, selection: Selection) -> Criterion:
             f"{split.protocol} has {split.n_folds} folds" if fold is None else f"there is no fold {fold}"
         )
         raise UsageError(f"--fold: {problem}", f"Choose from 0 to {split.n_folds - 1}")
-    fulfilled = split.roles[fold] == ROLES.index(selection.role)
-    return Criterion(fulfilled, f"not {selection.role} in fold {fold} of {split.protocol}")
+    fulfilled = split.roles[fold] == ROLES.index(role)
+    return Criterion(fulfilled, f"not {role} in fold {fold} of {split.protocol}")
 
 
 def _rejected(dataset: Dataset, criteria: Sequence[Criterion]) -> pa.Table:

@@ -9,6 +9,7 @@ from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.pairs import LABEL_NAMES, UNLABELLED
 from mvsent.report.tables import UNDEFINED, aligned
 from mvsent.shards.manifest import Manifest
+from mvsent.shards.rejected import REJECTED_FILE
 
 
 def funnel_document(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def funnel_document(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def render_funnel(folder: Path, manifest: Manifest) -> str:
-    """Render the funnel, the label counts beside the paper's Table I, and the annotators' agreement."""
+    """Render the funnel, the label counts beside the paper's Table I, the agreement, and where to look on."""
     dropped = sorted(manifest.funnel.dropped.items(), key=lambda item: -item[1])
     rows = [
         ("input", manifest.funnel.input),
@@ -42,7 +43,11 @@ def render_funnel(folder: Path, manifest: Manifest) -> str:
     alphas = (manifest.agreement.text, manifest.agreement.image) if manifest.agreement else (None, None)
     if alphas != (None, None):
         text, image = (UNDEFINED if alpha is None else f"{alpha:.3f}" for alpha in alphas)
-        parts.append(f"Agreement between annotators (Krippendorff's alpha): text {text}, picture {image}")
+        # Annotators who give a pair one label agree equally on both.
+        both = text if text == image else f"text {text}, picture {image}"
+        parts.append(f"Agreement between annotators (Krippendorff's alpha): {both}")
+    if dropped:
+        parts.append(f"Dropped rows, each with its reason: {folder / REJECTED_FILE}")
     return "\n\n".join(parts)
 
 
