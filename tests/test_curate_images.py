@@ -214,7 +214,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(images, "_LARGE", 100 * 100)
     held = []
     monkeypatch.setattr(
-        images, "to_rgb", lambda image: held.append(images._one_large_picture.locked()) or image
+        images, "_flat", lambda image: held.append(images._one_large_picture.locked()) or image
     )
     kept(encoded(scene(100, 100), "PNG"))
     kept(encoded(scene(101, 100), "PNG"))

@@ -95,11 +95,11 @@ def assemble(
         writer.reject(rejected_table(dropped))
         with pq.ParquetFile(part) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
-                kept = pa.array(is_kept[start : start + batch.num_rows])
+                kept = is_kept[start : start + batch.num_rows]
                 start += batch.num_rows
                 # An older version may have fetched the part, before a column was added.
                 pairs = aligned(pa.Table.from_batches([batch]), writer.schema.names, writer.schema)
-                writer.write(pairs.filter(kept))
+                writer.write(pairs if kept.all() else pairs.filter(pa.array(kept)))
         on_part(n_done)
 
 

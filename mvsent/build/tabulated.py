@@ -74,7 +74,7 @@ class Tabulated:
         for file in self.files:
             if not is_remote(file.folder) and not file.folder.exists():
                 raise unlike_driver(file.folder, "not found")
-        return map_in_threads(self._examined, n_threads, self._with_pictures(drafts))
+        return map_in_threads(self._examined, n_threads, self._with_pictures(drafts), _n_bytes)
 
     def _with_pictures(self, drafts: Iterable[TableRow]) -> Iterator[tuple[TableRow, Any]]:
         """Each row with the cell of its picture, if that is in the table."""
@@ -142,6 +142,10 @@ class Tabulated:
             **{name: [row.columns[name] for row in rows] for name in rows[0].columns},
         }
         return pair_table(columns | picture_columns([fetched for _, fetched in pairs]), self.extra)
+
+
+def _n_bytes(outcome: Fetched | Dropped) -> int:
+    return len(outcome.data) if isinstance(outcome, Fetched) else 0
 
 
 def _real(path: Path) -> Path:

@@ -56,10 +56,10 @@ def check_image(data: bytes, *, max_pixels: int, max_bytes: int, min_side: int =
     try:
         with image, turn_of(width * height):
             image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))  # only a JPEG heeds it
-            grey = _thumbnail(to_rgb(image))
+            grey = _thumbnail(_flat(image))
     except Exception as error:  # hostile bodies raise as freely as hostile headers
         return Rejection(Reason.IMAGE_CORRUPT, _one_line(error))
-    bits = None if grey.std() < _FLAT else _hash_of(grey)
+    bits = None if _is_flat(grey) else _hash_of(grey)
     return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), bits)
 
 
@@ -142,6 +142,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     >>> to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
     """
+    flat = _flat(image)
+    return flat if flat.mode == "RGB" else flat.convert("RGB")
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """The picture as a person sees it, in RGB, or in L if it is grey already."""
     if image.tell():
         image.seek(0)
     image.load()  # outside the try: a failure here concerns the picture, not its EXIF
@@ -153,22 +159,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
         # 16 or 32 bit integers (0..65535) or floats (0..the largest) become 0..255; Pillow would clip them
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
         full = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
-        grey = np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "L" else image.convert("RGB")
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:
     """Grey levels of the picture, float64 [32, 32]."""
-    small = image.convert("L").resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(small, dtype=np.float64)
+    small = (image if image.mode == "L" else image.convert("L")).resize(
+        (_HASH_SIDE, _HASH_SIDE), Image.Resampling.LANCZOS
+    )
+    return np.frombuffer(small.tobytes(), np.uint8).astype(np.float64).reshape(_HASH_SIDE, _HASH_SIDE)
+
+
+def _is_flat(grey: np.ndarray) -> bool:
+    # Sums of whole numbers are exact, and take a fraction of the time of `std`.
+    total, squares = grey.sum(), np.vdot(grey, grey)
+    return bool(squares * grey.size - total * total < (_FLAT * grey.size) ** 2)
 
 
 def _hash_of(grey: np.ndarray) -> int:
     # The constant frequency (0, 0) is included, as in imagehash.
-    low = scipy.fft.dct(scipy.fft.dct(grey, axis=0), axis=1)[:8, :8]
-    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
+    low = scipy.fft.dctn(grey)[:8, :8]
+    middle = np.sort(low, axis=None)[31:33].sum() / 2  # the median, at a tenth of its time
+    return int.from_bytes(np.packbits(low > middle).tobytes(), "big")

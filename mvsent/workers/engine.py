@@ -5,6 +5,7 @@ called twice, so an engine may run it anywhere, and again after a worker died: t
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,8 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from mvsent.errors import UsageError
 
-READ_AHEAD = 4  # items per thread: the results held in memory stay few, however large they are
+READ_AHEAD, AHEAD_BYTES = 32, 32 * 2**20
+"""Items per thread, and bytes of their results, that wait for a consumer that is busy with earlier ones."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -163,16 +165,50 @@ def choose(name: str, ray_address: str = "") -> Engine:
     return LOCAL
 
 
-def map_in_threads(work: Callable[[Item], Result], n_threads: int, items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` in the order of the items, up to READ_AHEAD per thread ahead of the consumer."""
+def map_in_threads(
+    work: Callable[[Item], Result],
+    n_threads: int,
+    items: Iterable[Item],
+    n_bytes: Callable[[Result], int] = lambda result: 0,
+) -> Iterator[Result]:
+    """Yield `work(item)` in the order of the items.
+
+    Threads work ahead of the consumer: up to READ_AHEAD items each, while their results, of `n_bytes`, take
+    less than AHEAD_BYTES.
+    """
     running: deque[Future[Result]] = deque()
+    room = threading.Condition()
+    n_taken = n_held = 0
+    ended = False
+
+    def ahead(place: int, item: Item) -> Result:
+        nonlocal n_held
+        with room:
+            # The items that the consumer waits for never wait for it.
+            room.wait_for(lambda: n_held < AHEAD_BYTES or place < n_taken + n_threads or ended)
+        result = work(item)
+        with room:
+            n_held += n_bytes(result)
+        return result
+
+    def taken() -> Result:
+        nonlocal n_taken, n_held
+        result = running.popleft().result()
+        with room:
+            n_taken, n_held = n_taken + 1, n_held - n_bytes(result)
+            room.notify_all()
+        return result
+
     pool = ThreadPoolExecutor(n_threads)
     try:
-        for item in items:
-            running.append(pool.submit(work, item))
+        for place, item in enumerate(items):
+            running.append(pool.submit(ahead, place, item))
             if len(running) > READ_AHEAD * n_threads:
-                yield running.popleft().result()
+                yield taken()
         while running:
-            yield running.popleft().result()
+            yield taken()
     finally:
+        with room:
+            ended = True
+            room.notify_all()
         pool.shutdown(cancel_futures=True)
