@@ -292,7 +292,7 @@ def test_a_folder_that_is_no_dataset_is_one_clear_line(
     assert run(str(tmp_path)) == 1
     assert capsys.readouterr().err == (
         f"mvsent: {tmp_path}: not a finished dataset (it has no dataset.json). "
-        "Name a dataset folder, or build one: mvsent reconcile-mvsa, build-flickr, build-getty\n"
+        "Name a dataset folder, or build one: mvsent reconcile-mvsa, build-table, build-flickr, build-getty\n"
     )
     with pytest.raises(DatasetError):
         validate(tmp_path)

@@ -16,6 +16,7 @@ from typing import Literal
 from mvsent.curate.text import clean_text, html_to_text, side_by_side
 
 Field = Literal["tags", "title", "description"]
+FIELDS: tuple[Field, ...] = ("tags", "title", "description")
 
 MAX_JOINTS = 6
 """Words of a query whose joined forms are looked up; a longer query is looked for in every text."""
@@ -36,6 +37,22 @@ def contains(title: str, description: str, tags: Sequence[str], query: str, fiel
     False
     """
     return bool(PairMatcher([query], fields).find(title, description, tags))
+
+
+def found_in(
+    title: str, description: str, tags: Sequence[str], query: str, fields: Sequence[Field]
+) -> tuple[Field, ...]:
+    """Those of the `fields` that contain the query.
+
+    >>> found_in("Misty woods", "", ["woods", "misty"], "misty woods", ("tags", "title", "description"))
+    ('tags', 'title')
+    """
+    return tuple(field for field in fields if _matcher(query, field).find(title, description, tags))
+
+
+@lru_cache(maxsize=8192)  # 1200 queries in three fields
+def _matcher(query: str, field: Field) -> "PairMatcher":
+    return PairMatcher([query], [field])
 
 
 class PairMatcher:
@@ -72,7 +89,7 @@ class PairMatcher:
         if "title" in self._fields and title:
             found |= self._in_text(_prepared(title))
         if "description" in self._fields and description:
-            found |= self._in_text(html_to_text(description).lower())
+            found |= self._in_text(_lower(html_to_text(description)))
         if "tags" in self._fields and tags:
             found |= self._in_tags(tags)
         return sorted(found)
@@ -154,5 +171,10 @@ def _prepared(text: str, *, keep_lines: bool = False) -> str:
     if text.isascii() and "&" not in text and text.replace("\n", " ").isprintable():
         return text.lower()
     if keep_lines:
-        return "\n".join(clean_text(line) for line in text.split("\n")).lower()
-    return clean_text(text).lower()
+        return _lower("\n".join(clean_text(line) for line in text.split("\n")))
+    return _lower(clean_text(text))
+
+
+def _lower(text: str) -> str:
+    # The Turkish İ stays a letter: in lower case it ends with a mark, after which a word would seem to begin.
+    return text.lower().replace("i\u0307", "\u0130")
