@@ -36,12 +36,21 @@ shard_size = partial(
 )
 per_query = partial(setting, section=DATA, help="Maximum number of candidates per query; 0 takes all.", ge=0)
 language = partial(setting, section=TEXT, help="Language of the text, such as en; or any.")
-# A polite rate. Flickr's picture host answers 429 when it is asked fast.
+# The rate begins at two a second, and falls where a host answers 429, as Flickr's does when it is asked fast.
 images_per_second = partial(
     setting,
-    50.0,
+    10.0,
     MACHINE,
-    "Downloads per second from one host; 0 sets no limit.",
+    "Downloads per second from one host at most; 0 sets no limit.",
+    changes_result=False,
+    ge=0,
+    allow_inf_nan=False,
+)
+patience = partial(
+    setting,
+    10.0,
+    MACHINE,
+    "Minutes to wait for a picture host that refuses every request.",
     changes_result=False,
     ge=0,
     allow_inf_nan=False,
@@ -138,6 +147,7 @@ class BuildSettings(Settings):
         3600, MACHINE, "API calls per hour.", changes_result=False, ge=1, le=10_000_000
     )
     images_per_second: float = images_per_second()
+    patience: float = patience()
     concurrency: int = concurrency()
     shard_size: int = shard_size(1000, ge=1)
     max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
@@ -147,6 +157,26 @@ class BuildSettings(Settings):
     def unique_columns(self) -> tuple[str, ...]:
         """The columns by which pictures are recognised, of which only the first is kept."""
         return ("sha256", "phash") if self.near_duplicates == "drop" else ("sha256",)
+
+    @property
+    def query_fields(self) -> tuple[Literal["tags", "title", "description"], ...]:
+        """Fields of which one must contain a query that found the picture; none: that is not asked."""
+        return ()
+
+    @property
+    def owner_limit(self) -> int:
+        """Candidates of one owner for a query at most; 0 for all."""
+        return 0
+
+    @property
+    def drops_repeated_texts(self) -> bool:
+        """Whether candidates with nearly the text of an earlier one of their owner are dropped."""
+        return False
+
+    @property
+    def drops_watermarked(self) -> bool:
+        """Whether pictures with a watermark are dropped."""
+        return False
 
     _language_is_known = field_validator("language")(identifiable)
 

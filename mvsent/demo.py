@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -26,6 +26,7 @@ from mvsent.sources import flickr, getty
 from mvsent.sources.flickr import FlickrSettings
 from mvsent.sources.getty import GettySettings
 from mvsent.standin.drawn_mvsa import draw_dataset
+from mvsent.standin.faults import ORDINARY
 from mvsent.standin.replay import KEY, SECRET, Replay
 from mvsent.standin.world import World
 from mvsent.workers.engine import LOCAL, Engine
@@ -80,7 +81,7 @@ def demo(
     start = time.monotonic()
     claim(out)
     with cache_in(out / "cache"), engine:
-        with Replay(small_world(seed)) as replay:
+        with Replay(small_world(seed), faults=replace(ORDINARY, seed=seed)) as replay:
             log.info("1/5 building from a stand-in for Flickr, then one for Getty, over real sockets")
             from_flickr = build_small_flickr(replay, out, engine=engine, quiet=quiet)
             from_getty = build_small_getty(replay, out, engine=engine, quiet=quiet)
@@ -107,7 +108,7 @@ def small_world(seed: int) -> World:
     """The world of the stand-in, in which some photos are found by words of both signs."""
     terms = [*select(load_anps(), pattern=ANPS), *select(load_keywords(), min_sentiment=STRONG)]
     sentiments = {term.query: term.sentiment for term in terms}
-    return World(sentiments, seed=seed, photos=PHOTOS, side=320)
+    return World(sentiments, seed=seed, photos=PHOTOS, side=320, like_reality=True)
 
 
 def build_small_flickr(replay: Replay, out: Path, *, engine: Engine = LOCAL, quiet: bool) -> BuildResult:

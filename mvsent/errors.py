@@ -105,6 +105,17 @@ class Unreachable(MvsentError):
         )
 
 
+class Refusing(Unreachable):
+    """A picture host refuses every request for longer than `--patience`."""
+
+    def __init__(self, host: str, seconds: float) -> None:
+        MvsentError.__init__(
+            self,
+            f"{host} has refused every request for {seconds / 60:.0f} minutes (HTTP 429 or 503)",
+            "The same command continues later; all that was fetched is kept",
+        )
+
+
 class OutputExistsError(UsageError):
     """The output already exists and is finished, and `--overwrite` was not given."""
 

@@ -79,6 +79,15 @@ class TokenBucket:
             wall=wall,
         )
 
+    @property
+    def rate_per_s(self) -> float:
+        """Turns per second, which may be changed."""
+        return 1 / self._interval_s
+
+    @rate_per_s.setter
+    def rate_per_s(self, rate: float) -> None:
+        self._interval_s = 1 / rate
+
     def reserve(self) -> float:
         """Take the next turn; return the seconds until it is due, 0.0 if now. Turns are due in order."""
         now = self._time()
@@ -90,6 +99,14 @@ class TokenBucket:
             self._turns.append(turn)
         self._due_s = max(self._due_s, turn) + self._interval_s
         return turn - now
+
+    def reserve_now(self) -> float:
+        """Take a turn that is due now: 0.0; else take none: the seconds until the next. Without a quota."""
+        due_s = self._due_s
+        wait_s = self.reserve()
+        if wait_s > 0:
+            self._due_s = due_s
+        return wait_s
 
     def acquire(self) -> float:
         """Wait for the next turn; return the seconds waited."""

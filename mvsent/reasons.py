@@ -34,6 +34,16 @@ class Reason(StrEnum):
     VIDEO = "video", "is a video in the metadata dump"
     ROW_UNUSABLE = "row-unusable", "is no row of a metadata dump, or has no id in it"
     DUPLICATE_ID = "duplicate-id", "has the id of an earlier row"
+    DUPLICATE_TEXT = "duplicate-text", "has nearly the text of an earlier row of the same owner"
+    OVER_PER_OWNER = (
+        "over-per-owner",
+        "was not needed: its owner had `--per-owner` photos of that query already",
+    )
+    QUERY_NOT_FOUND = (
+        "query-not-found",
+        "has none of the queries that found it in its title, tags or description",
+    )
+    WATERMARKED = "watermarked", "has a picture with a watermark in every size"
     DUPLICATE_IMAGE = "duplicate-image", "has the picture of an earlier row"
     DUPLICATE_QUERY_CONFLICT = "duplicate-query-conflict", "was found by words of opposite sign"
     DUPLICATE_LABEL_CONFLICT = (

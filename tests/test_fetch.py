@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from mvsent import fetch
-from mvsent.errors import Interrupted, Unreachable
+from mvsent.errors import Interrupted, Refusing, Unreachable
 from mvsent.fetch import Dropped, Fetched, HostLimits, ImageRequest, fetch_all, fetch_images
 from mvsent.fetch.responses import refuses_ai
 from mvsent.reasons import Reason
@@ -61,7 +61,7 @@ def test_the_request_says_who_asks_and_wants_no_compression(server):
 def test_a_mistake_of_the_program_is_no_reason_to_drop_a_picture(server):
     url = server.url("/a.jpg", answer(body=PICTURE))
     with pytest.raises(ValueError, match="rate, burst"):
-        outcome(server, url, per_host_per_s=float("inf"))
+        outcome(server, url, per_host_per_s=-1.0)
 
 
 def test_progress_is_told_of_every_outcome(server):
@@ -347,9 +347,24 @@ def test_a_429_is_not_a_failure_of_the_picture(server):
     assert isinstance(outcome(server, url, retries=0), Fetched)
 
 
-def test_a_429_for_ever_is_an_http_error_when_patience_ends(server):
-    assert reason(server, server.url("/a.jpg", answer("429 No")), patience=4) is Reason.HTTP_ERROR
-    assert len(server.requests) == 5
+def test_a_host_that_only_refuses_loses_no_picture_and_ends_the_build_when_patience_does(server):
+    requests = [ImageRequest("a", server.url("/a.jpg", answer(body=PICTURE)))]
+    requests += [ImageRequest(str(i), server.url(f"/{i}", answer("429 No"))) for i in range(3)]
+    taken = []
+    with pytest.raises(Refusing, match="has refused every request") as caught:
+        list(fetch_all(requests, policy(server, patience_s=1.0, per_host_per_s=20.0), taken.append))
+    assert caught.value.exit_code == 3 and "continues later" in str(caught.value)
+    assert [type(one) for one in taken] == [Fetched]
+
+
+def test_a_host_that_refuses_every_second_request_gives_every_picture(server):
+    answers = [answer("429 No"), answer(body=PICTURE)]
+    requests = [ImageRequest(str(i), server.url(f"/{i}", *answers)) for i in range(6)]
+    taken = []
+    limits = HostLimits(50.0, start_per_s=50.0)
+    list(fetch_all(requests, policy(server, patience_s=60.0), taken.append, limits=limits))
+    assert [type(one) for one in taken] == [Fetched] * 6
+    assert limits.slowed()["127.0.0.1"] < 50.0
 
 
 @pytest.mark.parametrize("status", ["429 Slow down", "503 Busy"])
@@ -389,7 +404,7 @@ def test_a_paused_host_has_no_turn_before_its_time_and_others_have():
 
 
 def test_turns_of_one_host_are_spaced_and_of_two_are_not():
-    limits = HostLimits(4.0, clock=itertools.repeat(0.0).__next__)
+    limits = HostLimits(4.0, clock=itertools.repeat(0.0).__next__, start_per_s=4.0)
     assert [limits.reserve("a") for _ in range(3)] == [0.0, 0.25, 0.5]
     assert limits.reserve("b") == 0.0
 

@@ -25,7 +25,7 @@ def clock() -> Clock:
 
 
 def workers(clock: Clock, rate: float | None, n: int = 2) -> list[LeasedLimits]:
-    office = LimitsOffice(rate, clock)
+    office = LimitsOffice(rate, clock, start_per_s=rate or 1.0)
     return [LeasedLimits(office, rate, clock=clock) for _ in range(n)]
 
 
@@ -37,14 +37,14 @@ def test_turns_of_two_workers_are_spaced_as_those_of_one(clock: Clock) -> None:
 
 
 def test_a_worker_asks_the_office_once_for_the_turns_of_a_while(clock: Clock) -> None:
-    office = LimitsOffice(50.0, clock)
+    office = LimitsOffice(50.0, clock, start_per_s=50.0)
     n_leases = 0
     lease = office.lease
 
-    def counted(host: str, n: int) -> list[float]:
+    def counted(host: str) -> list[float]:
         nonlocal n_leases
         n_leases += 1
-        return lease(host, n)
+        return lease(host)
 
     office.lease = counted  # type: ignore[method-assign]
     worker = LeasedLimits(office, 50.0, clock=clock)
@@ -67,19 +67,25 @@ def test_a_turn_that_nobody_took_in_time_is_not_saved(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 50.0])
-def test_a_pause_that_one_worker_was_told_of_holds_for_all(clock: Clock, rate: float | None) -> None:
+def test_a_refusal_that_one_worker_met_slows_all_down(clock: Clock, rate: float | None) -> None:
     first, second = workers(clock, rate)
     second.reserve(HOST)  # so that it has turns in stock
-    first.pause(HOST, 7.0)
+    first.note_refusal(HOST, 7.0)
     assert second.is_free(HOST)
     second.listen()
     for worker in (first, second):
         assert not worker.is_free(HOST)
         assert worker.reserve(HOST) >= 7.0
         assert worker.reserve("other.example") < 1.0
+        assert worker.refused_s(HOST) == 0.0 and worker.refused_s("other.example") == 0.0
     clock.now = 7.0
     assert first.is_free(HOST)
     assert second.is_free(HOST)
+    assert second.refused_s(HOST) == 7.0
+    second.note_taken(HOST)
+    second.listen()
+    first.listen()
+    assert first.refused_s(HOST) == second.refused_s(HOST) == 0.0
 
 
 def test_every_worker_knows_who_answered_another(clock: Clock) -> None:

@@ -47,7 +47,7 @@ def rejected(one: Found, **settings: object) -> Rejection:
 
 def test_a_candidate_that_passes_has_its_label_query_text_and_address() -> None:
     draft = kept(found())
-    assert (draft.label, draft.query, draft.url) == (Label.POSITIVE, DOG, "https://x.org/800.jpg")
+    assert (draft.label, draft.query, draft.urls[0]) == (Label.POSITIVE, DOG, "https://x.org/800.jpg")
     assert draft.text == "A happy dog runs along the beach"
 
 

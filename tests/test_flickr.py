@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from mvsent.reasons import Reason
 from mvsent.sources.crawl import http_json
-from mvsent.sources.crawl.candidate import Query, SearchPage, Size, Window, choose_size
+from mvsent.sources.crawl.candidate import Query, SearchPage, Size, Window, sizes_to_try
 from mvsent.sources.crawl.failures import (
     AccessRevoked,
     BadAnswer,
@@ -226,19 +226,28 @@ def test_huge_numbers_survive() -> None:
 # The size to fetch
 
 
-@given(st.lists(st.builds(Size, st.just("u"), st.integers(0, 5000), st.integers(0, 5000)), max_size=8))
-def test_chosen_size_is_the_best_that_exists(sizes: list[Size]) -> None:
-    chosen = choose_size(sizes)
-    assert (chosen is None) == (not sizes)
-    sides = [size.side for size in sizes if size.side]
-    fitting = [side for side in sides if 640 <= side <= 1024]
-    larger = [side for side in sides if side > 1024]
-    if chosen and fitting:
-        assert chosen.side == max(fitting)
-    elif chosen and larger:
-        assert chosen.side == min(larger)
-    elif chosen and sides:
-        assert chosen.side == max(sides)
+@given(
+    st.lists(st.builds(Size, st.just("u"), st.integers(0, 5000), st.integers(0, 5000)), max_size=8),
+    st.integers(1, 3000),
+)
+def test_sizes_are_tried_from_the_best_on_and_those_above_1024_pixels_last(
+    sizes: list[Size], target: int
+) -> None:
+    minimum = min(640, target)
+    tried = sizes_to_try(sizes, target, minimum)
+    assert set(tried) == set(sizes) and len(tried) == len(set(sizes))
+    known = [size.side for size in tried if size.side]
+    usual = [side for side in known if side <= max(1024, target)]
+    assert known[: len(usual)] == usual and known[len(usual) :] == sorted(known[len(usual) :])
+    assert [size.side for size in tried if not size.side] == [0] * (len(tried) - len(known))
+    if fitting := [side for side in usual if minimum <= side <= target]:
+        assert usual[0] == max(fitting)
+    elif larger := [side for side in usual if side > target]:
+        assert usual[0] == min(larger)
+    elif usual:
+        assert usual[0] == max(usual)
+    smaller = [side for side in usual if side <= usual[0]]
+    assert usual == sorted(smaller, reverse=True) + sorted(side for side in usual if side > usual[0])
 
 
 # The client

@@ -183,10 +183,12 @@ def test_page_after_the_last_is_empty(replay: Replay) -> None:
     assert (after.candidates, after.skipped) == ((), ())
 
 
-def test_page_that_getty_refuses_after_the_first_is_empty() -> None:
+def test_page_that_getty_refuses_after_the_first_says_why() -> None:
     with raw_server(http(b'{"message": "Invalid Request."}', "400 Bad Request")) as address:
         asker = client(address)
-        assert asker.search(JOY, page(2)) == SearchPage(None, 2, None, (), ())
+        assert asker.search(JOY, page(2)) == SearchPage(
+            None, 2, None, (), (), "Getty refuses the request: Invalid Request."
+        )
         assert type(failure_of(asker)) is RequestRefused
 
 

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 
 from tqdm import tqdm
@@ -30,7 +31,7 @@ class StageProgress:
             log.info("%s: %d of %d %s are left", title, total - done, total, unit)
         self._bar = tqdm(total=total, initial=done, desc=title, unit=f" {unit}", disable=self._hidden)
         self._title, self._total, self._unit = title, total, unit
-        self._done, self._said_at = done, time.monotonic()
+        self._done, self._said_at, self._slowed = done, time.monotonic(), ""
         self._counts = Counter[str]()
 
     def __enter__(self) -> "StageProgress":
@@ -55,7 +56,15 @@ class StageProgress:
             self._said_at = time.monotonic()
             log.info("%s: %d of %d %s, %s", self._title, done, self._total, self._unit, state)
 
+    def tell_pace(self, slowed: Mapping[str, float]) -> None:
+        """Show the hosts that are asked less often since they refused, with their requests per second."""
+        said = ", ".join(f"{host} slowed down to {rate:.1f} a second" for host, rate in slowed.items())
+        if said and not self._slowed:
+            log.warning("%s, as it answers 429 or 503; no picture is lost by that", said)
+        self._slowed = said
+
     def add(self, n_more: int, **counts: int) -> None:
         """Show that `n_more` units are done, and the totals of `counts`."""
         self._counts.update(counts)
-        self.to(self._done + n_more, ", ".join(f"{n} {name}" for name, n in self._counts.items()))
+        said = [f"{n} {name}" for name, n in self._counts.items()]
+        self.to(self._done + n_more, ", ".join([*said, *filter(None, [self._slowed])]))

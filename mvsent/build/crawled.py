@@ -1,7 +1,8 @@
 """The recipe of a crawl: candidates of a search → pairs with weak labels."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -9,20 +10,26 @@ from mvsent.build.filters import Draft, apply_filters
 from mvsent.build.parts import picture_columns
 from mvsent.config import BuildSettings
 from mvsent.fetch import Dropped, Fetched
-from mvsent.pairs import PAIR_SCHEMA, pair_table
+from mvsent.pairs import pair_schema, pair_table
 from mvsent.reasons import Rejection
+from mvsent.shards.manifest import ExtraType
 from mvsent.sources.crawl.frontier import Found
 
 
 @dataclass(frozen=True, slots=True)
 class Crawled:
-    """The filters of a build, and the columns that a search can fill."""
+    """The filters of a build, and the columns that a search can fill.
+
+    Attributes:
+        extra: further columns of the source, some of those of `_further`.
+    """
 
     settings: BuildSettings
+    extra: Mapping[str, ExtraType] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
-        return PAIR_SCHEMA
+        return pair_schema(self.extra)
 
     def draft(self, row: Found) -> Draft | Rejection:
         return apply_filters(row, self.settings)
@@ -43,11 +50,24 @@ class Crawled:
             "title": [one.title for one in candidates],
             "description": [one.description for one in candidates],
             "tags": [list(one.tags) for one in candidates],
-            "url": [one.url for one in drafts],
+            "url": [fetched.asked for _, fetched in pairs],
             "page_url": [one.page_url for one in candidates],
             "license": [one.license for one in candidates],
             "owner": [one.owner for one in candidates],
             "posted_at": [one.posted_at for one in candidates],
             "fetched_at": [one.found.found_at for one in drafts],
         }
-        return pair_table(columns | picture_columns([fetched for _, fetched in pairs]))
+        further = [_further(draft, fetched) for draft, fetched in pairs]
+        columns |= {name: [row[name] for row in further] for name in self.extra}
+        return pair_table(columns | picture_columns([fetched for _, fetched in pairs]), self.extra)
+
+
+def _further(draft: Draft, fetched: Fetched) -> dict[str, Any]:
+    """Values of columns that only some sources have: where the query was found, which size was kept."""
+    size = draft.size(fetched.asked)
+    fields = draft.found_in.get(draft.query, ()) if draft.query else ()
+    return {
+        "found_in": ",".join(fields) or None,
+        "size": size.name or None,
+        "watermarked": size.watermarked,
+    }

@@ -1,7 +1,8 @@
 """The fetch stage of a build: every partition of the rows → a part in the build's folder."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -19,6 +20,8 @@ from mvsent.fetch.shared import LeasedLimits, LimitsOffice
 from mvsent.sources.crawl.frontier import Frontier
 from mvsent.sources.table import TableSettings
 from mvsent.workers.engine import Engine
+
+_TELL_S = 2.0  # between two looks at the paces of hosts
 
 
 def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
@@ -46,6 +49,7 @@ def fetch_policy(
         max_bytes=settings.max_bytes,
         max_pixels=settings.max_pixels,
         min_side=settings.min_side,
+        patience_s=settings.patience * 60,
         per_host_per_s=settings.images_per_second or None,
         allowed=allowed,
         workers=workers,
@@ -63,6 +67,7 @@ def fetch_parts(
     *,
     stop: threading.Event,
     on_progress: Callable[[int, int], object],
+    on_pace: Callable[[Mapping[str, float]], object] = lambda slowed: None,
 ) -> None:
     """Fetch partitions until each has its part in `folder`, or the first ones hold enough pairs.
 
@@ -70,11 +75,14 @@ def fetch_parts(
         rows: numbers of the rows of each partition.
         load: gives the rows with these numbers.
         on_progress: called with numbers of rows that are done, and of pictures among them.
+        on_pace: called now and then with the hosts that are asked less often since they refused, and the
+            requests per second to each.
 
     Raises: Interrupted if `stop` is set; Unreachable; EngineError; OSError. The parts and spools in `folder`
         then hold what was fetched, and the next call continues with either engine.
     """
     failed: MvsentError | None = None
+    told_at = time.monotonic()
 
     def missing() -> Iterator[Partition]:
         # Engines take partitions as they have room, so parts that were written meanwhile end the list.
@@ -98,6 +106,9 @@ def fetch_parts(
             on_wait=lambda: office.stop() if stop.is_set() else None,
         ):
             on_progress(progress.n_done, progress.n_pictures)
+            if progress.is_last or time.monotonic() - told_at > _TELL_S:
+                on_pace(office.slowed())
+                told_at = time.monotonic()
             if progress.is_last:
                 # An interrupted worker only obeyed the office; the cause is the first other error.
                 if not isinstance(progress.error, Interrupted):

@@ -5,22 +5,24 @@ check_image   on the picture, as it is fetched (`curate/images.py`)
 picture_keys  on all pairs, as they are assembled: each picture is kept once
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from mvsent.config import BuildSettings
 from mvsent.curate.duplicates import Keys, look_keys, string_keys
 from mvsent.curate.language import detect
+from mvsent.curate.matching import Field, found_in
 from mvsent.curate.text import check_length, clean_text, html_to_text, mask_query, plain_words
 from mvsent.curate.weak_labels import weak_label
 from mvsent.pairs import Label
 from mvsent.reasons import Reason, Rejection
-from mvsent.sources.crawl.candidate import Candidate, Query, choose_size
+from mvsent.sources.crawl.candidate import Candidate, Query, Size, sizes_to_try
 from mvsent.sources.crawl.frontier import Found
 
-USUAL_SIDE = 640
-"""Pixels: a smaller size is fetched only if the source offers no other."""
+USUAL_SIDE, CLEAN_SIDE = 640, 320
+"""Pixels: a size below the first is fetched only if the source offers no other; one without a watermark is
+preferred from the second on."""
 
 
 class Assembled(Protocol):
@@ -35,22 +37,51 @@ class Assembled(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A pair whose picture is not fetched yet; the filters fill in what follows `candidate`."""
+    """A pair whose picture is not fetched yet; the filters fill in what follows `candidate`.
+
+    Attributes:
+        found_in: fields of the candidate that contain a query.
+        sizes: of the picture, in the order of trying them.
+    """
 
     found: Found
     candidate: Candidate
+    found_in: Mapping[Query, tuple[Field, ...]] = field(default_factory=dict)
     label: Label | None = None
     query: Query | None = None
     text: str = ""
-    url: str = ""
+    sizes: tuple[Size, ...] = ()
 
     @property
     def id(self) -> str:
         """The candidate's id."""
         return self.found.id
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Addresses of its picture, in the order of trying them."""
+        return tuple(size.url for size in self.sizes)
+
+    def size(self, url: str) -> Size:
+        """The size at an address."""
+        return next(size for size in self.sizes if size.url == url)
+
 
 Filter = Callable[[Draft, BuildSettings], Draft | Rejection]
+
+
+def require_query(draft: Draft, settings: BuildSettings) -> Draft | Rejection:
+    """With `--require-query`, count only queries that the candidate contains, by curate/matching.py."""
+    fields = settings.query_fields
+    if not fields:
+        return draft
+    candidate, queries = draft.candidate, draft.found.queries
+    texts = candidate.title, candidate.description, candidate.tags
+    where = {query: found_in(*texts, query.text, fields) for query in queries}
+    there = tuple(query for query in queries if where[query])
+    if not there:
+        return Rejection(Reason.QUERY_NOT_FOUND, ", ".join(query.text for query in queries))
+    return replace(draft, found=replace(draft.found, queries=there), found_in=where)
 
 
 def label_by_query(draft: Draft, settings: BuildSettings) -> Draft | Rejection:
@@ -105,14 +136,23 @@ def remove_query_words(draft: Draft, settings: BuildSettings) -> Draft | Rejecti
 
 
 def choose_picture(draft: Draft, settings: BuildSettings) -> Draft | Rejection:
-    """Choose the size of the picture to fetch."""
-    size = choose_size(draft.candidate.sizes, settings.size, min(USUAL_SIDE, settings.size))
-    if size is None:
+    """Choose the sizes of the picture to try; with `--watermarked drop`, those without a watermark."""
+    sizes = draft.candidate.sizes
+    if not sizes:
         return Rejection(Reason.IMAGE_MISSING, "the answer gives no address for this picture")
-    return replace(draft, url=size.url)
+    minimum = min(USUAL_SIDE, settings.size)
+    clean = sizes_to_try([size for size in sizes if not size.watermarked], settings.size, minimum)
+    if settings.drops_watermarked and not clean:
+        return Rejection(Reason.WATERMARKED, ", ".join(size.name for size in sizes))
+    is_large_enough = bool(clean) and clean[0].side >= min(CLEAN_SIDE, settings.size)
+    if settings.drops_watermarked or len(clean) == len(sizes):
+        return replace(draft, sizes=clean)
+    every = sizes_to_try(sizes, settings.size, minimum)
+    return replace(draft, sizes=tuple(dict.fromkeys(clean + every)) if is_large_enough else every)
 
 
 FILTERS: tuple[Filter, ...] = (
+    require_query,
     label_by_query,
     compose_text,
     limit_words,

@@ -84,6 +84,7 @@ def build_table(
                     engine,
                     stop=stop,
                     on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
+                    on_pace=stage.tell_pace,
                 )
             with _without_parts(work):
                 _refuse_nothing(plan, work)

@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 class Drafted(Protocol):
-    """A pair whose picture has still to be fetched from `url`, or to be read if that is empty."""
+    """A pair whose picture is fetched from the first of `urls` that gives it, or read if there are none."""
 
     @property
     def id(self) -> str: ...
 
     @property
-    def url(self) -> str: ...
+    def urls(self) -> tuple[str, ...]: ...
 
 
 class Recipe(Protocol):
@@ -115,14 +115,16 @@ def fetch_partition(
     spool_name, _, part_name = partition.files
     drafts = [(one.id, recipe.draft(one)) for one in partition.found]
     kept = [draft for _, draft in drafts if not isinstance(draft, Rejection)]
-    wanted = [draft for draft in kept if draft.url]
-    here = [draft for draft in kept if not draft.url]
+    wanted = [draft for draft in kept if draft.urls]
+    here = [draft for draft in kept if not draft.urls]
     yield Progress(len(drafts) - len(kept))
     try:
         with limits, Spool(folder / spool_name) as spool:
-            missing = [ImageRequest(one.id, one.url) for one in wanted if one.id not in spool]
+            missing = [
+                ImageRequest(one.id, one.urls[0], one.urls[1:]) for one in wanted if one.id not in spool
+            ]
             yield Progress(len(wanted) - len(missing), spool.n_pictures)
-            spooled = _one_per_host(one.url for one in wanted if spool.is_picture(one.id))
+            spooled = _one_per_host(one.urls[0] for one in wanted if spool.is_picture(one.id))
             for outcome in fetch_all(
                 missing, policy, spool.add, limits=limits, stop=limits.stop, known=[*spooled, *known]
             ):
@@ -183,7 +185,7 @@ def _write_part(
             if isinstance(draft, Rejection):
                 outcome = draft
             else:
-                outcome = spool.get(id) if draft.url else next(outcomes)
+                outcome = spool.get(id) if draft.urls else next(outcomes)
                 if isinstance(outcome, Fetched):
                     yield draft, outcome
                     continue

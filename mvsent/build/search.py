@@ -9,9 +9,11 @@ Each stage continues where it was stopped, and its result does not depend on whe
 
 import threading
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pyarrow.parquet as pq
 
@@ -21,16 +23,17 @@ from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.crawled import Crawled
 from mvsent.build.fetch import fetch_parts, fetch_policy, partitions
 from mvsent.build.match_dump import broken_in, dump_notes, match_dump
+from mvsent.build.owners import owner_rejections
 from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.config import BuildSettings
 from mvsent.errors import InputError, Interrupted
 from mvsent.limits import TokenBucket
 from mvsent.reasons import Reason
-from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
+from mvsent.shards.manifest import MANIFEST_FILE, ExtraType, Manifest, creation_time
 from mvsent.shards.staging import absolute
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.crawl.crawl_queries import search
-from mvsent.sources.crawl.frontier import Frontier
+from mvsent.sources.crawl.crawl_queries import DRIFT, INCOMPLETE, search
+from mvsent.sources.crawl.frontier import Found, Frontier
 from mvsent.sources.crawl.http_json import check_endpoint
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.registry import Keys, Paging, S, Search, SearchedSource
@@ -98,22 +101,29 @@ def build(
                 if ask:
                     _search(frontier, ask, source.paging, settings, stop, quiet)
                 # After the search, because only then are the photos known that were found under both signs.
+                rejections = owner_rejections(frontier, settings)
+
+                def load(numbers: Sequence[int], frontier: Frontier = frontier) -> list[Found]:
+                    return [frontier.found(n, rejections.get(int(n))) for n in numbers]
+
                 with StageProgress("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
                     fetch_parts(
-                        Crawled(settings),
+                        Crawled(settings, source.columns),
                         partitions(frontier, settings),
-                        lambda numbers: [frontier.found(number) for number in numbers],
+                        load,
                         folder,
                         settings,
                         policy,
                         engine,
                         stop=stop,
                         on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
+                        on_pace=stage.tell_pace,
                     )
+                assembly = Assembly(name or source.name, source.columns, frontier, settings)
                 write_dataset(
                     work,
                     target,
-                    lambda out: _assemble(name or source.name, frontier, work, out, settings, quiet),
+                    lambda out: assembly.write(work, out, quiet=quiet),
                     overwrite=overwrite,
                 )
         clear_up(work, target)
@@ -159,34 +169,76 @@ def _search(
         )
 
 
-def _assemble(
-    name: str, frontier: Frontier, work: Path, out: Path, settings: BuildSettings, quiet: bool
-) -> None:
-    """Write the dataset to `out`, of the parts in `work`."""
-    parts = wanted_parts(work / PARTS, settings)
-    if not n_kept(parts, settings):
-        counts = Counter(
-            reason for part in parts for reason in pq.read_table(rejected_path(part))["reason"].to_pylist()
+@dataclass(frozen=True)
+class Assembly:
+    """The last stage of a build: parts → the dataset called `name`, with the source's further `columns`."""
+
+    name: str
+    columns: Mapping[str, ExtraType]
+    frontier: Frontier
+    settings: BuildSettings
+
+    def write(self, work: Path, out: Path, *, quiet: bool) -> None:
+        """Write the dataset to `out`, of the parts in `work`. Raises: InputError if nothing can be kept."""
+        frontier, settings = self.frontier, self.settings
+        parts = wanted_parts(work / PARTS, settings)
+        if not n_kept(parts, settings):
+            self._refuse(parts)
+        writer = DatasetWriter(
+            out,
+            self.name,
+            settings=self._recorded(),
+            shard_size=settings.shard_size,
+            text_kind="captions",
+            extra_columns=self.columns,
         )
+        with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
+            assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
+            # The funnel adds up only with the candidates that `max_pairs` left unfetched.
+            for numbers in partitions(frontier, settings)[len(parts) :]:
+                rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
+                writer.reject(rejected_table(rows))
+            notes = self._notes(parts)
+            writer.finish(frontier.n_candidates, extra={"notes": notes} if notes else {})
+
+    def _refuse(self, parts: Sequence[Path]) -> NoReturn:
+        counts = Counter(reason for part in parts for reason, _ in _rejections(part))
         why = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(3))
+        n_queries = self.frontier.n_queries
         raise InputError(
-            f"none of the {frontier.n_candidates} candidates of {frontier.n_queries} queries can be kept"
+            f"none of the {self.frontier.n_candidates} candidates of {n_queries} queries can be kept"
             + (f" ({why})" if why else "")
-            + "".join(f"; {file}: {where}" for file, where in broken_in(dump_notes(frontier)).items()),
+            + "".join(f"; {file}: {where}" for file, where in broken_in(dump_notes(self.frontier)).items()),
             "Widen the filters, with --overwrite",
         )
-    recorded = settings.model_dump(mode="json")
-    if any(frontier.span):  # searched by date: the dates that empty settings stood for
-        since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in frontier.span)
-        recorded |= {"since": since, "until": until}
-    recorded |= {"queries": frontier.n_queries, "lexicon_sha256": frontier.settings["lexicon_sha256"]}
-    writer = DatasetWriter(out, name, settings=recorded, shard_size=settings.shard_size, text_kind="captions")
-    with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
-        assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
-        # The funnel adds up only with the candidates that `max_pairs` left unfetched.
-        for numbers in partitions(frontier, settings)[len(parts) :]:
-            rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
-            writer.reject(rejected_table(rows))
-        refusals = frontier.refusals()
-        notes = {**({"refused_queries": refusals} if refusals else {}), **dump_notes(frontier)}
-        writer.finish(frontier.n_candidates, extra={"notes": notes} if notes else {})
+
+    def _recorded(self) -> dict[str, Any]:
+        recorded = self.settings.model_dump(mode="json")
+        if any(self.frontier.span):  # searched by date: the dates that empty settings stood for
+            since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in self.frontier.span)
+            recorded |= {"since": since, "until": until}
+        lexicon = self.frontier.settings["lexicon_sha256"]
+        return recorded | {"queries": self.frontier.n_queries, "lexicon_sha256": lexicon}
+
+    def _notes(self, parts: Sequence[Path]) -> dict[str, Any]:
+        """What the manifest and the card say about the search, beside the settings."""
+        without = Counter(
+            query
+            for part in parts
+            for reason, detail in _rejections(part)
+            if reason == Reason.QUERY_NOT_FOUND
+            for query in detail.split(", ")
+        )
+        notes = {
+            "refused_queries": self.frontier.refusals(),
+            INCOMPLETE: self.frontier.notes(INCOMPLETE),
+            DRIFT: self.frontier.notes(DRIFT),
+            "query_not_found": dict(sorted(without.items())),
+        }
+        return {name: value for name, value in notes.items() if value} | dump_notes(self.frontier)
+
+
+def _rejections(part: Path) -> Iterator[tuple[str, str]]:
+    """Reasons and details of the rejections of a part."""
+    table = pq.read_table(rejected_path(part), columns=["reason", "detail"])
+    return zip(table["reason"].to_pylist(), table["detail"].to_pylist(), strict=True)

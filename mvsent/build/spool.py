@@ -68,7 +68,8 @@ class Spool:
         if isinstance(outcome, Dropped):
             head, data = {"id": outcome.id, "reason": str(outcome.reason), "detail": outcome.detail}, b""
         else:
-            head = {"id": outcome.id, "facts": asdict(outcome.facts), "url": outcome.url}
+            facts = asdict(outcome.facts)
+            head = {"id": outcome.id, "facts": facts, "url": outcome.url, "asked": outcome.asked}
             data = outcome.data
         text = json.dumps(head).encode()
         prefix = _PREFIX.pack(len(text), len(data), zlib.crc32(data, zlib.crc32(text)))
@@ -91,7 +92,9 @@ class Spool:
             return Dropped(id, Reason(place.head["reason"]), place.head["detail"])
         self._file.seek(place.start)
         data = self._file.read(place.n_bytes)
-        return Fetched(id, data, ImageFacts(**place.head["facts"]), place.head["url"])
+        # The spool of an earlier version has the address after redirects alone.
+        url = place.head["url"]
+        return Fetched(id, data, ImageFacts(**place.head["facts"]), url, place.head.get("asked", url))
 
     def remove(self) -> None:
         """Delete the file."""

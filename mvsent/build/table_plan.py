@@ -48,6 +48,11 @@ class TableRow:
     def url(self) -> str:
         return self.image if URL.match(self.image) else ""
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The address, if it has one."""
+        return (self.url,) if self.url else ()
+
 
 @dataclass
 class Plan:

@@ -141,6 +141,14 @@ def replay(
     quirks: Annotated[
         float, typer.Option(min=0, help="Factor on how often an answer is odd; 0: never.")
     ] = 1.0,
+    like_reality: Annotated[
+        bool,
+        options.switch(
+            "--like-reality",
+            "Behave as the services do on an ordinary day: photos with one word of the pair, albums, "
+            "watermarks, empty and short pages, totals that are off, a limited picture host.",
+        ),
+    ] = False,
     fault: Annotated[
         list[str] | None,
         options.flag("--fault", "What goes wrong and how often, as NAME=RATE; repeatable."),
@@ -157,17 +165,18 @@ def replay(
     """
     import threading
     from contextlib import suppress
+    from dataclasses import replace
     from shlex import quote
 
     from mvsent.errors import UsageError
     from mvsent.lexicons import load_anps, load_keywords
-    from mvsent.standin.faults import Faults
+    from mvsent.standin.faults import ORDINARY, Faults
     from mvsent.standin.replay import Replay
     from mvsent.standin.world import World
 
     sentiments = {term.query: term.sentiment for term in (*load_keywords(), *load_anps())}
-    world = World(sentiments, seed=seed, photos=photos, side=side, quirks=quirks)
-    faults = Faults(seed=seed).with_rates(fault or [])
+    world = World(sentiments, seed=seed, photos=photos, side=side, quirks=quirks, like_reality=like_reality)
+    faults = replace(ORDINARY if like_reality else Faults(), seed=seed).with_rates(fault or [])
     try:
         server = Replay(world, faults=faults, port=port)
     except OSError as error:

@@ -129,14 +129,21 @@ def alike_pictures(dataset: Dataset) -> Alike:
     return Alike(value, np.concatenate([pairs, pairs[:, ::-1]]))
 
 
-def dataset_groups(dataset: Dataset) -> Ints:
-    """Group numbers [N] of duplicates, see `duplicate_groups`."""
+def dataset_groups(dataset: Dataset, *, owners: bool = False) -> Ints:
+    """Group numbers [N] of duplicates, see `groups_of`; with `owners`, rows of one owner are a group, too."""
     kinds: list[tuple[str, Callable[[Iterator[Any]], Keys]]] = [
         ("text", text_keys),
         ("sha256", string_keys),
         ("phash", look_keys),
     ]
+    if owners:
+        kinds.append(("owner", string_keys))
     return groups_of((keys(cells(dataset, column)) for column, keys in kinds), len(dataset))
+
+
+def owner_groups(dataset: Dataset) -> Ints:
+    """Group numbers [N] of rows of one owner; a row without an owner is a group of its own."""
+    return groups_of([string_keys(cells(dataset, "owner"))], len(dataset))
 
 
 def cells(dataset: Dataset, column: str) -> Iterator[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.datasets.carve import carve_validation
-from mvsent.datasets.leaks import Leak, NearLeak, count_leak, dataset_groups, near_leak
+from mvsent.datasets.leaks import Leak, NearLeak, count_leak, dataset_groups, near_leak, owner_groups
 from mvsent.datasets.split_files import FoundSplit, SplitFiles, read_split_files
 from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
@@ -116,8 +116,8 @@ def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Fil
         if error.errno not in _READ_ONLY:
             raise
         log.warning("%s: %s, so the split is not stored there", error.filename, error.strerror)
-    if split_file is not None and log.isEnabledFor(logging.INFO):
-        _tell(dataset, split, notes)
+    if log.isEnabledFor(logging.INFO) and (split_file is not None or not protocol.startswith(GROUPED)):
+        _tell(dataset, split, notes, of_files=split_file is not None)
     return split
 
 
@@ -125,13 +125,25 @@ _TOLD: set[str] = set()
 """The splits that were told of: a benchmark asks for the same one in every cell."""
 
 
-def _tell(dataset: Dataset, split: Split, notes: list[str]) -> None:
-    """Log the notes and the leak of a split of files, once in this process."""
+def _tell(dataset: Dataset, split: Split, notes: list[str], *, of_files: bool) -> None:
+    """Log the leak of a split, and for files how they were read, once in this process."""
     which = f"{dataset.folder} {dataset.sha256} {split.protocol} {split.sha256}"
     if which not in _TOLD:
         _TOLD.add(which)
-        leak, near = leaks_of(dataset, split)
-        for line in [*notes, *leak_lines(asdict(leak), asdict(near))]:
+        if of_files:
+            leak, near = leaks_of(dataset, split)
+            lines = [*notes, *leak_lines(asdict(leak), asdict(near))]
+        else:
+            alike, owned = (
+                count_leak(split, each) for each in (dataset_groups(dataset), owner_groups(dataset))
+            )
+            lines = [
+                f"{leak.n_leaked} of {leak.n_test} test rows share {what} with training rows; "
+                f"{GROUPED}{split.protocol} keeps them apart"
+                for leak, what in ((alike, "a text or picture"), (owned, "an owner"))
+                if leak.n_leaked
+            ]
+        for line in lines:
             log.info("%s: %s", split.protocol, line)
 
 
@@ -149,7 +161,7 @@ def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Files = N
     stored = splits_folder(dataset) / split_name(protocol, seed)
     if stored.exists():
         return read_split(stored, dataset.ids)
-    groups = dataset_groups(dataset) if protocol.startswith(GROUPED) else None
+    groups = dataset_groups(dataset, owners=True) if protocol.startswith(GROUPED) else None
     return make_split(dataset.ids, dataset.labels, protocol, seed, groups)
 
 

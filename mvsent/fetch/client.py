@@ -86,25 +86,24 @@ class ImageClient:
             may begin, or the host has left too many pictures unanswered.
         """
         deadline = Deadline(self._policy.timeout_s)
-        n_failed = n_busy = 0
+        n_failed = 0
         while True:
             try:
-                return await self._follow(url, deadline, n_busy)
+                return await self._follow(url, deadline)
             except Failure as failure:
-                # A busy host says nothing about the picture, and may be busy longer than a picture may fail.
                 n_failed += failure.again and not failure.busy
-                n_busy += failure.busy
-                if not failure.again or n_failed > self._policy.retries or n_busy > self._policy.patience:
+                if not failure.again or n_failed > self._policy.retries:
                     if failure.unanswered:
                         self._limits.note_unanswered(failure.unanswered)
                     raise
                 if self._stopping.is_set():
                     raise Stopped from None
+                # A busy host says nothing about the picture, so that is never dropped for it.
                 if not failure.busy:
                     await self._wait(backoff(n_failed - 1, base_s=self._policy.backoff_s))
 
-    async def _follow(self, address: str, deadline: Deadline, n_busy: int) -> Body:
-        """The body at the end of the redirects; honours Retry-After by pausing that host."""
+    async def _follow(self, address: str, deadline: Deadline) -> Body:
+        """The body at the end of the redirects; a host that refuses is asked less often."""
         url = _joined(None, address)
         for _ in range(self._policy.max_redirects + 1):
             self._check(url)
@@ -116,10 +115,11 @@ class ImageClient:
                 response = await self._request(url, deadline)
             except Failure as failure:
                 if failure.busy:
-                    asked_s = failure.wait_s
-                    wait_s = backoff(n_busy, base_s=self._policy.backoff_s) if asked_s is None else asked_s
-                    self._limits.pause(host, wait_s)
+                    self._limits.note_refusal(host, failure.wait_s)
+                elif not failure.unanswered:
+                    self._limits.note_taken(host)
                 raise
+            self._limits.note_taken(host)
             if isinstance(response, Body):
                 return response
             url = _joined(url, response)
@@ -140,6 +140,8 @@ class ImageClient:
         except BlockedHostError as error:
             raise Failure(Reason.BLOCKED_HOST, str(error)) from None
         if self._limits.n_unanswered(url.raw_host) >= self._policy.n_unanswered:
+            raise Stopped
+        if self._limits.refused_s(url.raw_host) > self._policy.patience_s:
             raise Stopped
 
     async def _request(self, url: URL, deadline: Deadline) -> Body | str:

@@ -12,10 +12,22 @@ from mvsent.curate.images import check_image
 from mvsent.fetch.client import Body, ImageClient, Stopped
 from mvsent.fetch.policy import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest
 from mvsent.fetch.responses import Failure, plain
-from mvsent.reasons import Rejection
+from mvsent.reasons import Reason, Rejection
 
 AHEAD = 4  # pictures begun but not yielded yet, per request that may be in flight
 AHEAD_BYTES = 64 * 2**20  # of pictures not yielded yet, beyond which none is begun
+_OF_A_SIZE = frozenset(
+    {
+        Reason.HTTP_404,
+        Reason.HTTP_ERROR,
+        Reason.IMAGE_CORRUPT,
+        Reason.IMAGE_NOT_AN_IMAGE,
+        Reason.IMAGE_TOO_LARGE,
+    }
+)
+"""Reasons to drop one size of a picture that say nothing about its others."""
+
+_GONE = 2  # sizes that are not found, after which the photo counts as removed
 _LOOK_S = 0.1  # between looks at `stop`
 
 Outcome = Fetched | Dropped
@@ -172,19 +184,32 @@ class _Run:
             self._space.set()
 
     async def _outcome(self, client: ImageClient, request: ImageRequest) -> Outcome:
+        """The picture in the first of its sizes that can be used, or why the first one cannot."""
+        first = outcome = await self._outcome_of(client, request.id, request.url)
+        n_gone = 0
+        for url in request.others:
+            if isinstance(outcome, Fetched) or outcome.unanswered or outcome.reason not in _OF_A_SIZE:
+                break
+            n_gone += outcome.reason is Reason.HTTP_404
+            if n_gone == _GONE:
+                break
+            outcome = await self._outcome_of(client, request.id, url)
+        return outcome if isinstance(outcome, Fetched) else first
+
+    async def _outcome_of(self, client: ImageClient, id: str, url: str) -> Outcome:
         try:
-            body = await client.download(request.url)
+            body = await client.download(url)
         except Failure as failure:
-            return Dropped(request.id, failure.reason, failure.detail, failure.unanswered)
+            return Dropped(id, failure.reason, failure.detail, failure.unanswered)
         self._bytes_ahead += len(body.data)
         # In threads, as Pillow decodes without Python's lock.
-        outcome = await self._loop.run_in_executor(self._pool, examine, request.id, body, self._policy)
+        outcome = await self._loop.run_in_executor(self._pool, examine, id, url, body, self._policy)
         self._bytes_ahead += _n_bytes(outcome) - len(body.data)
         return outcome
 
 
-def examine(id: str, body: Body, policy: FetchPolicy) -> Outcome:
-    """Check the picture in the body."""
+def examine(id: str, url: str, body: Body, policy: FetchPolicy) -> Outcome:
+    """Check the picture in the body of the answer for `url`."""
     try:
         data = plain(body.data, body.encoding, policy.max_bytes)
     except Failure as failure:
@@ -194,7 +219,7 @@ def examine(id: str, body: Body, policy: FetchPolicy) -> Outcome:
     )
     if isinstance(facts, Rejection):
         return Dropped(id, facts.reason, facts.detail)
-    return Fetched(id, data, facts, body.url)
+    return Fetched(id, data, facts, body.url, url)
 
 
 def _n_bytes(outcome: Outcome | None) -> int:

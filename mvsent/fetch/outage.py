@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from mvsent.errors import Interrupted, Unreachable
+from mvsent.errors import Interrupted, Refusing, Unreachable
 from mvsent.fetch.downloads import Outcome, fetch_images
 from mvsent.fetch.policy import Dropped, FetchPolicy, HostLimits, ImageRequest
 
@@ -55,6 +55,9 @@ def fetch_all(
         left = [request for request in left if request.id not in taken]
         if left and stop is not None and stop.is_set():
             raise Interrupted
+        for host, refused_s in limits.refusing().items():
+            if left and refused_s > policy.patience_s:
+                raise Refusing(host, refused_s)
         for host, detail in {one.unanswered: one.detail for one in unanswered}.items():
             # A host that answered before is asked again; for one that never did, others show if any answers.
             answered = limits.answered
@@ -73,7 +76,7 @@ def fetch_all(
 
 def _answers(url: str, policy: FetchPolicy, stop: threading.Event | None) -> bool:
     """Whether the server answers anything at all."""
-    once = replace(policy, retries=0, patience=0, timeout_s=min(policy.timeout_s, _WITNESS_S))
+    once = replace(policy, retries=0, patience_s=0, timeout_s=min(policy.timeout_s, _WITNESS_S))
     limits = HostLimits(policy.per_host_per_s)
     # Its own limits: any answer that they know of is an answer to this request.
     list(fetch_images([ImageRequest("witness", url)], once, limits=limits, stop=stop))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mvsent import __version__
 from mvsent.curate.images import ImageFacts
+from mvsent.fetch.pace import START_PER_S, HostPace
 from mvsent.limits import TokenBucket
 from mvsent.reasons import Reason
 
@@ -17,10 +18,15 @@ _UNLIMITED_PER_S = 1_000_000  # more than an event loop can request
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """A picture to fetch."""
+    """A picture to fetch.
+
+    Attributes:
+        others: addresses of its other sizes, tried in order if `url` is refused, missing or corrupt.
+    """
 
     id: str
     url: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class Fetched:
     data: bytes  # without a Content-Encoding, otherwise as sent
     facts: ImageFacts
     url: str  # after redirects
+    asked: str = ""  # the one of its addresses that gave it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class FetchPolicy:
     min_side: int = 64  # pixels
     max_redirects: int = 5
     retries: int = 3  # after the first attempt, on 5xx, a cut connection or a cut body
-    patience: int = 10  # further attempts after 429, or 503 with Retry-After
+    patience_s: float = 600.0  # for a host that refuses every request with 429, or 503 with Retry-After
     per_host_per_s: float | None = None  # requests per second to one host; None: no limit
     allowed: frozenset[tuple[str, int]] = frozenset()  # (host, port) that may have a private address
     user_agent: str = USER_AGENT
@@ -69,16 +76,25 @@ class FetchPolicy:
 
 
 class HostLimits:
-    """When each host may get the next request; calls that share one also share the pauses of hosts.
+    """When each host may get the next request; calls that share one also share the paces of hosts.
 
     Args:
+        per_host_per_s: the highest rate; None for none.
+        start_per_s: the first rate.
         clock: seconds that only go forward.
     """
 
-    def __init__(self, per_host_per_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_host_per_s = per_host_per_s
+    def __init__(
+        self,
+        per_host_per_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+        start_per_s: float = START_PER_S,
+    ) -> None:
+        self._per_host_per_s, self._start_per_s = per_host_per_s, start_per_s
         self._clock = clock
         self._buckets: dict[str, TokenBucket] = {}
+        self._paces: dict[str, HostPace] = {}
+        self._unlimited: set[str] = set()
         self._unanswered: Counter[str] = Counter()
         self._answered: dict[str, str] = {}
 
@@ -89,6 +105,50 @@ class HostLimits:
     def pause(self, host: str, seconds: float) -> None:
         """Delay every turn that is taken from now on by at least `seconds`."""
         self._bucket(host).pause(seconds)
+
+    def note_refusal(self, host: str, seconds: float | None) -> None:
+        """Slow down, as the host refused a request; pause for the `seconds` that it asks for, if it does."""
+        pace = self._pace(host)
+        pace.note_refusal()
+        self._heed(host)
+        self.pause(host, 1 / (pace.rate_per_s or 1) if seconds is None else seconds)
+
+    def note_taken(self, host: str, n: int = 1) -> None:
+        """Take note that the host answered `n` requests without a refusal."""
+        for _ in range(n):
+            self._pace(host).note_answer()
+        self._heed(host)
+
+    def refused_s(self, host: str) -> float:
+        """Seconds for which the host has refused every request."""
+        return self._pace(host).refused_s
+
+    def refusing(self) -> dict[str, float]:
+        """Hosts that refused their last requests, with the seconds for which they have."""
+        return {host: pace.refused_s for host, pace in self._paces.items() if pace.is_refusing}
+
+    def slowed(self) -> dict[str, float]:
+        """Hosts that are asked less often since they refused, with their requests per second."""
+        return {host: pace.rate_per_s or 0.0 for host, pace in self._paces.items() if pace.is_slowed}
+
+    def rate(self, host: str) -> float | None:
+        """Requests per second to the host at present; None for no limit."""
+        return self._pace(host).rate_per_s
+
+    def _pace(self, host: str) -> HostPace:
+        if host not in self._paces:
+            self._paces[host] = HostPace(self._per_host_per_s, self._clock, self._start_per_s)
+        return self._paces[host]
+
+    def _heed(self, host: str) -> None:
+        """Give out turns at the present pace."""
+        rate = self._pace(host).rate_per_s
+        if rate is None:
+            return
+        if host in self._unlimited:  # its turns accumulate, as if without end
+            self._unlimited.remove(host)
+            self._buckets[host] = TokenBucket(rate, clock=self._clock)
+        self._bucket(host).rate_per_s = rate
 
     def is_free(self, host: str) -> bool:
         """Whether the host is not paused."""
@@ -123,10 +183,10 @@ class HostLimits:
 
     def _bucket(self, host: str) -> TokenBucket:
         if host not in self._buckets:
-            rate = self._per_host_per_s
-            self._buckets[host] = (
-                TokenBucket(_UNLIMITED_PER_S, burst=_UNLIMITED_PER_S, clock=self._clock)
-                if rate is None
-                else TokenBucket(rate, clock=self._clock)
-            )
+            rate = self._pace(host).rate_per_s
+            if rate is None:
+                self._unlimited.add(host)
+                self._buckets[host] = TokenBucket(_UNLIMITED_PER_S, burst=_UNLIMITED_PER_S, clock=self._clock)
+            else:
+                self._buckets[host] = TokenBucket(rate, clock=self._clock)
         return self._buckets[host]

@@ -5,10 +5,12 @@ Without a limit, a worker asks the office nothing before a picture; it only lear
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from mvsent.fetch.pace import START_PER_S
 from mvsent.fetch.policy import HostLimits
 
 LEASE_S = 0.2
@@ -21,27 +23,41 @@ LISTEN_S = 0.2
 class LimitsOffice:
     """Gives out the turns of every host, and knows which hosts asked for a pause."""
 
-    def __init__(self, per_host_per_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits = HostLimits(per_host_per_s, clock)
+    def __init__(
+        self,
+        per_host_per_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+        start_per_s: float = START_PER_S,
+    ) -> None:
+        self._limits = HostLimits(per_host_per_s, clock, start_per_s)
         self._stopped = False
 
-    def lease(self, host: str, n: int) -> list[float]:
-        """Take the host's next `n` turns; return the seconds until each."""
+    def lease(self, host: str) -> list[float]:
+        """Take the host's turns of the next LEASE_S, at least one; return the seconds until each."""
+        n = max(1, int((self._limits.rate(host) or 0) * LEASE_S))
         return [self._limits.reserve(host) for _ in range(n)]
 
-    def pause(self, host: str, seconds: float) -> None:
-        """Lease no turn that comes before `seconds` have passed."""
-        self._limits.pause(host, seconds)
+    def refuse(self, host: str, seconds: float | None) -> dict[str, float]:
+        """Slow down for all workers, as the host refused a request; return the seconds of pauses."""
+        self._limits.note_refusal(host, seconds)
+        return self._limits.paused()
 
-    def exchange(self, answered: dict[str, str]) -> tuple[dict[str, float], bool]:
-        """Return the seconds that each paused host remains so, and whether workers must stop.
+    def exchange(self, answered: dict[str, str], taken: dict[str, int]) -> "News":
+        """Return what a worker has to know.
 
         Args:
             answered: by host, an address that it answered since the worker's last call.
+            taken: by host, number of requests that it answered without a refusal since then.
         """
         for host, url in answered.items():
             self._limits.note_answer(host, url)
-        return self._limits.paused(), self._stopped
+        for host, n in taken.items():
+            self._limits.note_taken(host, n)
+        return News(self._limits.paused(), self._limits.slowed(), self._limits.refusing(), self._stopped)
+
+    def slowed(self) -> dict[str, float]:
+        """Hosts that are asked less often since they refused, with their requests per second."""
+        return self._limits.slowed()
 
     def answered(self) -> dict[str, str]:
         """By host, the last address that it answered any worker; the latest host is last."""
@@ -50,6 +66,23 @@ class LimitsOffice:
     def stop(self) -> None:
         """Tell every worker to begin nothing new."""
         self._stopped = True
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a worker learns from the office.
+
+    Attributes:
+        paused: by host, the seconds that its pause lasts.
+        slowed: by host, its requests per second since it refused one.
+        refusing: by host, the seconds for which it has refused every request.
+        is_over: whether workers must stop.
+    """
+
+    paused: dict[str, float]
+    slowed: dict[str, float]
+    refusing: dict[str, float]
+    is_over: bool
 
 
 class LeasedLimits(HostLimits):
@@ -72,6 +105,8 @@ class LeasedLimits(HostLimits):
         self._office, self._rate = office, per_host_per_s
         self._turns: defaultdict[str, deque[float]] = defaultdict(deque)
         self._untold: dict[str, str] = {}
+        self._taken: Counter[str] = Counter()
+        self._news, self._learnt_at = News({}, {}, {}, False), clock()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -91,20 +126,33 @@ class LeasedLimits(HostLimits):
     def reserve(self, host: str) -> float:
         """Take the next leased turn, leasing more if needed; return the seconds until it comes."""
         with self._lock:
-            if self._rate is None:
+            if self._rate is None and host not in self._news.slowed:
                 return super().reserve(host)
             turns = self._turns[host]
             while turns and turns[0] < self._clock():  # unused turns are lost: saved ones would be a burst
                 turns.popleft()
             if not turns:
-                waits_s = self._office.lease(host, max(1, int(self._rate * LEASE_S)))
+                waits_s = self._office.lease(host)
                 turns.extend(self._clock() + wait_s for wait_s in waits_s)
             return max(0.0, turns.popleft() - self._clock())
 
-    def pause(self, host: str, seconds: float) -> None:
-        """Pause the host for every worker."""
-        self._office.pause(host, seconds)
-        self._pause_here(host, seconds)
+    def note_refusal(self, host: str, seconds: float | None) -> None:
+        """Slow down for every worker."""
+        pauses = self._office.refuse(host, seconds)
+        self.listen()  # of the pace that is new
+        self._pause_here(host, pauses.get(host, 0.0))
+
+    def note_taken(self, host: str, n: int = 1) -> None:
+        with self._lock:
+            self._taken[host] += n
+
+    def refused_s(self, host: str) -> float:
+        with self._lock:
+            since = self._news.refusing.get(host)
+            return 0.0 if since is None else since + self._clock() - self._learnt_at
+
+    def refusing(self) -> dict[str, float]:
+        return self._news.refusing
 
     def is_free(self, host: str) -> bool:
         with self._lock:
@@ -124,10 +172,13 @@ class LeasedLimits(HostLimits):
         """Tell the office which hosts answered; learn about pauses, and whether to stop."""
         with self._lock:
             told, self._untold = self._untold, {}
-        pauses, stopped = self._office.exchange(told)
-        for host, seconds in pauses.items():
+            taken, self._taken = self._taken, Counter()
+        news = self._office.exchange(told, dict(taken))
+        with self._lock:
+            self._news, self._learnt_at = news, self._clock()
+        for host, seconds in news.paused.items():
             self._pause_here(host, seconds)
-        if stopped:
+        if news.is_over:
             self.stop.set()
 
     def _pause_here(self, host: str, seconds: float) -> None:

@@ -50,6 +50,8 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
         "Every dropped row and its reason is in `rejected.parquet`.",
         "## Settings\n\n" + _table(("setting", "value"), settings),
     ]
+    if gaps := _gaps(manifest.notes):
+        parts.append(gaps)
     if licenses:
         counts: Counter[str] = Counter()  # names that become equal are added up
         for name in sorted(licenses):
@@ -60,6 +62,24 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
         parts.append("## Terms\n\n" + terms.text)
     parts.append(f"## Citation\n\n```bibtex\n{terms.citation}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _gaps(notes: object) -> str:
+    """What the search did not list, and what moved while it did, if the notes say so."""
+    if not isinstance(notes, Mapping):
+        return ""
+    lines = []
+    for query, lack in (notes.get("incomplete") or {}).items():
+        listed = f"{lack['listed']} of {lack['promised']} that were promised were listed"
+        lines.append(f"- {_neutral(query)}: {listed} ({_neutral(lack['why'])})")
+    for query, why in (notes.get("refused_queries") or {}).items():
+        lines.append(f"- {_neutral(query)}: refused ({_neutral(why)})")
+    drift = notes.get("drift") or {}
+    if n := drift.get("queries_with_moving_totals"):
+        lines.append(f"- The totals of {n} queries moved, or were less than what was listed.")
+    if n := drift.get("repeated_items"):
+        lines.append(f"- {n} items came again on a later page.")
+    return "## Gaps of the search\n\n" + "\n".join(lines) if lines else ""
 
 
 def _front_matter(manifest: Manifest) -> str:

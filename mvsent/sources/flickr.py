@@ -10,17 +10,16 @@ An error is HTTP 200 too: {"stat": "fail", "code": 100, "message": "Invalid API 
 
 # Longer than other files, as a source is one file.
 
-import re
 import time
 from datetime import UTC, date, datetime
 from datetime import time as day_time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import SecretStr, field_validator
 
-from mvsent.config import DATA, MACHINE, BuildSettings, language, lexicon, per_query
-from mvsent.curate.matching import Field
+from mvsent.config import DATA, MACHINE, TEXT, BuildSettings, language, lexicon, per_query
+from mvsent.curate.matching import FIELDS, Field
 from mvsent.errors import UsageError
 from mvsent.lexicons import Term, load_anps
 from mvsent.limits import retry_after
@@ -39,7 +38,7 @@ from mvsent.sources.crawl.failures import (
 from mvsent.sources.crawl.http_json import as_count, as_id, as_text, as_url
 from mvsent.sources.dump_files import Dump
 from mvsent.sources.flickr_dump import DumpRules, open_dump
-from mvsent.sources.flickr_licenses import LICENSES
+from mvsent.sources.flickr_licenses import LICENSES, license_numbers
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
 ENDPOINT = "https://api.flickr.com/services/rest/"
@@ -50,8 +49,20 @@ SIZES = ("m", "n", "z", "c", "l", "o")
 EXTRAS = "description,license,date_upload,owner_name,tags," + ",".join(f"url_{size}" for size in SIZES)
 # Calls without a login see safe photos only, whatever they ask for.
 SAFE = {"safe": 1, "moderate": 2, "restricted": 3}
+# By upload, new photos come last and shift no page.
+SORTS = {"date": "date-posted-asc", "relevance": "relevance", "interesting": "interestingness-desc"}
 BEGAN = date(2004, 2, 10)
-KEY = Key("FLICKR_API_KEY", "https://www.flickr.com/services/apps/create/")
+KEY = Key(
+    "FLICKR_API_KEY",
+    "https://www.flickr.com/services/apps/create/",
+    note="Flickr gives keys to members of Flickr Pro. Without one: mvsent build-flickr --from and a "
+    "metadata dump, or mvsent build-table for pictures that you have",
+)
+LOGIN = tuple(
+    Key(name, "https://www.flickr.com/services/api/auth.oauth.html", is_optional=True)
+    for name in ("FLICKR_API_SECRET", "FLICKR_OAUTH_TOKEN", "FLICKR_OAUTH_TOKEN_SECRET")
+)
+"""With all three, calls are signed: Flickr then shows what the account behind the token may see."""
 _NEW_KEY = "Put a valid one into FLICKR_API_KEY; the same command then continues"
 
 PASSING = frozenset({0, 10, 105, 201})
@@ -74,7 +85,12 @@ class FlickrSettings(BuildSettings):
     language: str = language("en")
     since: Day = setting(None, DATA, "First day of upload (UTC), as 2020-12-31.", unset="2004-02-10")
     until: Day = setting(None, DATA, "Last day of upload (UTC), as 2020-12-31.", unset="now")
-    license: str = setting("", DATA, "Flickr's licence numbers, such as 4,5,9,10.", unset="all")
+    license: str = setting(
+        "",
+        DATA,
+        "Licences by name or by Flickr's number, as cc-by,cc0 or 4,11; or all-cc, commercial, derivatives.",
+        unset="all",
+    )
     dumps: tuple[str, ...] = setting(
         (),
         DATA,
@@ -86,6 +102,18 @@ class FlickrSettings(BuildSettings):
     match: tuple[Field, ...] = setting(
         ("tags", "title"), DATA, "Fields of a dump that contain the pair, separated by commas."
     )
+    require_query: tuple[Literal["any", "none", "tags", "title", "description"], ...] = setting(
+        ("any",),
+        DATA,
+        "Fields of which one must contain the pair; any: one of tags, title, description; none: no field.",
+    )
+    sort: Literal["date", "relevance", "interesting"] = setting(
+        "date", DATA, "Order in which Flickr lists photos: by upload, or what it holds for best first."
+    )
+    per_owner: int = setting(20, DATA, "Photos of one owner per query at most; 0 takes all.", ge=0)
+    repeated_texts: Literal["drop", "keep"] = setting(
+        "drop", TEXT, "Drop or keep photos with nearly the text of an earlier one of their owner."
+    )
     safe: Literal["safe", "moderate", "restricted"] = setting("safe", DATA, "Flickr's safe-search level.")
     endpoint: str = setting(
         "",
@@ -96,6 +124,31 @@ class FlickrSettings(BuildSettings):
         variable="MVSENT_FLICKR_ENDPOINT",
     )
 
+    @property
+    def query_fields(self) -> tuple[Field, ...]:
+        """See BuildSettings."""
+        if "none" in self.require_query:
+            return ()
+        return FIELDS if "any" in self.require_query else cast("tuple[Field, ...]", self.require_query)
+
+    @property
+    def owner_limit(self) -> int:
+        """See BuildSettings."""
+        return self.per_owner
+
+    @property
+    def drops_repeated_texts(self) -> bool:
+        """See BuildSettings."""
+        return self.repeated_texts == "drop"
+
+    @field_validator("require_query")
+    @classmethod
+    def _any_none_or_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        value = tuple(dict.fromkeys(value))
+        if not value or (len(value) > 1 and {"any", "none"} & set(value)):
+            raise ValueError("should be any, none, or some of tags, title, description")
+        return value
+
     @field_validator("match")
     @classmethod
     def _some_field(cls, value: tuple[Field, ...]) -> tuple[Field, ...]:
@@ -105,10 +158,8 @@ class FlickrSettings(BuildSettings):
 
     @field_validator("license")
     @classmethod
-    def _is_numbers(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", value):
-            raise ValueError("should be Flickr's licence numbers, as 4,5,9,10")
-        return value
+    def _as_numbers(cls, value: str) -> str:
+        return ",".join(license_numbers(value))
 
 
 class FlickrFailure(SourceFailure):
@@ -176,7 +227,8 @@ def _parse_photo(photo: object) -> Candidate | Skipped:
 def _size(photo: dict[str, Any], name: str) -> Size | None:
     url = as_url(photo.get(f"url_{name}"))
     width, height = (as_count(photo.get(f"{side}_{name}")) or 0 for side in ("width", "height"))
-    return Size(url, *(side if side < 10**6 else 0 for side in (width, height))) if url else None
+    width, height = (side if side < 10**6 else 0 for side in (width, height))
+    return Size(url, width, height, name) if url else None
 
 
 def _content(value: object) -> str:
@@ -202,7 +254,13 @@ class FlickrClient:
         from flickrapi import FlickrAPI  # takes as long to import as all else that --help needs
 
         self._settings = settings
-        self._transport = _Transport(http_json.check_key(keys[KEY.name], KEY.name), timeout_s)
+        login = _login(keys)
+        if settings.safe != "safe" and not login:
+            raise UsageError(
+                f"--safe {settings.safe}: calls without a login see safe photos only",
+                f"Set {', '.join(key.name for key in LOGIN)}, or leave --safe out",
+            )
+        self._transport = _Transport(http_json.check_key(keys[KEY.name], KEY.name), login, timeout_s)
         # flickrapi gets no key: it would write it into its logs, and sign with a secret that we do not need.
         # "json" gives the bytes; "parsed-json" would fail on numbers of 5000 digits, which `http_json` reads.
         self._api = FlickrAPI("", "", format="json", store_token=False)
@@ -227,8 +285,9 @@ class FlickrClient:
             license=self._settings.license or None,
             safe_search=SAFE[self._settings.safe],
             content_type=1,  # photos; no screenshots, no drawings
+            content_types=0,  # the same, as Flickr's present clients say it
             media="photos",
-            sort="date-posted-asc",  # new uploads come last and shift no page
+            sort=SORTS[self._settings.sort],
             extras=EXTRAS,
         )
         try:
@@ -269,32 +328,50 @@ class FlickrClient:
         return RequestRefused(f"Flickr refuses the request with code {failure.code}: {message}")
 
 
+def _login(keys: Keys) -> tuple[SecretStr, ...]:
+    """The secrets of LOGIN, in order; none if none is set. Raises: UsageError if only some are."""
+    missing = [key.name for key in LOGIN if key.name not in keys]
+    if len(missing) == len(LOGIN):
+        return ()
+    if missing:
+        raise UsageError(f"A login needs {' and '.join(missing)}, too", "Set all three, or none")
+    return tuple(http_json.check_key(keys[key.name], key.name) for key in LOGIN)
+
+
 class _Transport:
-    """Transport for flickrapi's calls, which adds the key, unsigned.
+    """Transport for flickrapi's calls, which adds the key; with a login, it signs them (OAuth 1.0a).
 
     flickrapi's own `do_request` drops the headers, logs whole bodies, and restarts its timeout at each byte.
     """
 
     key = "…"  # what flickrapi's representation prints
 
-    def __init__(self, key: SecretStr, timeout_s: float) -> None:
+    def __repr__(self) -> str:
+        return f"_Transport({self.name})"
+
+    def __init__(self, key: SecretStr, login: tuple[SecretStr, ...], timeout_s: float) -> None:
         from mvsent.sources.crawl.calls import Caller
 
-        self._key, self._caller = key, Caller(timeout_s)
+        self._key, self._login, self._caller = key, login, Caller(timeout_s)
         self.name = "Flickr"
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Texts that no message may contain."""
-        return (self._key.get_secret_value(),)
+        return tuple(each.get_secret_value() for each in (self._key, *self._login))
 
     def do_request(self, url: str, params: dict[str, Any], timeout: float | None = None) -> bytes:
         """Return the body of the answer. Raises: SourceFailure unless the status is 200."""
         self.name = f"Flickr ({http_json.host_of(url)})"
         given = {name: value for name, value in params.items() if value is not None}
-        form = {**given, "api_key": self._key.get_secret_value()}
-        # POST, so that no address contains the key. Unsigned, because a search does not need the secret.
-        answer = self._caller.call("POST", url, name=self.name, data=form)
+        # POST, so that no address contains the key.
+        if self._login:
+            answer = self._caller.call(
+                "POST", url, name=self.name, data=given, headers=self._signed(url, given)
+            )
+        else:
+            form = {**given, "api_key": self._key.get_secret_value()}
+            answer = self._caller.call("POST", url, name=self.name, data=form)
         status, name = answer.status, self.name
         if status == 429 or status >= 500:
             pause = retry_after(answer.headers, time.time())
@@ -308,6 +385,16 @@ class _Transport:
         if status != 200:
             raise BadAnswer(f"{name} answers with HTTP {status}")
         return answer.body
+
+    def _signed(self, url: str, form: dict[str, Any]) -> dict[str, str]:
+        """The headers of a signed call."""
+        from oauthlib.oauth1 import Client
+
+        client = Client(*self.secrets)
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        text = {name: str(value) for name, value in form.items()}
+        _, headers, _ = client.sign(url, "POST", text, kind)
+        return {"Authorization": str(headers["Authorization"])}
 
 
 def _lexicon(settings: FlickrSettings) -> list[Term]:
@@ -333,7 +420,7 @@ def _dump(settings: FlickrSettings, words: list[Term]) -> Dump | None:
     rules = DumpRules(
         queries=tuple(word.query for word in words),
         fields=settings.match,
-        licenses=frozenset(filter(None, settings.license.split(","))),
+        licenses=frozenset(license_numbers(settings.license)),
         since=since if settings.since else None,
         until=until if settings.until else None,
     )
@@ -348,11 +435,12 @@ It is written to data/flickr, by the paper's rules. Needs FLICKR_API_KEY; or, wi
 as YFCC100M. Takes hours, or days under a lower quota; --dry-run estimates them. Stop it at any time: the same
 command continues. The default of --per-query, 500, is one call per query.
 
-Example: mvsent build-flickr --per-query 100 --license 4,5,9,10 --dry-run""",
+Example: mvsent build-flickr --per-query 100 --license cc-by,cc-by-sa,cc0 --dry-run""",
     settings=FlickrSettings,
-    keys=(KEY,),
+    keys=(KEY, *LOGIN),
     paging=Paging(MAX_PER_PAGE, max_results=4000),  # past about 4000 results, pages repeat
     lexicon=_lexicon,
+    columns={"found_in": "string", "size": "string"},
     span=_span,
     search=lambda settings, keys: FlickrClient(settings, keys).search,
     dump=_dump,

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
-# Flickr added Creative Commons 4.0 in June 2025; their numbers are not documented, so they keep the number.
+from mvsent.errors import did_you_mean
+
+# 11 to 16, Creative Commons 4.0, were added in June 2025.
 LICENSES = {
     "0": "All Rights Reserved",
     "1": "CC BY-NC-SA 2.0",
@@ -18,6 +20,12 @@ LICENSES = {
     "8": "United States Government Work",
     "9": "CC0 1.0",
     "10": "Public Domain Mark 1.0",
+    "11": "CC BY 4.0",
+    "12": "CC BY-SA 4.0",
+    "13": "CC BY-ND 4.0",
+    "14": "CC BY-NC 4.0",
+    "15": "CC BY-NC-SA 4.0",
+    "16": "CC BY-NC-ND 4.0",
 }
 _CC = re.compile(r"creativecommons\.org/licenses/(by[a-z-]*)/(\d\.\d)", re.IGNORECASE)
 _PLACES = (
@@ -28,6 +36,25 @@ _PLACES = (
 )
 _CC_2 = {"by-nc-sa": "1", "by-nc": "2", "by-nc-nd": "3", "by": "4", "by-sa": "5", "by-nd": "6"}
 _CC_4 = {"by": "11", "by-sa": "12", "by-nd": "13", "by-nc": "14", "by-nc-sa": "15", "by-nc-nd": "16"}
+
+
+def _without(part: str) -> tuple[str, ...]:
+    """The numbers of the Creative Commons licences without a part such as `nc`."""
+    return tuple(n for of in (_CC_2, _CC_4) for kind, n in of.items() if part not in kind.split("-"))
+
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    **{f"cc-{kind}": (_CC_2[kind], _CC_4[kind]) for kind in _CC_2},
+    "cc0": ("9",),
+    "pdm": ("10",),
+    "us-government": ("8",),
+    "no-known-restrictions": ("7",),
+    "all-cc": (*_CC_2.values(), *_CC_4.values(), "9"),
+    "commercial": (*_without("nc"), "9", "10"),
+    "derivatives": (*_without("nd"), "9", "10"),
+}
+"""Names for --license → numbers: Creative Commons licences of both versions, and what some allow."""
+
 _WORDS_OF_CC = {
     "attribution": "by",
     "noncommercial": "nc",
@@ -35,6 +62,44 @@ _WORDS_OF_CC = {
     "noderivs": "nd",
     "noderivatives": "nd",
 }
+
+
+def license_numbers(text: str) -> tuple[str, ...]:
+    """The numbers that a list of numbers and names means, ascending.
+
+    >>> license_numbers("cc-by, 9"), license_numbers("")
+    (('4', '9', '11'), ())
+
+    Raises: ValueError for a name that is none.
+    """
+    numbers: set[str] = set()
+    for word in filter(None, (part.strip().lower() for part in text.split(","))):
+        if word.isascii() and word.isdigit() and len(word) <= 3:
+            numbers.add(str(int(word)))
+        elif word in GROUPS:
+            numbers.update(GROUPS[word])
+        else:
+            known = f"{did_you_mean(word, GROUPS)}Known are: {', '.join(GROUPS)}"
+            raise ValueError(f"should be numbers and names of licences, and {word[:40]!r} is none. {known}")
+    return tuple(sorted(numbers, key=int))
+
+
+def license_url(number: str) -> str:
+    """The address of a licence; empty for those without one.
+
+    >>> license_url("11"), license_url("9")
+    ('https://creativecommons.org/licenses/by/4.0/', 'https://creativecommons.org/publicdomain/zero/1.0/')
+    """
+    for version, kinds in (("2.0", _CC_2), ("4.0", _CC_4)):
+        for kind, own in kinds.items():
+            if number == own:
+                return f"https://creativecommons.org/licenses/{kind}/{version}/"
+    return {
+        "7": "https://www.flickr.com/commons/usage/",
+        "8": "https://www.usa.gov/government-copyright",
+        "9": "https://creativecommons.org/publicdomain/zero/1.0/",
+        "10": "https://creativecommons.org/publicdomain/mark/1.0/",
+    }.get(number, "")
 
 
 def row_license(row: Mapping[str, bytes]) -> tuple[str, str]:

@@ -8,6 +8,7 @@
      "referral_destinations": [{"site_name": "gettyimages", "uri": "https://www.example.com/9183"}]}]}
 """
 
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from mvsent.config import DATA, MACHINE, BuildSettings, lexicon, per_query
+from mvsent.config import DATA, MACHINE, PICTURES, BuildSettings, lexicon, per_query
 from mvsent.lexicons import Term, load_keywords
 from mvsent.limits import retry_after
 from mvsent.reasons import Reason
@@ -36,16 +37,23 @@ from mvsent.sources.crawl.failures import (
 from mvsent.sources.crawl.http_json import HttpAnswer, as_count, as_id, as_text, as_url
 from mvsent.sources.registry import Key, Keys, Paging, SearchedSource, Terms
 
+log = logging.getLogger("mvsent")
+
 ENDPOINT = "https://api.gettyimages.com/v3"
 TOKEN_URL = "https://authentication.gettyimages.com/oauth2/token"  # noqa: S105
-KEY = Key("GETTY_API_KEY", "https://developer.gettyimages.com/")
+KEY = Key(
+    "GETTY_API_KEY",
+    "https://developer.gettyimages.com/",
+    note="Getty gives keys to its customers. Without one: mvsent build-table for pictures that you have",
+)
 SECRET = Key("GETTY_API_SECRET", KEY.url, is_optional=True)
 _NEW_KEY = "Put a valid one into GETTY_API_KEY; the same command then continues"
 MAX_PAGE_SIZE = 100  # Getty's limit
-FIELDS = (
-    "id,title,caption,artist,license_model,date_created,max_dimensions,referral_destinations,"
-    "comp,preview,thumb"
-)
+FIELDS = "id,title,caption,artist,license_model,date_created,max_dimensions,referral_destinations"
+DISPLAY_SIZES = ("comp", "preview", "thumb")
+"""Sizes that are asked for; a key may not be allowed all of them."""
+
+SORTS = {"best": "best_match", "newest": "newest"}
 SIDES = {"thumb": 170, "preview": 412, "comp": 612, "mid_res_comp": 1024, "high_res_comp": 2048}
 """Longer sides in pixels of the sizes that Getty names; an address with `s=612x612` says it itself."""
 
@@ -60,6 +68,10 @@ class GettySettings(BuildSettings):
     keywords: str = lexicon(unset="the 101 keywords")
     per_query: int = per_query(10_000)
     family: Literal["creative", "editorial"] = setting("creative", DATA, "Getty's family of pictures.")
+    sort: Literal["best", "newest"] = setting("best", DATA, "Order in which Getty lists pictures.")
+    watermarked: Literal["keep", "drop"] = setting(
+        "keep", PICTURES, "Keep or drop pictures that have a watermark in every size."
+    )
     endpoint: str = setting(
         "",
         MACHINE,
@@ -76,6 +88,11 @@ class GettySettings(BuildSettings):
         changes_result=False,
         variable="MVSENT_GETTY_TOKEN_URL",
     )
+
+    @property
+    def drops_watermarked(self) -> bool:
+        """See BuildSettings."""
+        return self.watermarked == "drop"
 
 
 def parse_search(payload: object, page: int = 1) -> SearchPage:
@@ -135,7 +152,9 @@ def _sizes(image: dict[str, Any]) -> tuple[Size, ...]:
     for entry in entries:
         name, url = as_text(entry.get("name")), as_url(entry.get("uri"))
         if url and not name.endswith("_webp"):
-            sizes.append(Size(url, *_scaled(_side(name, url), full[0] or 0, full[1] or 0)))
+            width, height = _scaled(_side(name, url), full[0] or 0, full[1] or 0)
+            marked = entry.get("is_watermarked")
+            sizes.append(Size(url, width, height, name, marked if isinstance(marked, bool) else None))
     return tuple(sizes)
 
 
@@ -187,15 +206,24 @@ def parse_failure(answer: HttpAnswer, now: float, secrets: Sequence[str] = ()) -
     403, X-Error-Detail: Account Over Queries Per Second Limit   → RetryLater
     403, X-Error-Detail: Account Over Rate Limit                 → DailyLimit
     403, {"message": "Account Inactive"}                         → BadKey
+    403, {"ErrorCode": "UnauthorizedDisplaySize", …}             → RefusedSize
     """
-    said = http_json.excerpt(answer.headers.get("x-error-detail", "") or _message(answer.body), secrets)
-    status, lower, wait_s = answer.status, said.lower(), retry_after(answer.headers, now)
+    code, message = _error(answer.body)
+    said = http_json.excerpt(message or answer.headers.get("x-error-detail", "") or code, secrets)
+    detail = answer.headers.get("x-error-detail", "")
+    status, lower, wait_s = (
+        answer.status,
+        f"{code} {detail} {message}".lower(),
+        retry_after(answer.headers, now),
+    )
     failure: SourceFailure
+    if "unauthorizeddisplaysize" in lower:
+        return RefusedSize(f"Getty refuses a display size to this key: {said}", "Ask Getty about the key")
     if status in (403, 429) and "over rate limit" in lower:
         failure = DailyLimit(f"Getty's quota for the day is used up: {said}", wait_s)
     elif status == 429 or status >= 500 or (status == 403 and "per second" in lower):
         failure = RetryLater(wait_s, f"Getty answers with HTTP {status}: {said}")
-    elif status == 403 and "inactive" in lower:
+    elif status in (401, 403) and any(sign in lower for sign in _BAD_KEY):
         failure = BadKey(f"Getty does not accept the key: {said}", _NEW_KEY)
     elif status in (401, 403):
         next_step = "Ask Getty about the key, then run the same command"
@@ -207,12 +235,23 @@ def parse_failure(answer: HttpAnswer, now: float, secrets: Sequence[str] = ()) -
     return failure
 
 
-def _message(body: bytes) -> str:
+_BAD_KEY = ("inactive", "invalidapikey", "invalid api key", "missing api key", "unknown api key")
+"""In lower case, what Getty says about a key that it does not know."""
+
+
+def _error(body: bytes) -> tuple[str, str]:
+    """The code and the message of an error, in either of the forms that Getty sends."""
     try:
         payload = http_json.parse_json(body[: 2**16], what="Getty")
     except BadAnswer:
-        return ""
-    return as_text(payload.get("message")) if isinstance(payload, dict) else ""
+        return "", ""
+    if not isinstance(payload, dict):
+        return "", ""
+    return as_text(payload.get("ErrorCode")), as_text(payload.get("ErrorMessage") or payload.get("message"))
+
+
+class RefusedSize(SourceFailure):
+    """The key may not have one of the display sizes that were asked for."""
 
 
 class GettyClient:
@@ -245,7 +284,8 @@ class GettyClient:
         self._secret = http_json.check_key(keys[SECRET.name], SECRET.name) if SECRET.name in keys else None
         self._endpoint = (settings.endpoint or ENDPOINT).rstrip("/")
         self._token_url = settings.token_url or TOKEN_URL
-        self._family = settings.family
+        self._family, self._sort = settings.family, settings.sort
+        self._display_sizes: tuple[str, ...] = DISPLAY_SIZES
         self._clock = clock
         self._token, self._token_ends = SecretStr(""), 0.0
         self._caller = Caller(timeout_s)
@@ -254,7 +294,9 @@ class GettyClient:
         return f"GettyClient({http_json.host_of(self._endpoint)})"
 
     def search(self, query: Query, window: Window) -> SearchPage:
-        """A page of the images that match the query; one after the first that Getty refuses (400) is empty.
+        """A page of the images that match the query; one after the first may be refused (400).
+
+        A display size that the key may not have is no longer asked for.
 
         Raises: SourceFailure, see `sources/crawl/failures.py`.
         """
@@ -263,13 +305,22 @@ class GettyClient:
             "phrase": query.text,
             "page": window.page,  # all there is to a window, as Getty cannot search by upload date
             "page_size": MAX_PAGE_SIZE,
-            "fields": FIELDS,
+            "fields": ",".join((FIELDS, *self._display_sizes)),
+            "sort_order": SORTS[self._sort],
+            "enhanced_search": "false",  # else Getty adds results for words of its own
+            "graphical_styles": "photography",  # no drawings
         }
         answer = self._get(url, parameters)
-        if answer.status == 400 and window.page > 1:  # the last page is not documented
-            return SearchPage(None, window.page, None, (), ())
         if answer.status != 200:
-            raise parse_failure(answer, time.time(), self._secrets())
+            failure = parse_failure(answer, time.time(), self._secrets())
+            if answer.status == 400 and window.page > 1:  # the last page is not documented
+                return SearchPage(None, window.page, None, (), (), refusal=failure.what)
+            if isinstance(failure, RefusedSize) and len(self._display_sizes) > 1:
+                refused = next((name for name in self._display_sizes if name in failure.what), "comp")
+                log.warning("%s. Pictures are fetched in other sizes than %s", failure.what, refused)
+                self._display_sizes = tuple(name for name in self._display_sizes if name != refused)
+                return self.search(query, window)
+            raise failure
         payload = http_json.parse_json(
             answer.body, what=f"Getty ({http_json.host_of(url)})", secrets=self._secrets()
         )
@@ -333,6 +384,7 @@ Example: mvsent build-getty --family editorial --per-query 200 --dry-run""",
     keys=(KEY, SECRET),
     paging=Paging(MAX_PAGE_SIZE),
     lexicon=_lexicon,
+    columns={"size": "string", "watermarked": "bool"},
     search=lambda settings, keys: GettyClient(settings, keys).search,
     terms=Terms(
         """Pictures and captions belong to Getty Images and its contributors. Its licence restricts

@@ -26,7 +26,8 @@ def read_keys(keys: Sequence[Key], file: Path | None = None) -> dict[str, Secret
         if not values.get(key.name) and not key.is_optional:
             where = f"{file}: holds no {key.name}" if file else f"No {key.name} is set"
             ways = f"export {key.name}=… or --key-file FILE with {key.name}=… in it"
-            raise UsageError(where, f"Get one at {key.url}, then: {ways}")
+            note = f". {key.note}" if key.note else ""
+            raise UsageError(where, f"Get one at {key.url}, then: {ways}{note}")
     return {key.name: SecretStr(values[key.name]) for key in keys if values.get(key.name)}
 
 

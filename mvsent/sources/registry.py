@@ -5,7 +5,7 @@ Names need no import, so that `mvsent --help` stays fast; `source` imports the m
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mvsent.config import BuildSettings
     from mvsent.lexicons import Term
+    from mvsent.shards.manifest import ExtraType
     from mvsent.sources.crawl.candidate import Query, SearchPage, Window
     from mvsent.sources.dump_files import Dump
 
@@ -58,11 +59,12 @@ class Terms:
 
 @dataclass(frozen=True)
 class Key:
-    """An API key: the environment variable that holds it, and where to get one."""
+    """An API key: the environment variable that holds it, where to get one, and who gets one."""
 
     name: str
     url: str
     is_optional: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class SearchedSource(Source, Generic[S]):
         settings: of the command.
         keys: in the order in which a key file without names lists them.
         lexicon: gives the words that can be searched for.
+        columns: further columns of its datasets, with their types; `Crawled` knows how they are filled.
         span: gives the first and the last second of upload to search for, of a crawl that begins at a time;
             (0, 0) if the source is not searched by date.
         search: opens the search.
@@ -116,6 +119,7 @@ class SearchedSource(Source, Generic[S]):
     paging: Paging
     lexicon: Callable[[S], "list[Term]"]
     search: Callable[[S, Keys], Search]
+    columns: "Mapping[str, ExtraType]" = field(default_factory=dict)
     span: Callable[[S, "datetime"], tuple[int, int]] = lambda settings, now: (0, 0)
     dump: Callable[[S, "list[Term]"], "Dump | None"] = lambda settings, words: None
     still_public: Callable[[S, Keys], Callable[[str], bool]] | None = None

@@ -24,6 +24,7 @@ from mvsent.config import (
     identifiable,
     images_per_second,
     language,
+    patience,
     shard_size,
     zero_or_a_rate,
 )
@@ -109,6 +110,7 @@ class TableSettings(LabelRules):
     max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
     max_bytes: int = setting(64 * 2**20, PICTURES, "Drop picture files with more bytes.", ge=1, le=2**40)
     images_per_second: float = images_per_second()
+    patience: float = patience()
     concurrency: int = concurrency()
     allow_hosts: tuple[str, ...] = setting(
         (),

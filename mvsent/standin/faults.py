@@ -36,6 +36,8 @@ class Faults:
     api_html: float = _passing()
     api_jsonp: float = _passing()
     api_redirect: float = _passing()
+    api_empty: float = _passing()  # a page without items, though the total promises some
+    api_short: float = _passing()  # a page without a tenth of its items
     fail_0: float = _passing()  # Flickr's stat=fail with this code
     fail_105: float = _passing()
     fail_201: float = _passing()
@@ -63,6 +65,16 @@ class Faults:
     image_loop: float = _lasting()  # a redirect to itself
     image_private: float = _lasting()  # a redirect to 127.0.0.2
     photo_gone: float = _lasting()  # getInfo: not found, as if its owner had removed it
+
+    total_off: float = 0.0  # totals are wrong by up to this share, differently on every page
+    disorder_s: int = 0  # results come out of order by up to so many seconds
+    getty_last_page: int = 0  # Getty's pages after it are HTTP 400; 0: none
+    getty_no_comp: int = 0  # 1: the key may not have the size `comp` (403, UnauthorizedDisplaySize)
+    getty_error_codes: int = 0  # 1: errors are {"ErrorCode", "ErrorMessage"} instead of {"message"}
+    image_burst: int = 0  # pictures that the host gives at once, before it answers 429; 0: any number
+    image_per_s: float = 1.0  # pictures per second that it gives after the burst
+    image_retry_after: int = 0  # 1: its 429 says how long to wait
+    image_refused_above: int = 0  # pixels; larger pictures are HTTP 403; 0: none
 
     seed: int = 0
     repeats: int = 2  # attempts that a passing fault may spoil
@@ -97,6 +109,17 @@ class Faults:
                 raise UsageError(f"--fault {text}: out of bounds", "A rate goes from 0 to 1")
         return replace(self, **changes)
 
+
+ORDINARY = Faults(
+    api_empty=0.03,
+    api_short=0.02,
+    total_off=0.1,
+    disorder_s=600,
+    getty_error_codes=1,
+    image_burst=60,
+    image_per_s=40.0,
+)
+"""The faults of the services on an ordinary day, as far as others have reported them (docs/replay.md)."""
 
 NAMES = {entry.name: entry.metadata["lasts"] for entry in fields(Faults) if "lasts" in entry.metadata}
 """Fault → whether it is lasting."""

@@ -1,20 +1,31 @@
 """Routes of the stand-in: one function each, pure except for its counters."""
 
 import json
+import math
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import formatdate
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from mvsent.limits import TokenBucket
 from mvsent.pairs import Label
 from mvsent.standin import damage
 from mvsent.standin.faults import Chance, Faults
-from mvsent.standin.world import FIRST_UPLOAD, LAST_UPLOAD, World, draw_jpeg, flickr_photo, getty_image
+from mvsent.standin.world import (
+    FIRST_UPLOAD,
+    LAST_UPLOAD,
+    Photo,
+    World,
+    draw_jpeg,
+    flickr_photo,
+    getty_image,
+)
 
 UNAVAILABLE = "/images/photo_unavailable.png"
 
@@ -60,6 +71,17 @@ class Stage:
     chance: Chance = field(default_factory=Chance)
     calls: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    host: TokenBucket | None = None
+
+    def seconds_to_wait(self) -> float:
+        """Seconds until the picture host gives the next picture; 0 if it gives it now."""
+        faults = self.faults
+        if not faults.image_burst:
+            return 0.0
+        with self.lock:
+            if self.host is None:
+                self.host = TokenBucket(faults.image_per_s, burst=faults.image_burst)
+            return self.host.reserve_now()
 
     def count(self, call: str) -> int:
         """Count a call; return its number among calls of that name, from 1."""
@@ -101,7 +123,7 @@ def _flickr(stage: Stage, request: Request, given: Mapping[str, str], headers: M
     if _revoked(stage, n_calls):
         return Reply(403, b"<html>Forbidden</html>", "text/html")
     if method == "flickr.photos.search":
-        reply = _flickr_search(stage, given)
+        reply = _flickr_search(stage, given, fault, signed=signed)
     elif method == "flickr.photos.getInfo":
         photo_id = given.get("photo_id", "")
         gone = photo_id in stage.removed or stage.fault(photo_id, "photo_gone")
@@ -114,7 +136,7 @@ def _flickr(stage: Stage, request: Request, given: Mapping[str, str], headers: M
     return _damaged(stage, fault, request, reply)
 
 
-def _flickr_search(stage: Stage, given: Mapping[str, str]) -> Reply:
+def _flickr_search(stage: Stage, given: Mapping[str, str], fault: str, *, signed: bool) -> Reply:
     query = given.get("text", "")
     if not query:
         return _fail(
@@ -126,16 +148,40 @@ def _flickr_search(stage: Stage, given: Mapping[str, str]) -> Reply:
         _number(given, "max_upload_date", LAST_UPLOAD),
     )
     licenses = set(given["license"].split(",")) if given.get("license") else None
-    results = stage.world.search_flickr(query, since, until, page=page, per_page=per_page, licenses=licenses)
+    results = stage.world.search_flickr(
+        query,
+        since,
+        until,
+        page=page,
+        per_page=per_page,
+        licenses=licenses,
+        sort=given.get("sort", "date-posted-desc"),
+        moderate=signed and _number(given, "safe_search", 1) > 1,  # without a login, whatever it asks for
+        disorder_s=stage.faults.disorder_s,
+    )
+    total = _stated_total(stage, query, results.total, page)
     photos = {
         "page": page,
         "pages": results.pages,
         "perpage": per_page,
         # Flickr gives the total now as a number, now as text.
-        "total": str(results.total) if (results.total + page) % 2 else results.total,
-        "photo": [flickr_photo(photo, stage.address) for photo in results.photos],
+        "total": str(total) if (total + page) % 2 else total,
+        "photo": [flickr_photo(photo, stage.address) for photo in _shown(results.photos, fault)],
     }
     return _json({"photos": photos, "stat": "ok"})
+
+
+def _stated_total(stage: Stage, query: str, total: int, page: int) -> int:
+    """The total as a page states it, which may be off."""
+    off = stage.faults.total_off * (zlib.crc32(f"{query} {page}".encode()) % 201 - 100) / 100
+    return max(0, round(total * (1 + off)))
+
+
+def _shown(photos: Sequence[Photo], fault: str) -> Sequence[Photo]:
+    """The photos of a page that a fault leaves on it."""
+    if fault == "api_empty":
+        return ()
+    return [photo for photo in photos if photo.number % 10] if fault == "api_short" else photos
 
 
 def _token(stage: Stage, given: Mapping[str, str]) -> Reply:
@@ -152,21 +198,42 @@ def _getty(
     n_calls = stage.count("getty.search")
     fault = stage.fault(request.path, "api_", "getty_")
     if headers.get("Api-Key") != stage.key:
-        return _json({"message": "Account Inactive"}, status=403)
+        return _refusal(stage, 403, "InvalidApiKey", "Account Inactive")
     if 0 < stage.faults.daily_limit < n_calls:
         return _over("Account Over Rate Limit")
     if _revoked(stage, n_calls):
-        return _json({"message": "Not Authorized"}, status=403)
+        return _refusal(stage, 403, "NotAuthorized", "Not Authorized")
     if fault == "getty_per_second":
         return _over("Account Over Queries Per Second Limit")
     if fault == "getty_token" and "Authorization" in headers:
-        return _json({"message": "Invalid token"}, status=401)
+        return _refusal(stage, 401, "InvalidToken", "Invalid token")
+    if stage.faults.getty_no_comp and "comp" in given.get("fields", "").split(","):
+        return _refusal(stage, 403, "UnauthorizedDisplaySize", "Not authorized for display size: comp")
     page, page_size = _number(given, "page", 1), _number(given, "page_size", 30)
-    if page < 1 or not 1 <= page_size <= 100 or not given.get("phrase"):
-        return _json({"message": "Invalid Request. Possible required parameter missing."}, status=400)
-    results = stage.world.search_getty(given["phrase"], family, page=page, page_size=page_size)
-    images = [getty_image(photo, stage.address) for photo in results.photos]
-    return _damaged(stage, fault, request, _json({"result_count": results.total, "images": images}))
+    late = 0 < stage.faults.getty_last_page < page
+    if page < 1 or not 1 <= page_size <= 100 or not given.get("phrase") or late:
+        message = "Invalid Request. Possible required parameter missing."
+        return _refusal(stage, 400, "InvalidParameterValue", message)
+    results = stage.world.search_getty(
+        given["phrase"],
+        family,
+        page=page,
+        page_size=page_size,
+        newest=given.get("sort_order") == "newest",
+        wide=stage.world.like_reality and given.get("enhanced_search", "true") != "false",
+    )
+    fields = set(given.get("fields", "comp,preview,thumb").split(","))
+    images = [getty_image(photo, stage.address, fields) for photo in _shown(results.photos, fault)]
+    total = _stated_total(stage, given["phrase"], results.total, page)
+    return _damaged(stage, fault, request, _json({"result_count": total, "images": images}))
+
+
+def _refusal(stage: Stage, status: int, code: str, message: str) -> Reply:
+    """An error of Getty, in the older form or the newer one."""
+    newer = stage.faults.getty_error_codes
+    return _json(
+        {"ErrorCode": code, "ErrorMessage": message} if newer else {"message": message}, status=status
+    )
 
 
 def _over(detail: str) -> Reply:
@@ -191,6 +258,10 @@ def _image(stage: Stage, request: Request, path: str) -> Reply | None:
     if hop:
         left = int(hop) if hop.isdigit() else 0
         return _redirect(f"{picture}/hop/{left - 1}") if left > 1 else Reply(200, data, "image/jpeg")
+    if stage.faults.image_refused_above and max(width, height) > stage.faults.image_refused_above:
+        return Reply(403, b"<html>Forbidden</html>", "text/html")
+    if (wait_s := stage.seconds_to_wait()) > 0:
+        return _busy(str(math.ceil(wait_s)) if stage.faults.image_retry_after else None)
     fault = stage.fault(path, "image_")
     return _damaged(stage, fault, request, Reply(200, data, "image/jpeg"))
 

@@ -36,6 +36,12 @@ ODD = {
 }  # fmt: skip
 """Oddity → share of photos that have it. A contrary photo has the opposite mood of its query."""
 
+REALITY = {"one-word": 0.3, "album": 0.2, "moderate": 0.05, "watermarked": 1.0}
+"""Oddity → share of photos that have it where the world is like reality: text and tags have one word of the
+query; the photo is one of an album, of one owner with one text; it is hidden from calls without a login; all
+its sizes but the thumbnail have Getty's watermark."""
+
+N_LICENSES, N_REAL_LICENSES = 11, 17
 SIZES = {"m": 500, "n": 320, "z": 640, "c": 800, "l": 1024}
 SHAPES = ((4, 3), (3, 4), (1, 1), (3, 2))
 FOREIGN = (
@@ -82,6 +88,7 @@ class World:
         photos: number of photos that each search returns; or query → number.
         side: longest side of the largest picture, in pixels.
         quirks: factor on the rates of all oddities; 0: none.
+        like_reality: whether photos also have the oddities of REALITY, and Creative Commons 4.0.
     """
 
     sentiments: Mapping[str, float] = field(default_factory=dict)
@@ -89,6 +96,7 @@ class World:
     photos: int | Mapping[str, int] = 120
     side: int = 1024
     quirks: float = 1.0
+    like_reality: bool = False
 
     def __post_init__(self) -> None:
         self._results: dict[tuple[str, str], list[Photo]] = {}
@@ -103,20 +111,48 @@ class World:
         page: int,
         per_page: int,
         licenses: Set[str] | None = None,
+        sort: str = "date-posted-asc",
+        moderate: bool = False,
+        disorder_s: int = 0,
     ) -> Page:
-        """A page of the photos uploaded from `since` to `until`, inclusive; the last page again beyond it."""
+        """A page of the photos uploaded from `since` to `until`, inclusive; the last page again beyond it.
+
+        Args:
+            sort: as Flickr names it; any order but that of upload is a made-up one.
+            moderate: whether photos of moderate content are shown, too.
+            disorder_s: up to so many seconds, photos are listed as if they were uploaded earlier.
+        """
         photos = [
             photo
             for photo in self.results("flickr", query)
-            if since <= photo.uploaded <= until and (licenses is None or photo.license in licenses)
+            if since <= photo.uploaded <= until
+            and (licenses is None or photo.license in licenses)
+            and (moderate or "moderate" not in photo.odd)
         ]
+        if disorder_s:
+            photos.sort(key=lambda photo: photo.uploaded - photo.number * 7919 % disorder_s)
+        if not sort.startswith("date-posted"):
+            photos.sort(key=lambda photo: zlib.crc32(f"{sort} {photo.number}".encode()))
+        elif sort.endswith("desc"):
+            photos.reverse()
         pages = -(-len(photos) // per_page)
         shown = max(1, min(page, pages, -(-MAX_RESULTS // per_page)))
         return Page(tuple(photos[(shown - 1) * per_page : shown * per_page]), len(photos), pages)
 
-    def search_getty(self, phrase: str, family: str, *, page: int, page_size: int) -> Page:
-        """A page of the images of a family; an empty one beyond the last."""
+    def search_getty(
+        self, phrase: str, family: str, *, page: int, page_size: int, newest: bool = False, wide: bool = False
+    ) -> Page:
+        """A page of the images of a family; an empty one beyond the last.
+
+        Args:
+            newest: whether the newest come first.
+            wide: whether images of another phrase are among them.
+        """
         images = self.results(f"getty {family}", phrase)
+        if wide and (others := sorted(set(self.sentiments) - {phrase})):
+            images = images + self.results(f"getty {family}", others[len(phrase) % len(others)])
+        if newest:
+            images = images[::-1]
         start = (page - 1) * page_size
         return Page(tuple(images[start : start + page_size]), len(images), -(-len(images) // page_size))
 
@@ -157,6 +193,9 @@ class World:
         """Photo number `index` of a query."""
         rng = self._chance(source, query, index)
         odd = frozenset(name for name, share in ODD.items() if rng.random() < share * self.quirks)
+        if self.like_reality:  # by chances of its own, so that the rest stays as it is
+            real = self._chance(source, query, index, "reality")
+            odd |= {name for name, share in REALITY.items() if real.random() < share * self.quirks}
         same_second = rng.random() < SAME_SECOND * self.quirks
         happy = (self.sentiment(query) > 0) != ("contrary" in odd)
         mood = Label.POSITIVE if happy else Label.NEGATIVE
@@ -164,18 +203,27 @@ class World:
         picture = number - 1 if "copy" in odd and index else number
         width, height = SHAPES[picture % len(SHAPES)]
         longest = 40 if "tiny" in odd else self.side
+        shown = query.rsplit(maxsplit=1)[-1] if "one-word" in odd else query
+        title, text = write_tweet(mood, number).split(",")[0][:60], _describe(mood, shown, number, odd, rng)
+        owner = f"{1000 + rng.randrange(9000)}@N00"
+        license = str(rng.randrange(N_LICENSES))
+        if self.like_reality:
+            license = str(number % N_REAL_LICENSES)
+        if "album" in odd:
+            owner = f"{1000 + zlib.crc32(query.encode()) % 9000}@N01"
+            title, text = "Our holidays", f"All pictures of our holidays in the north, with a {shown} or two"
         return Photo(
             number=number,
             mood=mood,
-            title=write_tweet(mood, number).split(",")[0][:60],
-            text=_describe(mood, query, number, odd, rng),
-            tags=tuple(query.split()),
+            title=title,
+            text=text,
+            tags=tuple(shown.split()),
             # Drawn anew, not read from the photo before it: no photo depends on which were asked for earlier.
             uploaded=self._chance(
                 source, query, index - 1 if same_second and index else index, "uploaded"
             ).randint(FIRST_UPLOAD, LAST_UPLOAD),
-            owner=f"{1000 + rng.randrange(9000)}@N00",
-            license=str(rng.randrange(11)),
+            owner=owner,
+            license=license,
             width=longest * width // max(width, height),
             height=longest * height // max(width, height),
             picture=picture,
@@ -221,9 +269,9 @@ def flickr_photo(photo: Photo, images: str) -> dict[str, Any]:
     return listed
 
 
-def getty_image(photo: Photo, images: str) -> dict[str, Any]:
-    """The photo as Getty's search lists it; the caption is null if absent."""
-    sizes = [("comp", 612), ("preview", 412), ("thumb", 170)]
+def getty_image(photo: Photo, images: str, fields: Set[str]) -> dict[str, Any]:
+    """The photo as Getty's search lists it, in the sizes among `fields`; the caption is null if absent."""
+    sizes = [size for size in (("comp", 612), ("preview", 412), ("thumb", 170)) if size[0] in fields]
     return {
         "id": str(photo.number),
         "title": photo.title,
@@ -233,7 +281,11 @@ def getty_image(photo: Photo, images: str) -> dict[str, Any]:
         "date_created": datetime.fromtimestamp(photo.uploaded, UTC).isoformat(),
         "max_dimensions": {"width": photo.width, "height": photo.height},
         "display_sizes": [
-            {"is_watermarked": False, "name": name, "uri": picture_url(photo, images, *_fit(photo, side))}
+            {
+                "is_watermarked": "watermarked" in photo.odd and name != "thumb",
+                "name": name,
+                "uri": picture_url(photo, images, *_fit(photo, side)),
+            }
             for name, side in sizes
             if "no-sizes" not in photo.odd and ("few-sizes" not in photo.odd or name == "thumb")
         ],

@@ -41,11 +41,19 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One size in which a picture is offered; width and height in pixels, 0 if unknown."""
+    """One size in which a picture is offered.
+
+    Attributes:
+        width, height: in pixels, 0 if unknown.
+        name: as the source calls it.
+        watermarked: whether it has a watermark; None if the source does not say.
+    """
 
     url: str
     width: int
     height: int
+    name: str = ""
+    watermarked: bool | None = None
 
     @property
     def side(self) -> int:
@@ -79,25 +87,46 @@ class SearchPage:
     pages: int | None
     candidates: tuple[Candidate, ...]
     skipped: tuple[Skipped, ...]
+    refusal: str = ""
+    """Why the source refuses this page, though it gave earlier ones."""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.candidates) + len(self.skipped)
+
+    @property
+    def uploads(self) -> list[int]:
+        """Seconds of upload, in the order of the answer, as far as they are known."""
+        return [int(one.posted_at.timestamp()) for one in self.candidates if one.posted_at]
 
 
-def choose_size(sizes: Sequence[Size], target: int = 1024, minimum: int = 640) -> Size | None:
-    """The size to fetch by its longer side: the largest of minimum..target, else the nearest larger one,
-    else the largest smaller one, else one of unknown size; None if there is none at all.
+USUAL_SIDE = 1024
+"""Pixels; hosts may refuse larger sizes."""
+
+
+def sizes_to_try(sizes: Sequence[Size], target: int = 1024, minimum: int = 640) -> tuple[Size, ...]:
+    """The sizes in the order of trying them, by their longer sides.
+
+    The first is the largest of minimum..target, else the nearest larger one, else the largest smaller one.
+    Then come smaller ones, the nearest first, then larger ones, then those of unknown size. A size above 1024
+    pixels that is larger than `target` is the last choice.
 
     >>> small, middle, large, huge = (Size(f"{n}.jpg", n, n // 2) for n in (240, 800, 1024, 4000))
-    >>> some = [small, middle, large, huge], [small, huge], [small]
-    >>> tuple(choose_size(sizes).url for sizes in some)
-    ('1024.jpg', '4000.jpg', '240.jpg')
+    >>> [size.side for size in sizes_to_try([small, middle, large, huge])]
+    [1024, 800, 240, 4000]
+    >>> [size.side for size in sizes_to_try([small, middle, huge], target=500, minimum=500)]
+    [800, 240, 4000]
     """
-    known = [size for size in sizes if size.side > 0]
-    fitting = [size for size in known if minimum <= size.side <= target]
-    larger = [size for size in known if size.side > target]
-    if fitting:
-        return max(fitting, key=lambda size: size.side)
-    if larger:
-        return min(larger, key=lambda size: size.side)
-    return max(known, key=lambda size: size.side) if known else next(iter(sizes), None)
+    known = sorted((size for size in sizes if size.side > 0), key=lambda size: size.side)
+    usual = [size for size in known if size.side <= max(target, USUAL_SIDE)]
+    fitting = [size for size in usual if minimum <= size.side <= target]
+    larger = [size for size in usual if size.side > target]
+    first = [*fitting[-1:], *larger[:1], *usual[-1:]][:1]
+    side = first[0].side if first else 0
+    smaller = [size for size in reversed(usual) if size.side <= side]
+    rest = [*smaller, *(size for size in known if size.side > side), *sizes]
+    return tuple(dict.fromkeys(first + rest))
 
 
 def candidate_to_json(candidate: Candidate) -> str:
@@ -108,7 +137,9 @@ def candidate_to_json(candidate: Candidate) -> str:
             "title": candidate.title,
             "description": candidate.description,
             "tags": candidate.tags,
-            "sizes": [[size.url, size.width, size.height] for size in candidate.sizes],
+            "sizes": [
+                [size.url, size.width, size.height, size.name, size.watermarked] for size in candidate.sizes
+            ],
             "page_url": candidate.page_url,
             "license": candidate.license,
             "owner": candidate.owner,

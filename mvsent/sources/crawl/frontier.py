@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from mvsent.errors import DatasetError, UsageError
 from mvsent.limits import HOUR_S
-from mvsent.reasons import Reason
+from mvsent.reasons import Reason, Rejection
 from mvsent.sources.crawl.candidate import (
     Candidate,
     Query,
@@ -246,6 +246,11 @@ class Frontier:
             [(one.query, one.since, one.until, one.page, one.overlaps, one.owed) for one in successors],
         )
 
+    def is_left(self, query: int) -> bool:
+        """Whether something is left to ask of the query. Within a transaction."""
+        found = self._db.execute("SELECT 1 FROM windows WHERE query = ? LIMIT 1", (query,)).fetchone()
+        return found is not None
+
     def end_query(self, query: int) -> None:
         """Ask nothing more of the query. Within a transaction."""
         self._db.execute("DELETE FROM windows WHERE query = ?", (query,))
@@ -336,8 +341,8 @@ class Frontier:
                 for number in numbers
             ]
 
-    def found(self, number: int) -> Found:
-        """The candidate with this number."""
+    def found(self, number: int, rejection: Rejection | None = None) -> Found:
+        """The candidate with this number, or why it is dropped, if that is known already."""
         with readable(self.path):
             id, found_at, body, reason, detail = self._db.execute(
                 "SELECT id, found_at, body, reason, detail FROM candidates WHERE number = ?", (int(number),)
@@ -350,10 +355,10 @@ class Frontier:
         return Found(
             id=id,
             found_at=datetime.fromtimestamp(found_at, UTC),
-            candidate=None if body is None else candidate_from_json(id, body),
+            candidate=None if body is None or rejection else candidate_from_json(id, body),
             queries=tuple(Query(*row) for row in queries),
-            reason=None if reason is None else Reason(reason),
-            detail=detail or "",
+            reason=rejection.reason if rejection else None if reason is None else Reason(reason),
+            detail=rejection.detail if rejection else detail or "",
         )
 
     def note_call(self, at: float | None = None) -> None:

@@ -36,6 +36,8 @@ SHORTEST_SECRET = 8
 
 _TALKATIVE = (
     "flickrapi.core",
+    "oauthlib",
+    "oauthlib.oauth1.rfc5849",
     "httpx",
     "httpcore.connection",
     "httpcore.http11",

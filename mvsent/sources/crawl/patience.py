@@ -55,6 +55,10 @@ class Asker:
             self._wait(backoff(n_failed, self._rng) if asked_s is None else asked_s)
             n_failed += 1
 
+    def pause(self, attempt: int) -> None:
+        """Wait before a page is asked again, longer with each attempt, from 1. Raises: Interrupted."""
+        self._wait(backoff(attempt - 1, self._rng))
+
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
             raise Interrupted
