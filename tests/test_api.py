@@ -312,6 +312,50 @@ def test_one_fold_may_be_a_number() -> None:
     assert settings_of({"folds": 0}).folds == [0]
 
 
+def test_columns_of_pandas_and_arrays_are_texts(run: mvsent.Run) -> None:
+    import pandas as pd
+
+    model = run.load(0, "cpu")
+    texts = ["so good", "so sad"]
+    expected = model.predict(texts=texts).probabilities
+    for given in (pd.Series(texts), np.array(texts), iter(texts), tuple(texts)):
+        assert np.array_equal(model.predict(texts=given).probabilities, expected)
+    (answer,) = model.predict(texts=[float("nan")]).errors
+    assert "neither" in answer or answer
+    for wrong, message in (([3], "a int is no text"), (5, "are lists, not int")):
+        with pytest.raises(UsageError, match=message):
+            model.predict(texts=wrong)
+    with pytest.raises(UsageError, match="are lists, one entry a pair"):
+        model.predict(images=Path("a.jpg"))  # type: ignore[arg-type]
+
+
+def test_a_split_of_another_dataset_is_refused(
+    dataset: mvsent.PairDataset, small_dataset: Path, tmp_path: Path
+) -> None:
+    from mvsent.datasets.subset import Selection, subset
+
+    other = subset(small_dataset, Selection(share=0.5), tmp_path / "half").folder
+    with pytest.raises(UsageError, match="the split is of another dataset"):
+        mvsent.open(other).to_torch(dataset.split("kfold-5"), fold=0, role="test")
+    with pytest.raises(TypeError, match="not by a bool"):
+        dataset[True]
+
+
+def test_what_is_no_folder_and_empty_lists_are_refused(dataset: mvsent.PairDataset) -> None:
+    for wrong in (None, 3, b"data", {"a": 1}):
+        with pytest.raises(UsageError, match="a folder is asked for, not"):
+            mvsent.open(wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="models: is empty"):
+        mvsent.benchmark(dataset, models=[])
+    with pytest.raises(UsageError, match="folds: is empty"):
+        mvsent.train(dataset, "majority", folds=[])
+
+
+def test_a_benchmark_goes_into_no_run(run: mvsent.Run, dataset: mvsent.PairDataset) -> None:
+    with pytest.raises(UsageError, match="is the folder of a run"):
+        mvsent.benchmark(dataset, models=["majority"], out=run, quiet=True)
+
+
 def test_answers_are_a_table(run: mvsent.Run, dataset: mvsent.PairDataset) -> None:
     model = mvsent.load(run)
     answers = model.predict([dataset[0].image, b"no picture", None], ["so good", "so bad", None])

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mvsent.datasets.validate import validate
-from mvsent.errors import InputError, MvsentError, OutputExistsError, StorageError
+from mvsent.errors import InputError, MvsentError, OutputExistsError, StorageError, UsageError
 from mvsent.pairs import LABEL_NAMES
 from mvsent.shards.reader import Dataset
 from tests.drawing import draw_picture
@@ -592,6 +592,13 @@ def test_an_out_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     table = as_csv(tmp_path, drawn_rows(tmp_path))
     with pytest.raises(OSError, match=r"cannot be written .*: '/proc/pairs'"):
         build_table(table, "--out", "/proc/pairs", "-q")
+
+
+def test_an_out_that_is_a_file_or_in_one_is_named(tmp_path: Path) -> None:
+    table = as_csv(tmp_path, drawn_rows(tmp_path))
+    for out in (table, table / "in" / "it"):
+        with pytest.raises(UsageError, match=r"pairs.csv: is a file, not a folder. Name another --out"):
+            build_table(table, "--out", out, "-q")
 
 
 def test_places_that_are_no_tables_are_one_line(tmp_path: Path, out: Path, small_dataset: Path) -> None:

@@ -224,6 +224,14 @@ def test_folds_without_roles_are_held_out_one_after_the_other(folder: Path, layo
     assert found.split.n_folds == len(expected) and "test rows, all others train" in found.notes[-1]
 
 
+def test_line_ends_of_any_kind_and_blanks_are_read(tmp_path: Path) -> None:
+    for ends in ("\n", "\r\n", "\r"):
+        (tmp_path / "all.csv").write_text(
+            "id,role,fold\n100,train,0 \n101,val, 0\n102,test,0".replace("\n", ends), newline=""
+        )
+        assert read(tmp_path / "all.csv", names(3)).split.roles.tolist() == [[TRAIN, VALIDATION, TEST]]
+
+
 def test_a_row_of_two_folds_without_roles_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cv.csv").write_text("id,fold\n100,0\n101,1\n100,1\n")
     with pytest.raises(SplitError, match="id drawn:100 is in two folds, and nothing tells its role in them"):

@@ -146,6 +146,11 @@ def test_the_rows_of_a_role_of_split_files(small_dataset: Path, tmp_path: Path) 
     assert len(split.rows(0, VALIDATION)) == 5 and ROLES[VALIDATION] == result.manifest.settings["role"]
 
 
+def test_a_role_needs_labels(varied: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="have no label"):
+        subset(varied, Selection(role="test", fold=0), tmp_path / "x")
+
+
 def test_all_criteria_must_be_fulfilled_and_the_share_is_of_the_rest(
     small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +182,7 @@ def test_all_criteria_must_be_fulfilled_and_the_share_is_of_the_rest(
         ("\"mvsent row number\" = 1 and shop < 3", lambda row: row["shop"] < 3),
         ("text like '%happy%'", lambda row: "happy" in row["text"]),
         ("width > 90 and height < 100", lambda row: True),
+        ("random() >= 0", lambda row: True),
         ("true -- and nothing else", lambda row: True),
     ],
 )  # fmt: skip

@@ -205,6 +205,8 @@ def benchmark(
     from mvsent.runs.benchmark import benchmark as run_benchmark
     from mvsent.runs.benchmark_plan import Asked
 
+    if not isinstance(models, str | tuple) and not len(models):
+        raise UsageError("models: is empty", "Name some, or leave it out for those of the tables")
     if protocols and settings.get("split_file"):
         raise UsageError("protocols and split_file contradict each other", "Leave one of them out")
     several = [datasets] if isinstance(datasets, str | os.PathLike) else datasets

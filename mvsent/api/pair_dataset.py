@@ -147,6 +147,8 @@ class PairDataset(Sequence[Pair]):
             if row == NO_ROW:
                 raise KeyError(f"{at!r} is no id of {self.folder}")
             at = row
+        if isinstance(at, bool):
+            raise TypeError("a row is asked for by its number, its id or a slice, not by a bool")
         number = index(at)
         number += len(self) if number < 0 else 0
         if not 0 <= number < len(self):
@@ -226,6 +228,8 @@ class PairDataset(Sequence[Pair]):
         from mvsent.api.torch_pairs import decoded_pairs, ready_pairs
 
         chosen = self.split(split) if isinstance(split, str) else split
+        if chosen is not None and not chosen.is_of(self.files.ids):
+            raise UsageError("the split is of another dataset", "Make one of this: dataset.split(PROTOCOL)")
         if inputs is not None:
             return ready_pairs(self.files, chosen, fold, role, inputs, settings)
         if settings:

@@ -33,6 +33,11 @@ class PairSplit:
         """The protocol by which it was made."""
         return self.roles.protocol
 
+    def is_of(self, ids: Sequence[str]) -> bool:
+        """Whether these are the ids of its rows, in order."""
+        own = self.roles.ids
+        return len(own) == len(ids) and all(one == other for one, other in zip(own, ids, strict=True))
+
     @property
     def n_folds(self) -> int:
         """Number of folds."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mvsent.config import TrainSettings
+from mvsent.errors import UsageError
 from mvsent.storage import located, recorded
 
 Place = str | os.PathLike[str]
@@ -19,6 +20,10 @@ def folder_of(place: Place) -> Path:
     PosixPath('data/mvsa-single')
     """
     held = getattr(place, "folder", None)  # a dataset or a run, perhaps in object storage
+    given: Any = place
+    if held is None and not isinstance(given, str | os.PathLike):
+        what = f"a folder is asked for, not {type(given).__name__}"
+        raise UsageError(what, "Give its path, a dataset or a run")
     if held is not None:
         return Path(held) if isinstance(held, str) else held
     # A remote path of universal_pathlib is no string, and is returned as it is.
@@ -44,6 +49,8 @@ def settings_of(given: Mapping[str, Any]) -> TrainSettings:
     kept = {}
     for name, value in given.items():
         text: Any = str(value) if isinstance(value, os.PathLike) else value
+        if name == "folds" and not isinstance(text, int) and text is not None and not len(text):
+            raise UsageError("folds: is empty", "Name some, or leave it out for all")
         if name in stated and stated[name].takes_several and isinstance(text, int):
             text = [text]  # folds=0
         if name in stated and stated[name].path and text:

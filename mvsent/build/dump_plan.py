@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from mvsent.build.dry_run import KEPT, PICTURE_BYTES, ROW_BYTES, hours
+from mvsent.build.dry_run import KEPT, PICTURE_BYTES, ROW_BYTES, at_both_rates
 from mvsent.build.match_dump import count_matches
 from mvsent.errors import Interrupted
 from mvsent.limits import HOUR_S
@@ -41,6 +41,7 @@ def plan_dump(
         "pairs": len(words),
         "pairs_without_candidate": sum(not n for n in per_pair.values()),
         "per_query": most,
+        "images_per_second": settings.images_per_second,
         "candidates": n_candidates,
         "fetch_hours": n_pairs / per_hour if per_hour else None,
         "disk_gb": (2 * n_pairs * PICTURE_BYTES + n_candidates * ROW_BYTES) / 1e9,
@@ -65,7 +66,7 @@ def render_dump_plan(plan: Mapping[str, Any]) -> str:
         ("pairs without a photo", f"{plan['pairs_without_candidate']} of {n_pairs}"),
         ("candidates of a pair", f"{plan['per_query']} at most" if plan["per_query"] else "all"),
         ("candidates", f"{plan['candidates']:,} at most"),
-        ("time to fetch pictures", hours(plan["fetch_hours"])),
+        ("time to fetch pictures", at_both_rates(plan["fetch_hours"], plan["images_per_second"])),
         ("disk while building", f"{plan['disk_gb']:.1f} GB"),
         ("disk of the dataset", f"{plan['dataset_gb']:.1f} GB"),
     ]

@@ -236,7 +236,9 @@ def begin_or_check(frontier: Frontier, dump: Dump | None) -> None:
     if given != state["files"]:
         names = ", ".join(each["name"] for each in state["files"][:3])
         more = "" if len(begun) <= 3 else f" and {len(begun) - 3} more"
-        raise UsageError(f"--from: this build was begun with other files ({names}{more})", again)
+        is_order = sorted(map(str, given)) == sorted(map(str, state["files"]))
+        other = "the same files in another order" if is_order else "other files"
+        raise UsageError(f"--from: this build was begun with {other} ({names}{more})", again)
 
 
 def dump_notes(frontier: Frontier) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def build(
     if dry_run:
         from mvsent.build.dry_run import plan, render_plan
 
-        estimate = plan(source, settings).document()
+        estimate = plan(source, settings, out or Path("data", name)).document()
         typer.echo(json.dumps(estimate, indent=2) if as_json else render_plan(estimate))
         return
     from mvsent.build.match_dump import broken_in, refuse_broken

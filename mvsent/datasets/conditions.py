@@ -25,7 +25,7 @@ from mvsent.workers.processes import Ended, ProcessFailure, apart
 MAX_LENGTH = 10_000
 """Characters of an expression."""
 
-MAX_MEMORY, MAX_SECONDS = 6 * 2**30, 600
+MAX_MEMORY, MAX_SECONDS = 3 * 2**30, 600
 """Bytes and seconds of CPU time of the process that evaluates an expression."""
 
 _BATCH_ROWS = 8192
@@ -36,9 +36,9 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "python_enable_replacements": False,  # or a name in the expression could be one of our variables
     "allow_community_extensions": False,
-    "memory_limit": "4GB",
+    "memory_limit": "1GB",
     "temp_directory": "",
-    "threads": 1,  # so that `random()` gives the same rows every time
+    "threads": 1,  # for the same reason as the seed below
     "lock_configuration": True,
 }
 
@@ -70,6 +70,10 @@ def _answer(connection: Connection, task: tuple[str, str, int]) -> None:
         connection.send(evaluated_rows(Dataset.open(located(folder)), expression))
     except MvsentError as error:
         connection.send(ProcessFailure.of(error, "the condition"))
+    except RuntimeError as error:
+        if "interrupted" not in str(error):
+            raise
+        raise SystemExit(1) from None  # DuckDB's word for the signal with which this process is ended
     except MemoryError:
         connection.send(ProcessFailure("--where: needs too much memory", "Simplify it", UsageError.exit_code))
 
@@ -91,6 +95,9 @@ def evaluated_rows(dataset: Dataset, expression: str) -> npt.NDArray[np.bool_]:
     fulfilled = np.zeros(len(dataset), dtype=bool)
     with duckdb.connect(":memory:", config=_LOCKED) as database:
         try:
+            database.execute(
+                "SELECT setseed(0)"
+            ).fetchall()  # so that `random()` gives the same rows every time
             condition = duckdb.SQLExpression(expression)
             empty = database.from_arrow(_readable(pa.table({}), dataset, names, 0))
             if str(empty.select(condition).types[0]) != "BOOLEAN":

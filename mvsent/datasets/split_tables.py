@@ -102,7 +102,7 @@ def parse_split_table(name: str, content: bytes) -> SplitTable:
             table = _of_text(name, content, suffix)
         else:
             raise SplitError(f"{name}: its suffix {suffix} is none of a split file", _NEXT)
-    except (ValueError, RecursionError, OSError, pa.ArrowException) as error:
+    except (ValueError, RecursionError, OSError, pa.ArrowException, csv_text.Error) as error:
         raise SplitError(f"{name}: not a readable split ({first_line(error)})", _NEXT) from None
     if not len(table):
         raise SplitError(f"{name}: has no rows", _NEXT)
@@ -168,6 +168,8 @@ def _of_columns(name: str, table: pa.Table) -> SplitTable:
 
 def _as_folds(name: str, column: pa.Array) -> pa.Int64Array:
     try:
+        if pa.types.is_string(column.type):
+            column = pc.utf8_trim_whitespace(column)
         folds = pc.cast(column, pa.int64())
     except pa.ArrowException as error:
         raise SplitError(f"{name}: a fold is not a number ({error})", "Number the folds from 0") from None
@@ -241,7 +243,8 @@ def _scalar(name: str, at: int, value: Any) -> str:
 
 def _decoded(name: str, content: bytes) -> str:
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         where = content.count(b"\n", 0, error.start) + 1
         raise SplitError(f"{name}:{where}: not UTF-8", "Save it as UTF-8") from None

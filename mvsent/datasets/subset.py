@@ -199,6 +199,8 @@ def _of_role(dataset: Dataset, selection: Selection) -> Criterion:
     role = ROLE_WORDS.get(selection.role, selection.role)
     if role not in ROLES:
         raise UsageError(f"--role {selection.role}: is no role", f"Choose from {', '.join(ROLES)}")
+    if selection.split_file is None:
+        dataset.require_labels()
     split = find_split(dataset, selection.protocol or DEFAULT_PROTOCOL, selection.seed, selection.split_file)
     fold = 0 if selection.fold is None and split.n_folds == 1 else selection.fold
     if fold is None or not 0 <= fold < split.n_folds:

@@ -1,10 +1,11 @@
 """A trained run in memory: the networks of its finished folds, with their encoders and vocabularies."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -262,6 +263,7 @@ def paired(
 
     Raises: UsageError if both are None, their lengths differ, or an image is neither path, bytes nor picture.
     """
+    images, texts = (_as_list(given) for given in (images, texts))
     for given in (images, texts):
         if isinstance(given, str | bytes):
             raise UsageError("images and texts are lists, one entry a pair", "Write [image] and [text]")
@@ -277,11 +279,34 @@ def paired(
             "images and texts must have equal length; at least one is required",
             "Give None in place of an absent picture or text",
         )
-    every_text = texts or [None] * n
+    every_text = [_text(text) for text in texts] if texts is not None else [None] * n
     return (
         [None] * n if images is None else images,
         [text or "" for text in every_text] if cleaned else [clean(text) for text in every_text],
     )
+
+
+def _as_list(given: Any) -> Any:
+    """A column of pandas, an array or an iterator as a list; whatever else as it is."""
+    if given is None or isinstance(given, str | bytes | list | tuple):
+        return given
+    if isinstance(given, os.PathLike) or hasattr(given, "convert"):
+        raise UsageError("images and texts are lists, one entry a pair", "Write [image] and [text]")
+    try:
+        return list(given)
+    except TypeError:
+        raise UsageError(
+            f"images and texts are lists, not {type(given).__name__}", "Write [image] and [text]"
+        ) from None
+
+
+def _text(given: Any) -> str | None:
+    """A text; None for none, such as pandas' NaN. Raises: UsageError for anything else."""
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, float) and math.isnan(given):
+        return None
+    raise UsageError(f"texts: a {type(given).__name__} is no text", "Give texts, or None for a pair without")
 
 
 def clean(text: str | None) -> str:

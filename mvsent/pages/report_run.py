@@ -16,7 +16,7 @@ from mvsent.report.run_page import render_run
 from mvsent.runs.evaluate import PICTURES, evaluate
 from mvsent.runs.predictions import read_predictions
 from mvsent.runs.run_dataset import own_dataset
-from mvsent.runs.run_folder import PREDICTIONS, RunFolder
+from mvsent.runs.run_folder import METRICS, PREDICTIONS, RunFolder
 
 Document = dict[str, Any]
 
@@ -45,7 +45,7 @@ def run_report(
     gallery = _error_gallery(run, mistakes, n_cards, dataset, quiet=quiet)
     counts = {"errors": len(mistakes), "shown": len(gallery.cards)}
     try:
-        document = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+        document = json.loads((run.path / METRICS).read_text(encoding="utf-8"))
         figures = {name: svg_element(run.path / f"{name}.svg") for name in PICTURES}
         # With a dataset it is made again, as it may note that the dataset is gone.
         if dataset is None and [fold["fold"] for fold in document["folds"]] == run.finished_folds:

@@ -84,7 +84,7 @@ def roc(curves: Mapping[str, Floats], grid: Floats, auc: Mapping[str, Summary]) 
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.7, zorder=1)
     for name, of_folds in curves.items():
         _mean_line(axes, grid, of_folds, _LINES[name], f"{name}, AUC {_score(auc[name])}")
-    figure.legend(loc="outside lower center", handlelength=3, borderaxespad=0.2)
+    _legend(figure, axes)
     return figure
 
 
@@ -108,7 +108,7 @@ def prc(
     for name, of_folds in curves.items():
         guessing = f" (guessing {prevalence[name]:.3f})" if name in prevalence else ""
         _mean_line(axes, grid, of_folds, _LINES[name], f"{name}, AP {_score(ap[name])}{guessing}")
-    figure.legend(loc="outside lower center", handlelength=3, borderaxespad=0.2)
+    _legend(figure, axes)
     return figure
 
 
@@ -230,6 +230,11 @@ def svg_element(path: Path) -> str:
     """The `<svg>` element of a saved figure, for a page."""
     text = path.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:  # of a single class there is no curve
+        figure.legend(loc="outside lower center", handlelength=3, borderaxespad=0.2)
 
 
 def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:

@@ -14,9 +14,10 @@ from mvsent.datasets.split import ensure_split
 from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import Interrupted, MvsentError, UsageError
 from mvsent.report.benchmark_tables import render_csv, replace_block
-from mvsent.runs.benchmark_plan import METRICS, Asked, Cell, plan
+from mvsent.runs.benchmark_plan import Asked, Cell, plan
 from mvsent.runs.benchmark_results import Document, collect, write_results
 from mvsent.runs.evaluate import evaluate
+from mvsent.runs.run_folder import CONFIG, METRICS
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
@@ -81,6 +82,10 @@ def benchmark(
         UsageError: as `plan`; a cell that was made with other settings; `into` without the block's marks.
         Interrupted: Ctrl-C; finished cells are kept.
     """
+    if (asked.out / CONFIG).exists():
+        raise UsageError(f"{asked.out}: is the folder of a run", "Give another --out")
+    for folder in asked.datasets:
+        Dataset.open(folder).require_labels()
     cells = plan(asked)
     compute_device(asked.common.device)  # refuses a missing device before the first cell
     refuse_other_settings(cells, overwrite=overwrite)

@@ -12,12 +12,11 @@ from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import RunError, UsageError, did_you_mean
 from mvsent.models import registry
 from mvsent.models.registry import ModelCard, Published
-from mvsent.runs.run_folder import CONFIG, RunFolder
+from mvsent.runs.run_folder import CONFIG, METRICS, RunFolder
 from mvsent.shards.manifest import Manifest
 from mvsent.splits import N_FOLDS, PROTOCOLS
 
 TABLES = ("2", "3", "4", "all")
-METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mvsent.report.page import render_page
 from mvsent.report.results import result_table, result_title, unseen_metrics
 from mvsent.runs.history import read_history
 from mvsent.runs.run_dataset import is_own
-from mvsent.runs.run_folder import RunFolder
+from mvsent.runs.run_folder import METRICS, RunFolder
 from mvsent.runs.trial import Trial, count_seen, fresh_trial, missing_trial, saved_trial
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
@@ -250,7 +250,7 @@ def write(folder: Path, document: Document, figures: dict[str, Figure]) -> Evalu
     page = render_page(document, {name: plots.svg_element(svg) for name, (_, svg) in saved.items()})
     with atomic_write(folder / "report.html") as file:
         file.write(page.encode())
-    with atomic_write(folder / "metrics.json") as file:
+    with atomic_write(folder / METRICS) as file:
         # By default json writes NaN, which is not JSON.
         file.write(json.dumps(document, indent=2, allow_nan=False).encode())
     return Evaluation(folder, document, tuple(png for png, _ in saved.values()))

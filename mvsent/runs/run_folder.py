@@ -21,7 +21,7 @@ from mvsent.setting import Settings
 from mvsent.shards.atomic import atomic_write
 from mvsent.storage import entries, is_remote, located, make_folder, reaching, refuse_no_bucket, remove
 
-CONFIG = "config.toml"
+CONFIG, METRICS = "config.toml", "metrics.json"
 ENVIRONMENT = "environment.json"
 ROWS = "rows.parquet"  # hashes of the rows that were trained on; see `seen_rows`
 _OURS = re.compile(

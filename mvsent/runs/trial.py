@@ -1,5 +1,6 @@
 """The rows and answers of an evaluation: a run's networks on test rows, its own or another dataset's."""
 
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from mvsent.models import registry
 from mvsent.models.batch import ANP_SCORES
 from mvsent.runs.predictions import Predictions, prediction_table, read_predictions, write_predictions
 from mvsent.runs.run_dataset import find_own, own_dataset, own_split
-from mvsent.runs.run_folder import PREDICTIONS, RunFolder
+from mvsent.runs.run_folder import METRICS, PREDICTIONS, RunFolder
 from mvsent.runs.seen_rows import KINDS, row_keys, seen_rows
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
@@ -115,6 +116,18 @@ def saved_trial(run: RunFolder, named: Path | None = None) -> Trial:
     )
 
 
+def _folder_of(run: RunFolder, dataset: Dataset, without: str) -> Path:
+    """The folder of the answers on a dataset; its hash is part of the name if another one has the name."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", dataset.name)
+    folder = run.path / f"eval-{name}{without}"
+    try:
+        before = json.loads((folder / METRICS).read_text(encoding="utf-8"))["dataset_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder
+    is_other = before != dataset.sha256
+    return run.path / f"eval-{name}-{dataset.sha256[:8]}{without}" if is_other else folder
+
+
 def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: bool) -> Trial:
     """Predict every row of `dataset` by the networks of the finished folds, and save the answers.
 
@@ -130,7 +143,7 @@ def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: b
         raise DatasetError(f"{dataset.folder}: has no rows", "Evaluate on a dataset that has some")
     own = saved_trial(run)
     without = f"-missing-{missing}" if missing else ""
-    folder = run.path / f"eval-{re.sub(r'[^A-Za-z0-9_.-]+', '-', dataset.name)}{without}"
+    folder = _folder_of(run, dataset, without)
     known = seen_rows(run)
     keys = row_keys(dataset) if known else {}
     predictor, tested = DatasetPredictor(run, dataset, quiet=quiet), []

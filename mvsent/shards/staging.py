@@ -76,6 +76,9 @@ def locked(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path)
+    except (FileExistsError, NotADirectoryError):
+        file = next(each for each in path.parents if each.exists() and not each.is_dir())
+        raise UsageError(f"{file}: is a file, not a folder", "Name another --out") from None
     except OSError as error:  # names what the user named, and not the lock file
         out = path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
         raise OSError(error.errno, f"cannot be written ({error.strerror})", str(out)) from None

@@ -23,7 +23,7 @@ class Lack(Enum):
 
     REFUSED = "refused", 2
     EMPTY = "empty", 4
-    EMPTY_AT_THE_END = "empty at the end", 1
+    NOTHING_AT_THE_END = "without new items at the end", 1
     REPEATED = "listed before", 1
     SHORT = "shorter than promised", 1
     SHORT_AT_THE_END = "shorter than promised at the end", 1
@@ -51,17 +51,17 @@ def lack(window: Window, page: SearchPage, n_new: int, per_page: int) -> Lack | 
     n_before = (window.page - 1) * per_page
     total = page.total or 0
     expected = min(per_page, total - n_before)
+    is_far = total - n_before > MARGIN * total
     if not page.n_items:
-        far = total - n_before > MARGIN * total
-        return None if expected <= 0 else Lack.EMPTY if far else Lack.EMPTY_AT_THE_END
+        return None if expected <= 0 else Lack.EMPTY if is_far else Lack.NOTHING_AT_THE_END
     if n_new == 0 and window.page > 1 and not window.overlaps:
-        return Lack.REPEATED
+        return Lack.REPEATED if is_far else Lack.NOTHING_AT_THE_END  # some repeat the last page after it
     if page.n_items >= expected:
         return None
     return Lack.SHORT if total - n_before - page.n_items > MARGIN * total else Lack.SHORT_AT_THE_END
 
 
-_AT_THE_END = (Lack.SHORT_AT_THE_END, Lack.EMPTY_AT_THE_END)
+_AT_THE_END = (Lack.SHORT_AT_THE_END, Lack.NOTHING_AT_THE_END)
 _LONG = 10  # pages, to which one more adds a tenth
 
 
@@ -96,7 +96,7 @@ class Course:
             self.promised = max(self.promised, page.total)
         self.disorder_s = max(self.disorder_s, disorder(page.uploads))
         if not window.overlaps and not self._attempts[window.since, window.until, window.page]:
-            self.n_repeated += max(0, page.n_items - n_new)
+            self.n_repeated += page.n_items - n_new if n_new else 0
 
     def asks_again(self, window: Window, what: Lack, habits: "Habits") -> bool:
         """Whether the window is to be asked again, which counts as an attempt."""
@@ -116,7 +116,8 @@ class Course:
             self._n_empty = 0
             return False
         left = (page.total or self.promised) - (window.page - 1) * per_page - page.n_items
-        self.missing[what] += max(0, left if what is Lack.REFUSED else min(left, per_page - page.n_items))
+        if what not in _AT_THE_END:  # totals are not that exact
+            self.missing[what] += max(0, left if what is Lack.REFUSED else min(left, per_page - page.n_items))
         self._n_empty = self._n_empty + 1 if what is Lack.EMPTY else 0
         return self._n_empty == 1 and left > per_page
 
@@ -132,14 +133,14 @@ class Habits:
         self._useless[what] = 0 if n_new else self._useless[what] + 1
 
     def is_one(self, what: Lack, page: int) -> bool:
-        """Whether asking again for what page number `page` lacks is of no use, or costs more than it may bring."""
+        """Whether asking again for what page number `page` lacks is of no use, or costs too much."""
         if what is Lack.SHORT:
             return self._useless[what] >= USELESS
         return what in _AT_THE_END and page < _LONG and self._useless[what] >= USELESS
 
     def ends(self, what: Lack | None, page: int) -> bool:
         """Whether a page that lacks this is the last one, as pages after such ones were empty before."""
-        return what in _AT_THE_END and self.is_one(Lack.EMPTY_AT_THE_END, page)
+        return what in _AT_THE_END and self.is_one(Lack.NOTHING_AT_THE_END, page)
 
 
 def disorder(uploads: list[int]) -> int:
