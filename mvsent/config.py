@@ -69,6 +69,18 @@ def identifiable(value: str) -> str:
     return value
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Parse HOST:PORT. Raises: ValueError for anything else.
+
+    >>> host_and_port("127.0.0.1:8000")
+    ('127.0.0.1', 8000)
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError("should be HOST:PORT")
+    return host, int(port)
+
+
 def zero_or_a_rate(value: float) -> float:
     """Return a rate per second, or 0. Raises: ValueError for one that would take hours for a call."""
     if 0 < value < 0.001:
@@ -116,11 +128,64 @@ class MergeRules(Settings):
     mixed_classes: bool = setting(False, DATA, "Accept datasets that do not have the same classes.")
 
 
-class BuildSettings(Settings):
+class PictureSettings(Settings):
+    """How pictures are fetched and checked, and which of equal ones are kept."""
+
+    min_side: int = setting(64, PICTURES, "Drop pictures with a shorter side below this many pixels.", ge=1)
+    near_duplicates: Literal["keep", "drop"] = setting(
+        "keep", PICTURES, "Keep or drop pictures that look like an earlier one."
+    )
+    images_per_second: float = images_per_second()
+    patience: float = patience()
+    concurrency: int = concurrency()
+    shard_size: int = shard_size(1000, ge=1)
+    max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
+    max_bytes: int = setting(32 * 2**20, PICTURES, "Drop picture files with more bytes.", ge=1)
+
+    @property
+    def unique_columns(self) -> tuple[str, ...]:
+        """The columns by which pictures are recognised, of which only the first is kept."""
+        return ("sha256", "phash") if self.near_duplicates == "drop" else ("sha256",)
+
+    _rate_is_known = field_validator("images_per_second")(zero_or_a_rate)
+
+
+class FetchSettings(PictureSettings):
+    """The settings of `fetch`."""
+
+    allow_hosts: tuple[str, ...] = setting(
+        (),
+        MACHINE,
+        "Hosts of pictures inside this network that may be asked, as HOST:PORT.",
+        flags=("--allow-host",),
+    )
+
+    @property
+    def max_pairs(self) -> int:
+        """No maximum."""
+        return 0
+
+    @property
+    def places(self) -> frozenset[tuple[str, int]]:
+        """The hosts and ports of --allow-host."""
+        return frozenset(map(host_and_port, self.allow_hosts))
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _are_hosts_with_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            host_and_port(one)
+        return value
+
+
+class BuildSettings(PictureSettings):
     """The settings of every `build-NAME` that searches a source; with the lexicon they decide the rows."""
 
     per_query: int = per_query(0)
     max_pairs: int = setting(0, DATA, "Maximum number of pairs.", unset="all", ge=0)
+    metadata_only: bool = setting(
+        False, DATA, "Build a dataset of addresses and texts, whose pictures `mvsent fetch` fetches later."
+    )
     text_fields: tuple[Literal["title", "description", "tags"], ...] = setting(
         ("description",), TEXT, "Fields that make up the text, separated by commas."
     )
@@ -137,26 +202,11 @@ class BuildSettings(Settings):
     size: int = setting(
         1024, PICTURES, "Longer side of the size to download, in pixels, where several are offered.", ge=1
     )
-    min_side: int = setting(64, PICTURES, "Drop pictures with a shorter side below this many pixels.", ge=1)
-    near_duplicates: Literal["keep", "drop"] = setting(
-        "keep", PICTURES, "Keep or drop pictures that look like an earlier one."
-    )
     endpoint: str = setting("", MACHINE, "Address of another API server.", changes_result=False)
     # Flickr's quota for one key.
     quota_per_hour: int = setting(
         3600, MACHINE, "API calls per hour.", changes_result=False, ge=1, le=10_000_000
     )
-    images_per_second: float = images_per_second()
-    patience: float = patience()
-    concurrency: int = concurrency()
-    shard_size: int = shard_size(1000, ge=1)
-    max_pixels: int = setting(100_000_000, PICTURES, "Drop pictures with more pixels.", ge=1)
-    max_bytes: int = setting(32 * 2**20, PICTURES, "Drop picture files with more bytes.", ge=1)
-
-    @property
-    def unique_columns(self) -> tuple[str, ...]:
-        """The columns by which pictures are recognised, of which only the first is kept."""
-        return ("sha256", "phash") if self.near_duplicates == "drop" else ("sha256",)
 
     @property
     def query_fields(self) -> tuple[Literal["tags", "title", "description"], ...]:
@@ -179,8 +229,6 @@ class BuildSettings(Settings):
         return False
 
     _language_is_known = field_validator("language")(identifiable)
-
-    _rate_is_known = field_validator("images_per_second")(zero_or_a_rate)
 
     @field_validator("text_fields")
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -119,6 +119,9 @@ LABEL_COLUMNS = ("label", "text_label", "image_label")
 # Since version 2 a label may be null, and a dataset may have further columns of its own.
 SCHEMA_VERSION = max(2, *(column.since for column in COLUMNS))
 """The version of the datasets that this mvsent writes; it reads all up to this one."""
+
+ExtraType = Literal["string", "int64", "double", "bool"]
+"""The names of `EXTRA_TYPES`."""
 
 EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
 """The types of further columns, by the name that the manifest has for them."""

@@ -14,7 +14,10 @@ from oauthlib.oauth1.rfc5849 import signature
 from pydantic import SecretStr
 
 from mvsent.build import search
-from mvsent.errors import UsageError
+from mvsent.build.fill_pictures import fill_pictures
+from mvsent.config import FetchSettings
+from mvsent.datasets.validate import validate
+from mvsent.errors import DatasetError, UsageError
 from mvsent.fetch.pace import HostPace
 from mvsent.limits import TokenBucket
 from mvsent.shards.reader import Dataset
@@ -425,3 +428,46 @@ def test_a_page_of_getty_says_which_images_have_a_watermark(tmp_path: Path) -> N
     marks = {size.name: size.watermarked for one in page.candidates for size in one.sizes}
     assert marks == {"comp": True, "preview": True, "thumb": False}
     assert json.dumps(marks)
+
+
+# Datasets of addresses
+
+
+@pytest.mark.parametrize("source", ["flickr", "getty"])
+def test_a_dataset_of_addresses_gets_its_pictures_elsewhere_and_later(source: str, tmp_path: Path) -> None:
+    make: Callable[..., Any] = flickr_settings if source == "flickr" else getty_settings
+    with Replay(small_world(10, side=700)) as replay:
+        whole = build(tmp_path / "whole", make(replay, tmp_path))
+        n_before = replay.calls["image"]
+        listed = build(tmp_path / "listed", make(replay, tmp_path, metadata_only=True))
+        assert replay.calls["image"] == n_before
+        host = replay.address.removeprefix("http://")
+        given = FetchSettings(allow_hosts=(host,), images_per_second=0, concurrency=2, shard_size=16)
+        filled = fill_pictures(listed.folder, given, tmp_path / "filled", quiet=True)
+    assert listed.manifest.text_kind == "captions" and validate(listed.folder).problems == []
+    names = [name for name in Dataset.open(listed.folder).schema.names if name != "sizes"]
+    assert Dataset.open(listed.folder).table(["image"])["image"].null_count == len(
+        Dataset.open(listed.folder)
+    )
+    # The same pairs with the same pictures as of a build at once.
+    one, other = (Dataset.open(folder) for folder in (whole.folder, filled.folder))
+    both = [name for name in names if name in one.schema.names]
+    assert one.table(["image", *both]).equals(other.table(["image", *both]))
+    assert whole.manifest.funnel == filled.manifest.funnel
+    assert validate(filled.folder).problems == []
+    with pytest.raises(DatasetError, match="was not built with --metadata-only"):
+        fill_pictures(whole.folder, given, tmp_path / "again", quiet=True)
+
+
+def test_pictures_that_are_gone_by_then_drop_their_pairs(tmp_path: Path) -> None:
+    with Replay(small_world(10, quirks=0)) as replay:
+        listed = build(
+            tmp_path / "listed", flickr_settings(replay, tmp_path, metadata_only=True, max_pairs=30)
+        )
+        assert listed.manifest.funnel.dropped == {"over-max-pairs": 30}
+        replay.faults = Faults(image_404=0.5)
+        given = FetchSettings(allow_hosts=(replay.address.removeprefix("http://"),), images_per_second=0)
+        filled = fill_pictures(listed.folder, given, tmp_path / "filled", quiet=True)
+    dropped = filled.manifest.funnel.dropped
+    assert 0 < dropped["http-404"] < 30 and dropped["over-max-pairs"] == 30
+    assert filled.manifest.funnel.kept == 30 - dropped["http-404"]

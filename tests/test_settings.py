@@ -154,7 +154,7 @@ def test_the_table_of_a_command_is_toml_and_changes_nothing() -> None:
 
 def test_the_settings_that_cannot_change_a_result_are_known() -> None:
     """With another one of these a run, a benchmark or a crawl continues: nobody adds one by accident."""
-    crawl = {"endpoint", "quota_per_hour", "images_per_second", "concurrency"}
+    crawl = {"endpoint", "quota_per_hour", "images_per_second", "patience", "concurrency"}
     assert Tea.without_effect() == {"sweet"}
     assert FlickrSettings.without_effect() == crawl | {"anps", "dumps"}
     assert GettySettings.without_effect() == crawl | {"keywords", "token_url"}

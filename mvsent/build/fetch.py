@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from mvsent.build.assemble import is_enough
 from mvsent.build.filters import Assembled
 from mvsent.build.parts import Partition, Recipe, fetch_partition, fetched_urls, part_path
-from mvsent.config import BuildSettings
+from mvsent.config import BuildSettings, PictureSettings
 from mvsent.errors import Interrupted, MvsentError
 from mvsent.fetch import FetchPolicy
 from mvsent.fetch.shared import LeasedLimits, LimitsOffice
@@ -36,7 +36,7 @@ def partitions(frontier: Frontier, settings: BuildSettings) -> list[Any]:
 
 
 def fetch_policy(
-    settings: BuildSettings | TableSettings, allowed: frozenset[tuple[str, int]], workers: int
+    settings: PictureSettings | TableSettings, allowed: frozenset[tuple[str, int]], workers: int
 ) -> FetchPolicy:
     """The limits that the settings of a build state.
 

@@ -20,6 +20,9 @@ from mvsent.reasons import Reason, Rejection
 from mvsent.sources.crawl.candidate import Candidate, Query, Size, sizes_to_try
 from mvsent.sources.crawl.frontier import Found
 
+SIZES = "sizes"
+"""Column of a dataset without pictures: the sizes of each in the order of trying them, as JSON."""
+
 USUAL_SIDE, CLEAN_SIDE = 640, 320
 """Pixels: a size below the first is fetched only if the source offers no other; one without a watermark is
 preferred from the second on."""

@@ -9,9 +9,10 @@ Each stage continues where it was stopped, and its result does not depend on whe
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,14 +23,16 @@ from mvsent.build.crawl_folder import PARTS, clear_up, open_frontier, workplace,
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.crawled import Crawled
 from mvsent.build.fetch import fetch_parts, fetch_policy, partitions
+from mvsent.build.filters import SIZES
 from mvsent.build.match_dump import broken_in, dump_notes, match_dump
 from mvsent.build.owners import owner_rejections
 from mvsent.build.parts import rejected_path, rejected_table
 from mvsent.config import BuildSettings
 from mvsent.errors import InputError, Interrupted
 from mvsent.limits import TokenBucket
-from mvsent.reasons import Reason
-from mvsent.shards.manifest import MANIFEST_FILE, ExtraType, Manifest, creation_time
+from mvsent.pairs import ExtraType
+from mvsent.reasons import Reason, Rejection
+from mvsent.shards.manifest import MANIFEST_FILE, Manifest, creation_time
 from mvsent.shards.staging import absolute
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.crawl.crawl_queries import DRIFT, INCOMPLETE, search
@@ -101,33 +104,32 @@ def build(
                 if ask:
                     _search(frontier, ask, source.paging, settings, stop, quiet)
                 # After the search, because only then are the photos known that were found under both signs.
-                rejections = owner_rejections(frontier, settings)
-
-                def load(numbers: Sequence[int], frontier: Frontier = frontier) -> list[Found]:
-                    return [frontier.found(n, rejections.get(int(n))) for n in numbers]
-
-                with StageProgress("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
-                    fetch_parts(
-                        Crawled(settings, source.columns),
-                        partitions(frontier, settings),
-                        load,
-                        folder,
-                        settings,
-                        policy,
-                        engine,
-                        stop=stop,
-                        on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
-                        on_pace=stage.tell_pace,
-                    )
+                load = partial(_load, frontier, owner_rejections(frontier, settings))
                 assembly = Assembly(name or source.name, source.columns, frontier, settings)
-                write_dataset(
-                    work,
-                    target,
-                    lambda out: assembly.write(work, out, quiet=quiet),
-                    overwrite=overwrite,
-                )
+                if settings.metadata_only:
+                    write = partial(assembly.write_listed, load, quiet=quiet)
+                else:
+                    write = partial(assembly.write, work, quiet=quiet)
+                    with StageProgress("fetch", frontier.n_candidates, 0, "candidates", quiet=quiet) as stage:
+                        fetch_parts(
+                            Crawled(settings, source.columns),
+                            partitions(frontier, settings),
+                            load,
+                            folder,
+                            settings,
+                            policy,
+                            engine,
+                            stop=stop,
+                            on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
+                            on_pace=stage.tell_pace,
+                        )
+                write_dataset(work, target, write, overwrite=overwrite)
         clear_up(work, target)
     return BuildResult(out, Manifest.load(out))
+
+
+def _load(frontier: Frontier, rejections: Mapping[int, Rejection], numbers: Sequence[int]) -> list[Found]:
+    return [frontier.found(number, rejections.get(int(number))) for number in numbers]
 
 
 def _now() -> int:
@@ -182,27 +184,59 @@ class Assembly:
         """Write the dataset to `out`, of the parts in `work`. Raises: InputError if nothing can be kept."""
         frontier, settings = self.frontier, self.settings
         parts = wanted_parts(work / PARTS, settings)
+        rejections = [each for part in parts for each in _rejections(part)]
         if not n_kept(parts, settings):
-            self._refuse(parts)
-        writer = DatasetWriter(
-            out,
-            self.name,
-            settings=self._recorded(),
-            shard_size=settings.shard_size,
-            text_kind="captions",
-            extra_columns=self.columns,
-        )
+            self._refuse(Counter(reason for reason, _ in rejections))
+        writer = self._writer(out, self.columns)
         with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
             assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
             # The funnel adds up only with the candidates that `max_pairs` left unfetched.
             for numbers in partitions(frontier, settings)[len(parts) :]:
                 rows = [(id, str(Reason.OVER_MAX_PAIRS), "") for id in frontier.ids(numbers)]
                 writer.reject(rejected_table(rows))
-            notes = self._notes(parts)
-            writer.finish(frontier.n_candidates, extra={"notes": notes} if notes else {})
+            self._finish(writer, rejections)
 
-    def _refuse(self, parts: Sequence[Path]) -> NoReturn:
-        counts = Counter(reason for part in parts for reason, _ in _rejections(part))
+    def write_listed(self, load: Callable[[Any], list[Found]], out: Path, *, quiet: bool) -> None:
+        """Write a dataset of addresses and texts to `out`, without pictures. Raises: as `write`."""
+        columns: dict[str, ExtraType] = {
+            name: kind for name, kind in self.columns.items() if name not in ("size", "watermarked")
+        }
+        recipe = Crawled(self.settings, {**columns, SIZES: "string"})
+        rejections: list[tuple[str, str]] = []
+        n_left = self.settings.max_pairs or self.frontier.n_candidates
+        writer = self._writer(out, recipe.extra)
+        parts = partitions(self.frontier, self.settings)
+        with writer, StageProgress("write", len(parts), 0, "parts", quiet=quiet) as stage:
+            for n_done, numbers in enumerate(parts, start=1):
+                drafts = [(one.id, recipe.draft(one)) for one in load(numbers)]
+                kept = [draft for _, draft in drafts if not isinstance(draft, Rejection)]
+                dropped = [(id, one) for id, one in drafts if isinstance(one, Rejection)]
+                dropped += [(one.id, Rejection(Reason.OVER_MAX_PAIRS, "")) for one in kept[n_left:]]
+                if kept[:n_left]:
+                    writer.write(recipe.listed(kept[:n_left]))
+                writer.reject(rejected_table([(id, str(one.reason), one.detail) for id, one in dropped]))
+                rejections += [(str(one.reason), one.detail) for _, one in dropped]
+                n_left -= len(kept[:n_left])
+                stage.to(n_done, "")
+            if len(rejections) == self.frontier.n_candidates:
+                self._refuse(Counter(reason for reason, _ in rejections))
+            self._finish(writer, rejections)
+
+    def _writer(self, out: Path, columns: Mapping[str, ExtraType]) -> DatasetWriter:
+        return DatasetWriter(
+            out,
+            self.name,
+            settings=self._recorded(),
+            shard_size=self.settings.shard_size,
+            text_kind="captions",
+            extra_columns=columns,
+        )
+
+    def _finish(self, writer: DatasetWriter, rejections: Sequence[tuple[str, str]]) -> None:
+        notes = self._notes(rejections)
+        writer.finish(self.frontier.n_candidates, extra={"notes": notes} if notes else {})
+
+    def _refuse(self, counts: Counter[str]) -> NoReturn:
         why = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(3))
         n_queries = self.frontier.n_queries
         raise InputError(
@@ -220,12 +254,11 @@ class Assembly:
         lexicon = self.frontier.settings["lexicon_sha256"]
         return recorded | {"queries": self.frontier.n_queries, "lexicon_sha256": lexicon}
 
-    def _notes(self, parts: Sequence[Path]) -> dict[str, Any]:
+    def _notes(self, rejections: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """What the manifest and the card say about the search, beside the settings."""
         without = Counter(
             query
-            for part in parts
-            for reason, detail in _rejections(part)
+            for reason, detail in rejections
             if reason == Reason.QUERY_NOT_FOUND
             for query in detail.split(", ")
         )

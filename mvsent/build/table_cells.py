@@ -16,8 +16,9 @@ from mvsent.curate.label_words import label_cell, label_meanings, what_to_do
 from mvsent.curate.labels import IMAGE, MISSING, TEXT, Decisions, Labels, majority
 from mvsent.curate.text import clean_text, count_words
 from mvsent.errors import InputError
+from mvsent.pairs import ExtraType
 from mvsent.reasons import Reason, Rejection
-from mvsent.shards.manifest import ExtraType, TextKind
+from mvsent.shards.manifest import TextKind
 from mvsent.sources.table import TableSettings
 from mvsent.sources.table_columns import FILLED, Columns, find_columns
 from mvsent.sources.table_files import TableFile, open_files

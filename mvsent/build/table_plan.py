@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from mvsent.pairs import LABEL_NAMES, label_name
+from mvsent.pairs import LABEL_NAMES, ExtraType, label_name
 from mvsent.reasons import Reason, Rejection
 from mvsent.report.tables import aligned
-from mvsent.shards.manifest import ExtraType, TextKind
+from mvsent.shards.manifest import TextKind
 from mvsent.sources.table import LINE, TableSettings
 from mvsent.sources.table_columns import FILLED, Columns
 from mvsent.sources.table_files import TableFile

@@ -7,8 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from mvsent.errors import InputError
-from mvsent.pairs import EXTRA_TYPES
-from mvsent.shards.manifest import ExtraType
+from mvsent.pairs import EXTRA_TYPES, ExtraType
 
 MAX_CELL = 2**20  # characters
 

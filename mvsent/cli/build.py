@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mvsent.build.reconcile import ReconcileResult
     from mvsent.build.search import BuildResult
     from mvsent.cli.given import Given
-    from mvsent.config import BuildSettings
+    from mvsent.config import BuildSettings, FetchSettings
     from mvsent.setting import Settings
     from mvsent.sources.table import TableSettings
 
@@ -92,6 +92,8 @@ def tell(result: "Built", *, as_json: bool, more: str = "") -> None:
         return
     typer.echo(render_funnel(folder, manifest))
     next_step = f"export {folder} --to label-studio" if manifest.n_unlabelled else f"train {folder}"
+    if manifest.settings.get("metadata_only"):
+        next_step = f"fetch {folder}"
     gap = "" if manifest.funnel.dropped else "\n"
     typer.echo(f"{gap}{more}Next: mvsent {next_step}")
 
@@ -206,6 +208,40 @@ def refresh(
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(f"{result.folder}: {result.n_asked} photos asked for, {len(result.removed)} are gone")
+
+
+@command("fetch", "Build", settings="mvsent.config:FetchSettings", section="", continues=True)
+def fetch(
+    *,
+    folder: Annotated[Path, typer.Argument(help="A dataset that was built with --metadata-only.")],
+    given: "Given[FetchSettings]",
+    workers: options.Workers = 0,
+    engine: options.EngineOptions,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fetch the pictures of a dataset of addresses and texts.
+
+    The dataset with its pictures is written to FOLDER-pictures, or to --out. Pairs, labels and ids stay; a
+    picture that is gone by now drops its pair, with the reason. Stop it at any time: the same command
+    continues.
+
+    Example: mvsent fetch data/flickr
+    """
+    from mvsent.build.fill_pictures import fill_pictures
+
+    result = fill_pictures(
+        folder,
+        given.resolve(),
+        out,
+        overwrite=overwrite,
+        workers=workers,
+        engine=engine.chosen(),
+        quiet=quiet,
+    )
+    tell(result, as_json=as_json)
 
 
 class Polarity(StrEnum):

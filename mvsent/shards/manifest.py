@@ -20,7 +20,7 @@ from pydantic import (
 
 from mvsent import __version__
 from mvsent.errors import DatasetError, UsageError
-from mvsent.pairs import LABEL_NAMES, SCHEMA_VERSION
+from mvsent.pairs import LABEL_NAMES, SCHEMA_VERSION, ExtraType
 from mvsent.sources.registry import SEARCHED
 from mvsent.storage import reaching, refuse_no_bucket
 
@@ -29,8 +29,6 @@ _SHARD_PATH = re.compile(r"data/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")  # nowhe
 
 
 TextKind = Literal["", "tweets", "captions"]
-ExtraType = Literal["string", "int64", "double", "bool"]
-"""The names of `EXTRA_TYPES`."""
 
 
 class _Frozen(BaseModel):

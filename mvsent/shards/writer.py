@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, SCHEMA_VERSION, pair_schema
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, SCHEMA_VERSION, ExtraType, pair_schema
 from mvsent.shards.atomic import PartialFile, atomic_write, sync_folder
 from mvsent.shards.card import card
 from mvsent.shards.croissant import CROISSANT_FILE, croissant_text
-from mvsent.shards.manifest import MANIFEST_FILE, ExtraType, Funnel, Manifest, Shard, TextKind, creation_time
+from mvsent.shards.manifest import MANIFEST_FILE, Funnel, Manifest, Shard, TextKind, creation_time
 from mvsent.shards.rejected import RejectedFile
 from mvsent.shards.schema import (
     PICTURELESS_ROW_GROUP_ROWS,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mvsent.config import BuildSettings
     from mvsent.lexicons import Term
-    from mvsent.shards.manifest import ExtraType
+    from mvsent.pairs import ExtraType
     from mvsent.sources.crawl.candidate import Query, SearchPage, Window
     from mvsent.sources.dump_files import Dump
 

@@ -21,6 +21,7 @@ from mvsent.config import (
     TEXT,
     LabelRules,
     concurrency,
+    host_and_port,
     identifiable,
     images_per_second,
     language,
@@ -134,8 +135,7 @@ class TableSettings(LabelRules):
     @property
     def places(self) -> frozenset[tuple[str, int]]:
         """The hosts and ports of --allow-host."""
-        hosts = (one.rpartition(":") for one in self.allow_hosts if not BUCKET.fullmatch(one))
-        return frozenset((host, int(port)) for host, _, port in hosts)
+        return frozenset(host_and_port(one) for one in self.allow_hosts if not BUCKET.fullmatch(one))
 
     @field_validator("labels")
     @classmethod
@@ -147,10 +147,10 @@ class TableSettings(LabelRules):
     @classmethod
     def _are_hosts_with_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
-            host, _, port = one.rpartition(":")
-            is_host = host and port.isdecimal() and 0 < int(port) < 2**16
-            if not is_host and not BUCKET.fullmatch(one):
-                raise ValueError("should be HOST:PORT, or s3://NAME")
+            try:
+                _ = BUCKET.fullmatch(one) or host_and_port(one)
+            except ValueError as error:
+                raise ValueError(f"{error}, or s3://NAME") from None
         return value
 
     @field_validator("encoding")
