@@ -13,6 +13,7 @@ from mvsent.curate.matching import Field, PairMatcher, contains
 from mvsent.curate.sieve import CHANGED, Sieve, url_decoded
 from mvsent.curate.text import mask_query
 from mvsent.lexicons import load_anps
+from mvsent.sources.flickr_rows import row_texts
 
 FIELDS: tuple[Field, ...] = ("title", "description", "tags")
 QUERIES = ["happy dog", "sunny day", "happy baby", "tiny bus", "old_man", "sky", "clear_blue_sky", "don't go"]
@@ -187,6 +188,26 @@ def test_every_character_that_cleaning_removes_passes_the_sieve() -> None:
     cells = pa.array([c for c in removed if c not in spaces])
     missed = cells.filter(pc.invert(pc.match_substring_regex(cells, CHANGED)))
     assert missed.to_pylist() == []
+    assert Sieve(["happy dog"]).may_contain("title", cells.cast(pa.binary())).all()
+
+
+def test_of_texts_without_a_word_the_sieve_passes_those_that_cleaning_may_change() -> None:
+    cells = [b"a%cb" % bytes([n]) for n in range(256)] + [chr(n).encode() for n in range(0x80, 0xD800)]
+    array = pa.array([b"", *cells, b""], pa.binary())
+    texts = pa.Array.from_buffers(pa.utf8(), len(array), array.buffers())
+    expected = pc.match_substring_regex(texts, CHANGED).to_pylist()
+    assert Sieve(["happy dog"]).may_contain("tags", array).tolist() == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary() | st.text(st.sampled_from("abA+%24cCeE 9é€,\0"), max_size=12).map(str.encode))
+def test_the_texts_of_a_row_are_what_urllib_gives(cell: bytes) -> None:
+    texts = row_texts({"title": cell, "tags": cell}, encoded=True)
+    raw = cell.decode("utf-8", "replace")
+    assert texts.title == unquote_plus(raw).replace("\0", "")
+    parts = raw.replace("\0", "").split("\n" if b"\n" in cell else ",")
+    tags = (unquote_plus(part).replace("\0", "").strip() for part in parts)
+    assert texts.tags == tuple(filter(None, tags))
 
 
 @settings(max_examples=300, deadline=None)

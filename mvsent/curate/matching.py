@@ -81,7 +81,7 @@ class PairMatcher:
                     self._pairs[first].setdefault(second, set()).add(number)
                 else:
                     self._alone[first].add(number)
-        self._firsts = self._pairs.keys()
+        self._firsts, self._lone = frozenset(self._pairs), frozenset(self._alone)
 
     def find(self, title: str, description: str, tags: Sequence[str]) -> list[int]:
         """Numbers of the queries that the texts contain, ascending."""
@@ -98,7 +98,7 @@ class PairMatcher:
         """Queries whose words are somewhere in the text, in any order."""
         runs = set(_RUN.findall(text))
         possible = set(self._anywhere)
-        for run in runs & self._alone.keys():
+        for run in runs & self._lone:
             possible |= self._alone[run]
         for run in runs & self._firsts:
             seconds = self._pairs[run]
@@ -129,7 +129,7 @@ class PairMatcher:
 
 def each_is_a_tag(words: Sequence[str], tags: frozenset[str]) -> bool:
     """Whether every word is a tag by itself, the last one perhaps with an ending."""
-    return all(word in tags for word in words[:-1]) and any(form in tags for form in _forms(words[-1]))
+    return tags.issuperset(words[:-1]) and not tags.isdisjoint(_forms(words[-1]))
 
 
 def signatures(words: Sequence[str]) -> Iterator[tuple[str, str]]:

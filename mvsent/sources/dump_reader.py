@@ -14,6 +14,7 @@ from mvsent.sources.unpacked import Unpacked
 from mvsent.storage import unlike_driver
 
 BLOCK_BYTES = 8 * 2**20
+_LINE_BYTES = 2**14  # most lines are shorter
 MAX_LINE_BYTES = 32 * 2**20
 PARQUET_ROWS = 16_384
 
@@ -137,7 +138,9 @@ def _blocks(stream: Unpacked, part: DumpPart) -> Iterator[tuple[int, bytes, str]
         place += len(skipped) - 1
     stream.n_whole = place
     while stop is None or place < stop:
-        data = stream.read(BLOCK_BYTES)
+        # Little beyond the last line of the part; twice as much for each time that the line does not end.
+        left = BLOCK_BYTES if stop is None else max(stop - place - len(rest), len(rest), _LINE_BYTES)
+        data = stream.read(min(BLOCK_BYTES, left))
         if not data:
             if rest and not stream.broken:
                 stream.n_whole = place + len(rest)
@@ -157,7 +160,7 @@ def _blocks(stream: Unpacked, part: DumpPart) -> Iterator[tuple[int, bytes, str]
                 place += n - len(rest)
                 stream.n_whole = place
             continue
-        block = rest + data[:cut] if rest else data[:cut]
+        block = b"".join((rest, memoryview(data)[:cut]))  # copied once
         rest = data[cut:]
         if stop is not None and place + len(block) > stop:
             # The line that begins last before `stop` is the last one.
@@ -184,7 +187,7 @@ def parse_lines(
         unusable.append((at, f"{row.actual_columns} columns instead of {row.expected_columns}"))
         return "skip"
 
-    if not block.strip(b"\r\n"):
+    if not block[:1].strip(b"\r\n") and not block.strip(b"\r\n"):  # in most cases without a copy of it
         return pa.table({name: pa.array([], pa.binary()) for name in wanted}), ()
     table = arrow_csv.read_csv(
         pa.BufferReader(block),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import islice
+from itertools import compress, islice
 from typing import Any
 
 import numpy as np
@@ -135,11 +135,10 @@ class _Scan:
             # One pass over short cells.
             into.counts["videos"] += int(pc.sum(is_video(cells["marker"])).as_py() or 0)
         chosen = np.flatnonzero(np.logical_or.reduce(list(may.values())))
-        taken = {name: column.take(pa.array(chosen)).to_pylist() for name, column in cells.items()}
-        looked_at = {name: mask[chosen].tolist() for name, mask in may.items()}
-        for place in range(len(chosen)):
-            row = {name: values[place] for name, values in taken.items()}
-            self._add(row, {name for name, are in looked_at.items() if are[place]}, into)
+        taken = [column.take(pa.array(chosen)).to_pylist() for column in cells.values()]
+        looked_at = [mask[chosen].tolist() for mask in may.values()]
+        for values, are in zip(zip(*taken, strict=True), zip(*looked_at, strict=True), strict=True):
+            self._add(dict(zip(cells, values, strict=True)), set(compress(may, are)), into)
 
     def _add(self, row: Mapping[str, bytes], fields: Set[str], into: DumpMatches) -> None:
         """Add the row if one of the `fields`, which the sieve let through, contains a query."""
@@ -204,7 +203,9 @@ def as_cells(column: pa.ChunkedArray, name: str, file: DumpFile) -> pa.Array:
             f"{file.path}: the column of {name.replace('_', ' ')} has the type {kind}, not {allowed}",
             "Convert it, or name another file",
         )
-    filled = pc.fill_null(column.cast(pa.binary()), b"")
+    filled = column.cast(pa.binary())
+    if filled.null_count:  # text files have none
+        filled = pc.fill_null(filled, b"")
     return filled.combine_chunks() if isinstance(filled, pa.ChunkedArray) else filled
 
 

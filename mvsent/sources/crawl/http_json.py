@@ -251,7 +251,7 @@ def as_id(value: object) -> str:
     >>> as_id("49514337848"), as_id(7), as_id("../7"), as_id(None)
     ('49514337848', '7', '', '')
     """
-    text = as_text(value)
+    text = value if isinstance(value, str) else as_text(value)
     return text if text.isascii() and text.isalnum() and len(text) <= 64 else ""
 
 
