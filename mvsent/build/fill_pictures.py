@@ -101,7 +101,7 @@ def fill_pictures(
     extra = _extra_columns(dataset)
     target = absolute(out or dataset.folder.with_name(f"{dataset.folder.resolve().name}-pictures"))
     refuse_inside(target, dataset.folder)
-    rows = _Rows(dataset)
+    rows = _ListedRows(dataset)
     size = min(settings.shard_size, PART_ROWS)
     partitions = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
     policy = fetch_policy(settings, settings.places, engine.threads(workers))
@@ -142,7 +142,7 @@ def _extra_columns(dataset: Dataset) -> dict[str, ExtraType]:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ListedRows:
     """The rows of a dataset without pictures, read a partition at a time."""
 
     dataset: Dataset

@@ -17,7 +17,7 @@ _REMEMBERED = 200  # texts of an owner that are compared with
 
 @dataclass
 class Owners:
-    """What earlier candidates of each owner were; candidates are given in the order of fetching."""
+    """The earlier candidates of each owner; candidates are given in the order of fetching."""
 
     settings: BuildSettings
     _counts: Counter[tuple[str, int]] = field(default_factory=Counter)

@@ -255,7 +255,7 @@ class Assembly:
         return recorded | {"queries": self.frontier.n_queries, "lexicon_sha256": lexicon}
 
     def _notes(self, rejections: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """What the manifest and the card say about the search, beside the settings."""
+        """The notes of the manifest about the search, of which the card tells, too."""
         without = Counter(
             query
             for reason, detail in rejections

@@ -70,7 +70,7 @@ class LimitsOffice:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a worker learns from the office.
+    """The news for a worker from the office.
 
     Attributes:
         paused: by host, the seconds that its pause lasts.

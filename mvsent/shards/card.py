@@ -65,7 +65,7 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
 
 
 def _gaps(notes: object) -> str:
-    """What the search did not list, and what moved while it did, if the notes say so."""
+    """A section on what the search did not list and what moved meanwhile, if the notes tell of any."""
     if not isinstance(notes, Mapping):
         return ""
     lines = []

@@ -8,6 +8,8 @@
      "referral_destinations": [{"site_name": "gettyimages", "uri": "https://www.example.com/9183"}]}]}
 """
 
+# Longer than other files, as a source is one file.
+
 import logging
 import re
 import time

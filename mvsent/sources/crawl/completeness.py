@@ -19,7 +19,7 @@ USELESS = 3
 
 
 class Lack(Enum):
-    """What a page lacks, and how often it is asked again."""
+    """A lack of a page, and how often the page is asked again."""
 
     REFUSED = "refused", 2
     EMPTY = "empty", 4
@@ -38,7 +38,7 @@ class Lack(Enum):
 
 
 def lack(window: Window, page: SearchPage, n_new: int, per_page: int) -> Lack | None:
-    """What the page of a window lacks; None if nothing, or if the source states no total.
+    """The lack of a page; None if there is none, or if the source states no total.
 
     >>> lack(Window(1, 0, 9), SearchPage(1200, 1, 3, (), ()), 0, 500)
     <Lack.EMPTY: ('empty', 4)>
