@@ -17,6 +17,7 @@ import pytest
 from mvsent.config import BuildSettings
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
+from mvsent.standin.faults import Faults
 from mvsent.standin.replay import Replay
 from tests.building import (
     EPOCH,
@@ -61,7 +62,9 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def replay() -> Iterator[Replay]:
-    with Replay(small_world(photos=14)) as running:
+    # Of the ordinary faults those that a build meets again after a kill: others spoil a request only once.
+    faults = Faults(total_off=0.1, disorder_s=600, getty_error_codes=1)
+    with Replay(small_world(photos=14, like_reality=True), faults=faults) as running:
         running.requests = Watched()
         yield running
 

@@ -1,27 +1,34 @@
 """Builds against a stand-in that is no kinder than the services: each of their habits, alone and together."""
 
-import json
+import base64
+import hashlib
+import hmac
 import logging
 import re
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 import pytest
-from oauthlib.oauth1 import SignatureOnlyEndpoint
 from oauthlib.oauth1.rfc5849 import signature
 from pydantic import SecretStr
 
 from mvsent.build import search
 from mvsent.build.fill_pictures import fill_pictures
 from mvsent.config import FetchSettings
+from mvsent.datasets.stats import dataset_stats
 from mvsent.datasets.validate import validate
-from mvsent.errors import DatasetError, UsageError
+from mvsent.errors import DatasetError, Interrupted, UsageError
 from mvsent.fetch.pace import HostPace
 from mvsent.limits import TokenBucket
 from mvsent.shards.reader import Dataset
-from mvsent.sources import flickr
+from mvsent.shards.terms import reminder
+from mvsent.sources import flickr, getty
 from mvsent.sources.crawl.candidate import Query, Window
 from mvsent.sources.crawl.crawl_queries import search as run_search
 from mvsent.sources.crawl.failures import BadKey
@@ -30,6 +37,7 @@ from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.flickr import LOGIN, FlickrClient, FlickrSettings
 from mvsent.sources.flickr_licenses import GROUPS, LICENSES, license_numbers, license_url
 from mvsent.sources.getty import GettyClient, GettySettings
+from mvsent.sources.keys import read_keys
 from mvsent.standin.faults import ORDINARY, Faults
 from mvsent.standin.replay import KEY, Replay
 from mvsent.standin.world import World
@@ -124,13 +132,11 @@ def test_an_album_does_not_fill_a_query(tmp_path: Path) -> None:
 # Pages that lack something
 
 
-def found(replay: Replay, settings: FlickrSettings | GettySettings, path: Path) -> tuple[Frontier, int]:
-    """The frontier after a search, and the number of calls."""
-    source = (
-        flickr.SOURCE
-        if isinstance(settings, FlickrSettings)
-        else __import__("mvsent.sources.getty", fromlist=["SOURCE"]).SOURCE
-    )
+def found(
+    replay: Replay, settings: FlickrSettings | GettySettings, path: Path, limit: int = 10**6
+) -> tuple[Frontier, int]:
+    """The frontier after a search of at most `limit` pages, and the number of calls."""
+    source: Any = flickr.SOURCE if isinstance(settings, FlickrSettings) else getty.SOURCE
     words = source.words(settings)
     asked = [(word.query, word.word, word.sentiment) for word in words]
     span = (1_262_304_000, 1_577_836_799) if source is flickr.SOURCE else (0, 0)
@@ -140,18 +146,19 @@ def found(replay: Replay, settings: FlickrSettings | GettySettings, path: Path) 
     def count() -> None:
         nonlocal n_calls
         n_calls += 1
-
-    import threading
+        if n_calls > limit:
+            raise Interrupted
 
     asker = Asker(TokenBucket(10**5, burst=10**6), threading.Event(), count)
-    run_search(
-        frontier,
-        source.search(settings, KEYS),
-        source.paging,
-        asker,
-        per_query=settings.per_query,
-        found_at=lambda: 0,
-    )
+    with suppress(Interrupted):
+        run_search(
+            frontier,
+            source.search(settings, KEYS),
+            source.paging,
+            asker,
+            per_query=settings.per_query,
+            found_at=lambda: 0,
+        )
     return frontier, n_calls
 
 
@@ -297,8 +304,6 @@ def test_corrupt_sizes_are_replaced(tmp_path: Path) -> None:
 
 def test_the_watermark_of_the_kept_size_is_a_column(tmp_path: Path) -> None:
     with Replay(small_world(6, quirks=0, like_reality=True, side=700)) as replay:
-        world_marks = {"watermarked": 1.0}
-        assert world_marks
         replay.world.quirks = 1.0
         kept = build(tmp_path / "keep", getty_settings(replay, tmp_path))
         clean = build(tmp_path / "drop", getty_settings(replay, tmp_path, watermarked="drop"))
@@ -384,22 +389,15 @@ def test_a_login_needs_all_of_its_keys() -> None:
 
 
 def test_calls_are_signed_as_rfc_5849_says() -> None:
-    """The verifier is that of oauthlib for servers; the base string is built from what arrived."""
-    assert SignatureOnlyEndpoint
+    """The base string is that of oauthlib for servers, built from what arrived; the digest is Python's own."""
     client = FlickrClient(FlickrSettings(), LOGGED_IN)
     url, form = "https://api.flickr.com/services/rest/", {"method": "flickr.photos.search", "text": "a b&c=ü"}
     header = client._transport._signed(url, form)["Authorization"]
     given = dict(re.findall(r'(\w+)="([^"]*)"', header))
-    from urllib.parse import unquote
-
     parameters = [(name, unquote(value)) for name, value in given.items() if name != "oauth_signature"]
     base = signature.signature_base_string(
         "POST", signature.base_string_uri(url), signature.normalize_parameters([*parameters, *form.items()])
     )
-    import base64
-    import hashlib
-    import hmac
-
     digest = hmac.new(f"{SECRETS[0]}&{SECRETS[2]}".encode(), base.encode(), hashlib.sha1).digest()
     assert unquote(given["oauth_signature"]) == base64.b64encode(digest).decode()
     assert given["oauth_token"] == SECRETS[1] and given["oauth_consumer_key"] == KEY
@@ -407,12 +405,8 @@ def test_calls_are_signed_as_rfc_5849_says() -> None:
 
 
 def test_keys_that_are_missing_say_who_gets_one_and_what_works_without() -> None:
-    from mvsent.sources.keys import read_keys
-
     for name, offers in (("flickr", ["Flickr Pro", "--from"]), ("getty", ["customers"])):
-        source = (
-            flickr.SOURCE if name == "flickr" else __import__("mvsent.sources.getty", fromlist=["x"]).SOURCE
-        )
+        source: Any = flickr.SOURCE if name == "flickr" else getty.SOURCE
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv(source.keys[0].name, raising=False)
             with pytest.raises(UsageError) as caught:
@@ -427,7 +421,6 @@ def test_a_page_of_getty_says_which_images_have_a_watermark(tmp_path: Path) -> N
         page = client.search(Query(1, "happy dog", "happy", 1.0), Window(1, 0, 0))
     marks = {size.name: size.watermarked for one in page.candidates for size in one.sizes}
     assert marks == {"comp": True, "preview": True, "thumb": False}
-    assert json.dumps(marks)
 
 
 # Datasets of addresses
@@ -471,3 +464,29 @@ def test_pictures_that_are_gone_by_then_drop_their_pairs(tmp_path: Path) -> None
     dropped = filled.manifest.funnel.dropped
     assert 0 < dropped["http-404"] < 30 and dropped["over-max-pairs"] == 30
     assert filled.manifest.funnel.kept == 30 - dropped["http-404"]
+
+
+def test_a_search_that_is_stopped_after_every_page_notes_the_same(tmp_path: Path) -> None:
+    world = World(ONE, photos=1300, side=64, quirks=1.0)
+
+    def searched(path: Path, *, stops: bool) -> tuple[set[str], Any, Any]:
+        with Replay(world, faults=Faults(api_empty=0.3, api_short=0.3, total_off=0.1, seed=1)) as replay:
+            settings = getty_settings(replay, tmp_path, keywords=str(lexicon(tmp_path)), per_query=0)
+            while True:
+                limit = 1 if stops else 10**6
+                frontier, _ = found(replay, settings, path, limit)
+                with frontier:
+                    ids = set(frontier.ids(frontier.numbers().tolist()))
+                    notes = frontier.notes("incomplete"), frontier.notes("drift")
+                    if not frontier.n_queries_left:
+                        return ids, *notes
+
+    assert searched(tmp_path / "at once", stops=False) == searched(tmp_path / "in parts", stops=True)
+
+
+def test_an_old_dataset_of_flickr_is_to_be_refreshed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Replay(small_world(6, quirks=0)) as replay:
+        result = build(tmp_path / "out", flickr_settings(replay, tmp_path))  # made in 2023, see `still_time`
+    assert "Drop what was removed since: mvsent refresh" in dataset_stats(result.folder).reminder
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert reminder(result.manifest.model_copy(update={"created_at": datetime.now(UTC)}), result.folder) == ""

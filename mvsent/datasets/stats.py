@@ -14,6 +14,7 @@ from mvsent.errors import DatasetError
 from mvsent.report.histograms import PERCENTILES, Counts, added, percentiles, word_counts
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
+from mvsent.shards.terms import reminder
 
 _BATCH_ROWS = 8192  # without pictures
 
@@ -31,6 +32,7 @@ class DatasetStats:
             pictures.
         n_duplicates: rows with the text or picture of another row; None for a dataset without either.
         n_contradicted: duplicates whose group has more than one label.
+        reminder: a line if the dataset is older than its source allows; else empty.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class DatasetStats:
     n_images: int
     n_duplicates: int | None
     n_contradicted: int | None
+    reminder: str = ""
 
     @property
     def total(self) -> int:
@@ -67,6 +70,7 @@ class DatasetStats:
             "images": self.n_images,
             "duplicates": self.n_duplicates,
             "contradicted": self.n_contradicted,
+            "reminder": self.reminder,
         }
 
 
@@ -112,6 +116,7 @@ def dataset_stats(folder: Path) -> DatasetStats:
         n_images=int(widths.sum()),
         n_duplicates=twins,
         n_contradicted=contradicted,
+        reminder=reminder(dataset.manifest, folder),
     )
 
 

@@ -31,6 +31,7 @@ def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{aligned(('dataset', *names, 'total', 'label'), labels)}\n\n"
         f"{aligned(('', *(document['name'] for document in documents)), figures)}"
+        + "".join(f"\n\n{document['reminder']}" for document in documents if document["reminder"])
     )
 
 

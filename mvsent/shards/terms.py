@@ -1,7 +1,10 @@
 """Terms of use of a dataset: those of its sources, and the paper to cite."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
+from mvsent.shards.manifest import Manifest
 from mvsent.sources import registry
 from mvsent.sources.registry import Terms
 
@@ -21,6 +24,16 @@ def terms_of(name: str) -> Terms:
     """
     sources = (*registry.SEARCHED, *registry.OTHERS)
     return next((registry.source(each).terms for each in sources if name.startswith(each)), Terms())
+
+
+def reminder(manifest: Manifest, folder: Path) -> str:
+    """A line on a dataset that is older than its sources allow without a look at them; empty for others."""
+    age = (datetime.now(UTC) - manifest.created_at).days
+    limits = [days for name in manifest.sources if (days := terms_of(name).cache_days) is not None]
+    if not limits or age <= min(limits):
+        return ""
+    told = f"{folder}: {age} days old, while the terms of its source speak of {min(limits)} without a look"
+    return f"{told}. Drop what was removed since: mvsent refresh {folder}"
 
 
 def joint_terms(names: Sequence[str]) -> Terms:

@@ -450,5 +450,6 @@ Example: mvsent build-flickr --per-query 100 --license cc-by,cc-by-sa,cc0 --dry-
 picture keeps its owner's licence, given in the column `license`; remove what its owner removes, as
 `mvsent refresh` does.""",
         "https://www.flickr.com/help/terms/api",
+        cache_days=1,
     ),
 )

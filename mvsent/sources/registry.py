@@ -45,11 +45,14 @@ class Terms:
         text: for people.
         url: where the source states them.
         citation: BibTeX of the paper to cite, if it is not the DMLANet paper.
+        cache_days: days for which pictures may be kept without looking whether they are still shown; None if
+            no limit is known.
     """
 
     text: str = ""
     url: str = ""
     citation: str = ""
+    cache_days: int | None = None
 
     @property
     def license(self) -> str:

@@ -6,8 +6,10 @@ said.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from mvsent.sources.crawl.candidate import SearchPage, Window
 
@@ -67,7 +69,7 @@ _LONG = 10  # pages, to which one more adds a tenth
 
 @dataclass
 class Course:
-    """How the pages of one query went, as far as this process asked them.
+    """How the pages of one query went.
 
     Attributes:
         query: its number.
@@ -85,6 +87,35 @@ class Course:
     _attempts: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     _totals: dict[tuple[int, int], int] = field(default_factory=dict)
     _n_empty: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything about it, for JSON."""
+        return {
+            "query": self.query,
+            "doubtful": self.doubtful,
+            "disorder_s": self.disorder_s,
+            "promised": self.promised,
+            "n_repeated": self.n_repeated,
+            "missing": {what.name: n for what, n in self.missing.items()},
+            "attempts": [[*key, n] for key, n in self._attempts.items()],
+            "totals": [[*place, total] for place, total in self._totals.items()],
+            "n_empty": self._n_empty,
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "Course":
+        """The course with this state."""
+        return cls(
+            state["query"],
+            state["doubtful"],
+            state["disorder_s"],
+            state["promised"],
+            state["n_repeated"],
+            Counter({Lack[name]: n for name, n in state["missing"].items()}),
+            Counter({(since, until, page): n for since, until, page, n in state["attempts"]}),
+            {(since, until): total for since, until, total in state["totals"]},
+            state["n_empty"],
+        )
 
     def note(self, window: Window, page: SearchPage, n_new: int, per_page: int) -> None:
         """Take note of a page that was answered."""
@@ -127,6 +158,15 @@ class Habits:
     """Which lacks are habits of a source: pages with them were asked again in vain several times in a row."""
 
     _useless: Counter[Lack] = field(default_factory=Counter)
+
+    def state(self) -> dict[str, int]:
+        """Everything about them, for JSON."""
+        return {what.name: n for what, n in self._useless.items()}
+
+    @classmethod
+    def of(cls, state: Mapping[str, int]) -> "Habits":
+        """The habits with this state."""
+        return cls(Counter({Lack[name]: n for name, n in state.items()}))
 
     def note(self, what: Lack, n_new: int) -> None:
         """Take note that a page with this lack was asked again, with so many new items."""

@@ -28,8 +28,9 @@ ORDERLY_S = 3600
 NOTED = 0.02
 """Share of the promised items that a query may lack without a note."""
 
-INCOMPLETE, DRIFT = "incomplete", "drift"
-"""Keys of the frontier's notes: queries that listed less than promised; totals that moved, repeated items."""
+COURSE, INCOMPLETE, DRIFT = "course", "incomplete", "drift"
+"""Keys of the frontier's notes: how the present query went; queries that listed less than promised; totals
+that moved, repeated items."""
 
 BARREN_PAGES = 64
 """Pages in a row that bring nothing new, after which a query ends. Halving two decades down to one second
@@ -78,7 +79,11 @@ class _Crawl:
 
     def __init__(self, frontier: Frontier, paging: Paging, per_query: int) -> None:
         self._frontier, self._paging, self._per_query = frontier, paging, per_query
-        self._course, self._habits = Course(), Habits()
+        # Noted with every page, so that the result does not depend on when a process was killed.
+        state = frontier.notes(COURSE)
+        self._course, self._habits = (
+            (Course.of(state[0]), Habits.of(state[1])) if state else (Course(), Habits())
+        )
         self._n_barren, self._overflowed = 0, False
 
     def take(self, query: Query, window: Window, page: SearchPage, found_at: int) -> int:
@@ -103,6 +108,7 @@ class _Crawl:
                 frontier.end_query(window.query)
             if not frontier.is_left(window.query):
                 self._note_end(window.query)
+            frontier.write_notes(COURSE, [course.state(), self._habits.state()])
         self._n_barren = 0 if n_new else self._n_barren + 1
         if self._n_barren >= BARREN_PAGES and successors:
             why = f"{BARREN_PAGES} pages in a row brought nothing new"
