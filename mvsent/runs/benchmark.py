@@ -84,9 +84,9 @@ def benchmark(
     """
     if (asked.out / CONFIG).exists():
         raise UsageError(f"{asked.out}: is the folder of a run", "Give another --out")
+    cells = plan(asked)
     for folder in asked.datasets:
         Dataset.open(folder).require_labels()
-    cells = plan(asked)
     compute_device(asked.common.device)  # refuses a missing device before the first cell
     refuse_other_settings(cells, overwrite=overwrite)
     check_split_files(asked)
