@@ -127,6 +127,10 @@ EXTRA_TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(
 """The types of further columns, by the name that the manifest has for them."""
 
 
+WATERMARKED = "watermarked"
+"""Further column of sources that say whether a picture has a watermark."""
+
+
 def columns_of(version: int) -> list[Column]:
     """The columns of a dataset of schema `version`."""
     return [column for column in COLUMNS if column.since <= version]

@@ -35,7 +35,7 @@ from mvsent.sources.crawl.failures import BadKey
 from mvsent.sources.crawl.frontier import Beginning, Frontier
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.flickr import LOGIN, FlickrClient, FlickrSettings
-from mvsent.sources.flickr_licenses import GROUPS, LICENSES, license_numbers, license_url
+from mvsent.sources.flickr_licenses import ADDRESSES, GROUPS, LICENSES, license_numbers
 from mvsent.sources.getty import GettyClient, GettySettings
 from mvsent.sources.keys import read_keys
 from mvsent.standin.faults import ORDINARY, Faults
@@ -313,6 +313,10 @@ def test_the_watermark_of_the_kept_size_is_a_column(tmp_path: Path) -> None:
         ("thumb", False),
     }
     assert {(row["size"], row["watermarked"]) for row in rows(clean.folder)} == {("thumb", False)}
+    n_marked = sum(bool(row["watermarked"]) for row in rows(kept.folder))
+    assert dataset_stats(kept.folder).n_watermarked == n_marked > 0
+    assert f"{n_marked} pictures have a watermark" in (kept.folder / "README.md").read_text()
+    assert dataset_stats(clean.folder).n_watermarked == 0
     for part in ("enhanced_search=false", "graphical_styles=photography", "sort_order=best_match"):
         assert all(part in path for path in asked)
 
@@ -342,19 +346,25 @@ def test_a_bad_key_is_exit_2_in_either_form_of_error(codes: int, tmp_path: Path)
 # Licences and logins
 
 
-def test_licences_have_names_in_both_versions() -> None:
+def test_licences_have_names_in_both_versions(tmp_path: Path) -> None:
     assert license_numbers("cc-by,CC-BY-SA, cc0,7") == ("4", "5", "7", "9", "11", "12")
     assert license_numbers("11,4,4") == ("4", "11")
     assert [LICENSES[n] for n in license_numbers("cc-by-nc-nd")] == ["CC BY-NC-ND 2.0", "CC BY-NC-ND 4.0"]
-    for number, name in LICENSES.items():
+    for name in LICENSES.values():
         kind = re.fullmatch(r"CC (BY[A-Z-]*) (\d\.\d)", name)
         if kind:
             expected = f"https://creativecommons.org/licenses/{kind[1].lower()}/{kind[2]}/"
-            assert license_url(number) == expected
+            assert ADDRESSES[name] == expected
     allowed = {number for number, name in LICENSES.items() if name.startswith("CC") and "NC" not in name}
     assert set(GROUPS["commercial"]) == allowed | {"10"}
     assert not [n for n in GROUPS["derivatives"] if "ND" in LICENSES[n]]
     assert FlickrSettings(license="cc0,all-cc").license == "1,2,3,4,5,6,9,11,12,13,14,15,16"
+    with Replay(small_world(6, quirks=0, like_reality=True)) as replay:
+        replay.world.quirks = 1.0
+        card = (
+            build(tmp_path / "out", flickr_settings(replay, tmp_path, license="cc-by")).folder / "README.md"
+        ).read_text()
+    assert "- CC BY 4.0: <https://creativecommons.org/licenses/by/4.0/>" in card
     with pytest.raises(ValueError, match="Did you mean 'cc-by'"):
         FlickrSettings(license="cc_by")
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.datasets.leaks import dataset_groups
 from mvsent.errors import DatasetError
+from mvsent.pairs import WATERMARKED
 from mvsent.report.histograms import PERCENTILES, Counts, added, percentiles, word_counts
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
@@ -32,6 +34,7 @@ class DatasetStats:
             pictures.
         n_duplicates: rows with the text or picture of another row; None for a dataset without either.
         n_contradicted: duplicates whose group has more than one label.
+        n_watermarked: pictures with a watermark; None if their source does not say.
         reminder: a line if the dataset is older than its source allows; else empty.
     """
 
@@ -47,6 +50,7 @@ class DatasetStats:
     n_images: int
     n_duplicates: int | None
     n_contradicted: int | None
+    n_watermarked: int | None = None
     reminder: str = ""
 
     @property
@@ -70,6 +74,7 @@ class DatasetStats:
             "images": self.n_images,
             "duplicates": self.n_duplicates,
             "contradicted": self.n_contradicted,
+            "watermarked": self.n_watermarked,
             "reminder": self.reminder,
         }
 
@@ -116,8 +121,15 @@ def dataset_stats(folder: Path) -> DatasetStats:
         n_images=int(widths.sum()),
         n_duplicates=twins,
         n_contradicted=contradicted,
+        n_watermarked=_n_watermarked(dataset),
         reminder=reminder(dataset.manifest, folder),
     )
+
+
+def _n_watermarked(dataset: Dataset) -> int | None:
+    if dataset.manifest.extra_columns.get(WATERMARKED) != "bool":
+        return None
+    return int(pc.sum(dataset.table([WATERMARKED])[WATERMARKED]).as_py() or 0)
 
 
 def _annotation(dataset: Dataset, n_scored: int) -> str:

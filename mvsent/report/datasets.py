@@ -28,6 +28,10 @@ def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
         ["rows with a duplicate", *(_share(d["duplicates"], d["total"]) for d in documents)],
         ["… that has another label", *(_share(d["contradicted"], d["total"]) for d in documents)],
     ]
+    if any(d["watermarked"] is not None for d in documents):
+        figures.append(
+            ["images with a watermark", *(_share(d["watermarked"], d["total"]) for d in documents)]
+        )
     return (
         f"{aligned(('dataset', *names, 'total', 'label'), labels)}\n\n"
         f"{aligned(('', *(document['name'] for document in documents)), figures)}"

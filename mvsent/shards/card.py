@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.schema import card_features
 from mvsent.shards.terms import joint_terms
+from mvsent.sources.flickr_licenses import ADDRESSES
 
 MAX_CHARACTERS = 100
 """Maximum length of untrusted text in the card, in characters."""
@@ -19,8 +20,13 @@ datasets.load_dataset(FOLDER)  # this folder: decoded images, named labels
 ```"""
 
 
-def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
-    """The text of the card. `licenses` is the number of pictures by licence, if known."""
+def card(manifest: Manifest, licenses: Mapping[str, int], n_watermarked: int = 0) -> str:
+    """The text of the card.
+
+    Args:
+        licenses: number of pictures by licence, if known.
+        n_watermarked: number of pictures with a watermark, as far as known.
+    """
     funnel = manifest.funnel
     rows = {"input": funnel.input, "kept": funnel.kept}
     rows |= {f"dropped: {reason}": n for reason, n in funnel.dropped.items()}
@@ -57,6 +63,11 @@ def card(manifest: Manifest, licenses: Mapping[str, int]) -> str:
         for name in sorted(licenses):
             counts[_neutral(name)] += licenses[name]
         parts.append("## Licences\n\n" + _table(("licence", "pairs"), counts))
+        known = [f"- {name}: <{ADDRESSES[name]}>" for name in sorted(licenses) if name in ADDRESSES]
+        if known:
+            parts.append("\n".join(known))
+    if n_watermarked:
+        parts.append(f"{n_watermarked} pictures have a watermark (column `watermarked`).")
     terms = joint_terms(manifest.sources)
     if terms.text:
         parts.append("## Terms\n\n" + terms.text)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, SCHEMA_VERSION, ExtraType, pair_schema
+from mvsent.pairs import LABEL_NAMES, PAIR_SCHEMA, SCHEMA_VERSION, WATERMARKED, ExtraType, pair_schema
 from mvsent.shards.atomic import PartialFile, atomic_write, sync_folder
 from mvsent.shards.card import card
 from mvsent.shards.croissant import CROISSANT_FILE, croissant_text
@@ -76,6 +76,7 @@ class DatasetWriter:
         self._rejected = RejectedFile(folder)
         self._label_counts = np.zeros(len(LABEL_NAMES), dtype=np.int64)
         self._licenses: Counter[str] = Counter()
+        self._n_watermarked = 0
 
     def __enter__(self) -> "DatasetWriter":
         return self
@@ -141,7 +142,7 @@ class DatasetWriter:
         )
         sync_folder(self.folder / "data")  # the names of shards, before the manifest states them
         self._rejected.close()
-        _write_text(self.folder / "README.md", card(manifest, self._licenses))
+        _write_text(self.folder / "README.md", card(manifest, self._licenses, self._n_watermarked))
         _write_text(self.folder / CROISSANT_FILE, croissant_text(manifest, self._licenses))
         _write_text(self.folder / MANIFEST_FILE, manifest.to_json())  # last: it makes the folder a dataset
         return manifest
@@ -152,6 +153,8 @@ class DatasetWriter:
         if table["license"].null_count < table.num_rows:
             for entry in pc.value_counts(table["license"]).to_pylist():
                 self._licenses[entry["values"] or "not stated"] += entry["counts"]
+        if WATERMARKED in table.column_names and self._extra.get(WATERMARKED) == "bool":
+            self._n_watermarked += pc.sum(table[WATERMARKED]).as_py() or 0
 
     def _append(self, table: pa.Table) -> None:
         if self._open is None:

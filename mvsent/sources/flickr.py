@@ -448,7 +448,8 @@ Example: mvsent build-flickr --per-query 100 --license cc-by,cc-by-sa,cc0 --dry-
     terms=Terms(
         """This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc. Each
 picture keeps its owner's licence, given in the column `license`; remove what its owner removes, as
-`mvsent refresh` does.""",
+`mvsent refresh` does. As others quote them in November 2026, Flickr's terms allow caching for up to 24 hours,
+demand attribution, and restrict some uses for machine learning: read them yourself.""",
         "https://www.flickr.com/help/terms/api",
         cache_days=1,
     ),

@@ -84,22 +84,15 @@ def license_numbers(text: str) -> tuple[str, ...]:
     return tuple(sorted(numbers, key=int))
 
 
-def license_url(number: str) -> str:
-    """The address of a licence; empty for those without one.
-
-    >>> license_url("11"), license_url("9")
-    ('https://creativecommons.org/licenses/by/4.0/', 'https://creativecommons.org/publicdomain/zero/1.0/')
-    """
-    for version, kinds in (("2.0", _CC_2), ("4.0", _CC_4)):
-        for kind, own in kinds.items():
-            if number == own:
-                return f"https://creativecommons.org/licenses/{kind}/{version}/"
-    return {
-        "7": "https://www.flickr.com/commons/usage/",
-        "8": "https://www.usa.gov/government-copyright",
-        "9": "https://creativecommons.org/publicdomain/zero/1.0/",
-        "10": "https://creativecommons.org/publicdomain/mark/1.0/",
-    }.get(number, "")
+ADDRESSES: Mapping[str, str] = {
+    **{LICENSES[n]: f"https://creativecommons.org/licenses/{kind}/2.0/" for kind, n in _CC_2.items()},
+    **{LICENSES[n]: f"https://creativecommons.org/licenses/{kind}/4.0/" for kind, n in _CC_4.items()},
+    LICENSES["7"]: "https://www.flickr.com/commons/usage/",
+    LICENSES["8"]: "https://www.usa.gov/government-copyright",
+    LICENSES["9"]: "https://creativecommons.org/publicdomain/zero/1.0/",
+    LICENSES["10"]: "https://creativecommons.org/publicdomain/mark/1.0/",
+}
+"""Name of a licence → its address."""
 
 
 def row_license(row: Mapping[str, bytes]) -> tuple[str, str]:
