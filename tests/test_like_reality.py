@@ -223,6 +223,12 @@ def test_what_a_query_lacks_is_in_the_notes_a_warning_and_the_card(
     assert "The query 'happy dog' listed" in caplog.text and "of 230 that were promised" in caplog.text
 
 
+def test_items_that_were_not_wanted_did_not_come_again(tmp_path: Path) -> None:
+    with Replay(small_world(60, quirks=0)) as replay:
+        result = build(tmp_path / "out", flickr_settings(replay, tmp_path, per_query=5))
+    assert result.manifest.funnel.input == 30 and result.manifest.notes is None
+
+
 def test_the_card_states_what_queries_lack(tmp_path: Path) -> None:
     with Replay(small_world(120, quirks=0), faults=Faults(getty_last_page=1)) as replay:
         result = build(tmp_path / "out", getty_settings(replay, tmp_path, per_query=0))

@@ -117,8 +117,8 @@ class Course:
             state["n_empty"],
         )
 
-    def note(self, window: Window, page: SearchPage, n_new: int, per_page: int) -> None:
-        """Take note of a page that was answered."""
+    def note(self, window: Window, page: SearchPage, n_new: int | None, per_page: int) -> None:
+        """Take note of a page that was answered; `n_new` is None if not all of its items were wanted."""
         place = window.since, window.until
         if page.total is not None:
             listed = (window.page - 1) * per_page + page.n_items

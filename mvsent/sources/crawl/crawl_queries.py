@@ -97,7 +97,7 @@ class _Crawl:
         with frontier.transaction():
             n_new = frontier.note(window.query, page, room, found_at)
             is_full = room is not None and n_new >= room
-            course.note(window, page, n_new, per_page)
+            course.note(window, page, None if is_full else n_new, per_page)
             what = None if is_full else lack(window, page, n_new, per_page)
             if what and course.attempts(window):
                 self._habits.note(what, n_new)
