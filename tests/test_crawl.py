@@ -359,3 +359,36 @@ def test_once_stopped_nothing_is_asked() -> None:
     stop.set()
     with pytest.raises(Interrupted):
         Asker(TokenBucket(10**6), stop, lambda: None).ask(failing())
+
+
+# Sources that are not kind
+
+
+@pytest.mark.parametrize("drift", [-60, -7, 7, 60])
+def test_totals_that_shrink_or_grow_while_paging_lose_nothing(drift: int, tmp_path: Path) -> None:
+    shelf = Shelf([n * 10 for n in range(1234)], FLICKR_PAGING)
+    plain = shelf.page
+
+    def moving(query: Query, window: Window) -> SearchPage:
+        page = plain(query, window)
+        return replace(page, total=max(0, (page.total or 0) + drift * window.page))
+
+    with begin(tmp_path / "c.sqlite") as frontier:
+        search(frontier, moving, shelf.paging, asker(), found_at=lambda: 0)
+        assert frontier.n_candidates == 1234
+
+
+def test_photos_of_another_query_or_owner_are_those_of_their_first_listing(tmp_path: Path) -> None:
+    """A page that lists a photo twice, with two owners, and one that repeats another query's photos."""
+    twice = [photo(1, 5), replace(photo(1, 5), owner="somebody else"), photo(2, 6)]
+
+    def same(query: Query, window: Window) -> SearchPage:
+        return SearchPage(3, window.page, 1, tuple(twice), ())
+
+    with begin(tmp_path / "c.sqlite", queries=2) as frontier:
+        search(frontier, same, GETTY_PAGING, asker(), found_at=lambda: 0)
+        assert frontier.ids(frontier.numbers().tolist()) == ["flickr:1", "flickr:2"]
+        first = frontier.found(1)
+        assert first.candidate is not None and first.candidate.owner == ""
+        assert [query.number for query in first.queries] == [1, 2]
+        assert frontier.notes("drift") == {"repeated_items": 2}
