@@ -327,6 +327,15 @@ def test_the_watermark_of_the_kept_size_is_a_column(tmp_path: Path) -> None:
         assert all(part in path for path in asked)
 
 
+def test_editorial_pictures_are_asked_for_without_a_parameter_of_the_other_family(tmp_path: Path) -> None:
+    """As Getty's OpenAPI description 3 has the parameters of both searches."""
+    with Replay(small_world(3, quirks=0)) as replay:
+        build(tmp_path / "out", getty_settings(replay, tmp_path, family="editorial", sort="newest"))
+        asked = [one.path for one in replay.requests if "/search/images/editorial" in one.path]
+    assert asked and not any("enhanced_search" in path for path in asked)
+    assert all("graphical_styles=photography" in path and "sort_order=newest" in path for path in asked)
+
+
 def test_a_size_that_the_key_may_not_have_is_no_longer_asked_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

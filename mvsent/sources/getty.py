@@ -309,9 +309,10 @@ class GettyClient:
             "page_size": MAX_PAGE_SIZE,
             "fields": ",".join((FIELDS, *self._display_sizes)),
             "sort_order": SORTS[self._sort],
-            "enhanced_search": "false",  # else Getty adds results for words of its own
             "graphical_styles": "photography",  # no drawings
         }
+        if self._family == "creative":  # Getty's OpenAPI description lists it for this family alone
+            parameters["enhanced_search"] = "false"  # else results for words of its own are added
         answer = self._get(url, parameters)
         if answer.status != 200:
             failure = parse_failure(answer, time.time(), self._secrets())
