@@ -151,7 +151,14 @@ def built_of(server: FaultServer, folder: Path, *pages: dict[str, Any]) -> Build
     bodies = [json.dumps(page).encode() for page in pages]
     endpoint = server.url("/services/rest/", *(answer(body=body, Connection="close") for body in bodies))
     lexicon = write_lexicon(folder / "lexicon.tsv", {"happy dog": 1.0})
-    settings = FlickrSettings(anps=str(lexicon), endpoint=endpoint, language="any", images_per_second=0)
+    settings = FlickrSettings(
+        anps=str(lexicon),
+        endpoint=endpoint,
+        language="any",
+        images_per_second=0,
+        require_query=("none",),
+        repeated_texts="keep",
+    )
     return build(folder / "flickr", settings)
 
 
@@ -161,14 +168,15 @@ def n_searches(server: FaultServer) -> int:
 
 @pytest.mark.parametrize(
     ("total", "n_calls"),
-    [(2, 1), ("2", 1), ("2,000", 2), (None, 2), ("many", 2), (-1, 2), (10**30, 2), ([], 2)],
+    [(2, 1), ("2", 1), ("2,000", 4), (None, 2), ("many", 2), (-1, 2), (10**30, 2), ([], 2)],
 )
 def test_whatever_the_total_says_every_photo_is_found_once(
     server: FaultServer, tmp_path: Path, total: object, n_calls: int
 ) -> None:
     result = built_of(server, tmp_path, flickr_answer(*photos(server, 1, 2), total=total))
     assert Dataset.open(result.folder).ids == ["flickr:1", "flickr:2"]
-    assert n_searches(server) == n_calls  # a page that repeats the last ends the search
+    # A page that repeats the last ends the search; with a total that promises more, each is asked for again.
+    assert n_searches(server) == n_calls
 
 
 def test_a_total_that_is_missing_is_no_hindrance(server: FaultServer, tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def test_doctor_says_that_a_key_is_set_and_never_its_value(monkeypatch: pytest.M
         assert "sesame" not in run(app, arguments).stdout
     assert doctor.keys() == {
         "FLICKR_API_KEY": "set",
+        "FLICKR_API_SECRET": "not set",
+        "FLICKR_OAUTH_TOKEN": "not set",
+        "FLICKR_OAUTH_TOKEN_SECRET": "not set",
         "GETTY_API_KEY": "not set",
         "GETTY_API_SECRET": "not set",
     }

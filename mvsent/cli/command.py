@@ -157,7 +157,7 @@ class Command(TyperCommand):
             elif len(parameters) <= _FEW:
                 heading = "Options"
             rows.setdefault(heading, []).append(each.get_help_record(ctx))
-        for heading in ("Machine", "Output"):  # they come last
+        for heading in ("Pictures", "Machine", "Output"):  # they come last, whatever else there is
             rows[heading] = rows.pop(heading, [])
         write_sections(formatter, rows)
 

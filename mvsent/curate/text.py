@@ -115,7 +115,10 @@ def plain_words(text: str) -> str:
     >>> plain_words("Shot by @ana at #GoldenGate, see http://x.org/1 or www.x.org, mail a.b@x.org")
     'Shot by at GoldenGate, see or mail'
     """
-    return " ".join(_LINK.sub(" ", _HASH.sub("", text)).split())
+    before = None
+    while text != before:  # without a link, what stood beside it may be one: 0.com@ana
+        before, text = text, " ".join(_LINK.sub(" ", _HASH.sub("", text)).split())
+    return text
 
 
 def count_words(text: str) -> int:

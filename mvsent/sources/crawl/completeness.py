@@ -50,8 +50,9 @@ def lack(window: Window, page: SearchPage, n_new: int, per_page: int) -> Lack | 
     """
     if page.refusal:
         return Lack.REFUSED
-    n_before = (window.page - 1) * per_page
-    total = page.total or 0
+    if page.total is None:
+        return None
+    n_before, total = (window.page - 1) * per_page, page.total
     expected = min(per_page, total - n_before)
     is_far = total - n_before > MARGIN * total
     if not page.n_items:
