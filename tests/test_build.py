@@ -142,7 +142,7 @@ def command(folder: Path, *arguments: str, key: str = KEY, **environment: str) -
 @pytest.mark.slow
 def test_the_command_builds_without_arguments_and_prints_the_funnel(replay: Replay, tmp_path: Path) -> None:
     lexicon = write_lexicon(tmp_path / "lexicon.tsv")
-    (tmp_path / "mvsent.toml").write_text(f'[build-flickr]\nanps = "{lexicon}"\n')
+    (tmp_path / "mvsent.toml").write_text(f'[build-flickr]\nanps = "{lexicon}"\nimages_per_second = 0\n')
     done = command(tmp_path, "build-flickr", MVSENT_FLICKR_ENDPOINT=replay.flickr_endpoint)
     assert done.returncode == 0, done.stderr
     assert "paper, Table I" in done.stdout and "kept" in done.stdout

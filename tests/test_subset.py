@@ -237,7 +237,7 @@ HOSTILE = [
     "exists (select * from secret)", "getenv('HOME') is not null", "$1", "?", "true, false",
     "exists (select * from duckdb_secrets(), read_blob('{secret}'))", "exists (from read_parquet('{shard}'))",
     "label", "1", "text", "count(*) > 1", "rank() over () = 1", "", "  ", "label = ", "label = 2", "nope = 1",
-    "image is not null", "*", "license in (4, 5)", "x" * 20_000, "\x00", "label = '\ud800'", "(" * 5000,
+    "image is not null", "*", "license in (4, 5)", "x" * 20_000, "\x00", "label = '\ud800'", "(" * 2000,
 ]  # fmt: skip
 
 

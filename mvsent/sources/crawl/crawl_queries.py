@@ -101,6 +101,10 @@ class _Crawl:
             what = None if is_full else lack(window, page, n_new, per_page)
             if what and course.attempts(window):
                 self._habits.note(what, n_new)
+            elif (
+                not (page.n_items or what or page.refusal) and window.page > 1
+            ):  # its own total says so by now
+                self._habits.note(Lack.NOTHING_AT_THE_END, 0)
             again = what is not None and course.asks_again(window, what, self._habits)
             successors = [window] if again else self._follow_up(window, page, n_new, what, room)
             frontier.replace(window, successors)
