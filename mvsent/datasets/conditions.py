@@ -19,6 +19,7 @@ import pyarrow as pa
 from mvsent.errors import MvsentError, UsageError
 from mvsent.pairs import LABEL_COLUMNS, LABEL_NAMES
 from mvsent.shards.reader import Dataset
+from mvsent.sources.flickr_licenses import LICENSES
 from mvsent.storage import located
 from mvsent.workers.processes import Ended, ProcessFailure, apart
 
@@ -27,6 +28,9 @@ MAX_LENGTH = 10_000
 
 MAX_MEMORY, MAX_SECONDS = 3 * 2**30, 600
 """Bytes and seconds of CPU time of the process that evaluates an expression."""
+
+_BY_NUMBER = re.compile(r"(?<!\w)license\s*(?:not\s+in|in|=|<>|!=)\s*\(?\s*[0-9]", re.IGNORECASE)
+"""A licence that is compared with numbers: those are Flickr's."""
 
 _BATCH_ROWS = 8192
 _ROW = f"row {uuid.uuid4().hex}"  # no column of a dataset, and no expression, can have this name
@@ -99,14 +103,14 @@ def evaluated_rows(dataset: Dataset, expression: str) -> npt.NDArray[np.bool_]:
                 "SELECT setseed(0)"
             ).fetchall()  # so that `random()` gives the same rows every time
             condition = duckdb.SQLExpression(expression)
-            empty = database.from_arrow(_readable(pa.table({}), dataset, names, 0))
+            empty = database.from_arrow(_readable(pa.table({}), dataset, names, 0, expression))
             if str(empty.select(condition).types[0]) != "BOOLEAN":
                 raise UsageError(
                     f"--where: {expression[:80]!r} is no condition", "Write one such as label = 'positive'"
                 )
-            batches = _batches(dataset, read)
+            batches = _batches(dataset, read, expression)
             reader = pa.RecordBatchReader.from_batches(
-                _readable(pa.table({}), dataset, read, 0).schema, batches
+                _readable(pa.table({}), dataset, read, 0, expression).schema, batches
             )
             found = database.from_arrow(reader).filter(condition).select(duckdb.ColumnExpression(_ROW))
             fulfilled[found.fetchnumpy()[_ROW]] = True
@@ -121,15 +125,15 @@ def _may_name(expression: str, column: str) -> bool:
     return re.search(named, expression, re.IGNORECASE) is not None
 
 
-def _batches(dataset: Dataset, names: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(dataset: Dataset, names: list[str], expression: str) -> Iterator[pa.RecordBatch]:
     first = 0
     for batch in dataset.batches([*names] or ["id"], _BATCH_ROWS):
-        table = _readable(pa.Table.from_batches([batch]), dataset, names, first)
+        table = _readable(pa.Table.from_batches([batch]), dataset, names, first, expression)
         first += batch.num_rows
         yield from table.combine_chunks().to_batches()
 
 
-def _readable(table: pa.Table, dataset: Dataset, names: list[str], first: int) -> pa.Table:
+def _readable(table: pa.Table, dataset: Dataset, names: list[str], first: int, expression: str) -> pa.Table:
     """The columns as an expression sees them, with the number of each row."""
     if not table.num_columns:
         table = dataset.schema.empty_table()
@@ -138,6 +142,9 @@ def _readable(table: pa.Table, dataset: Dataset, names: list[str], first: int) -
         column = table[name]
         if name in LABEL_COLUMNS:
             column = pa.array(LABEL_NAMES).take(column.combine_chunks())
+        elif name == "license" and _BY_NUMBER.search(expression):
+            numbers = {text: int(number) for number, text in LICENSES.items()}
+            column = pa.array([numbers.get(text) for text in column.to_pylist()], pa.int64())
         elif pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us"))
         columns[name] = column
