@@ -285,7 +285,7 @@ def test_messages_say_what_to_write_instead(varied: Path) -> None:
     dataset = Dataset.open(varied)
     for expression, message in (
         ("nope = 1", '--where: Referenced column "nope" not found in FROM clause. The columns are id, text'),
-        ("title in (4, 5)", "Compare text with quoted text"),
+        ("text in (4, 5)", "Compare text with quoted text"),
         ("width", "'width' is no condition. Write one such as label = 'positive'"),
         ("label = ", "--where: syntax error"),
     ):
