@@ -26,6 +26,8 @@ from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, Interrupted, UsageError
 from mvsent.fetch.pace import HostPace
 from mvsent.limits import TokenBucket
+from mvsent.pages.report import report
+from mvsent.report.survey import survey
 from mvsent.shards.reader import Dataset
 from mvsent.shards.terms import reminder
 from mvsent.sources import flickr, getty
@@ -229,13 +231,15 @@ def test_items_that_were_not_wanted_did_not_come_again(tmp_path: Path) -> None:
     assert result.manifest.funnel.input == 30 and result.manifest.notes is None
 
 
-def test_the_card_states_what_queries_lack(tmp_path: Path) -> None:
+def test_the_card_and_the_report_state_what_queries_lack(tmp_path: Path) -> None:
     with Replay(small_world(120, quirks=0), faults=Faults(getty_last_page=1)) as replay:
         result = build(tmp_path / "out", getty_settings(replay, tmp_path, per_query=0))
     notes = result.manifest.notes
     assert isinstance(notes, dict) and notes["incomplete"]["happy dog"]["promised"] == 120
     card = (result.folder / "README.md").read_text()
     assert "- happy dog: 100 of 120 that were promised were listed" in card
+    page = report(result.folder, tmp_path / "page.html", quiet=True)
+    assert "happy dog: 100 of 120 that were promised were listed" in page.out.read_text()
 
 
 # Pictures
@@ -323,6 +327,7 @@ def test_the_watermark_of_the_kept_size_is_a_column(tmp_path: Path) -> None:
     assert dataset_stats(kept.folder).n_watermarked == n_marked > 0
     assert f"{n_marked} pictures have a watermark" in (kept.folder / "README.md").read_text()
     assert dataset_stats(clean.folder).n_watermarked == 0
+    assert survey(Dataset.open(kept.folder)).n_watermarked == n_marked
     for part in ("enhanced_search=false", "graphical_styles=photography", "sort_order=best_match"):
         assert all(part in path for path in asked)
 

@@ -14,6 +14,7 @@ from mvsent.report.gallery import MAX_TEXT, Gallery, shown
 from mvsent.report.histograms import Counts, percentiles
 from mvsent.report.survey import NOT_STATED, Survey, kappa
 from mvsent.report.tables import UNDEFINED, in_percent
+from mvsent.shards.card import GAP_NOTES, gaps
 from mvsent.shards.manifest import Manifest
 
 N_LISTED = 12
@@ -34,8 +35,12 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
     paper = PAPER_TABLE_I.get(manifest.name)
     funnel = manifest.funnel
     notes = [] if funnel.kept else ["This dataset has no rows: every row of the input was dropped."]
-    if manifest.notes is not None:
-        notes.append(shown(json.dumps(manifest.notes, ensure_ascii=False), MAX_TEXT))
+    notes += [shown(line, MAX_TEXT) for line in gaps(manifest.notes)]
+    others = manifest.notes
+    if isinstance(others, dict):
+        others = {key: value for key, value in others.items() if key not in GAP_NOTES}
+    if others:
+        notes.append(shown(json.dumps(others, ensure_ascii=False), MAX_TEXT))
     histograms = [
         histogram(title, unit, counts, _spread(counts, unit))
         for title, unit, counts in (
@@ -62,6 +67,11 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
                 ("dropped", f"{funnel.n_dropped:,}"),
                 ("pictures", f"{int(survey.widths.sum()):,}"),
                 ("queries", f"{len(survey.queries):,}" if survey.queries else UNDEFINED),
+                *(
+                    [("with a watermark", f"{survey.n_watermarked:,}")]
+                    if survey.n_watermarked is not None
+                    else []
+                ),
                 ("size", f"{sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB"),
             ],
             "funnel": funnel_bars(funnel),

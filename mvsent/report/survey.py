@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mvsent.curate.labels import MISSING, combine, majority
-from mvsent.pairs import LABEL_NAMES, Label
+from mvsent.pairs import LABEL_NAMES, WATERMARKED, Label
 from mvsent.reasons import Reason
 from mvsent.report.histograms import Counts, added, word_counts
 from mvsent.shards.reader import Dataset
@@ -57,6 +57,7 @@ class Survey:
         conflicts: the same for dropped rows, as far as rejected.parquet states their labels.
         annotators: number of rows by number of votes (index = value).
         n_unanimous: number of rows with at least two votes that all agree, by modality.
+        n_watermarked: number of pictures with a watermark; None if the sources do not say.
     """
 
     words: Counts = field(default_factory=_none)
@@ -71,6 +72,7 @@ class Survey:
     conflicts: Counts = field(default_factory=_square)
     annotators: Counts = field(default_factory=_none)
     n_unanimous: dict[str, int] = field(default_factory=lambda: {"text": 0, "image": 0})
+    n_watermarked: int | None = None
 
     @property
     def n_compared(self) -> int:
@@ -80,8 +82,12 @@ class Survey:
 
 def survey(dataset: Dataset) -> Survey:
     """Count `dataset`. Raises: DatasetError if one of its files cannot be read."""
-    counts = Survey()
-    for batch in dataset.batches(_COLUMNS, _BATCH_ROWS):
+    says_watermarks = dataset.manifest.extra_columns.get(WATERMARKED) == "bool"
+    counts = Survey(n_watermarked=0 if says_watermarks else None)
+    columns = [*_COLUMNS, WATERMARKED] if says_watermarks else _COLUMNS
+    for batch in dataset.batches(columns, _BATCH_ROWS):
+        if counts.n_watermarked is not None:
+            counts.n_watermarked += pc.sum(batch[WATERMARKED]).as_py() or 0
         counts.words = added(counts.words, word_counts(batch["text"]))
         counts.widths = added(counts.widths, batch["width"])
         counts.heights = added(counts.heights, batch["height"])

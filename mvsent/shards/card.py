@@ -12,6 +12,8 @@ from mvsent.sources.flickr_licenses import ADDRESSES
 
 MAX_CHARACTERS = 100
 """Maximum length of untrusted text in the card, in characters."""
+MAX_LINE = 300
+"""The same for a sentence that quotes such texts."""
 
 _LOADING = """```python
 import datasets
@@ -56,8 +58,10 @@ def card(manifest: Manifest, licenses: Mapping[str, int], n_watermarked: int = 0
         "Every dropped row and its reason is in `rejected.parquet`.",
         "## Settings\n\n" + _table(("setting", "value"), settings),
     ]
-    if gaps := _gaps(manifest.notes):
-        parts.append(gaps)
+    if lines := gaps(manifest.notes):
+        parts.append(
+            "## Gaps of the search\n\n" + "\n".join(f"- {_neutral(line, MAX_LINE)}" for line in lines)
+        )
     if licenses:
         counts: Counter[str] = Counter()  # names that become equal are added up
         for name in sorted(licenses):
@@ -75,22 +79,25 @@ def card(manifest: Manifest, licenses: Mapping[str, int], n_watermarked: int = 0
     return "\n\n".join(parts) + "\n"
 
 
-def _gaps(notes: object) -> str:
-    """A section on what the search did not list and what moved meanwhile, if the notes tell of any."""
+GAP_NOTES = ("incomplete", "refused_queries", "drift")
+"""Keys of the manifest's notes that `gaps` puts into words."""
+
+
+def gaps(notes: object) -> list[str]:
+    """What the search did not list and what moved meanwhile, a sentence each, as untrusted plain text."""
     if not isinstance(notes, Mapping):
-        return ""
+        return []
     lines = []
     for query, lack in (notes.get("incomplete") or {}).items():
         listed = f"{lack['listed']} of {lack['promised']} that were promised were listed"
-        lines.append(f"- {_neutral(query)}: {listed} ({_neutral(lack['why'])})")
-    for query, why in (notes.get("refused_queries") or {}).items():
-        lines.append(f"- {_neutral(query)}: refused ({_neutral(why)})")
+        lines.append(f"{query}: {listed} ({lack['why']})")
+    lines += [f"{query}: refused ({why})" for query, why in (notes.get("refused_queries") or {}).items()]
     drift = notes.get("drift") or {}
     if n := drift.get("queries_with_moving_totals"):
-        lines.append(f"- The totals of {n} queries moved, or were less than what was listed.")
+        lines.append(f"The totals of {n} queries moved, or were less than what was listed.")
     if n := drift.get("repeated_items"):
-        lines.append(f"- {n} items came again on a later page.")
-    return "## Gaps of the search\n\n" + "\n".join(lines) if lines else ""
+        lines.append(f"{n} items came again on a later page.")
+    return lines
 
 
 def _front_matter(manifest: Manifest) -> str:
@@ -139,11 +146,11 @@ def _table(header: tuple[str, str], rows: Mapping[str, int] | Mapping[str, str])
     return "\n".join(lines)
 
 
-def _neutral(text: str) -> str:
+def _neutral(text: str, length: int = MAX_CHARACTERS) -> str:
     """Escape untrusted text for Markdown: no links, pictures, markup or table cells.
 
     >>> _neutral("[a](b) | <c>")
     '\\\\[a\\\\]\\\\(b\\\\) \\\\| \\\\<c\\\\>'
     """
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return re.sub(r"([][()!`*_~&<>|\\])", r"\\\1", plain[:MAX_CHARACTERS])
+    return re.sub(r"([][()!`*_~&<>|\\])", r"\\\1", plain[:length])
