@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,21 +12,27 @@ import pyarrow as pa
 import pytest
 from hypothesis import settings
 
+from mvsent.report import plots
 from mvsent.shards.writer import DatasetWriter
 from mvsent.storage import located
 from tests.drawing import draw_pairs, draw_rejected
 from tests.object_storage import BUCKET, empty, forget, s3_server, use
-from tests.programs import PYTHON, fork_server
+from tests.programs import INTERPRETER, PYTHON, fork_server
 
 # Each of xdist's workers has one core, and so have the programs that it starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would starve its workers beside other tests
 _fork_server = fork_server()
+PRINTED_DPI, plots.DPI = plots.DPI, 60  # most of the time of drawing is spent on the pixels
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # xdist's workers share it
+    if hasattr(config, "workerinput"):  # xdist's workers share the fork server, and are forked from it
+        sys.executable = os.environ[INTERPRETER]
+    else:
         _fork_server.__enter__()
+        workers = getattr(config.option, "tx", None) or ()  # without xdist there is no such option
+        config.option.tx = [f"popen//python={os.environ[PYTHON]}" for _ in workers]
     multiprocessing.set_executable(os.environ[PYTHON])  # `spawn` starts what the fork server forks
 
 

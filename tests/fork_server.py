@@ -31,8 +31,10 @@ LENGTH = 4
 """Bytes of each number that client and server exchange."""
 NOT_PRELOADED = {"mvsent.__main__", "mvsent.serve.application"}
 """The first is a program; the second imports FastAPI, which only `mvsent serve` needs."""
-ON_USE = ("timm", "captum.attr", "PIL.ImageDraw", "pyarrow.dataset")
+ON_USE = ("timm", "captum.attr", "PIL.ImageDraw", "pyarrow.dataset", "transformers")
 """Packages that mvsent imports when it uses them, as many commands do."""
+OF_TESTS = ("datasets", "mlcroissant", "onnxscript", "sklearn.metrics")
+"""Packages that tests import."""
 
 
 def preload() -> None:
@@ -42,7 +44,7 @@ def preload() -> None:
     for module in pkgutil.walk_packages(mvsent.__path__, "mvsent."):
         if module.name not in NOT_PRELOADED:
             importlib.import_module(module.name)
-    for name in ON_USE:
+    for name in ON_USE + OF_TESTS:
         with suppress(ImportError):
             importlib.import_module(name)
     threads = [thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")]

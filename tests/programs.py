@@ -16,6 +16,8 @@ from pathlib import Path
 
 PYTHON = "PYTHON_OF_TESTS"
 """Variable with the path of a program that is like `python`, which xdist's workers inherit."""
+INTERPRETER = "INTERPRETER_OF_TESTS"
+"""Variable with the path of Python itself."""
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,7 +32,7 @@ def fork_server() -> Iterator[None]:
         client = Path(__file__).with_name("fork_client.py")
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{client}" "{address}" "$@"\n')
         python.chmod(0o700)
-        os.environ |= {PYTHON: str(python), "MVSENT_CACHE": f"{folder}/cache"}
+        os.environ |= {PYTHON: str(python), INTERPRETER: sys.executable, "MVSENT_CACHE": f"{folder}/cache"}
         listener.bind(address)
         listener.listen(64)
         command = [sys.executable, "-m", "tests.fork_server", str(listener.fileno()), str(python)]

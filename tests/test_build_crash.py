@@ -39,7 +39,7 @@ KILLED = (-signal.SIGKILL, 255)
 """255: multiprocessing's fork server could not say how its child ended."""
 
 SECONDS = 120
-N_KILLS = {"flickr": 30, "getty": 10}
+N_KILLS = {"flickr": 12, "getty": 6}
 Files = dict[str, bytes]
 
 FILES = (

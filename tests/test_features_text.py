@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -313,9 +312,3 @@ def test_sentistrength_without_its_jar_or_java_names_both(
     fake_java(tmp_path, monkeypatch, "")
     with pytest.raises(WeightsError, match=r"none\.jar: SentiStrength needs"):
         lexicon_scores(["good"], str(tmp_path / "none.jar"))
-
-
-@pytest.mark.slow
-def test_mvsent_imports_no_transformers_until_it_needs_them() -> None:
-    code = "import sys, mvsent.runs.train; sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,6 +17,7 @@ from mvsent.report import plots
 from mvsent.report.page import own_ids, render_page
 from mvsent.report.results import render_results, result_table
 from mvsent.report.tables import aligned
+from tests.conftest import PRINTED_DPI
 from tests.run_folder import answers
 
 CURVES = ["negative", "neutral", "positive", "macro", "micro"]
@@ -134,7 +135,8 @@ def test_the_same_data_give_the_same_bytes(name, tmp_path):
         assert (once / f"{name}.{suffix}").read_bytes() == (again / f"{name}.{suffix}").read_bytes()
 
 
-def test_pictures_are_for_print_and_the_svg_keeps_its_text(tmp_path):
+def test_pictures_are_for_print_and_the_svg_keeps_its_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "DPI", PRINTED_DPI)
     png, svg = plots.save_figure(draw_roc(), tmp_path, "roc")
     with Image.open(png) as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)

@@ -68,6 +68,7 @@ _DIAMOND: dict[str, Any] = {
     "zorder": 5,
 }
 _NO_DATE = {"Date": None, "Creator": None}  # the same figure gives the same bytes
+DPI = 300
 _COLUMN = 3.45  # inches: one column of a two-column paper
 
 
@@ -217,10 +218,12 @@ def _bars(
 
 @mpl.rc_context(_STYLE)
 def save_figure(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
-    """Write `STEM.png` (300 dpi) and `STEM.svg`; the same figure gives the same bytes."""
+    """Write `STEM.png` (`DPI`) and `STEM.svg`; the same figure gives the same bytes."""
     png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # its places are kept: laying out takes as long as drawing
     with atomic_write(png) as file:
-        figure.savefig(file, format="png", dpi=300, metadata={"Software": None})  # else matplotlib's version
+        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})  # else matplotlib's version
     with atomic_write(svg) as file:
         figure.savefig(file, format="svg", metadata=_NO_DATE)
     return png, svg
