@@ -84,7 +84,7 @@ GAP_NOTES = ("incomplete", "refused_queries", "drift")
 
 
 def gaps(notes: object) -> list[str]:
-    """Name what the search did not list and what moved meanwhile, a sentence each, as untrusted plain text."""
+    """Name what the search did not list and what moved meanwhile, a sentence each; it is untrusted text."""
     if not isinstance(notes, Mapping):
         return []
     lines = []
