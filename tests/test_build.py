@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from mvsent.build.crawl_progress import StageProgress
+from mvsent.build.dry_run import plan, render_plan
 from mvsent.build.search import BuildResult
 from mvsent.build.spool import Spool
 from mvsent.cli import app
@@ -165,6 +166,29 @@ def test_a_dry_run_asks_nothing_writes_nothing_and_needs_no_key(
     assert json.loads(cli("build-getty", "--dry-run", "--json").stdout)["n_calls"] == 101 * 100
     assert "20 min" in cli("build-flickr", "--dry-run").stdout
     assert not replay.requests and not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_without_pictures_has_no_time_to_fetch_and_little_disk(tmp_path: Path) -> None:
+    """Nor do smaller pictures take as much disk as large ones."""
+    source, folder = flickr_source.SOURCE, tmp_path / "none"
+    full, listed, small = (
+        plan(source, flickr_source.FlickrSettings(**given), folder)
+        for given in ({}, {"metadata_only": True}, {"size": 512})
+    )
+    assert listed.fetch_hours == listed.paper_fetch_hours == 0 and (full.fetch_hours or 0) > 8
+    assert (listed.dataset_gb or 1) < (full.dataset_gb or 0) / 100
+    assert small.dataset_gb == pytest.approx((full.dataset_gb or 0) / 4)
+    said = render_plan(listed.document())
+    assert "none are fetched" in said and "a second" not in said
+
+
+def test_a_dry_run_does_not_promise_a_maximum_of_calls(tmp_path: Path) -> None:
+    """Calls are repeated after failures, and windows of a large query overlap."""
+    said = render_plan(
+        plan(flickr_source.SOURCE, flickr_source.FlickrSettings(), tmp_path / "none").document()
+    )
+    assert "calls of the API, without repeats" in said and "upper bounds" not in said
+    assert "calls at" not in said and "50% of the candidates that are kept, roughly" in said
 
 
 def test_no_key_says_where_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:

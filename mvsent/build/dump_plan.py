@@ -4,10 +4,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from mvsent.build.dry_run import KEPT, PICTURE_BYTES, ROW_BYTES, at_both_rates
+from mvsent.build.dry_run import KEPT, fetching, gigabytes, needs
 from mvsent.build.match_dump import count_matches
 from mvsent.errors import Interrupted
-from mvsent.limits import HOUR_S
 from mvsent.report.tables import aligned
 from mvsent.sources.dump_files import Dump
 from mvsent.sources.registry import S, SearchedSource
@@ -15,6 +14,9 @@ from mvsent.workers.engine import Engine
 from mvsent.workers.interrupt import interruptible
 
 TOP = 10
+
+DUMP_SIDE = 500
+"""Pixels of the pictures that a dump leads to; only `--size` below that makes them smaller."""
 
 
 def plan_dump(
@@ -30,7 +32,6 @@ def plan_dump(
     taken = sum(min(n, most) if most else n for n in per_pair.values())
     n_candidates = min(counts.rows["matched"], taken)
     n_pairs = min(n_candidates * KEPT, settings.max_pairs or n_candidates)
-    per_hour = settings.images_per_second * HOUR_S
     return {
         "source": source.name,
         "files": [{"name": file.name, "size": file.size} for file in dump.files],
@@ -41,11 +42,10 @@ def plan_dump(
         "pairs": len(words),
         "pairs_without_candidate": sum(not n for n in per_pair.values()),
         "per_query": most,
+        "metadata_only": settings.metadata_only,
         "images_per_second": settings.images_per_second,
         "candidates": n_candidates,
-        "fetch_hours": n_pairs / per_hour if per_hour else None,
-        "disk_gb": (2 * n_pairs * PICTURE_BYTES + n_candidates * ROW_BYTES) / 1e9,
-        "dataset_gb": n_pairs * PICTURE_BYTES / 1e9,
+        **needs(settings, n_pairs, n_candidates, DUMP_SIDE),
         "candidates_per_pair": per_pair,
         "broken": counts.broken,
     }
@@ -66,11 +66,12 @@ def render_dump_plan(plan: Mapping[str, Any]) -> str:
         ("pairs without a photo", f"{plan['pairs_without_candidate']} of {n_pairs}"),
         ("candidates of a pair", f"{plan['per_query']} at most" if plan["per_query"] else "all"),
         ("candidates", f"{plan['candidates']:,} at most"),
-        ("time to fetch pictures", at_both_rates(plan["fetch_hours"], plan["images_per_second"])),
-        ("disk while building", f"{plan['disk_gb']:.1f} GB"),
-        ("disk of the dataset", f"{plan['dataset_gb']:.1f} GB"),
+        ("time to fetch pictures", fetching(plan["fetch_hours"], plan)),
+        ("disk while building", gigabytes(plan["disk_gb"])),
+        ("disk of the dataset", gigabytes(plan["dataset_gb"])),
     ]
     most = sorted(plan["candidates_per_pair"].items(), key=lambda pair: -pair[1])[:TOP]
     top = aligned(("most frequent pairs", "photos"), [(pair, f"{n:,}") for pair, n in most if n])
-    note = "Nothing was requested or written. About half of the candidates are kept."
+    share = f"Time and disk are for the {KEPT:.0%} of the candidates that are kept, roughly."
+    note = f"Nothing was requested or written. {share}"
     return f"{aligned(('build ' + plan['source'], 'estimate'), rows)}\n\n{top}\n\n{note}"
