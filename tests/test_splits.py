@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from mvsent.cli import app, exit_code
 from mvsent.datasets import split as split_pipeline
@@ -349,9 +351,48 @@ def test_the_leak_of_the_plain_protocol_is_counted_on_the_plain_split(
         for fold in range(10)
         for one, other in ((3, 9), (9, 3), (4, 10), (10, 4))
     )
-    assert plain.leak is None
-    assert leak is not None
+    assert plain.leak == leak
     assert (leak.n_groups, leak.n_rows, leak.n_test, leak.n_leaked) == (2, 4, 60, expected)
+
+
+def test_every_split_tells_what_its_test_rows_share_with_training(
+    make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
+) -> None:
+    """Owners as well as duplicates; a source without owners has no line on them."""
+    owners = [f"owner {row % 20}" for row in range(60)]
+    place = sixty_pairs.schema.get_field_index("owner")
+    owned = make_dataset(sixty_pairs.set_column(place, "owner", pa.array(owners, pa.string())), name="owned")
+
+    def told(folder: Path, *flags: str) -> tuple[str, dict[str, Any]]:
+        said, document = (
+            CliRunner().invoke(app, ["split", str(folder), *flags, *more], standalone_mode=False).stdout
+            for more in ([], ["--json"])
+        )
+        return said, json.loads(document)
+
+    said, plain = told(owned, "--protocol", "kfold-10")
+    roles = split_dataset(owned, "kfold-10").split.roles
+    expected = sum(
+        roles[fold, row] == TEST and any(roles[fold, other] == TRAIN for other in range(row % 20, 60, 20))
+        for fold in range(10)
+        for row in range(60)
+    )
+    assert plain["owners"] == {"n_groups": 20, "n_rows": 60, "n_test": 60, "n_leaked": expected}
+    line = "test rows share an owner with training rows; grouped-kfold-10 keeps them apart."
+    assert f"{expected} of 60 ({expected / 0.6:.2f}%) {line}" in said
+    assert (
+        f"{plain['leak']['n_leaked']} of 60" in said and "share a text or picture with training rows" in said
+    )
+    said, grouped = told(owned, "--protocol", "grouped-kfold-10")
+    assert grouped["owners"] == plain["owners"] and f"{expected} of 60" in said and "share an owner" in said
+    parts = ["test"] * 5 + ["validation"] * 5 + ["train"] * 50
+    rows = [f"{id},{role}\n" for id, role in zip(sixty_pairs["id"].to_pylist(), parts, strict=True)]
+    (tmp_path / "s.csv").write_text("id,role\n" + "".join(rows))
+    said, of_files = told(owned, "--split-file", str(tmp_path / "s.csv"))
+    assert of_files["owners"]["n_leaked"] == 5
+    assert "5 of 5 (100.00%) test rows share an owner with training rows." in said
+    said, without = told(make_dataset(sixty_pairs, name="nobody"), "--protocol", "kfold-10")
+    assert without["owners"]["n_leaked"] == 0 and "owner" not in said
 
 
 def test_a_split_file_is_kept_under_its_own_name(

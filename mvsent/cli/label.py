@@ -119,8 +119,8 @@ def split(
 
     The protocols are paper-5x, kfold-5, kfold-10, and each with grouped- before it. The same seed gives the
     same split every time. The grouped protocols keep duplicates (the same text except for links and names,
-    or the same picture) on one side, and report how many test rows of the plain protocol have a duplicate in
-    training.
+    or the same picture) and the rows of one owner on one side. Every split reports how many test rows share a
+    text, a picture or an owner with training rows, a grouped one for its plain protocol.
 
     A split of others is read from --split-file: tables, JSON or lists, whose names or columns tell roles and
     folds (docs/splits.md). Rows that it does not name are left out. What leaks across it is counted.

@@ -14,7 +14,7 @@ from mvsent.datasets.leaks import Leak, NearLeak, count_leak, dataset_groups, ne
 from mvsent.datasets.split_files import FoundSplit, SplitFiles, read_split_files
 from mvsent.errors import SplitError, UsageError, did_you_mean
 from mvsent.pairs import LABEL_NAMES
-from mvsent.report.datasets import leak_lines
+from mvsent.report.datasets import leak_lines, shared_lines
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
 from mvsent.splits import GROUPED, PROTOCOLS, ROLES, VALIDATION, Split, make_split, read_split, write_split
@@ -36,7 +36,8 @@ class SplitResult:
 
     Attributes:
         labels: int8 [N].
-        leak: for a grouped protocol that of the plain one, for split files their own; else None.
+        leak: the split's own; of a grouped protocol that of the plain one.
+        owners: the same leak by owner: test rows with a training row of their owner.
         near: the near copies that split files leak; None for a protocol.
         notes: how split files were read.
     """
@@ -44,7 +45,8 @@ class SplitResult:
     path: Path
     split: Split
     labels: npt.NDArray[np.int8]
-    leak: Leak | None
+    leak: Leak
+    owners: Leak
     near: NearLeak | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -60,7 +62,8 @@ class SplitResult:
                 for fold in range(self.split.n_folds)
             ],
             "left_out": self.split.n_left_out,
-            "leak": self.leak and asdict(self.leak),
+            "leak": asdict(self.leak),
+            "owners": asdict(self.owners),
             "near_copies": self.near and asdict(self.near),
             "notes": self.notes,
         }
@@ -85,16 +88,18 @@ def split_dataset(folder: Path, protocol: str = "", seed: int = 0, split_file: F
     if split_file is not None:
         found = of_files(dataset, split_file, seed)
         path = keep_split(dataset, found.split)
-        leak, near = leaks_of(dataset, found.split)
-        return SplitResult(path, found.split, dataset.labels, leak, near, found.notes)
+        groups = dataset_groups(dataset)
+        leak, owners = count_leaks(dataset, found.split, groups)
+        near = near_leak(dataset, found.split, groups)
+        return SplitResult(path, found.split, dataset.labels, leak, owners, near, found.notes)
     protocol = protocol or DEFAULT_PROTOCOL
     split = find_split(dataset, protocol, seed)
     path = keep_split(dataset, split)
-    plain_leak = None
+    plain = split
     if split.protocol.startswith(GROUPED):
         plain = make_split(dataset.ids, dataset.labels, protocol.removeprefix(GROUPED), seed)
-        plain_leak = count_leak(plain, dataset_groups(dataset))
-    return SplitResult(path, split, dataset.labels, plain_leak)
+    leak, owners = count_leaks(dataset, plain, dataset_groups(dataset))
+    return SplitResult(path, split, dataset.labels, leak, owners)
 
 
 def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Files = None) -> Split:
@@ -130,19 +135,13 @@ def _tell(dataset: Dataset, split: Split, notes: list[str], *, of_files: bool) -
     which = f"{dataset.folder} {dataset.sha256} {split.protocol} {split.sha256}"
     if which not in _TOLD:
         _TOLD.add(which)
+        groups = dataset_groups(dataset)
+        leak, owners = (asdict(one) for one in count_leaks(dataset, split, groups))
         if of_files:
-            leak, near = leaks_of(dataset, split)
-            lines = [*notes, *leak_lines(asdict(leak), asdict(near))]
+            near = asdict(near_leak(dataset, split, groups))
+            lines = [*notes, *leak_lines(leak, owners, near)]
         else:
-            alike, owned = (
-                count_leak(split, each) for each in (dataset_groups(dataset), owner_groups(dataset))
-            )
-            lines = [
-                f"{leak.n_leaked} of {leak.n_test} test rows share {what} with training rows; "
-                f"{GROUPED}{split.protocol} keeps them apart"
-                for leak, what in ((alike, "a text or picture"), (owned, "an owner"))
-                if leak.n_leaked
-            ]
+            lines = shared_lines(leak, owners, split.protocol)
         for line in lines:
             log.info("%s: %s", split.protocol, line)
 
@@ -188,10 +187,9 @@ def of_files(dataset: Dataset, split_file: SplitFiles | Path, seed: int) -> Foun
     return FoundSplit(replace(carved, protocol=name, seed=seed), [*notes, taken])
 
 
-def leaks_of(dataset: Dataset, split: Split) -> tuple[Leak, NearLeak]:
-    """Duplicates and near copies of training rows among the test rows."""
-    groups = dataset_groups(dataset)
-    return count_leak(split, groups), near_leak(dataset, split, groups)
+def count_leaks(dataset: Dataset, split: Split, groups: npt.NDArray[np.int64]) -> tuple[Leak, Leak]:
+    """The leak of `split` by duplicates, whose `groups` [N] are known, and by owners."""
+    return count_leak(split, groups), count_leak(split, owner_groups(dataset))
 
 
 def keep_split(dataset: Dataset, split: Split) -> Path:

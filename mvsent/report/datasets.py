@@ -69,9 +69,9 @@ def _counted(n: int, noun: str) -> str:
 
 
 def render_split(document: Mapping[str, Any]) -> str:
-    """Render the rows of each fold by role, the labels of test rows, and what leaks.
+    """Render the rows of each fold by role, the labels of test rows, and the leak.
 
-    That is the leak of the plain protocol, or the split's own if files gave it.
+    Of a grouped protocol that is the leak of the plain one.
     """
     seed = f", seed {document['seed']}" if document["seed"] else ""
     rows = []
@@ -83,29 +83,52 @@ def render_split(document: Mapping[str, Any]) -> str:
         f"{document['protocol']}{seed} → {document['path']}",
         aligned(("fold", "train", "validation", "test", *tested), rows),
     ]
-    leak = document["leak"]
-    if leak and document["near_copies"]:
-        told = [*document["notes"], *leak_lines(leak, document["near_copies"])]
-        parts.append("\n".join(f"{line[0].upper()}{line[1:]}." for line in told))
-    elif leak:
-        plain = document["protocol"].removeprefix("grouped-")
-        parts.append(
+    leak, owners = document["leak"], document["owners"]
+    plain = document["protocol"].removeprefix("grouped-")
+    told = []
+    if document["near_copies"]:
+        told = [*document["notes"], *leak_lines(leak, owners, document["near_copies"])]
+    elif plain == document["protocol"]:
+        told = shared_lines(leak, owners, plain)
+    else:
+        told = [
             f"{leak['n_rows']} rows in {_counted(leak['n_groups'], 'group')} of duplicates, each kept on one "
-            f"side here.\nIn {plain}, {_of(leak['n_leaked'], leak['n_test'])} test rows have a duplicate in "
-            "training."
-        )
+            "side here",
+            f"in {plain}, {_of(leak['n_leaked'], leak['n_test'])} test rows have a duplicate in training",
+        ]
+        if owners["n_leaked"]:
+            told.append(
+                f"{_of(owners['n_leaked'], owners['n_test'])} share an owner with training rows there"
+            )
+    if told:
+        parts.append("\n".join(f"{line[0].upper()}{line[1:]}." for line in told))
     return "\n\n".join(parts)
 
 
-def leak_lines(leak: Mapping[str, int], near: Mapping[str, int]) -> list[str]:
-    """Sentences on the test rows that repeat training rows, exactly or nearly."""
+def shared_lines(leak: Mapping[str, int], owners: Mapping[str, int], protocol: str) -> list[str]:
+    """Sentences on the test rows of a plain protocol that share something with training rows."""
+    return [
+        f"{_of(one['n_leaked'], one['n_test'])} test rows share {what} with training rows; "
+        f"grouped-{protocol} keeps them apart"
+        for one, what in ((leak, "a text or picture"), (owners, "an owner"))
+        if one["n_leaked"]
+    ]
+
+
+def leak_lines(leak: Mapping[str, int], owners: Mapping[str, int], near: Mapping[str, int]) -> list[str]:
+    """Sentences on the test rows of split files that repeat training rows, exactly or nearly."""
     sample = near["n_compared"] < leak["n_test"]
     of = f"{_of(near['n_leaked'], near['n_compared'])} {'sampled ' if sample else ''}test rows"
-    return [
+    lines = [
         f"{_of(leak['n_leaked'], leak['n_test'])} test rows have an equal text or picture in training",
         f"{of} have no equal but a near copy there: {near['n_texts']} of the text, "
         f"{near['n_pictures']} of the picture",
     ]
+    if owners["n_leaked"]:
+        lines.append(
+            f"{_of(owners['n_leaked'], owners['n_test'])} test rows share an owner with training rows"
+        )
+    return lines
 
 
 def _of(n: int, total: int) -> str:
