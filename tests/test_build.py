@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.dry_run import plan, render_plan
+from mvsent.build.refresh import NotAnswered
+from mvsent.build.refresh import refresh as run_refresh
 from mvsent.build.search import BuildResult
 from mvsent.build.spool import Spool
 from mvsent.cli import app
@@ -24,13 +27,16 @@ from mvsent.curate.images import ImageFacts
 from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, InputError, OutputExistsError, UsageError
 from mvsent.fetch import Dropped, Fetched
+from mvsent.pairs import pair_table
 from mvsent.reasons import Reason
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import lock_file, locked
+from mvsent.shards.writer import DatasetWriter
 from mvsent.sources import flickr as flickr_source
 from mvsent.sources import getty as getty_source
-from mvsent.sources.crawl.failures import AccessRevoked, BadKey, DailyLimit
+from mvsent.sources import registry
+from mvsent.sources.crawl.failures import AccessRevoked, BadKey, DailyLimit, RequestRefused
 from mvsent.sources.flickr import FlickrSettings
 from mvsent.sources.getty import GettySettings
 from mvsent.sources.keys import read_keys
@@ -422,7 +428,7 @@ def test_a_pipe_is_no_key_file_and_not_waited_for(tmp_path: Path) -> None:
 
 def test_nothing_found_is_an_error_and_not_an_empty_dataset(replay: Replay, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of the 0 candidates of 6 queries"):
-        flickr(replay, tmp_path, license="99")
+        flickr(replay, tmp_path, license="16")
 
 
 @pytest.mark.slow
@@ -505,6 +511,51 @@ def test_refresh_asks_no_photo_twice_and_leaves_the_dataset_until_it_is_done(
     assert len(Dataset.open(folder)) == n_photos - 1
 
 
+def of_flickr(folder: Path, n: int) -> Path:
+    """A dataset of `n` pairs of Flickr, without pictures."""
+    ids = [f"flickr:{number}" for number in range(1, n + 1)]
+    with DatasetWriter(folder, "flickr", settings={}, shard_size=1000) as writer:
+        writer.write(pair_table({"id": ids, "text": ids, "label": [2] * n}))
+        writer.finish(n)
+    return folder
+
+
+def test_refresh_asks_again_about_photos_of_which_flickr_refused_to_speak(tmp_path: Path) -> None:
+    asked, said = list[str](), {"flickr:1": False, "flickr:2": None, "flickr:3": True}
+
+    def is_public(id: str) -> bool:
+        asked.append(id)
+        public = said.get(id, True)
+        if public is None:
+            raise RequestRefused("code 7: something else")
+        return public
+
+    folder = of_flickr(tmp_path / "set", 4)
+    source = replace(registry.searched("flickr"), still_public=lambda settings, keys: is_public)
+    first = run_refresh(Dataset.open(folder), source, FlickrSettings(), {}, quiet=True)
+    assert (first.removed, first.refused) == (["flickr:1"], ["flickr:2"])
+    assert first.refusal == "code 7: something else"
+    asked.clear()
+    said["flickr:2"] = False
+    again = run_refresh(Dataset.open(folder), source, FlickrSettings(), {}, quiet=True)
+    assert (again.removed, again.refused, asked) == (["flickr:2"], [], ["flickr:2"])
+    assert Dataset.open(folder).ids == ["flickr:3", "flickr:4"]
+
+
+def test_refresh_stops_when_flickr_refuses_one_photo_after_the_other(tmp_path: Path) -> None:
+    asked = list[str]()
+
+    def refuse(id: str) -> bool:
+        asked.append(id)
+        raise RequestRefused("code 7: something else")
+
+    folder = of_flickr(tmp_path / "set", 59)
+    source = replace(registry.searched("flickr"), still_public=lambda settings, keys: refuse)
+    with pytest.raises(NotAnswered, match=r"code 7: something else\. The same command continues") as end:
+        run_refresh(Dataset.open(folder), source, FlickrSettings(), {}, quiet=True)
+    assert len(asked) == 20 and end.value.exit_code == 3
+
+
 def test_a_spoilt_memory_of_a_refresh_is_named_with_what_to_do(replay: Replay, tmp_path: Path) -> None:
     folder = flickr(replay, tmp_path).folder
     memory = tmp_path / ".flickr.refresh.sqlite"
@@ -521,7 +572,7 @@ def test_a_spoilt_memory_of_a_refresh_is_named_with_what_to_do(replay: Replay, t
 def test_refresh_of_what_is_not_flickrs_is_refused(replay: Replay, tmp_path: Path) -> None:
     folder = getty(replay, tmp_path).folder
     with pytest.raises(
-        UsageError, match=r"getty:.* cannot be refreshed\. Only a dataset of build-flickr can"
+        UsageError, match=r"Getty cannot be asked whether .* Only a dataset of build-flickr can be refreshed"
     ):
         refresh(folder, replay.flickr_endpoint)
 

@@ -130,7 +130,7 @@ def test_ctrl_c_ends_a_build_which_then_continues(
 
     server.answers["/20.jpg"] = [stop_at]
     with monkeypatch.context() as patched:
-        patched.setattr("mvsent.build.from_table.interruptible", lambda: _yielding(stopped))
+        patched.setattr("mvsent.build.known_rows.interruptible", lambda: _yielding(stopped))
         with pytest.raises(Interrupted):
             run(csv, tmp_path / "out", server)
     assert not (tmp_path / "out" / "dataset.json").exists()
@@ -156,7 +156,7 @@ def test_a_build_that_was_begun_with_another_table_or_other_settings_is_not_cont
     places = addresses(server, 20)
     csv, out = table(tmp_path, places), tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr("mvsent.build.from_table._assemble", lambda *_, **__: 1 / 0)
+        patched.setattr("mvsent.build.known_rows._assemble", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(csv, out, server)
     given: dict[str, Any] = {"min_words": 2} if changed == "settings" else {}

@@ -306,6 +306,25 @@ def test_other_code_is_a_refusal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        (96, BadKey, "FLICKR_API_SECRET"),
+        (98, BadKey, "FLICKR_OAUTH_TOKEN"),
+        (99, BadKey, "FLICKR_OAUTH_TOKEN"),
+        (112, BadAnswer, "Check the endpoint"),
+        (116, BadAnswer, "Check the endpoint"),
+    ],
+)
+def test_a_refused_login_and_an_unknown_method_say_what_to_do(
+    code: int, kind: type[SourceFailure], said: str
+) -> None:
+    body = json.dumps({"stat": "fail", "code": code, "message": "no"}).encode()
+    with raw_server(http(body)) as address:
+        failure = failure_of(address)
+    assert type(failure) is kind and said in str(failure)
+
+
+@pytest.mark.parametrize(
     ("fault", "after_s"),
     [("api_429", None), ("api_429_seconds", 7.0), ("api_429_date", 7.0), ("api_500", None)],
 )

@@ -17,19 +17,23 @@ import pyarrow.parquet as pq
 import pytest
 from oauthlib.oauth1.rfc5849 import signature
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from mvsent.build import search
-from mvsent.build.fill_pictures import fill_pictures
+from mvsent.build.fill_pictures import _sizes, fill_pictures
+from mvsent.cli import app
 from mvsent.config import FetchSettings
+from mvsent.curate.duplicates import account_of
 from mvsent.datasets.stats import dataset_stats
 from mvsent.datasets.validate import validate
-from mvsent.errors import DatasetError, Interrupted, UsageError
+from mvsent.errors import DatasetError, InputError, Interrupted, UsageError
 from mvsent.fetch.pace import HostPace
 from mvsent.limits import TokenBucket
 from mvsent.pages.report import report
 from mvsent.report.survey import survey
 from mvsent.shards.reader import Dataset
 from mvsent.shards.terms import reminder
+from mvsent.shards.writer import DatasetWriter
 from mvsent.sources import flickr, getty
 from mvsent.sources.crawl.candidate import Query, Window
 from mvsent.sources.crawl.crawl_queries import search as run_search
@@ -44,6 +48,7 @@ from mvsent.standin.faults import ORDINARY, Faults
 from mvsent.standin.replay import KEY, Replay
 from mvsent.standin.world import World
 from tests.building import KEYS, build, flickr_settings, getty_settings, small_world, still_time
+from tests.drawing import draw_picture
 
 ONE = {"happy dog": 1.5}
 
@@ -61,6 +66,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def rejected(folder: Path, reason: str) -> list[str]:
     table = pq.read_table(folder / "rejected.parquet").to_pylist()
     return [row["detail"] for row in table if row["reason"] == reason]
+
+
+def cli(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments, standalone_mode=False)
 
 
 # The pair has to be there
@@ -480,6 +489,105 @@ def test_a_dataset_of_addresses_gets_its_pictures_elsewhere_and_later(source: st
     assert validate(filled.folder).problems == []
     with pytest.raises(DatasetError, match="was not built with --metadata-only"):
         fill_pictures(whole.folder, given, tmp_path / "again", quiet=True)
+
+
+def test_pictures_of_one_dataset_never_continue_those_of_another(tmp_path: Path) -> None:
+    with Replay(small_world(10, quirks=0)) as replay:
+        host = replay.address.removeprefix("http://")
+        given = FetchSettings(allow_hosts=(host,), images_per_second=0)
+        one, other = (
+            build(
+                tmp_path / str(n), flickr_settings(replay, tmp_path, metadata_only=True, max_pairs=n)
+            ).folder
+            for n in (20, 30)
+        )
+        filled = tmp_path / "filled"
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("mvsent.build.known_rows._assemble", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                fill_pictures(one, given, filled, quiet=True)
+        with pytest.raises(UsageError, match="begun with other dataset"):
+            fill_pictures(other, given, filled, quiet=True)
+        with pytest.raises(UsageError, match=r"begun with other settings \(min_side\)"):
+            fill_pictures(one, given.model_copy(update={"min_side": 999}), filled, quiet=True)
+        fill_pictures(one, given, filled, quiet=True)
+        assert len(Dataset.open(filled)) == 20
+        fill_pictures(other, given, filled, overwrite=True, quiet=True)
+        assert len(Dataset.open(filled)) == 30
+
+
+def test_pictures_of_a_host_that_was_not_allowed_are_fetched_once_it_is(tmp_path: Path) -> None:
+    with Replay(small_world(10, quirks=0)) as replay:
+        listed = build(tmp_path / "listed", flickr_settings(replay, tmp_path, metadata_only=True)).folder
+        none = FetchSettings(images_per_second=0)
+        with pytest.raises(InputError, match=r"pictures can be fetched: \d+ blocked-host.*--allow-host"):
+            fill_pictures(listed, none, tmp_path / "filled", quiet=True)
+        assert not (tmp_path / "filled").exists()
+        host = replay.address.removeprefix("http://")
+        given = FetchSettings(allow_hosts=(host,), images_per_second=0)
+        assert len(Dataset.open(fill_pictures(listed, given, tmp_path / "filled", quiet=True).folder))
+
+
+def test_rows_that_have_their_picture_keep_it_and_a_row_without_an_address_is_dropped(tmp_path: Path) -> None:
+    with Replay(small_world(10, quirks=0)) as replay:
+        host = replay.address.removeprefix("http://")
+        given = FetchSettings(allow_hosts=(host,), images_per_second=0)
+        listed = build(
+            tmp_path / "listed", flickr_settings(replay, tmp_path, metadata_only=True, max_pairs=4)
+        ).folder
+        table = Dataset.open(listed).table(Dataset.open(listed).schema.names)
+        picture = draw_picture(0, 1)
+        cells = table["image"].to_pylist()
+        cells[0] = {"bytes": picture, "path": "a.png"}
+        sizes = table["sizes"].to_pylist()
+        sizes[1] = "[]"
+        table = table.set_column(table.schema.get_field_index("image"), table.schema.field("image"), [cells])
+        table = table.set_column(table.schema.get_field_index("sizes"), table.schema.field("sizes"), [sizes])
+        with DatasetWriter(
+            tmp_path / "mixed", "mixed", settings={}, shard_size=1, **Dataset.open(listed).manifest.layout
+        ) as writer:
+            writer.write(table)
+            writer.finish(4)
+        filled = fill_pictures(tmp_path / "mixed", given, quiet=True)
+    ids = table["id"].to_pylist()
+    result = Dataset.open(tmp_path / "mixed-pictures")
+    assert filled.folder == tmp_path / "mixed-pictures"
+    assert result.ids == [ids[0], *ids[2:]]
+    assert result.table(["image"])["image"][0].as_py()["bytes"] == picture
+    assert rejected(filled.folder, "image-missing") == ["the dataset has neither its picture nor an address"]
+
+
+@pytest.mark.parametrize("cell", ["{", "[[1]]", '[["http://x", "1", 1, "z", null]]', "[" * 10**5, "[null]"])
+def test_hostile_sizes_are_one_clear_line(cell: str) -> None:
+    with pytest.raises(DatasetError, match="flickr:1: the column sizes is not a list of"):
+        _sizes("flickr:1", cell)
+
+
+def test_one_display_name_of_two_accounts_is_two_owners() -> None:
+    pages = [f"https://www.flickr.com/photos/{who}/{n}" for n, who in enumerate(["1@N0", "2@N0", "1@N0"])]
+    accounts = [account_of("Anna", page) for page in pages]
+    assert accounts == ["1@N0", "2@N0", "1@N0"]
+    assert account_of("Anna", "https://flickr.com.example.org/photos/x/1") == "Anna"
+    assert account_of("Anna", "") == account_of("Anna", None) == "Anna"
+
+
+@pytest.mark.parametrize("text", [",", " , ", "17", "999", "4,0x5"])
+def test_what_names_no_licence_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="licence"):
+        license_numbers(text)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--safe", "moderate"), ("--sort", "relevance")])
+def test_settings_of_a_search_are_refused_beside_a_dump(flag: str, value: str) -> None:
+    refusal = cli("build-flickr", "--from", "dump.csv", flag, value, "--dry-run").exception
+    assert f"{flag}: is about searches of Flickr" in str(refusal)
+
+
+def test_a_dry_run_without_a_login_refuses_what_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in LOGIN:
+        monkeypatch.delenv(key.name, raising=False)
+    refusal = cli("build-flickr", "--safe", "restricted", "--dry-run").exception
+    assert "calls without a login see safe photos only" in str(refusal)
 
 
 def test_pictures_that_are_gone_by_then_drop_their_pairs(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 The pairs, their labels and their ids stay. A picture that is gone by now drops its pair, with the reason.
 """
 
-import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,50 +13,59 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
-from mvsent.build.assemble import assemble, n_kept, wanted_parts
-from mvsent.build.crawl_folder import PARTS, clear_up, workplace, write_dataset
-from mvsent.build.crawl_progress import StageProgress
-from mvsent.build.fetch import fetch_parts, fetch_policy
 from mvsent.build.filters import SIZES
+from mvsent.build.known_rows import PART_ROWS, KnownRows, build_known_rows
 from mvsent.build.parts import picture_columns
 from mvsent.build.search import BuildResult
 from mvsent.config import FetchSettings
+from mvsent.curate.images import check_image
 from mvsent.errors import DatasetError, InputError
 from mvsent.fetch import Dropped, Fetched
 from mvsent.pairs import ExtraType, pair_schema, pair_table
-from mvsent.reasons import Rejection
-from mvsent.shards.manifest import MANIFEST_FILE, Manifest
+from mvsent.reasons import Reason, Rejection
+from mvsent.shards.manifest import Manifest
 from mvsent.shards.reader import Dataset
 from mvsent.shards.rejected import read_rejected
 from mvsent.shards.staging import absolute, refuse_inside
 from mvsent.shards.writer import DatasetWriter
 from mvsent.sources.crawl.candidate import Size
+from mvsent.sources.registry import SEARCHED, searched
 from mvsent.workers.engine import LOCAL, Engine
-from mvsent.workers.interrupt import interruptible
 
-PART_ROWS = 1000
+log = logging.getLogger("mvsent")
+
+_SIZES = TypeAdapter(list[tuple[str, int, int, str, bool | None]], config={"strict": True})
 _OF_PICTURES = ("image", "width", "height", "sha256", "phash")
 
 
 @dataclass(frozen=True, slots=True)
 class ListedRow:
-    """A pair without its picture: the values of its other columns, and the sizes to try."""
+    """A pair, most often without its picture.
+
+    Attributes:
+        columns: values of the columns that are not about the picture.
+        sizes: to fetch the picture in, in the order of trying them.
+        picture: its bytes, if the dataset has them, as for some rows of a merged one.
+    """
 
     id: str
     columns: Mapping[str, Any]
     sizes: tuple[Size, ...]
+    picture: bytes | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Addresses of its picture, in the order of trying them."""
-        return tuple(size.url for size in self.sizes)
+        """Addresses of the picture, unless the dataset has it."""
+        return () if self.picture else tuple(size.url for size in self.sizes)
 
 
 @dataclass(frozen=True)
 class Filled:
     """The recipe of a dataset whose pictures are fetched."""
 
+    settings: FetchSettings
     extra: Mapping[str, ExtraType] = field(default_factory=dict)
 
     @property
@@ -63,19 +73,31 @@ class Filled:
         return pair_schema(self.extra)
 
     def draft(self, row: ListedRow) -> ListedRow | Rejection:
-        return row
+        if row.picture or row.urls:
+            return row
+        return Rejection(Reason.IMAGE_MISSING, "the dataset has neither its picture nor an address")
 
     def read(self, drafts: Iterable[ListedRow], n_threads: int) -> Iterator[Fetched | Dropped]:
-        return iter(())  # every row has an address
+        """Check the pictures that the dataset has."""
+        limits = self.settings
+        for row in drafts:
+            data = row.picture or b""
+            facts = check_image(
+                data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes, min_side=limits.min_side
+            )
+            if isinstance(facts, Rejection):
+                yield Dropped(row.id, facts.reason, facts.detail)
+            else:
+                yield Fetched(row.id, data, facts, "")
 
     def table(self, pairs: Sequence[tuple[ListedRow, Fetched]]) -> pa.Table:
         rows = []
         for row, fetched in pairs:
-            size = next(size for size in row.sizes if size.url == fetched.asked)
-            own = {"url": fetched.asked, "size": size.name or None, "watermarked": size.watermarked}
-            rows.append({**row.columns, **own})
+            size = next((size for size in row.sizes if size.url == fetched.asked), None)
+            own = size and {"url": size.url, "size": size.name or None, "watermarked": size.watermarked}
+            rows.append({**row.columns, **(own or {})})
         names = [name for name in self.schema.names if name not in _OF_PICTURES]
-        columns = {name: [row[name] for row in rows] for name in names}
+        columns = {name: [row.get(name) for row in rows] for name in names}
         return pair_table(columns | picture_columns([fetched for _, fetched in pairs]), self.extra)
 
 
@@ -94,39 +116,38 @@ def fill_pictures(
     Args:
         out: the new folder; None: FOLDER-pictures beside the dataset.
 
-    Raises: DatasetError for a dataset that has pictures, or no addresses; Interrupted, Unreachable: the same
-        call then continues.
+    Raises: DatasetError for a dataset that has pictures, or no addresses; UsageError if other pictures were
+        begun there; InputError if none can be fetched; Interrupted, Unreachable: the same call continues.
     """
     dataset = Dataset.open(folder)
     extra = _extra_columns(dataset)
-    target = absolute(out or dataset.folder.with_name(f"{dataset.folder.resolve().name}-pictures"))
+    out = out or folder.with_name(f"{folder.resolve().name}-pictures")
+    target = absolute(out)
     refuse_inside(target, dataset.folder)
-    rows = _ListedRows(dataset)
-    size = min(settings.shard_size, PART_ROWS)
-    partitions = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
-    policy = fetch_policy(settings, settings.places, engine.threads(workers))
-    with workplace(target, overwrite=overwrite, begun=PARTS) as work, engine, interruptible() as stop:
-        # With a manifest, an earlier process was killed while it cleared up.
-        if not (work / MANIFEST_FILE).exists():
-            parts = work / PARTS
-            parts.mkdir(exist_ok=True)
-            with StageProgress("fetch", len(dataset), 0, "rows", quiet=quiet) as stage:
-                fetch_parts(
-                    Filled(extra),
-                    partitions,
-                    rows.load,
-                    parts,
-                    settings,
-                    policy,
-                    engine,
-                    stop=stop,
-                    on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
-                    on_pace=stage.tell_pace,
-                )
-            write = partial(_assemble, dataset, extra, settings, parts, quiet=quiet)
-            write_dataset(work, target, write, overwrite=overwrite)
-        clear_up(work, target)
-    return BuildResult(target, Manifest.load(target))
+    chosen = settings.model_dump(mode="json")
+    recorded = {
+        **dataset.manifest.settings,
+        **chosen,
+        "metadata_only": False,
+        "listed_sha256": dataset.sha256,
+    }
+    kept = settings.model_dump(mode="json", exclude=settings.without_effect())
+    rows = KnownRows(
+        title="fetch",
+        n_rows=len(dataset),
+        load=partial(_load, dataset),
+        recipe=Filled(settings, extra),
+        settings=settings,
+        identity={"dataset": dataset.sha256, **kept},
+        recorded=recorded,
+        writer=partial(_writer, dataset, extra, recorded, settings.shard_size),
+        finish=partial(_finish, dataset),
+        nothing=partial(_nothing, dataset),
+    )
+    build_known_rows(rows, target, overwrite=overwrite, workers=workers, engine=engine, quiet=quiet)
+    if (dataset.folder / "splits").is_dir():
+        log.warning("%s: its splits stay there, as the new dataset may have fewer rows. Split that", folder)
+    return BuildResult(out, Manifest.load(target))
 
 
 def _extra_columns(dataset: Dataset) -> dict[str, ExtraType]:
@@ -138,56 +159,52 @@ def _extra_columns(dataset: Dataset) -> dict[str, ExtraType]:
             "Name a dataset that was",
         )
     del extra[SIZES]
-    return extra | {"size": "string", "watermarked": "bool"}
+    for name in sorted({id.partition(":")[0] for id in dataset.ids} & set(SEARCHED)):
+        extra |= searched(name).columns
+    return extra
 
 
-@dataclass(frozen=True)
-class _ListedRows:
-    """The rows of a dataset without pictures, read a partition at a time."""
-
-    dataset: Dataset
-
-    def load(self, numbers: range) -> list[ListedRow]:
-        names = [name for name in self.dataset.schema.names if name not in _OF_PICTURES]
-        wanted = np.zeros(len(self.dataset), dtype=bool)
-        wanted[numbers.start : numbers.stop] = True
-        tables = self.dataset.pairs(PART_ROWS, wanted)
-        rows = [row for table in tables for row in table.select(names).to_pylist()]
-        return [ListedRow(row["id"], row, _sizes(row.pop(SIZES))) for row in rows]
+def _load(dataset: Dataset, numbers: range) -> list[ListedRow]:
+    """The rows with these numbers."""
+    wanted = np.zeros(len(dataset), dtype=bool)
+    wanted[numbers.start : numbers.stop] = True
+    rows = [row for table in dataset.pairs(PART_ROWS, wanted) for row in table.to_pylist()]
+    return [
+        ListedRow(row["id"], row, _sizes(row["id"], row.pop(SIZES)), (row.pop("image") or {}).get("bytes"))
+        for row in rows
+    ]
 
 
-def _sizes(text: str | None) -> tuple[Size, ...]:
+def _sizes(id: str, text: str | None) -> tuple[Size, ...]:
+    """The sizes that a cell of the column lists; it is untrusted. Raises: DatasetError."""
     try:
-        return tuple(Size(*size) for size in json.loads(text or "[]"))
-    except (ValueError, TypeError) as error:
-        problem = f"the column {SIZES} cannot be read ({error})"
+        return tuple(Size(*each) for each in _SIZES.validate_json(text or "[]"))
+    except ValidationError:
+        problem = f"{id}: the column {SIZES} is not a list of [address, width, height, name, watermarked]"
         raise DatasetError(problem, "Build the dataset again") from None
 
 
-def _assemble(
-    dataset: Dataset,
-    extra: Mapping[str, ExtraType],
-    settings: FetchSettings,
-    folder: Path,
-    out: Path,
-    *,
-    quiet: bool,
-) -> None:
-    """Write the dataset to `out`, of the parts in `folder`."""
-    parts, manifest = wanted_parts(folder, settings), dataset.manifest
-    if not n_kept(parts, settings):
-        problem = f"{dataset.folder}: none of its pictures can be fetched"
-        raise InputError(problem, "See whether its source still shows them")
-    writer = DatasetWriter(
-        out,
-        manifest.name,
-        settings={**manifest.settings, "metadata_only": False, "listed_sha256": dataset.sha256},
-        shard_size=settings.shard_size,
-        **{**manifest.layout, "extra_columns": extra},
+def _nothing(dataset: Dataset, counts: Counter[str], first: str) -> InputError:
+    """The error that no picture can be fetched."""
+    why = ", ".join(f"{n} {reason}" for reason, n in counts.most_common(3))
+    return InputError(
+        f"{dataset.folder}: none of its {len(dataset)} pictures can be fetched: {why}. The first: {first}",
+        "Name a host inside this network with --allow-host HOST:PORT"
+        if counts[Reason.BLOCKED_HOST]
+        else "See whether the source still shows them, then run the same command",
     )
-    with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
-        for earlier in read_rejected(dataset.folder):
-            writer.reject(earlier)
-        assemble(parts, writer, settings, on_part=lambda n_done: stage.to(n_done, ""))
-        notes = {"notes": manifest.notes} if manifest.notes else {}
-        writer.finish(manifest.funnel.input, extra=notes)
+
+
+def _writer(
+    dataset: Dataset, extra: Mapping[str, ExtraType], recorded: Mapping[str, Any], shard_size: int, out: Path
+) -> DatasetWriter:
+    layout = {**dataset.manifest.layout, "extra_columns": extra}
+    return DatasetWriter(out, dataset.manifest.name, settings=recorded, shard_size=shard_size, **layout)
+
+
+def _finish(dataset: Dataset, writer: DatasetWriter, left: Sequence[range]) -> None:
+    """End the dataset with what the search dropped and noted; every row has been tried, so none is `left`."""
+    for earlier in read_rejected(dataset.folder):
+        writer.reject(earlier)
+    notes = {"notes": dataset.manifest.notes} if dataset.manifest.notes else {}
+    writer.finish(dataset.manifest.funnel.input, extra=notes)

@@ -7,37 +7,24 @@
 A build that was stopped continues by the same command: finished parts and fetched pictures stay.
 """
 
-import json
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from mvsent.build.assemble import assemble, n_kept, wanted_parts
-from mvsent.build.crawl_folder import PARTS, clear_up, discard, workplace, write_dataset
-from mvsent.build.crawl_progress import StageProgress
-from mvsent.build.fetch import fetch_parts, fetch_policy
-from mvsent.build.parts import rejected_path, rejected_table
+from mvsent.build.known_rows import KnownRows, build_known_rows
+from mvsent.build.parts import rejected_table
 from mvsent.build.search import BuildResult
 from mvsent.build.table_plan import Plan
 from mvsent.build.tabulated import Tabulated
-from mvsent.errors import InputError, UsageError
+from mvsent.errors import InputError
 from mvsent.reasons import Reason
-from mvsent.shards.atomic import atomic_write
-from mvsent.shards.manifest import MANIFEST_FILE, Manifest
+from mvsent.shards.manifest import Manifest
 from mvsent.shards.staging import absolute
 from mvsent.shards.writer import DatasetWriter
 from mvsent.workers.engine import LOCAL, Engine
-from mvsent.workers.interrupt import interruptible
-
-PART_ROWS = 1000  # what a kill costs at most, of pictures that need not be fetched
-BEGUN = "table.json"  # in the folder of the parts: the settings and tables that they were made of
 
 
 def build_table(
@@ -59,43 +46,20 @@ def build_table(
     Raises: UsageError, InputError or OutputExistsError, which leave nothing. Interrupted, Unreachable or
         OSError: the same call then continues.
     """
-    settings = plan.settings
     files = [replace(file, path=absolute(file.path)) for file in plan.files]
-    recipe = Tabulated(plan.name, files, plan.embedded, plan.columns.image, settings, plan.extra)
-    policy = fetch_policy(settings, settings.places, engine.threads(workers))
-    size = min(settings.shard_size, settings.max_pairs or PART_ROWS, PART_ROWS)
-    partitions = [range(start, min(start + size, len(plan))) for start in range(0, len(plan), size)]
-    target = absolute(out)
-    with workplace(target, overwrite=overwrite, begun=PARTS) as work, engine, interruptible() as stop:
-        # With a manifest, an earlier process was killed while it cleared up.
-        finished = (work / MANIFEST_FILE).exists()
-        is_other = finished and Manifest.load(work).settings != json.loads(json.dumps(recorded(plan)))
-        if not finished:
-            parts = work / PARTS
-            _begin(parts, identity(plan), overwrite=overwrite)
-            with _without_parts(work), StageProgress("read", len(plan), 0, "rows", quiet=quiet) as stage:
-                fetch_parts(
-                    recipe,
-                    partitions,
-                    plan.rows,
-                    parts,
-                    settings,
-                    policy,
-                    engine,
-                    stop=stop,
-                    on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
-                    on_pace=stage.tell_pace,
-                )
-            with _without_parts(work):
-                _refuse_nothing(plan, work)
-            write = partial(_assemble, plan, partitions, parts, quiet=quiet)
-            write_dataset(work, target, write, overwrite=overwrite)
-        if is_other and work != target:
-            shutil.rmtree(work, ignore_errors=True)
-        else:
-            clear_up(work, target)
-    if is_other:  # what was finished then was another table
-        return build_table(plan, out, overwrite=overwrite, workers=workers, engine=engine, quiet=quiet)
+    rows = KnownRows(
+        title="read",
+        n_rows=len(plan),
+        load=plan.rows,
+        recipe=Tabulated(plan.name, files, plan.embedded, plan.columns.image, plan.settings, plan.extra),
+        settings=plan.settings,
+        identity=identity(plan),
+        recorded=recorded(plan),
+        writer=partial(_writer, plan),
+        finish=partial(_finish, plan),
+        nothing=partial(_nothing, plan),
+    )
+    build_known_rows(rows, absolute(out), overwrite=overwrite, workers=workers, engine=engine, quiet=quiet)
     return BuildResult(out, Manifest.load(out))
 
 
@@ -106,53 +70,10 @@ def identity(plan: Plan) -> dict[str, Any]:
     return {"name": plan.name, "tables": {file.name: file.sha256 for file in plan.files}, **kept}
 
 
-def _begin(parts: Path, described: dict[str, Any], *, overwrite: bool) -> None:
-    """Begin the build in `parts`, or continue the one that was begun there.
-
-    Raises: UsageError if it was begun with other tables or settings, unless it is to be discarded.
-    """
-    begun = parts / BEGUN
-    described = json.loads(json.dumps(described))
-    if begun.exists():
-        before = json.loads(begun.read_text(encoding="utf-8"))
-        if before == described:
-            return
-        key = next(key for key in {**before, **described} if before.get(key) != described.get(key))
-        if not overwrite:
-            other = "tables" if key == "tables" else f"settings ({key})"
-            raise UsageError(
-                f"{parts}: this build was begun with other {other}",
-                "Give the same ones to continue it, name another --out, or begin anew with --overwrite",
-            )
-        shutil.rmtree(parts)
-    parts.mkdir(exist_ok=True)
-    with atomic_write(begun) as file:
-        file.write(json.dumps(described).encode())
-
-
-@contextmanager
-def _without_parts(work: Path) -> Iterator[None]:
-    """Leave nothing in `work` if the block refuses the table: its parts are of no use to a corrected one."""
-    try:
-        yield
-    except InputError:
-        discard(work)
-        with suppress(OSError):  # a disk may be mounted there
-            work.rmdir()
-        raise
-
-
-def _refuse_nothing(plan: Plan, work: Path) -> None:
-    """Raise InputError if no row can be kept."""
-    paths = wanted_parts(work / PARTS, plan.settings)
-    if n_kept(paths, plan.settings):
-        return
-    counts = Counter(
-        reason for part in paths for reason in pq.read_table(rejected_path(part))["reason"].to_pylist()
-    )
+def _nothing(plan: Plan, counts: Counter[str], first: str) -> InputError:
+    """The error that no row can be kept."""
     why = ", ".join(f"{n} {reason}" for reason, n in counts.most_common(3))
-    first = pq.read_table(rejected_path(paths[0]))["detail"][0].as_py()
-    raise InputError(
+    return InputError(
         f"{plan.files[0].path}: none of the {len(plan)} rows can be kept: {why}. The first: {first}",
         "Name a host of your own with --allow-host HOST:PORT, a bucket with s3://NAME, or correct the table"
         if counts[Reason.BLOCKED_HOST]
@@ -160,10 +81,8 @@ def _refuse_nothing(plan: Plan, work: Path) -> None:
     )
 
 
-def _assemble(plan: Plan, partitions: Sequence[range], folder: Path, out: Path, *, quiet: bool) -> None:
-    """Write the dataset to `out`, of the parts in `folder`."""
-    parts = wanted_parts(folder, plan.settings)
-    writer = DatasetWriter(
+def _writer(plan: Plan, out: Path) -> DatasetWriter:
+    return DatasetWriter(
         out,
         plan.name,
         settings=recorded(plan),
@@ -172,19 +91,18 @@ def _assemble(plan: Plan, partitions: Sequence[range], folder: Path, out: Path, 
         text_kind=plan.text_kind,
         extra_columns=plan.extra,
     )
-    with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:
-        assemble(parts, writer, plan.settings, on_part=lambda n_done: stage.to(n_done, ""))
-        for numbers in partitions[len(parts) :]:
-            writer.reject(
-                rejected_table(
-                    [(row.id, str(Reason.OVER_MAX_PAIRS), row.where) for row in plan.rows(numbers)]
-                )
-            )
-        known = any(alpha is not None for alpha in plan.agreement.values())
-        extra: dict[str, Any] = {"agreement": plan.agreement} if known else {}
-        if plan.n_annotations:
-            extra["notes"] = {"annotations": plan.n_annotations}
-        writer.finish(len(plan), extra=extra)
+
+
+def _finish(plan: Plan, writer: DatasetWriter, left: Sequence[range]) -> None:
+    """End the dataset; `left` are the rows beyond --max-pairs."""
+    for numbers in left:
+        dropped = [(row.id, str(Reason.OVER_MAX_PAIRS), row.where) for row in plan.rows(numbers)]
+        writer.reject(rejected_table(dropped))
+    known = any(alpha is not None for alpha in plan.agreement.values())
+    extra: dict[str, Any] = {"agreement": plan.agreement} if known else {}
+    if plan.n_annotations:
+        extra["notes"] = {"annotations": plan.n_annotations}
+    writer.finish(len(plan), extra=extra)
 
 
 def recorded(plan: Plan) -> dict[str, Any]:

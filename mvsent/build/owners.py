@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mvsent.build.filters import Draft, compose_text, limit_words, require_query
 from mvsent.config import BuildSettings
+from mvsent.curate.duplicates import account_of
 from mvsent.reasons import Reason, Rejection
 from mvsent.sources.crawl.frontier import Found, Frontier
 
@@ -27,7 +28,10 @@ class Owners:
 
     def rejection(self, found: Found) -> Rejection | None:
         """Why a candidate is dropped because of earlier ones of its owner; None if it is not."""
-        if found.candidate is None or not found.candidate.owner:
+        if found.candidate is None:
+            return None
+        owner = account_of(found.candidate.owner, found.candidate.page_url)
+        if not owner:
             return None
         draft = require_query(Draft(found, found.candidate), self.settings)
         if isinstance(draft, Rejection):
@@ -35,12 +39,11 @@ class Owners:
         draft = compose_text(draft, self.settings)
         if isinstance(limit_words(draft, self.settings), Rejection):
             return None
-        owner = draft.candidate.owner
         if self.settings.drops_repeated_texts and (repeated := self._repeated(owner, draft)):
             return Rejection(Reason.DUPLICATE_TEXT, f"the text of {repeated}")
         queries, limit = draft.found.queries, self.settings.owner_limit
         if limit and all(self._counts[owner, query.number] >= limit for query in queries):
-            return Rejection(Reason.OVER_PER_OWNER, f"{limit} others of {owner[:80]}")
+            return Rejection(Reason.OVER_PER_OWNER, f"{limit} others of {draft.candidate.owner[:80]}")
         self._counts.update((owner, query.number) for query in queries)
         return None
 

@@ -31,7 +31,8 @@ from mvsent.shards.staging import (
     staged,
 )
 from mvsent.shards.writer import DatasetWriter
-from mvsent.sources.crawl.failures import RequestRefused
+from mvsent.sources.crawl.failures import RequestRefused, SourceFailure
+from mvsent.sources.crawl.frontier import CRAWL_FILE
 from mvsent.sources.crawl.http_json import check_endpoint
 from mvsent.sources.crawl.patience import Asker
 from mvsent.sources.crawl.sqlite_errors import readable
@@ -42,15 +43,30 @@ from mvsent.workers.interrupt import interruptible
 log = logging.getLogger("mvsent")
 
 _BATCH_ROWS = 256
+_REFUSALS_IN_A_ROW = 20  # after which the next ones would only use up the quota
+
+
+class NotAnswered(SourceFailure):
+    """The source refused to say of some rows whether everyone can see them."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
-    """The folder of the new version, how many rows were checked, and the ids of those that are gone."""
+    """A dataset whose rows were checked.
+
+    Attributes:
+        removed: ids of the rows that are gone.
+        refused: ids of those of which the source would not say whether they are; they stay.
+        refusal: the first of its answers to these.
+    """
 
     folder: Path
     n_asked: int
     removed: list[str]
+    refused: list[str]
+    refusal: str
 
 
 def open_refreshable(folder: Path) -> tuple[Dataset, SearchedSource[Any]]:
@@ -70,10 +86,13 @@ def open_refreshable(folder: Path) -> tuple[Dataset, SearchedSource[Any]]:
     source = searched(name) if name in SEARCHED else None
     if source is None or source.still_public is None or strangers:
         can = [f"build-{each}" for each in SEARCHED if searched(each).still_public]
-        raise UsageError(
-            f"{folder}: {[*strangers, dataset.ids[0]][0]} cannot be refreshed",
-            f"Only a dataset of {' or '.join(can)} can",
+        title = source.title if source else name
+        what = (
+            f"has rows of several sources, as {strangers[0]}"
+            if strangers
+            else f"{title} cannot be asked whether it still shows {dataset.ids[0]}"
         )
+        raise UsageError(f"{folder}: {what}", f"Only a dataset of {' or '.join(can)} can be refreshed")
     return dataset, source
 
 
@@ -89,6 +108,7 @@ def refresh(
         settings: of which `endpoint` and `quota_per_hour` count.
 
     Raises: Interrupted or SourceFailure, after which the same call continues. The dataset then is as it was.
+        NotAnswered if the source refuses one row after the other.
     """
     assert source.still_public is not None
     check_endpoint(settings.endpoint)
@@ -102,23 +122,40 @@ def refresh(
             bucket.restore(answers.calls())
             asker = Asker(bucket, stop, answers.note_call)
             hidden = quiet or not sys.stderr.isatty()
+            refused, refusal, n_in_a_row = list[str](), "", 0
             for id in tqdm(
                 answers.without(dataset.ids), desc=f"ask {source.title}", unit=" rows", disable=hidden
             ):
                 try:
                     is_public = asker.ask(lambda id=id: still_public(id))  # type: ignore[misc]
-                except RequestRefused as refusal:
+                except RequestRefused as failure:
                     # A refusal says nothing about the photo, and what is dropped cannot be restored.
-                    log.warning("%s: %s. It stays", id, refusal.what)
-                    is_public = True
-                answers.note(id, is_public)
+                    refused.append(id)
+                    refusal, n_in_a_row = refusal or failure.what, n_in_a_row + 1
+                    if n_in_a_row == _REFUSALS_IN_A_ROW:
+                        raise NotAnswered(failure.what, "The same command continues with this row") from None
+                else:
+                    answers.note(id, is_public)
+                    n_in_a_row = 0
             gone = answers.gone()
-        removed = [id for id in dataset.ids if id in gone]
-        if removed:
-            _rewrite(dataset, gone)
-        # After a kill before this, the answers are about a version that is gone, and are discarded.
-        state.unlink(missing_ok=True)
-    return RefreshResult(folder, len(dataset), removed)
+            removed = [id for id in dataset.ids if id in gone]
+            if removed:
+                _tell_what_goes(folder)
+                _rewrite(dataset, gone)
+            # After a kill before this, the answers are about a version that is gone, and are discarded.
+            if refused:
+                answers.are_of(Dataset.open(folder).sha256)
+        if not refused:
+            state.unlink(missing_ok=True)
+    return RefreshResult(folder, len(dataset), removed, refused, refusal)
+
+
+def _tell_what_goes(folder: Path) -> None:
+    """Say what the earlier version has that the new one has not."""
+    if (folder / "splits").is_dir():
+        log.warning("%s: its splits are removed, as rows of theirs are gone. Split it again", folder)
+    if (folder / CRAWL_FILE).exists():
+        log.warning("%s: its %s is removed, so a build there searches anew", folder, CRAWL_FILE)
 
 
 def _rewrite(dataset: Dataset, gone: set[str]) -> None:
@@ -185,6 +222,12 @@ class _Answers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.close()
+
+    def are_of(self, dataset_sha256: str) -> None:
+        """Keep the answers about rows that are still public, for the version that has these rows."""
+        with self._readable():
+            self._db.execute("DELETE FROM photos WHERE NOT public")
+            self._db.execute("UPDATE version SET sha256 = ?", (dataset_sha256,))
 
     def note_call(self) -> None:
         with self._readable():

@@ -60,7 +60,9 @@ def build(
         return
     if dry_run:
         from mvsent.build.dry_run import plan, render_plan
+        from mvsent.sources.keys import read_keys
 
+        source.check(settings, read_keys([replace(key, is_optional=True) for key in source.keys], key_file))
         estimate = plan(source, settings, out or Path("data", name)).document()
         typer.echo(json.dumps(estimate, indent=2) if as_json else render_plan(estimate))
         return
@@ -195,7 +197,7 @@ def refresh(
 
     Example: mvsent refresh data/flickr
     """
-    from mvsent.build.refresh import open_refreshable
+    from mvsent.build.refresh import NotAnswered, open_refreshable
     from mvsent.build.refresh import refresh as run_refresh
     from mvsent.sources.keys import read_keys
 
@@ -203,11 +205,19 @@ def refresh(
     dataset, source = open_refreshable(folder or Path("data", "flickr"))
     settings = replace(given, kind=source.settings).resolve()
     result = run_refresh(dataset, source, settings, read_keys(source.keys, key_file), quiet=quiet)
-    document = {"folder": str(result.folder), "asked": result.n_asked, "removed": result.removed}
+    document = {
+        "folder": str(result.folder),
+        "asked": result.n_asked,
+        "removed": result.removed,
+        "refused": result.refused,
+    }
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(f"{result.folder}: {result.n_asked} photos asked for, {len(result.removed)} are gone")
+    if result.refused:
+        what = f"{source.title} did not say of {len(result.refused)} whether they are; they stay"
+        raise NotAnswered(f"{what}. The first answer: {result.refusal}", "The same command asks again")
 
 
 @command("fetch", "Build", settings="mvsent.config:FetchSettings", section="", continues=True)

@@ -1,6 +1,7 @@
 """Groups of rows that repeat each other, which a leak-free split keeps on one side."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from mvsent.curate.text import normalised_text
 
 Keys = npt.NDArray[np.uint64]
 NO_KEY = 0
+_ACCOUNT = re.compile(r"https?://(?:www\.)?flickr\.com/photos/([^/?#]+)/\d")
 _MIN_BITS = 24  # of 64; the hash of a real picture has about 32, that of a flat or striped one far fewer
 
 
@@ -64,6 +66,18 @@ def text_keys(texts: Iterable[str | None]) -> Keys:
 def string_keys(strings: Iterable[str | None]) -> Keys:
     """Keys [N] of strings; `NO_KEY` for an empty string or None."""
     return np.fromiter((_hashed(one.encode()) if one else NO_KEY for one in strings), np.uint64)
+
+
+def account_of(owner: str | None, page_url: str | None) -> str | None:
+    """Who posted a pair: the account in its page's address where that names one, else its owner.
+
+    Flickr's `owner` is a name for display, which several accounts may share and one may change.
+
+    >>> account_of("Anna", "https://www.flickr.com/photos/12@N00/345"), account_of("Anna", None)
+    ('12@N00', 'Anna')
+    """
+    found = _ACCOUNT.match(page_url or "")
+    return found[1] if found else owner
 
 
 def look_keys(phash: Iterable[int | None]) -> Keys:

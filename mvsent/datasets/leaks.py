@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mvsent.curate.duplicates import Keys, groups_of, look_keys, string_keys, telling, text_keys
+from mvsent.curate.duplicates import Keys, account_of, groups_of, look_keys, string_keys, telling, text_keys
 from mvsent.curate.near import near_pairs
 from mvsent.curate.near_texts import near_text_pairs
 from mvsent.curate.text import normalised_text
@@ -136,14 +136,17 @@ def dataset_groups(dataset: Dataset, *, owners: bool = False) -> Ints:
         ("sha256", string_keys),
         ("phash", look_keys),
     ]
-    if owners:
-        kinds.append(("owner", string_keys))
-    return groups_of((keys(cells(dataset, column)) for column, keys in kinds), len(dataset))
+    keys = (of(cells(dataset, column)) for column, of in kinds)
+    return groups_of([*keys, _account_keys(dataset)] if owners else keys, len(dataset))
 
 
 def owner_groups(dataset: Dataset) -> Ints:
     """Group numbers [N] of rows of one owner; a row without an owner is a group of its own."""
-    return groups_of([string_keys(cells(dataset, "owner"))], len(dataset))
+    return groups_of([_account_keys(dataset)], len(dataset))
+
+
+def _account_keys(dataset: Dataset) -> Keys:
+    return string_keys(map(account_of, cells(dataset, "owner"), cells(dataset, "page_url")))
 
 
 def cells(dataset: Dataset, column: str) -> Iterator[Any]:

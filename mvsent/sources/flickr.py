@@ -71,6 +71,12 @@ PASSING = frozenset({0, 10, 105, 201})
 BAD_KEY = 100
 """Code of a key that is unknown, expired or of the wrong form."""
 
+BAD_LOGIN = frozenset({96, 97, 98, 99})
+"""Codes of a wrong signature (96, 97), of a token that was revoked (98) or may not see this (99)."""
+
+BAD_CALL = frozenset({111, 112, 114, 115, 116})
+"""Codes of a method, format or address that the server does not know: it is not Flickr, or has changed."""
+
 GONE = frozenset({1, 2})
 """Codes of `photos.getInfo` for a photo that was removed (1) or is not public (2)."""
 
@@ -254,13 +260,9 @@ class FlickrClient:
         from flickrapi import FlickrAPI  # takes as long to import as all else that --help needs
 
         self._settings = settings
-        login = _login(keys)
-        if settings.safe != "safe" and not login:
-            raise UsageError(
-                f"--safe {settings.safe}: calls without a login see safe photos only",
-                f"Set {', '.join(key.name for key in LOGIN)}, or leave --safe out",
-            )
-        self._transport = _Transport(http_json.check_key(keys[KEY.name], KEY.name), login, timeout_s)
+        _check(settings, keys)
+        key = http_json.check_key(keys[KEY.name], KEY.name)
+        self._transport = _Transport(key, _login(keys), timeout_s)
         # flickrapi gets no key: it would write it into its logs, and sign with a secret that we do not need.
         # "json" gives the bytes; "parsed-json" would fail on numbers of 5000 digits, which `http_json` reads.
         self._api = FlickrAPI("", "", format="json", store_token=False)
@@ -323,9 +325,17 @@ class FlickrClient:
         message = http_json.excerpt(failure.message, self._transport.secrets)
         if failure.code == BAD_KEY:
             return BadKey(f"Flickr does not accept the key: {message}", _NEW_KEY)
+        if failure.code in BAD_LOGIN:
+            names = ", ".join(key.name for key in LOGIN)
+            return BadKey(f"Flickr does not accept the login: {message}", f"Renew or unset {names}")
+        if failure.code in BAD_CALL:
+            return BadAnswer(f"Flickr answers with code {failure.code}: {message}")
         if failure.code in PASSING:
             return RetryLater(None, f"Flickr answers with code {failure.code}: {message}")
-        return RequestRefused(f"Flickr refuses the request with code {failure.code}: {message}")
+        return RequestRefused(
+            f"Flickr refuses the request with code {failure.code}: {message}",
+            "Look the code up at https://www.flickr.com/services/api/flickr.photos.search.html",
+        )
 
 
 def _login(keys: Keys) -> tuple[SecretStr, ...]:
@@ -336,6 +346,15 @@ def _login(keys: Keys) -> tuple[SecretStr, ...]:
     if missing:
         raise UsageError(f"A login needs {' and '.join(missing)}, too", "Set all three, or none")
     return tuple(http_json.check_key(keys[key.name], key.name) for key in LOGIN)
+
+
+def _check(settings: FlickrSettings, keys: Keys) -> None:
+    """Raise UsageError for settings that need a login, without one."""
+    if settings.safe != "safe" and not _login(keys):
+        raise UsageError(
+            f"--safe {settings.safe}: calls without a login see safe photos only",
+            f"Set {', '.join(key.name for key in LOGIN)}, or leave --safe out",
+        )
 
 
 class _Transport:
@@ -416,6 +435,9 @@ def _dump(settings: FlickrSettings, words: list[Term]) -> Dump | None:
         if settings.match != FlickrSettings().match:
             raise UsageError("--match: is about metadata dumps", "Name them with --from, or leave it out")
         return None
+    for name in ("safe", "sort"):
+        if getattr(settings, name) != getattr(FlickrSettings(), name):
+            raise UsageError(f"--{name}: is about searches of Flickr, not dumps", "Leave it, or --from, out")
     since, until = _span(settings, datetime.now(UTC))
     rules = DumpRules(
         queries=tuple(word.query for word in words),
@@ -442,6 +464,7 @@ Example: mvsent build-flickr --per-query 100 --license cc-by,cc-by-sa,cc0 --dry-
     lexicon=_lexicon,
     columns={"found_in": "string", "size": "string"},
     span=_span,
+    check=_check,
     search=lambda settings, keys: FlickrClient(settings, keys).search,
     dump=_dump,
     still_public=lambda settings, keys: FlickrClient(settings, keys).is_public,

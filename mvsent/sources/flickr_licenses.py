@@ -52,6 +52,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "all-cc": (*_CC_2.values(), *_CC_4.values(), "9"),
     "commercial": (*_without("nc"), "9", "10"),
     "derivatives": (*_without("nd"), "9", "10"),
+    "commercial-derivatives": (*(n for n in _without("nc") if n in _without("nd")), "9", "10"),
 }
 """Names for --license → numbers: Creative Commons licences of both versions, and what some allow."""
 
@@ -70,12 +71,15 @@ def license_numbers(text: str) -> tuple[str, ...]:
     >>> license_numbers("cc-by, 9"), license_numbers("")
     (('4', '9', '11'), ())
 
-    Raises: ValueError for a name that is none.
+    Raises: ValueError for a number or a name that is none, or a list of nothing.
     """
     numbers: set[str] = set()
-    for word in filter(None, (part.strip().lower() for part in text.split(","))):
-        if word.isascii() and word.isdigit() and len(word) <= 3:
-            numbers.add(str(int(word)))
+    words = [word for word in (part.strip().lower() for part in text.split(",")) if word]
+    if text and not words:
+        raise ValueError(f"names no licence. Known are: {', '.join(GROUPS)}")
+    for word in words:
+        if word.isascii() and word.isdigit() and str(int(word[:9])) in LICENSES:
+            numbers.add(str(int(word[:9])))
         elif word in GROUPS:
             numbers.update(GROUPS[word])
         else:

@@ -298,9 +298,8 @@ class GettyClient:
     def search(self, query: Query, window: Window) -> SearchPage:
         """A page of the images that match the query; one after the first may be refused (400).
 
-        A display size that the key may not have is no longer asked for.
-
-        Raises: SourceFailure, see `sources/crawl/failures.py`.
+        Raises: RetryLater after a refusal of a display size, which is then no longer asked for;
+            SourceFailure, see `sources/crawl/failures.py`.
         """
         url = f"{self._endpoint}/search/images/{self._family}"
         parameters: dict[str, str | int] = {
@@ -319,10 +318,11 @@ class GettyClient:
             if answer.status == 400 and window.page > 1:  # the last page is not documented
                 return SearchPage(None, window.page, None, (), (), refusal=failure.what)
             if isinstance(failure, RefusedSize) and len(self._display_sizes) > 1:
-                refused = next((name for name in self._display_sizes if name in failure.what), "comp")
+                words, sizes = re.findall(r"\w+", failure.what), self._display_sizes
+                refused = next((name for name in sizes if name in words), sizes[0])
                 log.warning("%s. Pictures are fetched in other sizes than %s", failure.what, refused)
                 self._display_sizes = tuple(name for name in self._display_sizes if name != refused)
-                return self.search(query, window)
+                raise RetryLater(0.0, failure.what)
             raise failure
         payload = http_json.parse_json(
             answer.body, what=f"Getty ({http_json.host_of(url)})", secrets=self._secrets()

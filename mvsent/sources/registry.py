@@ -108,6 +108,7 @@ class SearchedSource(Source, Generic[S]):
         columns: further columns of its datasets, with their types; `Crawled` knows how they are filled.
         span: gives the first and the last second of upload to search for, of a crawl that begins at a time;
             (0, 0) if the source is not searched by date.
+        check: raises UsageError for settings that the keys at hand do not allow.
         search: opens the search.
         dump: opens the metadata dumps that the settings name, in which the words are looked for instead of
             searching; None if they name none.
@@ -124,6 +125,7 @@ class SearchedSource(Source, Generic[S]):
     search: Callable[[S, Keys], Search]
     columns: "Mapping[str, ExtraType]" = field(default_factory=dict)
     span: Callable[[S, "datetime"], tuple[int, int]] = lambda settings, now: (0, 0)
+    check: Callable[[S, Keys], None] = lambda settings, keys: None
     dump: Callable[[S, "list[Term]"], "Dump | None"] = lambda settings, words: None
     still_public: Callable[[S, Keys], Callable[[str], bool]] | None = None
 
