@@ -27,6 +27,7 @@ from mvsent.curate.duplicates import account_of
 from mvsent.datasets.stats import dataset_stats
 from mvsent.datasets.validate import validate
 from mvsent.errors import DatasetError, InputError, Interrupted, UsageError
+from mvsent.features.pixels import no_pictures
 from mvsent.fetch.pace import HostPace
 from mvsent.limits import TokenBucket
 from mvsent.pages.report import report
@@ -476,6 +477,7 @@ def test_a_dataset_of_addresses_gets_its_pictures_elsewhere_and_later(source: st
         host = replay.address.removeprefix("http://")
         given = FetchSettings(allow_hosts=(host,), images_per_second=0, concurrency=2, shard_size=16)
         filled = fill_pictures(listed.folder, given, tmp_path / "filled", quiet=True)
+    assert f"Run mvsent fetch {listed.folder}" in str(no_pictures(Dataset.open(listed.folder)))
     assert listed.manifest.text_kind == "captions" and validate(listed.folder).problems == []
     names = [name for name in Dataset.open(listed.folder).schema.names if name != "sizes"]
     assert Dataset.open(listed.folder).table(["image"])["image"].null_count == len(

@@ -107,8 +107,10 @@ class _Batch:
 
 
 def no_pictures(dataset: Dataset) -> DatasetError:
-    """The error for a dataset built without pictures."""
+    """The error for a dataset without pictures."""
+    listed = bool(dataset.manifest.settings.get("metadata_only"))
+    way = f"Run mvsent fetch {dataset.folder}" if listed else "Build it again without --labels-only"
     return DatasetError(
         f"{dataset.folder}: has rows without pictures",
-        "Build it again without --labels-only, or choose a model that reads no pictures (`mvsent models`)",
+        f"{way}, or choose a model that reads no pictures (`mvsent models`)",
     )
