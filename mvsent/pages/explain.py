@@ -19,10 +19,11 @@ from mvsent.pages.page_file import PAGE_MARK, has_mark
 from mvsent.report import plots
 from mvsent.report.explain_page import render_explanations
 from mvsent.report.overlays import Explained, paper_figure
-from mvsent.runs.run_dataset import is_own
+from mvsent.runs.run_dataset import is_own, own_dataset
 from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
+from mvsent.shards.terms import joint_terms
 from mvsent.storage import entries, make_folder
 
 log = logging.getLogger("mvsent")
@@ -88,12 +89,13 @@ def explain_run(
     whole = [row for row in rows if row.image is not None and row.text.strip()]
     orders = measure(model, whole) if whole else {}
     faithfulness = {"rows": len(whole), "orders": orders} if orders else {}
-    is_other = dataset is not None and not is_own(model.run, Dataset.open(dataset))
     rows_of = f"test rows of {model.run.resolved.dataset_name}"
-    if dataset is not None and is_other:
+    opened = own_dataset(model.run) if dataset is None else Dataset.open(dataset)
+    if dataset is not None and not is_own(model.run, opened):
         rows_of = f"rows of {dataset.name}"
+    terms = joint_terms(opened.manifest.sources).text
     lead = f"{model.run.settings.model}, fold {model.folds[0]}, on {rows_of}; seed {seed}"
-    return write(folder, model, pairs, faithfulness, lead)
+    return write(folder, model, pairs, faithfulness, lead, terms)
 
 
 def explain_pair(
@@ -149,9 +151,18 @@ def _one_fold(run_path: Path, fold: int | None, device: str) -> Model:
 
 
 def write(
-    folder: Path, model: Model, pairs: Sequence[Explained], faithfulness: Document, lead: str
+    folder: Path,
+    model: Model,
+    pairs: Sequence[Explained],
+    faithfulness: Document,
+    lead: str,
+    terms: str = "",
 ) -> Explanation:
-    """Write the page, the figures and, last, `explain.json`, replacing an earlier explanation."""
+    """Write the page, the figures and, last, `explain.json`, replacing an earlier explanation.
+
+    Args:
+        terms: of the sources of the pictures.
+    """
     make_folder(folder)
     # explain.json is removed first and written last: if it exists, the others belong to it.
     for name in (DOCUMENT, *_OURS - {DOCUMENT}):
@@ -161,7 +172,8 @@ def write(
         of_kind = [pair for pair in pairs if pair.kind == kind]
         with warnings.catch_warnings(action="ignore"):  # texts use scripts that the font lacks
             figures += plots.save_figure(paper_figure(of_kind), folder, kind.replace(" ", "-"))
-    page = render_explanations(f"{model.run.path.resolve().name}: attention", lead, pairs, faithfulness)
+    title = f"{model.run.path.resolve().name}: attention"
+    page = render_explanations(title, lead, pairs, faithfulness, terms=terms)
     with atomic_write(folder / PAGE) as file:
         file.write(page.encode())
     documents = []

@@ -17,6 +17,7 @@ from mvsent.runs.evaluate import PICTURES, evaluate
 from mvsent.runs.predictions import read_predictions
 from mvsent.runs.run_dataset import own_dataset
 from mvsent.runs.run_folder import METRICS, PREDICTIONS, RunFolder
+from mvsent.shards.terms import joint_terms
 
 Document = dict[str, Any]
 
@@ -95,4 +96,5 @@ def _error_gallery(
         f"{len(cards):,} of {len(mistakes):,} misclassified test rows, the most confident first. A row that "
         "several folds tested is shown once, with the most confident answer."
     )
-    return Gallery(cards, facets(cards, {"label": "Labelled", "predicted": "Predicted"}), words)
+    terms = joint_terms(dataset.manifest.sources).text
+    return Gallery(cards, facets(cards, {"label": "Labelled", "predicted": "Predicted"}), words, terms)

@@ -20,6 +20,7 @@ from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.exports.csv_table import cell, csv_line
 from mvsent.shards.reader import Dataset
+from mvsent.shards.terms import joint_terms
 from mvsent.splits import GROUPED
 from mvsent.storage import make_folder
 
@@ -153,8 +154,9 @@ def review(
         file.write("".join(lines).encode("utf-8"))
     if page:
         cards = _cards(opened, suspects[:MAX_CARDS], quiet=quiet)
+        terms = joint_terms(opened.manifest.sources).text
         with atomic_write(page) as file:
-            file.write(render_review(result.document(), cards).encode("utf-8", "replace"))
+            file.write(render_review(result.document(), cards, terms).encode("utf-8", "replace"))
     return result
 
 

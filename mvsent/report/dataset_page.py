@@ -1,6 +1,5 @@
 """The page of a dataset: its funnel, its contents, and a sample of its rows."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -10,15 +9,19 @@ from mvsent.pairs import LABEL_NAMES, UNLABELLED, Label
 from mvsent.reasons import Reason
 from mvsent.report.charts import Bar, count_bars, funnel_bars, histogram, share_bars
 from mvsent.report.document import render_document
-from mvsent.report.gallery import MAX_TEXT, Gallery, shown
+from mvsent.report.gallery import MAX_TERMS, MAX_TEXT, Gallery, shown
 from mvsent.report.histograms import Counts, percentiles
 from mvsent.report.survey import NOT_STATED, Survey, kappa
 from mvsent.report.tables import UNDEFINED, in_percent
-from mvsent.shards.card import GAP_NOTES, gaps
 from mvsent.shards.manifest import Manifest
+from mvsent.shards.manifest_notes import gaps, other_notes
+from mvsent.shards.shown_settings import shown_settings
+from mvsent.shards.terms import joint_terms
 
 N_LISTED = 12
 """Maximum number of queries, licences and sources drawn; the others are summed up."""
+MAX_NOTE = 2000
+"""Maximum length of a note, in characters."""
 _SECTIONS = (
     ("funnel", "Funnel"),
     ("labels", "Labels"),
@@ -35,12 +38,14 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
     paper = PAPER_TABLE_I.get(manifest.name)
     funnel = manifest.funnel
     notes = [] if funnel.kept else ["This dataset has no rows: every row of the input was dropped."]
-    notes += [shown(line, MAX_TEXT) for line in gaps(manifest.notes)]
-    others = manifest.notes
-    if isinstance(others, dict):
-        others = {key: value for key, value in others.items() if key not in GAP_NOTES}
-    if others:
-        notes.append(shown(json.dumps(others, ensure_ascii=False), MAX_TEXT))
+    folded = [
+        (f"{title} ({len(lines)})", [shown(line, MAX_NOTE) for line in lines])
+        for title, lines in (
+            ("Gaps of the search", gaps(manifest.notes)),
+            ("Notes of the build", other_notes(manifest.notes)),
+        )
+        if lines
+    ]
     histograms = [
         histogram(title, unit, counts, _spread(counts, unit))
         for title, unit, counts in (
@@ -49,10 +54,6 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
             ("Height of the pictures", "pixels", survey.heights),
         )
     ]
-    settings = {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in manifest.settings.items()
-    }
     return render_document(
         "dataset.html",
         {
@@ -61,6 +62,8 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
             f"mvsent {shown(manifest.mvsent_version)}.",
             "sections": _SECTIONS,
             "notes": notes,
+            "folded": folded,
+            "terms": shown(joint_terms(manifest.sources).text, MAX_TERMS),
             "tiles": [
                 ("pairs kept", f"{funnel.kept:,}"),
                 ("input rows", f"{funnel.input:,}"),
@@ -94,7 +97,7 @@ def render_dataset(manifest: Manifest, survey: Survey, gallery: Gallery) -> str:
             "settings": [
                 ("rows’ sha256", manifest.sha256),
                 ("shards", f"{len(manifest.shards):,}"),
-                *((shown(key), shown(value, MAX_TEXT)) for key, value in settings.items()),
+                *((shown(key), shown(text, MAX_TEXT)) for key, text in shown_settings(manifest).items()),
             ],
         },
     )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mvsent.errors import printable
 from mvsent.report.document import render_document
-from mvsent.report.gallery import MAX_TEXT, shown
+from mvsent.report.gallery import MAX_TERMS, MAX_TEXT, shown
 from mvsent.report.overlays import Explained, fraction_bar, heat, ordered, shade
 from mvsent.report.tables import aligned
 
@@ -25,6 +25,7 @@ def render_explanations(
     pairs: Sequence[Explained],
     faithfulness: Mapping[str, Any],
     notes: Sequence[str] = (),
+    terms: str = "",
 ) -> str:
     """Render the HTML of explained pairs.
 
@@ -33,6 +34,7 @@ def render_explanations(
         pairs: in the order of the page.
         faithfulness: the content of `faithfulness` in `explain.json`; empty if it was not measured.
         notes: caveats for the reader.
+        terms: of the sources of the pictures.
     """
     shown_pairs = []
     for pair in pairs:
@@ -65,6 +67,7 @@ def render_explanations(
             "title": shown(title),
             "lead": shown(lead, MAX_TEXT),
             "notes": list(notes),
+            "terms": shown(terms, MAX_TERMS),
             "sections": [("pairs", "Pairs"), *([("faithful", "Is it faithful?")] if faithfulness else [])],
             "pairs": shown_pairs,
             "faithfulness": [

@@ -12,6 +12,8 @@ MAX_TEXT = 500
 """Maximum length of a text on a card, in characters."""
 MAX_NAME = 120
 """Maximum length of a query, an id, an owner or a licence, in characters."""
+MAX_TERMS = 4000
+"""Maximum length of the terms of the sources, in characters."""
 MAX_URL = 2000
 """Longer addresses are left out."""
 _OVERRIDES = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # code points that change the writing direction
@@ -55,11 +57,16 @@ class Facet:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards, the facets to filter them by, and words on how they were sampled."""
+    """Cards, the facets to filter them by, and words on how they were sampled.
+
+    Attributes:
+        terms: of the sources of the pictures.
+    """
 
     cards: list[Card]
     facets: list[Facet]
     words: str
+    terms: str = ""
 
 
 def facets(cards: Sequence[Card], titles: dict[str, str]) -> list[Facet]:

@@ -8,7 +8,7 @@ from mvsent.curate.quality import WEIGHTS
 from mvsent.pairs import LABEL_NAMES
 from mvsent.report.cards import Row, pair_card
 from mvsent.report.document import render_document
-from mvsent.report.gallery import Card, Gallery, facets, shown
+from mvsent.report.gallery import MAX_TERMS, Card, Gallery, facets, shown
 
 _TITLES = {
     "contradiction": "Repeats another row, with another label",
@@ -73,12 +73,13 @@ def suspect_card(suspect: Suspect, row: Row, max_bytes: int, places: Mapping[str
     )
 
 
-def render_review(document: Mapping[str, Any], cards: Sequence[Card]) -> str:
+def render_review(document: Mapping[str, Any], cards: Sequence[Card], terms: str = "") -> str:
     """Render the HTML of a review.
 
     Args:
         document: the review as JSON.
         cards: cards of the listed rows, worst first; possibly not of all.
+        terms: of the sources of the pictures.
     """
     rows = [
         (kind, _TITLES[kind], weight, document["kinds"][kind])
@@ -98,6 +99,7 @@ def render_review(document: Mapping[str, Any], cards: Sequence[Card]) -> str:
             "sections": [("reasons", "Reasons"), (_ROWS, "Rows, worst first")],
             "notes": [f"{shown(note, 400)}." for note in document["notes"]],
             "kinds": rows,
+            "terms": shown(terms, MAX_TERMS),
             "gallery": Gallery(list(cards), facets(cards, {"label": "Label", "reason": "Reason"}), words),
         },
     )

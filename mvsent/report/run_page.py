@@ -6,7 +6,7 @@ from typing import Any
 
 from mvsent.learn.metrics import headlines
 from mvsent.report.document import render_document
-from mvsent.report.gallery import Gallery, shown
+from mvsent.report.gallery import MAX_TERMS, Gallery, shown
 from mvsent.report.page import CAPTIONS
 from mvsent.report.results import page_tables, result_notes, result_title
 from mvsent.report.tables import percent
@@ -45,6 +45,7 @@ def render_run(document: Mapping[str, Any], figures: Mapping[str, str], gallery:
             "tiles": [(f"{titles[key].heading(key)}, %", percent(metrics[key]["mean"])) for key in _TILES],
             "figures": drawn,
             "gallery": gallery,
+            "terms": shown(gallery.terms, MAX_TERMS),
             "settings": [
                 ("model", f"{document['model']} ({document['fidelity']}){options}"),
                 ("dataset", f"{shown(document['dataset'])}, sha256 {document['dataset_sha256']}"),

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from mvsent.shards.manifest import Manifest
+from mvsent.shards.manifest_notes import gaps
 from mvsent.shards.schema import card_features
+from mvsent.shards.shown_settings import shown_settings
 from mvsent.shards.terms import joint_terms
 from mvsent.sources.flickr_licenses import ADDRESSES
 
@@ -32,11 +34,7 @@ def card(manifest: Manifest, licenses: Mapping[str, int], n_watermarked: int = 0
     funnel = manifest.funnel
     rows = {"input": funnel.input, "kept": funnel.kept}
     rows |= {f"dropped: {reason}": n for reason, n in funnel.dropped.items()}
-    settings = {
-        name: _neutral(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-        for name, value in manifest.settings.items()
-        if value not in ("", None, [])
-    }
+    settings = {name: _neutral(text, MAX_LINE) for name, text in shown_settings(manifest).items()}
     labels = dict(manifest.labels)
     if manifest.n_unlabelled:
         labels["no label"] = manifest.n_unlabelled
@@ -77,27 +75,6 @@ def card(manifest: Manifest, licenses: Mapping[str, int], n_watermarked: int = 0
         parts.append("## Terms\n\n" + terms.text)
     parts.append(f"## Citation\n\n```bibtex\n{terms.citation}\n```")
     return "\n\n".join(parts) + "\n"
-
-
-GAP_NOTES = ("incomplete", "refused_queries", "drift")
-"""Keys of the manifest's notes that `gaps` puts into words."""
-
-
-def gaps(notes: object) -> list[str]:
-    """Name what the search did not list and what moved meanwhile, a sentence each; it is untrusted text."""
-    if not isinstance(notes, Mapping):
-        return []
-    lines = []
-    for query, lack in (notes.get("incomplete") or {}).items():
-        listed = f"{lack['listed']} of {lack['promised']} that were promised were listed"
-        lines.append(f"{query}: {listed} ({lack['why']})")
-    lines += [f"{query}: refused ({why})" for query, why in (notes.get("refused_queries") or {}).items()]
-    drift = notes.get("drift") or {}
-    if n := drift.get("queries_with_moving_totals"):
-        lines.append(f"The totals of {n} queries moved, or were less than what was listed.")
-    if n := drift.get("repeated_items"):
-        lines.append(f"{n} items came again on a later page.")
-    return lines
 
 
 def _front_matter(manifest: Manifest) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mvsent.shards.manifest import Manifest
 from mvsent.sources import registry
-from mvsent.sources.registry import Terms
+from mvsent.sources.registry import SearchedSource, Source, Terms
 
 DMLANET = """@article{yadav2020dmlanet,
   title = {A Deep Multi-Level Attentive network for Multimodal Sentiment Analysis},
@@ -16,24 +16,39 @@ DMLANET = """@article{yadav2020dmlanet,
 }"""
 
 
+def source_of(name: str) -> Source | None:
+    """The source of the dataset called `name`, by which the name begins; None if it begins by none."""
+    sources = (*registry.SEARCHED, *registry.OTHERS)
+    return next((registry.source(each) for each in sources if name.startswith(each)), None)
+
+
 def terms_of(name: str) -> Terms:
     """Terms of the dataset called `name`: those of the source that the name begins with.
 
     >>> terms_of("flickr-2020").license, terms_of("my-own").license
     ('https://www.flickr.com/help/terms/api', 'unknown')
     """
-    sources = (*registry.SEARCHED, *registry.OTHERS)
-    return next((registry.source(each).terms for each in sources if name.startswith(each)), Terms())
+    source = source_of(name)
+    return source.terms if source else Terms()
 
 
 def reminder(manifest: Manifest, folder: Path) -> str:
-    """A line on a dataset that is older than its sources allow without a look at them; empty for others."""
+    """A line on a dataset that is older than its sources allow without a check; empty for others."""
     age = (datetime.now(UTC) - manifest.created_at).days
-    limits = [days for name in manifest.sources if (days := terms_of(name).cache_days) is not None]
-    if not limits or age <= min(limits):
+    limits = [
+        (days, source.title)
+        for source in map(source_of, manifest.sources)
+        if isinstance(source, SearchedSource) and (days := source.terms.cache_days) is not None
+    ]
+    if not limits or age <= min(limits)[0]:
         return ""
-    told = f"{folder}: {age} days old, while the terms of its source speak of {min(limits)} without a look"
+    allowed, title = min(limits)
+    told = f"This copy is {_days(age)} old; {title}'s terms allow {_days(allowed)} without a check"
     return f"{told}. Drop what was removed since: mvsent refresh {folder}"
+
+
+def _days(n: int) -> str:
+    return "1 day" if n == 1 else f"{n} days"
 
 
 def joint_terms(names: Sequence[str]) -> Terms:
