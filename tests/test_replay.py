@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
@@ -80,6 +81,20 @@ def test_every_quirk_occurs_and_none_without_quirks() -> None:
     plain = World(TWO, photos=300, quirks=0).results("flickr", "happy dog")
     assert not any(photo.odd for photo in plain)
     assert len({photo.number for photo in plain}) == len(plain) == 300
+
+
+def test_a_world_like_reality_has_titles_with_the_pair_and_owners_of_many_photos() -> None:
+    """Whatever else that world has, the photos are those of the plain world."""
+    photos = World(TWO, photos=400, like_reality=True).results("flickr", "happy dog")
+    own = [photo for photo in photos if not {"one-word", "album"} & photo.odd and photo.number % 10**6 < 400]
+    titled = [photo for photo in own if "happy dog" in photo.title.lower()]
+    untagged = [photo for photo in own if not {"happy", "dog"} & set(photo.tags)]
+    assert len(titled) > 20 and len(untagged) > 20 and set(titled) - set(untagged)
+    owner, n_photos = Counter(photo.owner for photo in own).most_common(1)[0]
+    texts = {photo.text for photo in own if photo.owner == owner}
+    assert n_photos > 20 and len(texts) > 10
+    plain = World(TWO, photos=400).results("flickr", "happy dog")
+    assert [photo.number for photo in plain] == [photo.number for photo in photos]
 
 
 def test_mood_of_a_photo_is_the_sign_of_its_search() -> None:
@@ -403,6 +418,8 @@ def test_command_prints_the_addresses_for_a_shell_and_ends_at_ctrl_c() -> None:
         assert process.stdout and process.stderr
         lines = [process.stdout.readline() for _ in range(6)]
         given = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+        place = given["MVSENT_FLICKR_ENDPOINT"].split("/")[2]
+        assert process.stdout.readline().endswith(f"mvsent fetch asks with --allow-host {place}\n")
         form = {"method": "flickr.photos.search", "api_key": given["FLICKR_API_KEY"], "text": "happy dog"}
         assert httpx.post(given["MVSENT_FLICKR_ENDPOINT"], data=form).json()["stat"] == "ok"
         process.send_signal(signal.SIGINT)

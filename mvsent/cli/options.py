@@ -38,6 +38,8 @@ def of_setting(stated: "Setting") -> Any:
         if stated.choices
         else "<path>"
         if stated.takes_several and stated.path
+        else "KEY=VALUE"
+        if isinstance(stated.default, dict)
         else None,
         "autocompletion": complete.of_setting(stated),
     }
@@ -107,11 +109,23 @@ def placed(value: Any) -> Any:
     return located(value) if isinstance(value, Path) else value
 
 
-def flag(name: str, text: str, default: str = "", section: str = "", complete: Complete | None = None) -> Any:
+def flag(
+    name: str,
+    text: str,
+    default: str = "",
+    section: str = "",
+    complete: Complete | None = None,
+    metavar: str | None = None,
+) -> Any:
     """An option that is None unless given; its help names what then happens."""
-    help = f"{text} [default: {default}]" if default else text
-    panel = section or None
-    return typer.Option(name, help=help, show_default=False, rich_help_panel=panel, autocompletion=complete)
+    return typer.Option(
+        name,
+        help=f"{text} [default: {default}]" if default else text,
+        show_default=False,
+        rich_help_panel=section or None,
+        autocompletion=complete,
+        metavar=metavar,
+    )
 
 
 def _folder(text: str) -> Path:

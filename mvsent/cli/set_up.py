@@ -151,7 +151,7 @@ def replay(
     ] = False,
     fault: Annotated[
         list[str] | None,
-        options.flag("--fault", "What goes wrong and how often, as NAME=RATE; repeatable."),
+        options.flag("--fault", "What goes wrong, and how often; repeatable.", metavar="NAME=RATE"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     as_json: options.Json = False,
@@ -159,7 +159,8 @@ def replay(
     """Run a local stand-in for Flickr and Getty.
 
     It draws its own pictures and runs until Ctrl-C. It prints environment variables: set them in another
-    shell, and build-flickr and build-getty there ask the stand-in. docs/replay.md lists the faults.
+    shell, and build-flickr and build-getty there ask the stand-in. fetch needs --allow-host with its address,
+    which is printed, too. docs/replay.md lists the faults.
 
     Example: mvsent replay --port 8765 --fault image-404=0.02 --fault api-429-seconds=0.1
     """
@@ -184,5 +185,7 @@ def replay(
     with server, suppress(KeyboardInterrupt):
         given = server.environment()
         lines = [f"export {name}={quote(value)}" for name, value in given.items()]
+        place = server.address.partition("//")[2]
+        lines.append(f"# The pictures are at {place}, which mvsent fetch asks with --allow-host {place}")
         typer.echo(json.dumps(given) if as_json else "\n".join(lines))
         threading.Event().wait()

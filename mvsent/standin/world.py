@@ -36,10 +36,14 @@ ODD = {
 }  # fmt: skip
 """Oddity → share of photos that have it. A contrary photo has the opposite mood of its query."""
 
-REALITY = {"one-word": 0.3, "album": 0.2, "moderate": 0.05, "watermarked": 1.0}
+REALITY = {
+    "one-word": 0.3, "album": 0.2, "moderate": 0.05, "watermarked": 1.0, "titled": 0.15, "untagged": 0.15,
+    "prolific": 0.15,
+}  # fmt: skip
 """Oddity → share of photos that have it where the world is like reality: text and tags have one word of the
 query; the photo is one of an album, of one owner with one text; it is hidden from calls without a login; all
-its sizes but the thumbnail have Getty's watermark."""
+its sizes but the thumbnail have Getty's watermark; its title names the query; its tags do not; its owner has
+many photos of the query, with texts of their own."""
 
 N_LICENSES, N_REAL_LICENSES = 11, 17
 SIZES = {"m": 500, "n": 320, "z": 640, "c": 800, "l": 1024}
@@ -209,6 +213,10 @@ class World:
         license = str(rng.randrange(N_LICENSES))
         if self.like_reality:
             license = str(number % N_REAL_LICENSES)
+        if "titled" in odd:
+            title = f"{shown.capitalize()} at home"
+        if "prolific" in odd:
+            owner = f"{1000 + zlib.crc32(query[::-1].encode()) % 9000}@N02"
         if "album" in odd:
             owner = f"{1000 + zlib.crc32(query.encode()) % 9000}@N01"
             title, text = "Our holidays", f"All pictures of our holidays in the north, with a {shown} or two"
@@ -217,7 +225,7 @@ class World:
             mood=mood,
             title=title,
             text=text,
-            tags=tuple(shown.split()),
+            tags=("home", "travel") if "untagged" in odd else tuple(shown.split()),
             # Drawn anew, not read from the photo before it: no photo depends on which were asked for earlier.
             uploaded=self._chance(
                 source, query, index - 1 if same_second and index else index, "uploaded"
