@@ -48,6 +48,21 @@ def ended(error: BaseException, command: str = "") -> int:
     return exit_code(lambda: failing(error)([], standalone_mode=False), command)
 
 
+@pytest.mark.parametrize("command", list(commands()))
+def test_no_help_shows_a_type_of_python(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"]).stdout
+    assert shown.startswith("Usage:") and "list[" not in shown
+
+
+def test_an_option_of_pairs_shows_their_form() -> None:
+    for command, form in (
+        ("replay", "--fault NAME=RATE"),
+        ("train", "--option KEY=VALUE"),
+        ("benchmark", "--option MODEL.KEY=VALUE"),
+    ):
+        assert form in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
 @pytest.mark.parametrize("command", ["build-flickr", "build-getty", "refresh", "benchmark"])
 def test_a_command_that_goes_on_where_it_was_says_so(
     command: str, capsys: pytest.CaptureFixture[str]

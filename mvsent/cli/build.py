@@ -80,12 +80,12 @@ def build(
         engine=engine.chosen(),
         quiet=quiet,
     )
-    tell(result, as_json=as_json, more=f"Licences and terms: {result.folder / 'README.md'}\n")
+    tell(result, as_json=as_json, has_terms=True)
     refuse_broken(broken_in(result.manifest.notes))
 
 
-def tell(result: "Built", *, as_json: bool, more: str = "") -> None:
-    """Print the funnel of a dataset that was built, and what to do with it; `more` is a line in between."""
+def tell(result: "Built", *, as_json: bool, has_terms: bool = False) -> None:
+    """Print the funnel of a dataset, the place of its source's terms if it has them, and the next step."""
     from mvsent.report.funnel import funnel_document, render_funnel
 
     folder, manifest = result.folder, result.manifest
@@ -97,7 +97,10 @@ def tell(result: "Built", *, as_json: bool, more: str = "") -> None:
     if manifest.settings.get("metadata_only"):
         next_step = f"fetch {folder}"
     gap = "" if manifest.funnel.dropped else "\n"
-    typer.echo(f"{gap}{more}Next: mvsent {next_step}")
+    if has_terms:
+        typer.echo(f"{gap}Licences and terms: {folder / 'README.md'}")
+        gap = ""
+    typer.echo(f"{gap}Next: mvsent {next_step}")
 
 
 class BuildCommand(Command):
@@ -236,7 +239,7 @@ def fetch(
 
     The dataset with its pictures is written to FOLDER-pictures, or to --out. Pairs, labels and ids stay; a
     picture that is gone by now drops its pair, with the reason. Stop it at any time: the same command
-    continues.
+    continues. Pictures of mvsent replay need --allow-host with the address that it prints.
 
     Example: mvsent fetch data/flickr
     """
@@ -251,7 +254,7 @@ def fetch(
         engine=engine.chosen(),
         quiet=quiet,
     )
-    tell(result, as_json=as_json)
+    tell(result, as_json=as_json, has_terms=True)
 
 
 class Polarity(StrEnum):

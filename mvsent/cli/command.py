@@ -5,6 +5,7 @@ needs pydantic, which takes longer to import than all else that `mvsent --help` 
 """
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cached_property, partial
@@ -156,7 +157,10 @@ class Command(TyperCommand):
                 heading = "Arguments"
             elif len(parameters) <= _FEW:
                 heading = "Options"
-            rows.setdefault(heading, []).append(each.get_help_record(ctx))
+            term, meaning = each.get_help_record(ctx)
+            # Typer writes `folders... <list[Path]>` and `--protocol <list[str]>`.
+            term = re.sub(r"<list\[(\w+)\]>", "" if heading == "Arguments" else r"<\1>", term).rstrip()
+            rows.setdefault(heading, []).append((term, meaning))
         for heading in ("Pictures", "Machine", "Output"):  # they come last, whatever else there is
             rows[heading] = rows.pop(heading, [])
         write_sections(formatter, rows)

@@ -47,7 +47,7 @@ class Comparison:
     ] = ""
     option: Annotated[
         list[str] | None,
-        flag("--option", "A model's option, as MODEL.KEY=VALUE; repeatable.", section="Model"),
+        flag("--option", "A model's option; repeatable.", section="Model", metavar="MODEL.KEY=VALUE"),
     ] = None
     against: Annotated[
         str,
