@@ -150,9 +150,11 @@ def test_no_cell_of_the_table_is_a_formula_and_no_text_is_lost(hostile: Path, tm
     assert [row["text"].removeprefix("'") for row in rows] == HOSTILE_TEXTS
 
 
-def test_a_table_needs_no_pictures(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
-    export(make_dataset(draw_pairs(5, images=False)), "csv", tmp_path / "out", quiet=True)
+def test_a_table_and_croissant_need_no_pictures(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    dataset = make_dataset(draw_pairs(5, images=False))
+    export(dataset, "csv", tmp_path / "out", quiet=True)
     assert pd.read_csv(tmp_path / "out" / "pairs.csv")["image"].isna().all()
+    assert export(dataset, "croissant", tmp_path / "croissant", quiet=True).rows == 5
 
 
 @pytest.mark.parametrize("format", WITH_PICTURES)
@@ -160,7 +162,7 @@ def test_other_formats_say_that_there_are_no_pictures(
     make_dataset: Callable[..., Path], tmp_path: Path, format: str
 ) -> None:
     dataset = make_dataset(draw_pairs(5, images=False))
-    with pytest.raises(DatasetError, match=r"drawn:0: has no picture\. Only --to csv"):
+    with pytest.raises(DatasetError, match=r"drawn:0: has no picture\. Only --to csv and --to croissant"):
         export(dataset, format, tmp_path / "out", quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 

@@ -90,7 +90,9 @@ def picture(row: Row) -> bytes:
     """The picture's bytes. Raises: DatasetError where there are none."""
     data = (row["image"] or {}).get("bytes")
     if not data:
-        raise DatasetError(f"{row['id']}: has no picture", "Only --to csv takes pairs without pictures")
+        raise DatasetError(
+            f"{row['id']}: has no picture", "Only --to csv and --to croissant take pairs without pictures"
+        )
     return bytes(data)
 
 
