@@ -25,6 +25,7 @@ MODULES = (
     "models",
     "predict",
     "fetch",
+    "pace",
     "ray",
     "build",
     "table",

@@ -19,6 +19,7 @@ from oauthlib.oauth1.rfc5849 import signature
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from benchmarks.bench_pace import N_FLICKR, ask_limited_host, refused_share
 from mvsent.build import search
 from mvsent.build.fill_pictures import _sizes, fill_pictures
 from mvsent.cli import app
@@ -255,30 +256,23 @@ def test_the_card_and_the_report_state_what_queries_lack(tmp_path: Path) -> None
 # Pictures
 
 
-def simulated(n: int, burst: int, per_s: float, limit: float | None) -> tuple[float, int]:
-    """Ask a host that gives `burst` pictures at once and `per_s` a second for `n`: seconds and refusals."""
-    now = 0.0
-    pace = HostPace(limit, lambda: now)
-    tokens, before, n_given, n_refused, paused_until = float(burst), 0.0, 0, 0, 0.0
-    while n_given < n:
-        now = max(now + 1 / (pace.rate_per_s or 100.0), paused_until)
-        tokens, before = min(burst, tokens + (now - before) * per_s), now
-        if tokens >= 1:
-            tokens, n_given = tokens - 1, n_given + 1
-            pace.note_answer()
-        else:
-            n_refused += 1
-            pace.note_refusal()
-            paused_until = now + 1 / (pace.rate_per_s or 1.0)
-    return now, n_refused
-
-
 def test_a_limited_host_gives_every_picture_and_refuses_few_requests() -> None:
     """Issue: 30 at once and 1 a second; refused requests ≤ 5 % of all."""
-    seconds, n_refused = simulated(2000, burst=30, per_s=1.0, limit=10.0)
+    seconds, n_refused = ask_limited_host(2000, burst=30, per_s=1.0, limit=10.0)
     assert n_refused <= 0.05 * (2000 + n_refused)
     assert seconds <= 1.1 * (2000 - 30)
-    assert simulated(2000, burst=60, per_s=40.0, limit=10.0)[1] == 0
+    assert ask_limited_host(2000, burst=60, per_s=40.0, limit=10.0)[1] == 0
+
+
+def test_the_documentation_states_the_share_of_requests_that_a_limited_host_refuses() -> None:
+    few, many = (f"{100 * refused_share(n):.1f} %" for n in (2000, N_FLICKR))
+    docs = Path(__file__).parents[1] / "docs"
+    assert (
+        f"with {many} of the requests refused; of 2000 pictures, {few} are"
+        in (docs / "flickr.md").read_text()
+    )
+    line = f"2000 pictures cost {few} refused requests, 276,571 cost {many}"
+    assert N_FLICKR == 276_571 and line in (docs / "decisions.md").read_text()
 
 
 def test_a_host_that_refuses_every_second_request_for_an_hour_is_not_given_up() -> None:
