@@ -149,7 +149,11 @@ def type_in(folder: Path, block: str, environment: dict[str, str]) -> None:
     code = re.sub(r"(FLICKR_API_KEY|GETTY_API_KEY)=…", rf"\1={KEY}", block)
     code = code.replace("GETTY_API_SECRET=…", f"GETTY_API_SECRET={SECRET}")
     pasted = folder / ".pasted"  # the lines that `mvsent replay` asked to paste
-    before = f". {pasted}\n" if pasted.exists() else ""
+    before = ""
+    if pasted.exists():
+        before = f". {pasted}\n"
+        port = re.search(r"127\.0\.0\.1:\d+", pasted.read_text())
+        code = code.replace("127.0.0.1:8765", port[0] if port else "")  # `replay` got another port
     done = subprocess.run(
         ["bash", "-e", "-c", before + code],
         cwd=folder,
