@@ -1,6 +1,11 @@
-"""Models in Hugging Face's folder layout, read from disk; nothing is downloaded, unpickled or executed."""
+"""Models in Hugging Face's layout: folders, and repositories of the hub, which are downloaded once.
+
+Downloads lie in Hugging Face's own cache, pinned to a revision. No code of a repository is executed, and
+pickled files are read as plain tensors alone.
+"""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +16,101 @@ from torch import nn
 from mvsent.errors import WeightsError, first_line
 
 _LAYOUT = "It should hold config.json, model.safetensors and, for texts, the tokenizer's files"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+_NEVER = ("onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*/*.bin", "*/*.safetensors")
+_CONFIG = ("*.json", "*.txt", "*.model")
+_PICKLED = "pytorch_model*.bin"
+_TIMEOUT_S = 10.0
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` names a repository of the hub, as ID or ID@REVISION, and no path of this machine.
+
+    >>> is_hub_id("openai/clip-vit-base-patch32"), is_hub_id("a/b@main"), is_hub_id("minilm")
+    (True, True, False)
+    """
+    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+
+
+def hub_folder(name: str, revision: str = "") -> Path:
+    """The folder of a repository's snapshot in the cache, downloaded if it is not there.
+
+    Args:
+        name: ID or ID@REVISION.
+        revision: the commit that a run was trained with; empty: that of `name`, or the newest.
+
+    Raises: WeightsError naming what to do if it does not exist, is gated, or there is no network.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ImportError:
+        raise _no_transformers(name) from None
+    id, _, named = name.partition("@")
+    wanted: dict[str, Any] = {"repo_id": id, "revision": revision or named or None}
+    wanted |= {"etag_timeout": _TIMEOUT_S, "ignore_patterns": [*_NEVER]}
+    address = f"https://huggingface.co/{id}"
+    try:
+        folder = Path(snapshot_download(**wanted, allow_patterns=[*_CONFIG, "*.safetensors"]))
+        if not [*folder.glob("*.safetensors")]:
+            folder = Path(snapshot_download(**wanted, allow_patterns=[*_CONFIG, _PICKLED]))
+    except GatedRepoError:
+        step = f"Accept its terms at {address}, then log in with: hf auth login"
+        raise WeightsError(f"{name}: is gated", step) from None
+    except RevisionNotFoundError:
+        raise WeightsError(f"{name}: has no such revision", f"See {address}/commits") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        what = f"{name}: neither a folder here nor a repository that you may read on the hub"
+        raise WeightsError(what, f"Correct the name; {_cached()}") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, HfHubHTTPError) as error:
+        why = "offline" if os.environ.get("HF_HUB_OFFLINE") else first_line(error)
+        raise WeightsError(
+            f"{name}: not in the cache, and the hub cannot be reached ({why})",
+            f"Fetch it where there is a network: hf download {id}; {_cached()}",
+        ) from None
+    return folder
+
+
+def revision_of(folder: Path) -> str:
+    """The commit of a snapshot folder of the hub's cache; empty for another folder."""
+    return folder.name if folder.parent.name == "snapshots" else ""
+
+
+def _cached() -> str:
+    """What the hub's cache holds, for an error."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        ids = sorted(repo.repo_id for repo in scan_cache_dir().repos)
+    except (CacheNotFound, OSError):
+        ids = []
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return f"the cache holds {', '.join(ids[:5])}{more}" if ids else "the cache is empty"
 
 
 def load_model(folder: Path) -> nn.Module:
     """Load the model in `folder` in single precision.
 
-    Raises: WeightsError if transformers is missing, or the folder does not hold a complete model.
+    Raises: WeightsError if transformers is missing, the model is larger than the free memory, or the folder
+        does not hold a complete one.
     """
     transformers = _transformers(folder)
+    _refuse_too_large(folder)
     with _refusal(folder):
         model, report = transformers.AutoModel.from_pretrained(
             folder,
             local_files_only=True,
-            use_safetensors=True,
+            use_safetensors=bool([*folder.glob("*.safetensors")]) or not [*folder.glob(_PICKLED)],
+            weights_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -63,16 +150,40 @@ def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def _transformers(folder: Path) -> Any:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the import, which reads it
     try:
         import transformers
     except ImportError:
-        raise WeightsError(
-            f"{folder}: reading it needs the package transformers", 'pip install "mvsent[transformers]"'
-        ) from None
+        raise _no_transformers(folder) from None
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return transformers
+
+
+def _no_transformers(name: object) -> WeightsError:
+    return WeightsError(
+        f"{name}: reading it needs the package transformers", 'pip install "mvsent[transformers]"'
+    )
+
+
+def _refuse_too_large(folder: Path) -> None:
+    """Raise WeightsError for a model that the free memory of this machine cannot hold."""
+    files = [*folder.glob("*.safetensors")] or [*folder.glob(_PICKLED)]
+    needed = sum(file.stat().st_size for file in files)
+    free = free_memory()
+    if free and needed > free:
+        raise WeightsError(
+            f"{folder}: its weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free",
+            "Take a smaller encoder or another machine, or give vectors that you computed elsewhere",
+        )
+
+
+def free_memory() -> int:
+    """Bytes of memory that programs may still take; 0 if the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return 0
 
 
 @contextmanager
