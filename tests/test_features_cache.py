@@ -17,7 +17,8 @@ from torch import nn
 
 from mvsent.errors import DatasetError, MvsentError
 from mvsent.features import cache
-from mvsent.features.cache import cached_maps, cached_pixels, default_cache_dir
+from mvsent.features.cache import cached_maps, cached_pixels
+from mvsent.features.cache_folder import default_cache_dir
 from mvsent.features.pixels import pixel_batches
 from mvsent.shards.reader import Dataset
 from tests import programs

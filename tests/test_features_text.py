@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvsent.errors import InputError, WeightsError
-from mvsent.features import transformer
+from mvsent.features import encoder_packages
 from mvsent.features.cache import cached_words
 from mvsent.features.transformer import (
     TextEncoder,
@@ -227,7 +227,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(
 
 
 def test_the_status_says_what_is_installed_or_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(encoder_packages.util, "find_spec", lambda name: None)
     assert "not here" in encoder_status()
     assert "mvsent[transformers]" in encoder_status()
 

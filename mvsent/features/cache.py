@@ -27,14 +27,15 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import torch
 from tqdm import tqdm
 
 from mvsent.errors import MvsentError
 from mvsent.features.backbone import Backbone, fused
+from mvsent.features.cache_folder import default_cache_dir
 from mvsent.features.device import single_precision
 from mvsent.features.pixels import TRANSFORM_VERSION, pixel_batches
+from mvsent.features.sentences import SentenceEncoder
 from mvsent.features.transformer import TextEncoder, Tokens, encode_batch
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
@@ -52,11 +53,6 @@ Array = npt.NDArray[Any]
 Mapped = np.memmap[Any, np.dtype[Any]]
 Produce = Callable[[int], Iterator[Array]]
 """Maps a row number to the values of that row and all following ones, in batches."""
-
-
-def default_cache_dir() -> Path:
-    """The folder of cached features: `MVSENT_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("MVSENT_CACHE") or platformdirs.user_cache_dir("mvsent"))
 
 
 def cached_maps(
@@ -191,11 +187,48 @@ def cached_words(
         shape=(n_texts, longest, encoder.size),
         dtype=np.dtype(np.float16),
         depends_on={
-            "tokens": hashlib.sha256(tokens.numbers.tobytes() + tokens.lengths.tobytes()).hexdigest(),
+            "tokens": _tokens_sha256(tokens),
             "weights": encoder.weights_sha256,
         },
     )
     return entry.values(produce, f"words through {encoder.name}", quiet=quiet)
+
+
+def cached_texts(
+    encoder: SentenceEncoder,
+    tokens: Tokens,
+    *,
+    cache_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = BATCH_SIZE,
+    quiet: bool = False,
+) -> Array:
+    """The vector of every text, float32 [N, D]; see `cached_maps`."""
+    # By length, so that short texts are not computed with the padding of long ones.
+    order = np.argsort(tokens.lengths, kind="stable")
+    size = encoder.encode(tokens.numbers[:1], tokens.lengths[:1]).shape[1]
+
+    def produce(start: int) -> Iterator[Array]:
+        encoder.encoder.to(device)
+        for first in range(start, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            yield encoder.encode(tokens.numbers[rows], tokens.lengths[rows]).numpy()
+
+    entry = _Entry(
+        cache_dir or default_cache_dir(),
+        kind=f"texts-{Path(encoder.name).name}",
+        shape=(len(order), size),
+        dtype=np.dtype(np.float32),
+        depends_on={"tokens": _tokens_sha256(tokens), "weights": encoder.sha256},
+    )
+    by_length = entry.values(produce, f"texts through {encoder.name}", quiet=quiet)
+    vectors = np.empty_like(by_length)
+    vectors[order] = by_length
+    return vectors
+
+
+def _tokens_sha256(tokens: Tokens) -> str:
+    return hashlib.sha256(tokens.numbers.tobytes() + tokens.lengths.tobytes()).hexdigest()
 
 
 @torch.inference_mode()

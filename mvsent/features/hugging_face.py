@@ -86,11 +86,11 @@ def revision_of(folder: Path) -> str:
 
 def _cached() -> str:
     """What the hub's cache holds, for an error."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        ids = sorted(repo.repo_id for repo in scan_cache_dir().repos)
+        ids = sorted(repo.repo_id for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos)
     except (CacheNotFound, OSError):
         ids = []
     more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""

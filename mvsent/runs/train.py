@@ -231,6 +231,7 @@ def resolve(settings: TrainSettings, material: Material, threads: int) -> Resolv
         max_tokens=reader.setup.max_tokens if reads_tokens else 0,
         threads=threads,
         pretrained_sha256=hashes,
+        revisions=reader.setup.revisions,
         **widths,
     )
 

@@ -11,7 +11,8 @@ from mvsent.datasets.split import ensure_split
 from mvsent.errors import DatasetError, OutputExistsError
 from mvsent.features.anps import AnpDetectors, train_detectors
 from mvsent.features.backbones import load_backbone
-from mvsent.features.cache import cached_maps, default_cache_dir
+from mvsent.features.cache import cached_maps
+from mvsent.features.cache_folder import default_cache_dir
 from mvsent.runs.inputs.regions import pooled_maps
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN

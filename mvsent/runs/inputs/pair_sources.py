@@ -11,7 +11,8 @@ import torch
 
 from mvsent.errors import DatasetError
 from mvsent.features.backbone import Backbone
-from mvsent.features.cache import cached_maps, cached_pixels, cached_words, compute_maps
+from mvsent.features.cache import cached_maps, cached_pixels, cached_texts, cached_words, compute_maps
+from mvsent.features.sentences import SentenceEncoder
 from mvsent.features.transformer import TextEncoder, Tokens, encode_batch
 from mvsent.learn.batches import Text
 from mvsent.runs.inputs.pictures import Picture
@@ -62,6 +63,10 @@ class Pairs(ABC):
     @abstractmethod
     def vectors(self, encoder: TextEncoder, tokens: Tokens) -> npt.NDArray[np.float16]:
         """`[N, S, D]` by a frozen transformer, zero after each text's end."""
+
+    @abstractmethod
+    def sentences(self, encoder: SentenceEncoder) -> npt.NDArray[np.float32]:
+        """`[N, D]`, the whole texts by a frozen encoder."""
 
     def words(self, encoder: TextEncoder) -> Text:
         """The words of the texts as vectors of a frozen transformer; computed once."""
@@ -120,6 +125,10 @@ class DatasetPairs(Pairs):
     def vectors(self, encoder: TextEncoder, tokens: Tokens) -> npt.NDArray[np.float16]:
         return cached_words(encoder, tokens, device=self.setup.device, quiet=self.quiet)
 
+    def sentences(self, encoder: SentenceEncoder) -> npt.NDArray[np.float32]:
+        tokens = encoder.encoder.tokenize(self.texts, self.setup.max_tokens)
+        return cached_texts(encoder, tokens, device=self.setup.device, quiet=self.quiet)
+
 
 class GivenPairs(Pairs):
     """Decoded pictures, and texts that are empty if they are missing. Nothing is cached."""
@@ -165,6 +174,16 @@ class GivenPairs(Pairs):
             for rows in (slice(start, start + _AT_ONCE) for start in range(0, len(self), _AT_ONCE))
         ]
         vectors: npt.NDArray[np.float16] = torch.cat(parts).numpy()
+        return vectors
+
+    def sentences(self, encoder: SentenceEncoder) -> npt.NDArray[np.float32]:
+        encoder.encoder.to(self.setup.device)
+        tokens = encoder.encoder.tokenize(self.texts, self.setup.max_tokens)
+        parts = [
+            encoder.encode(tokens.numbers[rows], tokens.lengths[rows])
+            for rows in (slice(start, start + _AT_ONCE) for start in range(0, len(self), _AT_ONCE))
+        ]
+        vectors: npt.NDArray[np.float32] = torch.cat(parts).numpy()
         return vectors
 
 

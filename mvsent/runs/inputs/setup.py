@@ -31,12 +31,14 @@ class Setup:
         device: where frozen networks compute.
         dataset: the dataset to read; None for pairs in memory, which have no other columns.
         run: the trained run; None in a training.
+        revisions: id on Hugging Face's hub → commit, of what was loaded.
     """
 
     settings: TrainSettings
     device: torch.device
     dataset: Dataset | None
     run: RunFolder | None = None
+    revisions: dict[str, str] = field(default_factory=dict)
     _encoders: dict[str, TextEncoder] = field(default_factory=dict)
     _fused: dict[int, Backbone] = field(default_factory=dict)
 
@@ -89,8 +91,18 @@ class Setup:
     def encoder(self, name: str) -> TextEncoder:
         """The transformer called `name`, loaded once. Raises: WeightsError."""
         if name not in self._encoders:
-            self._encoders[name] = load_text_encoder(name)
+            encoder = self._encoders[name] = load_text_encoder(name, self.revision(name))
+            self.note_revision(name, encoder.revision)
         return self._encoders[name]
+
+    def revision(self, name: str) -> str:
+        """The commit of the hub's repository `name` that the run was trained with; empty in a training."""
+        return self.run.resolved.revisions.get(name, "") if self.run else ""
+
+    def note_revision(self, name: str, commit: str) -> None:
+        """Remember the commit that was loaded; it is empty for what is not from the hub."""
+        if commit:
+            self.revisions[name] = commit
 
     def fused(self, backbone: Backbone) -> Backbone:
         """A copy of `backbone` for inference on the device, made once."""

@@ -1,33 +1,38 @@
-"""Text vector: the whole text by one sentence encoder, or by several, concatenated."""
+"""Text vector: the whole text by one or several sentence encoders, or vectors of one's own, side by side."""
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from mvsent.errors import UsageError, WeightsError
-from mvsent.features.transformer import MINILM, encoder_status
+from mvsent.features.encoder_packages import MINILM
+from mvsent.features.own_vectors import file_sha256, is_vector_file, own_vectors
+from mvsent.features.sentences import Pooling, SentenceEncoder, own_pooling
+from mvsent.features.transformer import encoder_status
 from mvsent.models.batch import TEXT_VECTOR
 from mvsent.runs.inputs.kind import Input, register
 from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.regions import Floats
 from mvsent.runs.inputs.setup import Setup
-from mvsent.runs.inputs.words import mean_words
 
 log = logging.getLogger("mvsent")
 
 
 @register(TEXT_VECTOR)
 class TextVector(Input):
-    """The mean of the words' vectors by each encoder of `--text-vector`."""
+    """The vectors of the texts by each encoder or file of `--text-vector`, side by side."""
 
     columns = ("text",)
 
     def __init__(self, setup: Setup, names: list[str]) -> None:
         super().__init__()
-        self.encoders = [setup.encoder(name) for name in names]
-        self.hashes["text_vector"] = ",".join(encoder.weights_sha256 for encoder in self.encoders)
+        self.parts = [Path(name) if is_vector_file(name) else _encoder(setup, name) for name in names]
+        self.hashes["text_vector"] = ",".join(
+            file_sha256(part) if isinstance(part, Path) else part.sha256 for part in self.parts
+        )
 
     @classmethod
     def make(cls, setup: Setup) -> Self | None:
@@ -51,5 +56,28 @@ class TextVector(Input):
         return cls(setup, names)
 
     def read(self, pairs: Pairs) -> Mapping[str, Floats]:
-        vectors = [mean_words(pairs.words(encoder)) for encoder in self.encoders]
+        vectors = []
+        for part in self.parts:
+            if isinstance(part, SentenceEncoder):
+                vectors.append(pairs.sentences(part))
+            elif pairs.ids:
+                vectors.append(own_vectors(part, pairs.ids))
+            else:
+                raise UsageError(
+                    f"{part}: has the vectors of a dataset's rows, and these texts have none",
+                    "Evaluate on a dataset with mvsent eval --dataset",
+                )
         return {"text_vector": np.concatenate(vectors, axis=1)}
+
+
+def _encoder(setup: Setup, name: str) -> SentenceEncoder:
+    """The encoder `name` with the pooling of `--text-pooling`. Raises: WeightsError, UsageError."""
+    encoder, asked = setup.encoder(name), setup.settings.text_pooling
+    pooling: Pooling
+    if asked == "auto":
+        # Runs of versions without the setting took the mean.
+        is_old = setup.run is not None and "text_pooling" not in setup.run.settings.model_fields_set
+        pooling = "mean" if is_old else own_pooling(encoder.folder, encoder)
+    else:
+        pooling = asked
+    return SentenceEncoder(encoder, pooling)

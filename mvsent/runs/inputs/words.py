@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from mvsent.errors import UsageError, WeightsError
-from mvsent.features.transformer import MINILM, TextEncoder, is_encoder, pooled
+from mvsent.features.encoder_packages import MINILM
+from mvsent.features.transformer import TextEncoder, is_encoder, pooled
 from mvsent.features.vocabulary import sentence_numbers
 from mvsent.learn.batches import Text
 from mvsent.models.batch import SENTENCES, WORDS
