@@ -95,6 +95,20 @@ class LabelRules(Settings):
         "drop", LABELS, "Label of a pair whose annotators tie; drop leaves it out."
     )
     aggregate: Literal["majority", "dawid-skene"] = setting("majority", LABELS, "How votes become a label.")
+    pairs: Literal["paper", "consistent", "text", "image"] = setting(
+        "paper",
+        LABELS,
+        "Which pairs are kept: by the paper's rule, only those whose text and picture have one label, or all "
+        "with the label of their text or image.",
+    )
+
+    def dataset_name(self, of_paper: str) -> str:
+        """The name of a dataset of these pairs; `of_paper` is that by the paper's rule.
+
+        >>> LabelRules().dataset_name("mvsa-single"), LabelRules(pairs="text").dataset_name("mvsa-single")
+        ('mvsa-single', 'mvsa-single-text')
+        """
+        return of_paper if self.pairs == "paper" else f"{of_paper}-{self.pairs}"
 
 
 class ReconcileTasksSettings(LabelRules):
@@ -350,25 +364,53 @@ class TrainSettings(Settings):
         ge=0,
     )
     min_count: int = setting(1, INPUTS, "Occurrences that a word needs to enter the vocabulary.", ge=1)
+    recipe: Literal["own", "paper", "tuned", "shared"] = setting(
+        "own",
+        OPTIMISATION,
+        "Defaults of the settings below and of the model's options: paper, as its authors publish them; tuned, "
+        "as validation rows chose them; own, paper or else tuned; shared, the same for every model.",
+    )
     epochs: int = setting(50, OPTIMISATION, "Maximum number of epochs.", ge=1)
-    patience: int = setting(
-        10, OPTIMISATION, "Epochs without a better validation accuracy before training stops.", ge=1
+    patience: int = setting(10, OPTIMISATION, "Epochs without a better one before training stops.", ge=1)
+    best_by: Literal["accuracy", "loss"] = setting(
+        "accuracy", OPTIMISATION, "What makes an epoch the best one on the validation rows."
     )
     batch_size: int = setting(256, OPTIMISATION, "Pairs in a training step.", ge=1)  # as in the paper
+    optimizer: Literal["adam", "adamw", "rmsprop"] = setting(
+        "adam", OPTIMISATION, "Optimiser; adamw decays the weights apart from the gradients."
+    )
     # The paper's, too.
-    learning_rate: float = setting(1e-3, OPTIMISATION, "Adam's learning rate.", gt=0, allow_inf_nan=False)
+    learning_rate: float = setting(1e-3, OPTIMISATION, "Learning rate.", gt=0, allow_inf_nan=False)
     encoder_learning_rate: float = setting(
         5e-5,
         OPTIMISATION,
-        "Adam's learning rate for the encoders that are fine-tuned.",
+        "Learning rate of the encoders that are fine-tuned.",
         gt=0,
         allow_inf_nan=False,
     )
-    weight_decay: float = setting(0.0, OPTIMISATION, "Adam's weight decay.", ge=0, allow_inf_nan=False)
+    layer_decay: float = setting(
+        1.0,
+        OPTIMISATION,
+        "Learning rate of each layer of a fine-tuned transformer ÷ that above it.",
+        gt=0,
+        le=1,
+    )
+    warmup: float = setting(
+        0.0, OPTIMISATION, "Share of all steps in which the learning rate rises from zero.", ge=0, lt=1
+    )
+    decay: Literal["none", "linear", "cosine"] = setting(
+        "none", OPTIMISATION, "How the learning rate falls to zero after that, by the last epoch."
+    )
+    clip_norm: float = setting(
+        0.0, OPTIMISATION, "Maximum norm of the gradients.", unset="none", ge=0, allow_inf_nan=False
+    )
+    weight_decay: float = setting(0.0, OPTIMISATION, "Weight decay.", ge=0, allow_inf_nan=False)
     class_weights: Literal["none", "inverse"] = setting(
         "none", OPTIMISATION, "Weights of the classes in the loss; inverse: by their inverse frequency."
     )
     amp: bool = setting(True, OPTIMISATION, "Half precision on CUDA.")
+    bf16: bool = setting(False, OPTIMISATION, "Half precision on CPUs that have instructions for bfloat16.")
+    compile: bool = setting(False, OPTIMISATION, "Compile the network with torch.compile.")
     device: str = setting(
         "auto", MACHINE, "Device to train on: auto, cpu, cuda, cuda:1 …", changes_result=False
     )

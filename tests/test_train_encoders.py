@@ -21,7 +21,8 @@ from mvsent.features.transformer import TextEncoder, Tokens, load_text_encoder
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.learn.batches import Examples
 from mvsent.learn.finetune import ThroughEncoders
-from mvsent.learn.loop import Fold, Trainer, parameter_groups
+from mvsent.learn.loop import Fold, Trainer
+from mvsent.learn.optimisation import parameter_groups
 from mvsent.models.batch import Batch, Batches, Output
 from mvsent.runs.evaluate import evaluate
 from mvsent.runs.inputs.setup import CAPTION_TOKENS

@@ -170,9 +170,7 @@ class Run:
         from mvsent.runs.train import read_result
 
         header = ("fold", "epochs", "best epoch", "validation accuracy", "test accuracy")
-        results = [
-            read_result(self.files.fold(k), k, self.files.resolved.classes) for k in self.files.finished_folds
-        ]
+        results = [read_result(self.files, k) for k in self.files.finished_folds]
         rows = [
             (r.fold, r.epochs, r.best_epoch, f"{r.validation_accuracy:.4f}", f"{r.test_accuracy:.4f}")
             for r in results

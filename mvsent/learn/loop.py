@@ -1,4 +1,4 @@
-"""The training loop: Adam on the cross-entropy; the epoch with the best validation accuracy is kept."""
+"""The training loop: an optimiser on the cross-entropy; the best epoch on the validation rows is kept."""
 
 import copy
 import logging
@@ -21,7 +21,7 @@ from mvsent.features.device import device_memory_named, single_precision
 from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Begun, Checkpoint, EpochRecord, random_state, restore_random_state
 from mvsent.learn.distributed import LossScale, Step, synced
-from mvsent.learn.finetune import ThroughEncoders
+from mvsent.learn.optimisation import half_precision, make_optimizer, set_rates
 from mvsent.models.batch import Batch, Batches, Output, Settled, Solved
 from mvsent.workers.ranks import ALONE, Ranks
 
@@ -85,13 +85,10 @@ class Trainer:
         self.step = Step()
         self.network = synced(self.network, self.ranks, self.step).to(self.device)
         if not isinstance(self.network, Solved):
-            groups = parameter_groups(self.network, self.settings)
-            self.optimizer = torch.optim.Adam(groups, weight_decay=self.settings.weight_decay)
-        # Half precision never on a CPU: bf16 is ten times slower on machines without the instructions for it.
-        lower = None
-        if self.device.type == "cuda" and self.settings.amp:
-            has_bf16 = torch.cuda.get_device_capability(self.device) >= (8, 0)  # Ampere
-            lower = torch.bfloat16 if has_bf16 else torch.float16
+            self.optimizer = make_optimizer(self.network, self.settings)
+        lower = half_precision(self.settings, self.device)
+        if self.settings.compile:
+            self.network.compile()
         weights = None if self.class_weights is None else self.class_weights.to(self.device)
         self.objective = Objective(self.network, weights, lower)
         self.scaler = torch.amp.GradScaler(enabled=lower == torch.float16)  # bf16 has float32's range
@@ -109,8 +106,8 @@ class Trainer:
         """Train until the last epoch, or until `patience` epochs bring no improvement; load the best epoch.
 
         Continues from `checkpoint` if it exists, and replaces it after every epoch, and within one every
-        `checkpoint_every` minutes. "Best" is the highest validation accuracy, among equals the lowest
-        validation loss. Test rows are not known here. `stop` is asked after every step.
+        `checkpoint_every` minutes. See `best_epoch` for what is best. Test rows are not known here. `stop` is
+        asked after every step.
 
         Raises:
             NonFiniteLossError: naming fold, epoch and step.
@@ -145,7 +142,7 @@ class Trainer:
             values = (loss, accuracy, validation_loss, validation_accuracy, seconds)
             record = self.ranks.first_says(partial(EpochRecord, len(history), *values))
             history.append(record)
-            if best is None or best_epoch(history) == record.epoch:
+            if best is None or best_epoch(history, self.settings.best_by) == record.epoch:
                 # state_dict refers to the weights, which the next step changes.
                 best = copy.deepcopy(self.network.state_dict())
             begun, saved = Begun(), time.monotonic()
@@ -227,6 +224,7 @@ class Trainer:
         if not self.ranks.first:
             begun = replace(begun, loss=0.0, correct=0)  # the first rank has those of all
         pin = self.device.type == "cuda"
+        n_steps = begun.step + len(steps)
         for rows, own, host in zip(steps, mine, self.source.batches(taken, pin=pin), strict=True):
             batch = host.to(self.device)
             assert batch.target is not None
@@ -239,6 +237,10 @@ class Trainer:
                 )
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
+            set_rates(self.optimizer, self.settings, epoch * n_steps + begun.step, n_steps)
+            if self.settings.clip_norm:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             right = int((logits.argmax(dim=1) == batch.target).sum()) if len(own) else 0
@@ -271,7 +273,7 @@ class Trainer:
     def _finished(self, history: list[EpochRecord]) -> bool:
         if not history:
             return False
-        waited = len(history) - 1 - best_epoch(history)
+        waited = len(history) - 1 - best_epoch(history, self.settings.best_by)
         return len(history) >= self.settings.epochs or waited >= self.settings.patience
 
     def _restore(self, path: Path) -> tuple[list[EpochRecord], dict[str, Tensor] | None, Begun]:
@@ -309,21 +311,14 @@ class Trainer:
         self.ranks.gather(None)  # no rank goes on before the file is written
 
 
-def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Parameter groups with their learning rates: encoders have a smaller one than the model."""
-    encoders = network.encoder_parameters() if isinstance(network, ThroughEncoders) else []
-    of_encoders = {id(p) for p in encoders}
-    others = [p for p in network.parameters() if p.requires_grad and id(p) not in of_encoders]
-    groups = [
-        {"params": others, "lr": settings.learning_rate},
-        {"params": encoders, "lr": settings.encoder_learning_rate},
-    ]
-    return [group for group in groups if group["params"]]
+def best_epoch(history: list[EpochRecord], by: str = "accuracy") -> int:
+    """The index of the epoch to keep: by validation accuracy, then validation loss, then order; or by loss."""
 
+    def quality(record: EpochRecord) -> tuple[float, ...]:
+        accuracy, loss = record.validation_accuracy, -record.validation_loss
+        return (loss, -record.epoch) if by == "loss" else (accuracy, loss, -record.epoch)
 
-def best_epoch(history: list[EpochRecord]) -> int:
-    """The index of the epoch to keep: by validation accuracy, then validation loss, then order."""
-    return max(history, key=lambda r: (r.validation_accuracy, -r.validation_loss, -r.epoch)).epoch
+    return max(history, key=quality).epoch
 
 
 def inverse_frequency(target: npt.NDArray[np.int64], n_classes: int) -> Tensor:

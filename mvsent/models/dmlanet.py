@@ -19,7 +19,7 @@ from mvsent.models.attention import (
 )
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
-from mvsent.models.registry import ModelCard, Published, register
+from mvsent.models.registry import ModelCard, Published, Recipe, register
 from mvsent.setting import Settings
 
 
@@ -53,6 +53,10 @@ class DMLANetOptions(Settings):
         ),
         reads=frozenset({REGIONS, WORDS}),
         options=DMLANetOptions,
+        paper_recipe=Recipe(
+            "§4.2 of the paper; it converges after about 50 epochs",
+            {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 256, "epochs": 50},
+        ),
         ablations={
             "w/o SA + CA": {"without": "visual"},
             "w/o SMAtt": {"without": "semantic"},

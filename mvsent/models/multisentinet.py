@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mvsent.models.attention import AdditiveAttention, weighted_sum
 from mvsent.models.batch import REGIONS, SCENE, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
-from mvsent.models.registry import ModelCard, Published, register
+from mvsent.models.registry import ModelCard, Published, Recipe, register
 from mvsent.setting import Settings
 
 
@@ -41,6 +41,18 @@ class MultiSentiNetOptions(Settings):
         reads=frozenset({REGIONS, WORDS}),
         may_read=frozenset({SCENE}),
         options=MultiSentiNetOptions,
+        paper_recipe=Recipe(
+            "its authors' code, https://github.com/xunan0812/MultiSentiNet (src/att_sc_ob_txt.py)",
+            {
+                "optimizer": "rmsprop",
+                "learning_rate": 1e-3,
+                "batch_size": 32,
+                "epochs": 100,
+                "patience": 5,
+                "best_by": "loss",
+            },
+            {"train_words": True, "dropout": 0.0},
+        ),
         published={
             "mvsa-single": Published(accuracy=69.84, f1=69.63),
             "mvsa-multiple": Published(accuracy=68.86, f1=68.11),

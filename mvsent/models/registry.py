@@ -1,6 +1,6 @@
 """The registered models, each with its citation, its published numbers, and the fidelity of this version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -24,6 +24,21 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, where the user does not say otherwise.
+
+    Attributes:
+        source: where it is from: the paper, its authors' code, or the rows that chose it.
+        settings: settings of `train` → values.
+        options: options of the model → values.
+    """
+
+    source: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """Description of a model, which a reader needs to interpret its results.
 
@@ -44,6 +59,9 @@ class ModelCard:
         published_ablations: ablation → dataset name → numbers.
         kind: `paper`, a `baseline` that no paper claims, or `ours`.
         unpublished_note: one sentence on why a paper's model has no published numbers here.
+        paper_recipe: as its authors publish it; None if they do not, or the model is not of a paper.
+        tuned_recipe: as validation rows chose it among those of `benchmarks/recipes.py`; None if no choice
+            was made, as for a model that is solved.
     """
 
     name: str
@@ -61,6 +79,8 @@ class ModelCard:
     published_ablations: dict[str, dict[str, Published]] = field(default_factory=dict)
     kind: Literal["paper", "baseline", "ours"] = "paper"
     unpublished_note: str = ""
+    paper_recipe: Recipe | None = None
+    tuned_recipe: Recipe | None = None
 
 
 Network = type[nn.Module]

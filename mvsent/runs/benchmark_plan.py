@@ -12,6 +12,7 @@ from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import RunError, UsageError, did_you_mean
 from mvsent.models import registry
 from mvsent.models.registry import ModelCard, Published
+from mvsent.runs.recipes import with_recipe
 from mvsent.runs.run_folder import CONFIG, METRICS, RunFolder
 from mvsent.shards.manifest import Manifest
 from mvsent.splits import N_FOLDS, PROTOCOLS
@@ -163,7 +164,7 @@ def make_cell(asked: Asked, folder: Path, manifest: Manifest, protocol: str, sys
     options = {**asked.options.get(card.name, {}), **system.options}
     registry.options(card.name, options)  # raises before the first cell is trained
     of_cell = {"dataset": str(folder.resolve()), "model": card.name, "options": options}
-    settings = asked.common.model_copy(update={**of_cell, "protocol": protocol})
+    settings = with_recipe(asked.common.model_copy(update={**of_cell, "protocol": protocol}))
     files = SplitFiles.of(settings)
     split = slug(files.name) if files else protocol
     name = f"{slug(system.name)}-s{settings.seed}"

@@ -29,6 +29,7 @@ from mvsent.runs.material import ROLE_NAMES, Material, fold_words, prepare
 from mvsent.runs.network import MODEL, VOCABULARY, build_network, save_network
 from mvsent.runs.predictions import prediction_table, read_predictions, write_predictions
 from mvsent.runs.progress import EpochProgress
+from mvsent.runs.recipes import with_recipe
 from mvsent.runs.run_folder import (
     HISTORY,
     PREDICTIONS,
@@ -113,6 +114,7 @@ def train(
         registry.options(settings.model, settings.options)
         if not begun:
             refuse_contradiction(settings)
+            settings = with_recipe(settings)
         if out and not begun and ranks.first:
             refuse_unless_free(out, overwrite=overwrite)
         if not ranks.first:
@@ -255,7 +257,7 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
     """
     ranks, folder, split = material.ranks, run.fold(fold), material.split
     if ranks.first_says(lambda: fold in run.finished_folds):
-        return ranks.first_says(lambda: read_result(folder, fold, run.resolved.classes))
+        return ranks.first_says(lambda: read_result(run, fold))
     with interruptible_by_parent() as stop:
         if ranks.first:
             make_folder(folder)
@@ -284,7 +286,7 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
         [ending] = ranks.any(stop.is_set())
     if ending:
         raise KeyboardInterrupt
-    return ranks.first_says(lambda: read_result(folder, fold, run.resolved.classes))
+    return ranks.first_says(lambda: read_result(run, fold))
 
 
 def train_apart(run: RunFolder, material: Material, *, quiet: bool) -> list[FoldResult]:
@@ -303,7 +305,7 @@ def train_apart(run: RunFolder, material: Material, *, quiet: bool) -> list[Fold
             if isinstance(answer, ProcessFailure):
                 raise answer.exception()
             log.info("fold %d is finished: validation accuracy %.4f", fold, answer.validation_accuracy)
-    return [read_result(run.fold(k), k, run.resolved.classes) for k in run.wanted_folds]
+    return [read_result(run, k) for k in run.wanted_folds]
 
 
 def _train_one(sender: Connection, task: tuple[RunFolder, int, bool]) -> None:
@@ -339,10 +341,11 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
     return Trainer(network, source, settings, reader.setup.device, weights, material.ranks)
 
 
-def read_result(folder: Path, fold: int, classes: list[int]) -> FoldResult:
+def read_result(run: RunFolder, fold: int) -> FoldResult:
     """The result of a finished fold, from its own files."""
+    folder = run.fold(fold)
     history = read_history(folder / HISTORY)
-    test = read_predictions(folder / PREDICTIONS, classes)["test"]
+    test = read_predictions(folder / PREDICTIONS, run.resolved.classes)["test"]
     accuracy = float((test.y_prob.argmax(axis=1) == test.y_true).mean())
-    best = best_epoch(history)
+    best = best_epoch(history, run.settings.best_by)
     return FoldResult(fold, len(history), best, history[best].validation_accuracy, accuracy)
