@@ -46,6 +46,16 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200].rstrip(". ")
 
 
+def in_words(seconds: float) -> str:
+    """A length of time as a message says it: in seconds below two minutes, in minutes from there on.
+
+    >>> in_words(1.2), in_words(90), in_words(3600)
+    ('1 second', '90 seconds', '60 minutes')
+    """
+    n, unit = (seconds, "second") if seconds < 120 else (seconds / 60, "minute")
+    return f"{n:.0f} {unit}{'' if round(n) == 1 else 's'}"
+
+
 class PrintableFormatter(logging.Formatter):
     """Escapes control characters in log lines, which repeat paths, lexicon words and answers of servers."""
 
@@ -106,13 +116,26 @@ class Unreachable(MvsentError):
 
 
 class Refusing(Unreachable):
-    """A picture host refuses every request for longer than `--patience`."""
+    """A picture host refuses every request for longer than `--patience`; for 0 seconds, at the first one."""
 
     def __init__(self, host: str, seconds: float) -> None:
+        since = f"every request for {in_words(seconds)}" if seconds >= 1 else "a request"
         MvsentError.__init__(
             self,
-            f"{host} has refused every request for {seconds / 60:.0f} minutes (HTTP 429 or 503)",
+            f"{host} has refused {since} (HTTP 429 or 503)",
             "The same command continues later; all that was fetched is kept",
+        )
+
+
+class AllFailed(MvsentError):
+    """Every picture that was asked for failed, for reasons of its host; nothing is decided about them."""
+
+    exit_code = 3
+
+    def __init__(self, n: int, detail: str) -> None:
+        super().__init__(
+            f"all {n} pictures that were asked for failed; the first: {detail}",
+            "The same command asks for them again later",
         )
 
 

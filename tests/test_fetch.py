@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from mvsent import fetch
-from mvsent.errors import Interrupted, Refusing, Unreachable
+from mvsent.errors import Interrupted, Unreachable
 from mvsent.fetch import Dropped, Fetched, HostLimits, ImageRequest, fetch_all, fetch_images
 from mvsent.fetch.responses import refuses_ai
 from mvsent.reasons import Reason
@@ -345,16 +345,6 @@ def test_a_429_is_not_a_failure_of_the_picture(server):
     busy = [answer("429 Slow down", Retry_After="0")] * 5
     url = server.url("/a.jpg", *busy, answer(body=PICTURE))
     assert isinstance(outcome(server, url, retries=0), Fetched)
-
-
-def test_a_host_that_only_refuses_loses_no_picture_and_ends_the_build_when_patience_does(server):
-    requests = [ImageRequest("a", server.url("/a.jpg", answer(body=PICTURE)))]
-    requests += [ImageRequest(str(i), server.url(f"/{i}", answer("429 No"))) for i in range(3)]
-    taken = []
-    with pytest.raises(Refusing, match="has refused every request") as caught:
-        list(fetch_all(requests, policy(server, patience_s=1.0, per_host_per_s=20.0), taken.append))
-    assert caught.value.exit_code == 3 and "continues later" in str(caught.value)
-    assert [type(one) for one in taken] == [Fetched]
 
 
 def test_a_host_that_refuses_every_second_request_gives_every_picture(server):

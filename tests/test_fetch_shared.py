@@ -77,7 +77,7 @@ def test_a_refusal_that_one_worker_met_slows_all_down(clock: Clock, rate: float 
         assert not worker.is_free(HOST)
         assert worker.reserve(HOST) >= 7.0
         assert worker.reserve("other.example") < 1.0
-        assert worker.refused_s(HOST) == 0.0 and worker.refused_s("other.example") == 0.0
+        assert worker.refused_s(HOST) == 0.0 and worker.refused_s("other.example") is None
     clock.now = 7.0
     assert first.is_free(HOST)
     assert second.is_free(HOST)
@@ -85,7 +85,36 @@ def test_a_refusal_that_one_worker_met_slows_all_down(clock: Clock, rate: float 
     second.note_taken(HOST)
     second.listen()
     first.listen()
-    assert first.refused_s(HOST) == second.refused_s(HOST) == 0.0
+    assert first.refused_s(HOST) is second.refused_s(HOST) is None
+
+
+def test_a_picture_that_came_before_a_refusal_is_no_end_of_it(clock: Clock) -> None:
+    (worker,) = workers(clock, 50.0, n=1)
+    worker.note_taken(HOST, URL)
+    worker.note_refusal(HOST, None)
+    worker.listen()
+    assert worker.is_out(HOST, 0.0)
+    worker.note_taken(HOST, URL)
+    assert not worker.is_out(HOST, 0.0)  # at once, not when the office is told
+
+
+def test_every_worker_knows_what_a_host_gave_another(clock: Clock) -> None:
+    first, second = workers(clock, None)
+    first.note_taken(HOST, URL)
+    first.note_taken(HOST)
+    assert first.given == {HOST: URL} and second.given == {}
+    first.listen()
+    assert second.given == {HOST: URL}
+
+
+def test_turns_that_nobody_waits_for_are_given_out_again(clock: Clock) -> None:
+    first, second = workers(clock, 1.0)
+    assert [first.reserve(HOST) for _ in range(40)][-1] == 39.0
+    second.begin_anew(HOST)
+    assert second.reserve(HOST) == 0.0
+    second.note_refusal(HOST, 7.0)
+    second.begin_anew(HOST)
+    assert second.reserve(HOST) == 7.0  # the pause stays
 
 
 def test_every_worker_knows_who_answered_another(clock: Clock) -> None:

@@ -446,7 +446,14 @@ def test_every_fault_and_number_is_in_the_docs() -> None:
         assert f"`{entry.name.replace('_', '-')}`" in page, entry.name
 
 
-@pytest.mark.parametrize("text", ["image-404=2", "api-500=-0.1", "daily-limit=-1", "image-404=nan"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("image-404=2", "api-500=-0.1", "daily-limit=-1", "image-404=nan", "total-off=inf", "total-off=1.5"),
+        *("image-per-s=0", "image-per-s=-1", "image-per-s=nan", "image-per-s=1e-320", "image-per-s=inf"),
+        *("drip-s=inf", "silent-s=nan", "image-burst=" + "9" * 400),
+    ],
+)
 def test_rate_out_of_bounds_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="out of bounds"):
         Faults().with_rates([text])

@@ -12,10 +12,24 @@ import pyarrow.parquet as pq
 from mvsent.build.filters import Assembled, picture_keys
 from mvsent.build.parts import finished_parts, part_path, rejected_path, rejected_table
 from mvsent.curate.duplicates import NO_KEY
+from mvsent.errors import AllFailed
 from mvsent.pairs import REJECTED_SCHEMA
 from mvsent.reasons import Reason
 from mvsent.shards.schema import aligned
 from mvsent.shards.writer import DatasetWriter
+
+_FAILED = frozenset({Reason.HTTP_ERROR, Reason.TIMEOUT})
+_ANSWERED = frozenset(
+    {
+        Reason.HTTP_404,
+        Reason.ROBOTS_NOAI,
+        Reason.IMAGE_CORRUPT,
+        Reason.IMAGE_TOO_SMALL,
+        Reason.IMAGE_TOO_LARGE,
+        Reason.IMAGE_NOT_AN_IMAGE,
+    }
+)
+"""Reasons of pictures whose hosts answered in earnest."""
 
 Rows = npt.NDArray[np.int64]
 _BATCH_ROWS = 256  # a row group: more pictures at once would only fill the memory
@@ -24,6 +38,21 @@ _BATCH_ROWS = 256  # a row group: more pictures at once would only fill the memo
 def n_kept(parts: Sequence[Path], settings: Assembled) -> int:
     """Count the pairs of the parts that are no duplicates."""
     return int((_first_like(parts, settings) == -1).sum())
+
+
+def refuse_failed(folder: Path, rejections: Sequence[tuple[str, str]]) -> None:
+    """Raise AllFailed if no host answered for any picture; the parts, without a pair, are then made again.
+
+    Args:
+        rejections: reasons and details of every row of the parts in `folder`.
+    """
+    failed = [detail for reason, detail in rejections if reason in _FAILED]
+    if not failed or any(reason in _ANSWERED for reason, _ in rejections):
+        return
+    for part in finished_parts(folder):
+        part.unlink()
+        rejected_path(part).unlink()
+    raise AllFailed(len(failed), failed[0])
 
 
 def wanted_parts(folder: Path, settings: Assembled) -> list[Path]:

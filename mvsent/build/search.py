@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import pyarrow.parquet as pq
 
-from mvsent.build.assemble import assemble, n_kept, wanted_parts
+from mvsent.build.assemble import assemble, n_kept, refuse_failed, wanted_parts
 from mvsent.build.crawl_folder import PARTS, clear_up, open_frontier, workplace, write_dataset
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.crawled import Crawled
@@ -74,7 +74,7 @@ def build(
         engine: fetches and checks the pictures; this process searches.
 
     Raises: UsageError, InputError or OutputExistsError before anything is done. Interrupted, SourceFailure,
-        Unreachable or OSError later: the same call then continues.
+        Unreachable, AllFailed or OSError later: the same call then continues.
     """
     words = source.words(settings)
     dump = source.dump(settings, words)
@@ -181,11 +181,15 @@ class Assembly:
     settings: BuildSettings
 
     def write(self, work: Path, out: Path, *, quiet: bool) -> None:
-        """Write the dataset to `out`, of the parts in `work`. Raises: InputError if nothing can be kept."""
+        """Write the dataset to `out`, of the parts in `work`.
+
+        Raises: InputError if nothing can be kept; AllFailed if that is for reasons of the pictures' hosts.
+        """
         frontier, settings = self.frontier, self.settings
         parts = wanted_parts(work / PARTS, settings)
         rejections = [each for part in parts for each in _rejections(part)]
         if not n_kept(parts, settings):
+            refuse_failed(work / PARTS, rejections)
             self._refuse(Counter(reason for reason, _ in rejections))
         writer = self._writer(out, self.columns)
         with writer, StageProgress("assemble", len(parts), 0, "parts", quiet=quiet) as stage:

@@ -2,26 +2,44 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import aiohttp
 from yarl import URL
 
+from mvsent.errors import in_words
 from mvsent.fetch.addresses import BlockedHostError, CheckedResolver, check_literal
-from mvsent.fetch.policy import FetchPolicy, HostLimits
-from mvsent.fetch.responses import GONE, PASSING, REDIRECTS, Failure, is_placeholder, refuses_ai
+from mvsent.fetch.policy import FetchPolicy, HostLimits, Refusals
+from mvsent.fetch.responses import BUSY, GONE, PASSING, REDIRECTS, Failure, is_placeholder, refuses_ai
 from mvsent.limits import backoff, retry_after
 from mvsent.reasons import Reason
 
+log = logging.getLogger("mvsent")
+
+LONG_S = 10.0
+"""A pause that a host asks for is said if it is longer."""
+
+_SOME = 3  # refusals of a picture, after which it is put off if its host gives others meanwhile
+_SKEW_S = 1.0  # by which workers may know later that a host gave something
+_LOOK_S = 0.05  # the shortest time between two looks at whether patience is at its end
 _ADDRESSES_S = 300  # during which connections use the addresses of a host that were checked
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)  # `Deadline` is used instead
 
 
 class Stopped(Exception):
     """No new request may begin."""
+
+
+class PutOff(Exception):
+    """A busy host does not give a picture, which is to be asked for again later."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        super().__init__(refusals.host)
+        self.refusals = refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class ImageClient:
         self._policy = policy
         self._limits = limits
         self._stopping = stopping
+        self._told = set[str]()  # hosts of which a long pause was said
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # `concurrency` and the turns of hosts are the limits
@@ -82,14 +101,15 @@ class ImageClient:
     async def download(self, url: str) -> Body:
         """The body at `url`, with retries.
 
-        Raises: Failure if the picture cannot be downloaded; Stopped if that is not known, because no request
-            may begin, or the host has left too many pictures unanswered.
+        Raises: Failure if the picture cannot be downloaded; PutOff if its host refuses it but gives others,
+            or refuses everything for longer than the patience; Stopped if nothing is known, because no
+            request may begin, or the host has left too many pictures unanswered.
         """
-        deadline = Deadline(self._policy.timeout_s)
+        deadline, refusals = Deadline(self._policy.timeout_s), Refusals()
         n_failed = 0
         while True:
             try:
-                return await self._follow(url, deadline)
+                return await self._follow(url, deadline, refusals)
             except Failure as failure:
                 n_failed += failure.again and not failure.busy
                 if not failure.again or n_failed > self._policy.retries:
@@ -98,31 +118,43 @@ class ImageClient:
                     raise
                 if self._stopping.is_set():
                     raise Stopped from None
-                # A busy host says nothing about the picture, so that is never dropped for it.
                 if not failure.busy:
                     await self._wait(backoff(n_failed - 1, base_s=self._policy.backoff_s))
+                    continue
+                # A busy host says nothing about the picture, so that is not dropped for it here, nor for the
+                # time that its refusals take.
+                deadline = Deadline(self._policy.timeout_s)
+                if refusals.n >= _SOME and self._gave_since(refusals):
+                    raise PutOff(refusals) from None
 
-    async def _follow(self, address: str, deadline: Deadline) -> Body:
+    def _gave_since(self, refusals: Refusals) -> bool:
+        """Whether the host answered something else since it refused the picture first."""
+        refused_s = self._limits.refused_s(refusals.host) or 0.0
+        return refused_s + _SKEW_S < time.monotonic() - refusals.since
+
+    async def _follow(self, address: str, deadline: Deadline, refusals: Refusals) -> Body:
         """The body at the end of the redirects; a host that refuses is asked less often."""
         url = _joined(None, address)
         for _ in range(self._policy.max_redirects + 1):
             self._check(url)
             host = url.raw_host or ""
-            await self._wait(self._limits.reserve(host))
-            while not self._limits.is_free(host):  # paused since the turn was taken: take another
-                await self._wait(self._limits.reserve(host))
+            await self._turn(host, refusals)
             try:
                 response = await self._request(url, deadline)
             except Failure as failure:
                 if failure.busy:
+                    self._tell_pause(host, failure.wait_s or 0.0)
                     self._limits.note_refusal(host, failure.wait_s)
+                    refusals.add(host)
                 elif not failure.unanswered:
-                    self._limits.note_taken(host)
+                    self._limits.note_taken(host, str(url) if failure.reason is Reason.HTTP_404 else "")
                 raise
-            self._limits.note_taken(host)
             if isinstance(response, Body):
+                self._limits.note_taken(host, str(url))
                 return response
             url = _joined(url, response)
+            if url.raw_host != host:  # a redirect to a page that answers 429 is a refusal
+                self._limits.note_taken(host)
         raise Failure(Reason.HTTP_ERROR, f"more than {self._policy.max_redirects} redirects")
 
     def _check(self, url: URL) -> None:
@@ -141,8 +173,34 @@ class ImageClient:
             raise Failure(Reason.BLOCKED_HOST, str(error)) from None
         if self._limits.n_unanswered(url.raw_host) >= self._policy.n_unanswered:
             raise Stopped
-        if self._limits.refused_s(url.raw_host) > self._policy.patience_s:
-            raise Stopped
+
+    async def _turn(self, host: str, refusals: Refusals) -> None:
+        """Wait for the host's turn. Raises: PutOff as soon as patience with the host is at its end."""
+        # After a refusal the other pictures take their turns first: else this one alone would be asked for,
+        # pause after pause.
+        await self._wait_for(host, self._limits.paused_s(host) if refusals.n else 0.0, refusals)
+        while True:
+            await self._wait_for(host, self._limits.reserve(host), refusals)
+            if self._limits.is_free(host):  # else it was paused since the turn was taken: take another
+                return
+
+    async def _wait_for(self, host: str, seconds: float, refusals: Refusals) -> None:
+        """Sleep. Raises: PutOff as soon as patience with the host is at its end, which may be before."""
+        due = time.monotonic() + seconds
+        while True:
+            if self._limits.is_out(host, self._policy.patience_s):
+                raise PutOff(replace(refusals, host=host))
+            left_s = due - time.monotonic()
+            if left_s <= 0:
+                return
+            patience_s = self._policy.patience_s - (self._limits.refused_s(host) or 0.0)
+            await self._wait(min(left_s, max(_LOOK_S, patience_s)))
+
+    def _tell_pause(self, host: str, seconds: float) -> None:
+        """Say that the host asks for a long pause, once."""
+        if seconds > LONG_S and host not in self._told:
+            self._told.add(host)
+            log.warning("%s is busy, and is asked for nothing for %s", host, in_words(seconds))
 
     async def _request(self, url: URL, deadline: Deadline) -> Body | str:
         """One request: the body, or the address of a redirect. Raises: Failure, whatever the network does."""
@@ -181,8 +239,9 @@ class ImageClient:
         if status in GONE:
             raise Failure(Reason.HTTP_404, f"{host}: HTTP {status}")
         if status != 200:
-            wait_s = retry_after(response.headers, time.time(), cap_s=self._policy.max_wait_s)
-            busy = status == 429 or (status == 503 and wait_s is not None)
+            busy = status in BUSY
+            cap_s = min(self._policy.max_wait_s, self._policy.patience_s)
+            wait_s = retry_after(response.headers, time.time(), cap_s=cap_s)
             raise Failure(
                 Reason.HTTP_ERROR,
                 f"{host}: HTTP {status}",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mvsent.curate.images import check_image
-from mvsent.fetch.client import Body, ImageClient, Stopped
+from mvsent.fetch.client import Body, ImageClient, PutOff, Stopped
 from mvsent.fetch.policy import Dropped, Fetched, FetchPolicy, HostLimits, ImageRequest
 from mvsent.fetch.responses import Failure, plain
 from mvsent.reasons import Reason, Rejection
@@ -45,7 +45,8 @@ def fetch_images(
 
     Once `stop` is set, pictures in flight are finished and yielded, and the others left out: they are neither
     fetched nor dropped. So are those of a host that leaves `policy.n_unanswered` in a row unanswered, to
-    which `outage.fetch_all` returns. Memory holds at most AHEAD_BYTES of pictures and those in flight.
+    which `outage.fetch_all` returns, as it does to those with `Dropped.refusals`, which are only put off.
+    Memory holds at most AHEAD_BYTES of pictures and those in flight.
 
     Args:
         limits: shared with other calls; None for new ones.
@@ -188,12 +189,16 @@ class _Run:
         first = outcome = await self._outcome_of(client, request.id, request.url)
         n_gone = 0
         for url in request.others:
-            if isinstance(outcome, Fetched) or outcome.unanswered or outcome.reason not in _OF_A_SIZE:
+            if isinstance(outcome, Fetched) or outcome.unanswered or outcome.refusals:
+                break
+            if outcome.reason not in _OF_A_SIZE:
                 break
             n_gone += outcome.reason is Reason.HTTP_404
             if n_gone == _GONE:
                 break
             outcome = await self._outcome_of(client, request.id, url)
+        if isinstance(outcome, Dropped) and outcome.refusals:
+            return outcome
         return outcome if isinstance(outcome, Fetched) else first
 
     async def _outcome_of(self, client: ImageClient, id: str, url: str) -> Outcome:
@@ -201,6 +206,9 @@ class _Run:
             body = await client.download(url)
         except Failure as failure:
             return Dropped(id, failure.reason, failure.detail, failure.unanswered)
+        except PutOff as put_off:
+            detail = f"{put_off.refusals.host}: busy (HTTP 429 or 503)"
+            return Dropped(id, Reason.HTTP_ERROR, detail, refusals=put_off.refusals)
         self._bytes_ahead += len(body.data)
         # In threads, as Pillow decodes without Python's lock.
         outcome = await self._loop.run_in_executor(self._pool, examine, id, url, body, self._policy)

@@ -1,7 +1,7 @@
 """The rate at which a host is asked for pictures: it rises until the host refuses, and falls then.
 
     start     2 pictures a second, doubled every second, up to the limit of --images-per-second
-    refusal   429, or 503 with Retry-After: half the rate (multiplicative decrease)
+    refusal   429 or 503: half the rate (multiplicative decrease)
     after it  the rate rises so that it is back within a minute (additive increase)
 
 Without a limit, requests are as fast as the network until the host refuses for the first time.

@@ -1,5 +1,6 @@
 """Requests for pictures, their outcomes, and the limits that they are fetched under."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -40,6 +41,25 @@ class Fetched:
     asked: str = ""  # the one of its addresses that gave it
 
 
+@dataclass(slots=True)
+class Refusals:
+    """How often a picture was refused by a host that is busy (429 or 503).
+
+    Attributes:
+        host: the last one.
+        n: 0 if the picture was not asked for, as the host refuses all others.
+        since: when it was refused first, as `time.monotonic()`.
+    """
+
+    host: str = ""
+    n: int = 0
+    since: float = math.inf
+
+    def add(self, host: str) -> None:
+        """Count one more."""
+        self.host, self.n, self.since = host, self.n + 1, min(self.since, time.monotonic())
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """A picture that cannot be downloaded, or failed a check."""
@@ -48,6 +68,7 @@ class Dropped:
     reason: Reason
     detail: str
     unanswered: str = ""  # the host, if it did not answer the last attempt: it, or the network, may be down
+    refusals: Refusals | None = None  # if the picture is only put off, as its host is busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +81,13 @@ class FetchPolicy:
     max_pixels: int = 100_000_000
     min_side: int = 64  # pixels
     max_redirects: int = 5
-    retries: int = 3  # after the first attempt, on 5xx, a cut connection or a cut body
-    patience_s: float = 600.0  # for a host that refuses every request with 429, or 503 with Retry-After
+    retries: int = 3  # after the first attempt, on 500, 502 or 504, a cut connection or a cut body
+    patience_s: float = 600.0  # for a host that refuses every request with 429 or 503
     per_host_per_s: float | None = None  # requests per second to one host; None: no limit
     allowed: frozenset[tuple[str, int]] = frozenset()  # (host, port) that may have a private address
     user_agent: str = USER_AGENT
     backoff_s: float = 1.0  # the longest wait before the first retry; it doubles with each
-    max_wait_s: float = 60.0  # the longest Retry-After that is honoured
+    max_wait_s: float = 60.0  # the longest Retry-After that is honoured, unless the patience is shorter
     workers: int = 0  # threads that check pictures; 0: one per core
 
     @property
@@ -97,6 +118,7 @@ class HostLimits:
         self._unlimited: set[str] = set()
         self._unanswered: Counter[str] = Counter()
         self._answered: dict[str, str] = {}
+        self._given: dict[str, str] = {}
 
     def reserve(self, host: str) -> float:
         """Take the host's next turn; return the seconds until it comes."""
@@ -113,15 +135,39 @@ class HostLimits:
         self._heed(host)
         self.pause(host, 1 / (pace.rate_per_s or 1) if seconds is None else seconds)
 
-    def note_taken(self, host: str, n: int = 1) -> None:
-        """Take note that the host answered `n` requests without a refusal."""
+    def note_taken(self, host: str, url: str = "", n: int = 1) -> None:
+        """Take note that the host answered `n` requests without a refusal.
+
+        Args:
+            url: the last of which it gave the picture, or said that it is gone; empty if there is none.
+        """
         for _ in range(n):
             self._pace(host).note_answer()
         self._heed(host)
+        if url:
+            self._given.pop(host, None)  # so that the latest host is last
+            self._given[host] = url
 
-    def refused_s(self, host: str) -> float:
-        """Seconds for which the host has refused every request."""
-        return self._pace(host).refused_s
+    def begin_anew(self, host: str) -> None:
+        """Give out turns from now on; those that pictures took and did not wait for are far away by then."""
+        paused_s = self.paused_s(host)
+        del self._buckets[host]
+        self.pause(host, paused_s)
+
+    @property
+    def given(self) -> dict[str, str]:
+        """By host, the last address of which it gave the picture; the latest host is last."""
+        return self._given
+
+    def refused_s(self, host: str) -> float | None:
+        """Seconds for which the host has refused every request; None if it answered the last one."""
+        pace = self._pace(host)
+        return pace.refused_s if pace.is_refusing else None
+
+    def is_out(self, host: str, patience_s: float) -> bool:
+        """Whether the host has refused every request for as long as the patience lasts."""
+        refused_s = self.refused_s(host)
+        return refused_s is not None and refused_s >= patience_s
 
     def refusing(self) -> dict[str, float]:
         """Hosts that refused their last requests, with the seconds for which they have."""
@@ -152,7 +198,11 @@ class HostLimits:
 
     def is_free(self, host: str) -> bool:
         """Whether the host is not paused."""
-        return self._bucket(host).paused_s == 0
+        return self.paused_s(host) == 0
+
+    def paused_s(self, host: str) -> float:
+        """The seconds left of the host's pause."""
+        return self._bucket(host).paused_s
 
     def paused(self) -> dict[str, float]:
         """The seconds left of each paused host's pause."""

@@ -9,7 +9,10 @@ from mvsent.reasons import Reason
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 GONE = frozenset({404, 410})
-PASSING = frozenset({408, 425, 500, 502, 503, 504})
+BUSY = frozenset({429, 503})
+"""Statuses of a host that is asked too often, or is overloaded, with or without `Retry-After`."""
+
+PASSING = frozenset({408, 425, 500, 502, 504})
 """Statuses after which another attempt may succeed."""
 
 _NO_AI = frozenset({"noai", "noimageai"})
@@ -22,7 +25,7 @@ class Failure(Exception):
 
     Args:
         again: whether another attempt may succeed.
-        busy: whether the host asked for a pause.
+        busy: whether the host is busy, which says nothing about the picture.
         wait_s: seconds of the pause; None if the host named none.
         unanswered: the host, if it did not answer: it, or the network, may be down.
     """

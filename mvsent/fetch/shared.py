@@ -5,7 +5,7 @@ Without a limit, a worker asks the office nothing before a picture; it only lear
 
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,18 +42,23 @@ class LimitsOffice:
         self._limits.note_refusal(host, seconds)
         return self._limits.paused()
 
-    def exchange(self, answered: dict[str, str], taken: dict[str, int]) -> "News":
+    def exchange(self, answered: dict[str, str], taken: dict[str, tuple[int, str]]) -> "News":
         """Return what a worker has to know.
 
         Args:
             answered: by host, an address that it answered since the worker's last call.
-            taken: by host, number of requests that it answered without a refusal since then.
+            taken: by host, number of requests that it answered without a refusal since then, and the address
+                of the last picture that it gave.
         """
         for host, url in answered.items():
             self._limits.note_answer(host, url)
-        for host, n in taken.items():
-            self._limits.note_taken(host, n)
+        for host, (n, url) in taken.items():
+            self._limits.note_taken(host, url, n)
         return News(self._limits.paused(), self._limits.slowed(), self._limits.refusing(), self._stopped)
+
+    def begin_anew(self, host: str) -> None:
+        """Give out turns from now on."""
+        self._limits.begin_anew(host)
 
     def slowed(self) -> dict[str, float]:
         """Hosts that are asked less often since they refused, with their requests per second."""
@@ -62,6 +67,10 @@ class LimitsOffice:
     def answered(self) -> dict[str, str]:
         """By host, the last address that it answered any worker; the latest host is last."""
         return self._limits.answered
+
+    def given(self) -> dict[str, str]:
+        """By host, the address of the last picture that it gave any worker; the latest host is last."""
+        return self._limits.given
 
     def stop(self) -> None:
         """Tell every worker to begin nothing new."""
@@ -105,9 +114,9 @@ class LeasedLimits(HostLimits):
         self._office, self._rate = office, per_host_per_s
         self._turns: defaultdict[str, deque[float]] = defaultdict(deque)
         self._untold: dict[str, str] = {}
-        self._taken: Counter[str] = Counter()
+        self._taken: dict[str, tuple[int, str]] = {}
         self._news, self._learnt_at = News({}, {}, {}, False), clock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LeasedLimits, (self._office, self._rate)
@@ -138,25 +147,36 @@ class LeasedLimits(HostLimits):
 
     def note_refusal(self, host: str, seconds: float | None) -> None:
         """Slow down for every worker."""
+        self.listen()  # first, since the office would take what came before for an end of the refusals
         pauses = self._office.refuse(host, seconds)
         self.listen()  # of the pace that is new
         self._pause_here(host, pauses.get(host, 0.0))
 
-    def note_taken(self, host: str, n: int = 1) -> None:
+    def note_taken(self, host: str, url: str = "", n: int = 1) -> None:
         with self._lock:
-            self._taken[host] += n
+            before, last = self._taken.get(host, (0, ""))
+            self._taken[host] = before + n, url or last
+            self._news.refusing.pop(host, None)
+            if url:
+                self._given[host] = url
 
-    def refused_s(self, host: str) -> float:
+    def begin_anew(self, host: str) -> None:
+        with self._lock:
+            super().begin_anew(host)
+            self._turns.pop(host, None)
+        self._office.begin_anew(host)
+
+    def refused_s(self, host: str) -> float | None:
         with self._lock:
             since = self._news.refusing.get(host)
-            return 0.0 if since is None else since + self._clock() - self._learnt_at
+            return None if since is None else since + self._clock() - self._learnt_at
 
     def refusing(self) -> dict[str, float]:
         return self._news.refusing
 
-    def is_free(self, host: str) -> bool:
+    def paused_s(self, host: str) -> float:
         with self._lock:
-            return super().is_free(host)
+            return super().paused_s(host)
 
     def note_answer(self, host: str, url: str) -> None:
         with self._lock:
@@ -168,12 +188,17 @@ class LeasedLimits(HostLimits):
         """By host, the last address that it answered any worker."""
         return self._office.answered() | super().answered
 
+    @property
+    def given(self) -> dict[str, str]:
+        """By host, the address of the last picture that it gave any worker."""
+        return self._office.given() | self._given
+
     def listen(self) -> None:
         """Tell the office which hosts answered; learn about pauses, and whether to stop."""
         with self._lock:
             told, self._untold = self._untold, {}
-            taken, self._taken = self._taken, Counter()
-        news = self._office.exchange(told, dict(taken))
+            taken, self._taken = self._taken, {}
+        news = self._office.exchange(told, taken)
         with self._lock:
             self._news, self._learnt_at = news, self._clock()
         for host, seconds in news.paused.items():

@@ -5,13 +5,15 @@ a retry succeeds. A lasting fault belongs to a picture: every retry meets it aga
 """
 
 import hashlib
-import math
 import threading
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 
 from mvsent.errors import UsageError, did_you_mean
+
+_SLOWEST_PER_S = 0.001
+_LARGEST = 10**9
 
 
 def _passing() -> float:
@@ -105,9 +107,19 @@ class Faults:
                 raise UsageError(f"--fault {text}: no such fault", known) from None
             except ValueError:
                 raise UsageError(f"--fault {text}: {number!r} is no number", "Write NAME=NUMBER") from None
-            if not 0 <= changes[key] <= (1 if key in NAMES else math.inf):
-                raise UsageError(f"--fault {text}: out of bounds", "A rate goes from 0 to 1")
+            least, most = _bounds(key)
+            if not least <= changes[key] <= most:
+                raise UsageError(
+                    f"--fault {text}: out of bounds", f"Give a number from {least:g} to {most:g}"
+                )
         return replace(self, **changes)
+
+
+def _bounds(key: str) -> tuple[float, float]:
+    """The least and the largest value of a fault or number."""
+    if key in NAMES or key == "total_off":
+        return 0, 1
+    return _SLOWEST_PER_S if key == "image_per_s" else 0, _LARGEST
 
 
 ORDINARY = Faults(

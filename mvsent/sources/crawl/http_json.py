@@ -34,6 +34,17 @@ REDACTED = "[key]"
 SHORTEST_SECRET = 8
 """Characters; a shorter one may be an ordinary word in the data."""
 
+_CREDENTIALS = (
+    re.compile(r"(?i)(\bauthorization[\"']?\s*(?:[:=]|%3A)\s*).+"),  # a header, to the end of its line
+    re.compile(r"(?i)(\bbearer(?:\s|%20)+)[^\s\"'&,;]+"),
+    re.compile(
+        r"(?i)(\b(?:oauth_(?:signature|token|token_secret|consumer_key|nonce|verifier)|api[-_]?(?:key|sig)"
+        r"|(?:access|auth|refresh)_?token|client_secret|password)[\"']?\s*(?:[:=]|%3[AD])\s*(?:[\"']|%22)?)"
+        r"[^\s\"'&,;]+"
+    ),
+)
+"""What a server may repeat of a request. A signature, say, is none of the secrets that are known."""
+
 _TALKATIVE = (
     "flickrapi.core",
     "oauthlib",
@@ -77,8 +88,15 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def excerpt(text: str, secrets: Iterable[str] = ()) -> str:
-    """The start of a server's words as one line, without control characters and secrets."""
-    plain = "".join(c if c.isprintable() else " " for c in redact(text, secrets))
+    """The start of a server's words as one line, without control characters and secrets.
+
+    >>> excerpt("refused: oauth_signature=b%2Fc&p=1\\nAuthorization: OAuth a=1, b=2\\nBearer d.e.f expired")
+    'refused: oauth_signature=[key]&p=1 Authorization: [key] Bearer [key] expired'
+    """
+    redacted = redact(text, secrets)
+    for credential in _CREDENTIALS:
+        redacted = credential.sub(rf"\1{REDACTED}", redacted)
+    plain = "".join(c if c.isprintable() else " " for c in redacted)
     return " ".join(plain.split())[:QUOTED_CHARACTERS]
 
 
