@@ -298,11 +298,14 @@ class TrainSettings(Settings):
     backbone: str = setting(
         "efficientnet_lite0",
         MODEL,
-        "Image network: efficientnet_lite0, inception_v3, resnet50, or the folder of a ViT or CLIP.",
+        "Image network: efficientnet_lite0, inception_v3, resnet50, any name of timm's, or a folder or an id on "
+        "Hugging Face, such as openai/clip-vit-base-patch32.",
         completion="backbones",
         path="perhaps",
     )
-    tap: str = setting("", MODEL, "Layer of the backbone to read, such as mixed_5b.", unset="its last")
+    tap: str = setting(
+        "", MODEL, "Layer of the backbone to read, such as mixed_5b or stages.2.", unset="its last"
+    )
     weights: str = setting(
         "pretrained", MODEL, "Weights of the backbone: pretrained, random, or a file.", path="perhaps"
     )
@@ -311,6 +314,14 @@ class TrainSettings(Settings):
     )
     fine_tune_words: Literal["none", "last", "all"] = setting(
         "none", MODEL, "Blocks of the words' transformer that are trained too."
+    )
+    lora: int = setting(
+        0,
+        MODEL,
+        "Rank of the matrices of LoRA that are trained in place of a fine-tuned encoder's weights.",
+        unset="none",
+        ge=0,
+        le=1024,
     )
     words: str = setting(
         "auto",
@@ -354,6 +365,14 @@ class TrainSettings(Settings):
         "",
         INPUTS,
         "A second image network, if the model reads scenes: as for --backbone, or NAME=PATH of its weights.",
+        path="perhaps",
+    )
+    image_vector: str = setting(
+        "auto",
+        INPUTS,
+        "Vector of the whole picture, if the model reads one: auto (the backbone's, if it is a CLIP or SigLIP), none, "
+        "backbone, an encoder as for --backbone, NAME=PATH of its weights, a .parquet or .npz of id and vector, or "
+        "several, as a,b.",
         path="perhaps",
     )
     max_words: int = setting(

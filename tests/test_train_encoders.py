@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mvsent.cli import app
 from mvsent.config import TrainSettings
 from mvsent.errors import DatasetError, InputError, OutputExistsError, RunError, UsageError, WeightsError
-from mvsent.features.backbones import BACKBONES
+from mvsent.features.backbones import BACKBONES, load_backbone
 from mvsent.features.transformer import TextEncoder, Tokens, load_text_encoder
 from mvsent.features.vectors import WordVectors, load_vectors
 from mvsent.learn.batches import Examples
@@ -108,6 +108,30 @@ def test_fine_tuning_words_changes_only_the_parameters_that_it_may(
     changed = {name for name, before in pretrained.items() if (tuned[start + name] != before).any()}
     assert any("layer.1." in name for name in changed)
     assert all("layer.1." in name for name in changed) == (how_much == "last")
+    assert_judged_as_in_training(run, small_dataset)
+
+
+@pytest.mark.parametrize(("words", "pictures"), [("all", "none"), ("last", "none"), ("none", "all")])
+def test_lora_changes_linear_layers_alone_by_matrices_of_its_rank(
+    small_dataset: Path, models: Path, tmp_path: Path, words: str, pictures: str
+) -> None:
+    pytest.importorskip("peft")
+    chosen = settings(small_dataset, models, fine_tune_words=words, fine_tune=pictures, lora=1)
+    run = train(chosen, out=tmp_path / "run", quiet=True).run
+    tuned = load_file(run / "fold-0" / "model.safetensors")
+    assert not any("lora" in name or "base_layer" in name for name in tuned)
+    if words == "none":
+        start, pretrained = "backbone.trunk.", load_backbone(str(models / "clip")).trunk.state_dict()
+    else:
+        start = "transformer.transformer."
+        pretrained = load_text_encoder(str(models / "bert")).transformer.state_dict()
+    assert {name.removeprefix(start) for name in tuned if name.startswith(start)} == pretrained.keys()
+    changed = {name for name, before in pretrained.items() if (tuned[start + name] != before).any()}
+    assert changed and all(name.endswith("weight") for name in changed)
+    assert words != "last" or all("layer.1." in name for name in changed)
+    for name in changed:  # the difference is a product of two matrices of rank 1, up to rounding
+        sizes = torch.linalg.svdvals((tuned[start + name] - pretrained[name]).double())
+        assert sizes[1] < 1e-3 * sizes[0]
     assert_judged_as_in_training(run, small_dataset)
 
 

@@ -10,8 +10,12 @@ from safetensors.torch import load, save
 from torch import nn
 
 from mvsent.errors import RunError, UsageError, first_line
+from mvsent.features.backbone import Backbone
+from mvsent.features.hugging_face import layers_of
+from mvsent.features.transformer import TextEncoder
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.finetune import ThroughEncoders
+from mvsent.learn.lora import add_lora, merged
 from mvsent.models import registry
 from mvsent.models.batch import WIDTHS, Sizes, Solved
 from mvsent.runs.inputs.input_reader import InputReader
@@ -26,10 +30,14 @@ TRAINED_PARAMETERS = "trained_parameters"  # in the metadata of a saved network
 _MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 
 
-def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) -> nn.Module:
+def build_network(
+    run: RunFolder, reader: InputReader, vectors: torch.Tensor, *, in_training: bool = False
+) -> nn.Module:
     """Build a network of the run's model, with the encoders that are trained with it.
 
-    `vectors` `[V, D]` are those of the vocabulary, if there is one.
+    Args:
+        vectors: `[V, D]`, those of the vocabulary, if there is one.
+        in_training: with the matrices of `--lora`, which a saved network has merged.
     """
     backbone, encoder, settings, resolved = reader.backbone, reader.encoder, run.settings, run.resolved
     channels, grid = (backbone.channels, backbone.grid) if backbone else (1, (1, 1))
@@ -49,11 +57,9 @@ def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) ->
     tuned_backbone = deepcopy(regions.backbone) if regions and regions.tuned else None
     tuned_encoder = deepcopy(words.encoder) if words and words.tuned else None
     if tuned_backbone is not None:
-        last = settings.fine_tune == "last"
-        trained += tuned_backbone.last_block_parameters() if last else tuned_backbone.parameters()
+        trained += _trained(tuned_backbone, settings.fine_tune, settings.lora if in_training else 0)
     if tuned_encoder is not None:
-        last = settings.fine_tune_words == "last"
-        trained += tuned_encoder.last_block_parameters() if last else tuned_encoder.parameters()
+        trained += _trained(tuned_encoder, settings.fine_tune_words, settings.lora if in_training else 0)
     if not trained:
         return model
     if isinstance(model, Solved):
@@ -61,10 +67,19 @@ def build_network(run: RunFolder, reader: InputReader, vectors: torch.Tensor) ->
     return ThroughEncoders(model, trained, backbone=tuned_backbone, transformer=tuned_encoder)
 
 
+def _trained(encoder: Backbone | TextEncoder, which: str, rank: int) -> list[nn.Parameter]:
+    """The parameters of an encoder that are trained, with LoRA's matrices of this rank if it is not 0."""
+    if rank:
+        layers = [len(layers_of(encoder)[1]) - 1] if which == "last" else None
+        return add_lora(encoder, rank, layers=layers)
+    return encoder.last_block_parameters() if which == "last" else [*encoder.parameters()]
+
+
 def save_network(network: nn.Module, path: Path) -> None:
     """Write the weights of `network` to a safetensors file, with the number of trained ones."""
     # safetensors refuses tensors that are not contiguous.
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    plain = merged(network).state_dict()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in plain.items()}
     n_trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     with atomic_write(path) as file:
         file.write(save(state, {TRAINED_PARAMETERS: str(n_trained)}))

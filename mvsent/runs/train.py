@@ -337,7 +337,7 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
     weights = None
     if settings.class_weights == "inverse":
         weights = inverse_frequency(source.target[train_rows], len(run.resolved.classes))
-    network = build_network(run, reader, torch.from_numpy(matrix))
+    network = build_network(run, reader, torch.from_numpy(matrix), in_training=True)
     return Trainer(network, source, settings, reader.setup.device, weights, material.ranks)
 
 
