@@ -1,5 +1,7 @@
 """The search's paging and windows, and what the frontier remembers."""
 
+import logging
+import random
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from mvsent.errors import DatasetError, Interrupted, StorageError, UsageError
 from mvsent.limits import TokenBucket
 from mvsent.reasons import Reason
+from mvsent.sources.crawl import http_json
 from mvsent.sources.crawl.candidate import (
     Candidate,
     Query,
@@ -345,6 +348,55 @@ def test_a_busy_source_is_asked_again_after_as_long_as_it_says() -> None:
     assert asks.ask(failing(RetryLater(17.0, "busy"), BadAnswer("HTML"))) == "answer"
     assert waits.waits[0] == 17.0
     assert 0 <= waits.waits[1] <= 2
+
+
+@pytest.mark.parametrize("asked_s", [0.0, None])
+def test_a_source_that_asks_for_no_wait_is_asked_less_and_less_often(asked_s: float | None) -> None:
+    waits = Waits()
+    bucket = TokenBucket(10**6, burst=10**6)
+    asks = Asker(bucket, waits, lambda: None, random.Random(1))  # type: ignore[arg-type]
+    with pytest.raises(RetryLater):
+        asks.ask(failing(*[RetryLater(asked_s, "busy")] * 100))
+    assert len(waits.waits) == 8 and min(waits.waits) > 0 and sum(waits.waits) > 60
+
+
+def test_long_waits_are_said_and_short_ones_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    bucket = TokenBucket(10**6, burst=10**6)
+    asks = Asker(bucket, Waits(), lambda: None, random.Random(1))  # type: ignore[arg-type]
+    waits_s = [9.0, 11.0, 3600.0, None, None, None, None]
+    with caplog.at_level(logging.WARNING, logger="mvsent"):
+        asks.ask(failing(*(RetryLater(wait_s, "Flickr answers with HTTP 429") for wait_s in waits_s)))
+    assert [record.message for record in caplog.records] == [
+        "Flickr answers with HTTP 429: waiting 11 seconds, as it asks",
+        "Flickr answers with HTTP 429: waiting 60 minutes, as it asks",
+        "Flickr answers with HTTP 429: waiting 14 seconds",
+        "Flickr answers with HTTP 429: waiting 39 seconds",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("Authorization: OAuth oauth_token='abc', oauth_nonce='d'", "Authorization: [key]"),
+        ('{"authorization":"Bearer abc.def"}', '{"authorization":[key]'),
+        ("bad token: Bearer abc.def-ghi expired", "bad token: Bearer [key] expired"),
+        (
+            "signature oauth_signature=ab%2Fc%3D&page=1 is wrong",
+            "signature oauth_signature=[key]&page=1 is wrong",
+        ),
+        ("oauth_signature%3Dabc was wrong", "oauth_signature%3D[key] was wrong"),
+        (
+            'oauth_token_secret="abc", api_key: a, Api-Key: b',
+            'oauth_token_secret="[key]", api_key: [key], Api-Key: [key]',
+        ),
+        ("access_token=abc client_secret=abc", "access_token=[key] client_secret=[key]"),
+        ("oauth_problem=signature_invalid", "oauth_problem=signature_invalid"),
+        ("Invalid API Key (Key has expired)", "Invalid API Key (Key has expired)"),
+        ("The Authorization header is missing", "The Authorization header is missing"),
+    ],
+)
+def test_credentials_that_a_server_repeats_are_not_shown(words: str, shown: str) -> None:
+    assert http_json.excerpt(words) == shown
 
 
 def test_a_source_that_stays_down_ends_the_build_for_now() -> None:
