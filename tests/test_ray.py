@@ -469,7 +469,7 @@ def test_a_remote_dataset_is_opened_by_the_worker_itself(bucket: Path, sixty_pai
 class TinyBackbone(nn.Module):
     """Stands in for a `Backbone`: four channels on a 2×2 grid."""
 
-    name, tap, size, channels, grid, weights_sha256 = "tiny", "", 16, 4, (2, 2), "0"
+    name, tap, size, shape, weights_sha256 = "tiny", "", 16, (4, 2, 2), "0"
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 PROTOCOLS = (
     *("paper-5x", "kfold-5", "kfold-10"),
     *("grouped-paper-5x", "grouped-kfold-5", "grouped-kfold-10"),
+    *("grouped-near-paper-5x", "grouped-near-kfold-5", "grouped-near-kfold-10"),
 )
-BACKBONES = ("efficientnet_lite0", "inception_v3", "resnet50")
+BACKBONES = (
+    *("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+    *("inception_v3", "resnet50"),
+)
 ROLES = ("train", "validation", "test")
 PICTURES = ("roc", "prc", "confusion", "curves")
 DATASET_FORMATS = ("webdataset", "imagefolder", "csv", "label-studio", "croissant")

@@ -47,6 +47,7 @@ log = logging.getLogger("mvsent")
 
 VALUES, ROWS, FINISHED = "values.npy", "rows.txt", "finished.json"
 TASK_ROWS = 256  # per call in a cluster
+_LARGEST = float(np.finfo(np.float16).max)
 BATCH_SIZE = 64  # pictures computed together; a kill -9 loses two such batches at most
 
 Array = npt.NDArray[Any]
@@ -69,6 +70,8 @@ def cached_maps(
 ) -> Mapped:
     """The backbone's maps of every picture, float16 [N, C, H, W], computed unless they are cached.
 
+    A network whose output is one vector gives [N, C].
+
     An interrupted computation is continued; of two concurrent processes, one computes and one waits.
 
     Args:
@@ -88,8 +91,8 @@ def cached_maps(
 
     entry = _Entry(
         cache_dir or default_cache_dir(),
-        kind=f"maps-{backbone.name}",
-        shape=(len(dataset), backbone.channels, *backbone.grid),
+        kind=f"{'maps' if len(backbone.shape) > 1 else 'vectors'}-{backbone.name}",
+        shape=(len(dataset), *backbone.shape),
         dtype=np.dtype(np.float16),
         depends_on={
             "dataset": dataset.sha256,
@@ -235,8 +238,10 @@ def _tokens_sha256(tokens: Tokens) -> str:
 @single_precision()  # so that the maps do not depend on where they were computed
 def compute_maps(network: Backbone, pixels: torch.Tensor) -> Array:
     """Compute the maps `[B, C, H, W]`, float16, of `pixels` `[B, 3, size, size]` on the network's device."""
-    # In half precision: a map of 1280 × 7 × 7 takes 125 kB, and a dataset has many.
-    values: Array = network(pixels.to(next(network.parameters()).device)).half().contiguous().cpu().numpy()
+    maps = network(pixels.to(next(network.parameters()).device))
+    # In half precision: a map of 1280 × 7 × 7 takes 125 kB, and a dataset has many. The few values beyond its
+    # range would become infinite.
+    values: Array = maps.clamp(-_LARGEST, _LARGEST).half().contiguous().cpu().numpy()
     return values
 
 

@@ -12,6 +12,7 @@ WORDS = "words"
 SENTENCES = "sentences"
 CAPTION = "caption"
 TEXT_VECTOR = "text vector"
+IMAGE_VECTOR = "image vector"
 LEXICON = "lexicon"
 ANP_SCORES = "ANP scores"
 SCENE = "scene"
@@ -41,6 +42,7 @@ class Batch:
         sentence: `[B, S]` int64, number of the word's sentence, from 0; 0 on padding.
         caption, caption_vectors, caption_mask: the same for the picture's caption.
         text_vector: `[B, T]` float, vector of the whole text by a sentence encoder.
+        image_vector: `[B, V]` float, vector of the whole picture by an encoder.
         lexicon: `[B, L]` float, sentiment strengths of the text by a lexicon.
         anp_scores: `[B, A]` float, score of each adjective-noun pair in the picture.
         scene: `[B, C2]` float, vector of the picture by a second backbone.
@@ -64,6 +66,7 @@ class Batch:
     caption_vectors: Tensor | None = field(default=None, metadata=OF_IMAGE)
     caption_mask: Tensor | None = field(default=None, metadata=OF_IMAGE)
     text_vector: Tensor | None = field(default=None, metadata=OF_TEXT)
+    image_vector: Tensor | None = field(default=None, metadata=OF_IMAGE)
     lexicon: Tensor | None = field(default=None, metadata=OF_TEXT)
     anp_scores: Tensor | None = field(default=None, metadata=OF_IMAGE)
     scene: Tensor | None = field(default=None, metadata=OF_IMAGE)
@@ -109,8 +112,8 @@ class Sizes:
             where words come as vectors.
         word_size: `D`, features of a word.
         n_classes: number of classes in the dataset.
-        text_size, n_lexicon, n_anps, scene_channels: features of `text_vector`, `lexicon`, `anp_scores`,
-            `scene`; 0 if not read. A run keeps these widths.
+        text_size, image_vector_size, n_lexicon, n_anps, scene_channels: features of `text_vector`,
+            `image_vector`, `lexicon`, `anp_scores`, `scene`; 0 if not read. A run keeps these widths.
         labels: the label number of each class, in order.
     """
 
@@ -120,6 +123,7 @@ class Sizes:
     n_classes: int
     word_size: int = 0
     text_size: int = field(default=0, metadata={"width of": "text_vector"})
+    image_vector_size: int = field(default=0, metadata={"width of": "image_vector"})
     n_lexicon: int = field(default=0, metadata={"width of": "lexicon"})
     n_anps: int = field(default=0, metadata={"width of": "anp_scores"})
     scene_channels: int = field(default=0, metadata={"width of": "scene"})

@@ -64,7 +64,7 @@ class InputReader:
     @property
     def sides(self) -> list[int]:
         """Sides in pixels of the squares that networks read."""
-        return sorted({each.backbone.size for each in self.inputs if each.backbone})
+        return sorted({network.size for each in self.inputs for network in each.networks})
 
     @property
     def backbone(self) -> Backbone | None:

@@ -1,7 +1,7 @@
 """Kinds of model inputs: their interface, their registry, and the parts that differ from fold to fold."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
@@ -42,7 +42,7 @@ class Input(ABC):
 
     Attributes:
         columns: columns of a dataset that it reads.
-        backbone: the network that pictures go through; None if it reads no picture.
+        backbone: the network that pictures go through, if there is only one.
         hashes: of everything pretrained, or read from a file, by name; a run checks them.
         needs_all_rows: the option, as typed, that requires all rows at once; empty without such an option.
     """
@@ -53,6 +53,11 @@ class Input(ABC):
 
     def __init__(self) -> None:
         self.hashes: dict[str, str] = {}
+
+    @property
+    def networks(self) -> Sequence[Backbone]:
+        """The networks that pictures go through."""
+        return [self.backbone] if self.backbone else []
 
     @classmethod
     @abstractmethod

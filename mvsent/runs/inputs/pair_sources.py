@@ -50,7 +50,7 @@ class Pairs(ABC):
 
     @abstractmethod
     def maps(self, backbone: Backbone) -> Maps:
-        """`[N, C, H, W]` by a frozen backbone; zero without a picture."""
+        """`[N, C, H, W]` by a frozen backbone, or `[N, C]` if it gives vectors; zero without a picture."""
 
     @abstractmethod
     def pixels(self, side: int) -> PixelArray:
@@ -151,7 +151,7 @@ class GivenPairs(Pairs):
         if id(backbone) in self._maps:
             return self._maps[id(backbone)]
         # In half precision like the cache of a dataset, so that a pair alone gets the same answer.
-        maps = np.zeros((len(self), backbone.channels, *backbone.grid), np.float16)
+        maps = np.zeros((len(self), *backbone.shape), np.float16)
         there = np.flatnonzero([picture.pixels is not None for picture in self.pictures])
         network = self.setup.fused(backbone)
         for start in range(0, len(there), _AT_ONCE):

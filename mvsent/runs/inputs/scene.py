@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Self
 
 from mvsent.features.backbone import Backbone
-from mvsent.features.backbones import load_scene_backbone
 from mvsent.models.batch import SCENE
 from mvsent.runs.inputs.kind import Input, register
 from mvsent.runs.inputs.pair_sources import Pairs
@@ -18,14 +17,14 @@ class Scene(Input):
 
     columns = ("image",)
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, setup: Setup) -> None:
         super().__init__()
-        self.backbone: Backbone = load_scene_backbone(name)
+        self.backbone: Backbone = setup.other_backbone(setup.settings.scene_backbone, "--scene-backbone")
         self.hashes["scene"] = self.backbone.weights_sha256
 
     @classmethod
     def make(cls, setup: Setup) -> Self | None:
-        return cls(setup.settings.scene_backbone) if setup.settings.scene_backbone else None
+        return cls(setup) if setup.settings.scene_backbone else None
 
     def read(self, pairs: Pairs) -> Mapping[str, Floats]:
         return {"scene": pooled_maps(pairs.maps(self.backbone))}

@@ -11,7 +11,7 @@ import torch
 from mvsent.config import TrainSettings
 from mvsent.errors import RunError
 from mvsent.features.backbone import Backbone, fused
-from mvsent.features.backbones import load_backbone
+from mvsent.features.backbones import load_backbone, load_named
 from mvsent.features.transformer import TextEncoder, load_text_encoder
 from mvsent.models import registry
 from mvsent.runs.run_folder import RunFolder
@@ -85,8 +85,16 @@ class Setup:
     @cached_property
     def backbone(self) -> Backbone:
         """The network of `--backbone`, on the CPU. Raises: as `load_backbone`."""
-        settings = self.settings
-        return load_backbone(settings.backbone, tap=settings.tap, weights=settings.weights)
+        settings, name = self.settings, self.settings.backbone
+        loaded = load_backbone(name, tap=settings.tap, weights=settings.weights, revision=self.revision(name))
+        self.note_revision(name, loaded.revision)
+        return loaded
+
+    def other_backbone(self, given: str, option: str, *, whole: bool = False) -> Backbone:
+        """The network that `option` names beside `--backbone`, on the CPU; see `load_named`."""
+        loaded = load_named(given, option, revision=self.revision(given), whole=whole)
+        self.note_revision(given, loaded.revision)
+        return loaded
 
     def encoder(self, name: str) -> TextEncoder:
         """The transformer called `name`, loaded once. Raises: WeightsError."""
