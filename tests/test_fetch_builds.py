@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from mvsent.build.fill_pictures import fill_pictures
+from mvsent.config import FetchSettings
 from mvsent.errors import AllFailed, InputError, Refusing
 from mvsent.shards.reader import Dataset
 from mvsent.sources.crawl.candidate import Query, Window
@@ -81,3 +83,16 @@ def test_a_signature_that_a_server_repeats_is_in_no_message() -> None:
         signature = re.search(r'oauth_signature="([^"]+)"', server.heads[-1])
     assert signature and signature[1] not in str(caught.value)
     assert re.search(r"(?i)Invalid signature in Authorization: \[key\]$", caught.value.what)
+
+
+def test_pictures_of_a_host_that_fails_are_asked_for_again_later(tmp_path: Path) -> None:
+    with Replay(small_world(10, quirks=0)) as replay:
+        listed = build(
+            tmp_path / "listed", flickr_settings(replay, tmp_path, metadata_only=True, max_pairs=5)
+        ).folder
+        given = FetchSettings(allow_hosts=(replay.address.removeprefix("http://"),), images_per_second=0)
+        replay.faults = Faults(image_500=1.0, repeats=10**6)
+        with pytest.raises(AllFailed, match=r"all 5 pictures .* HTTP 500\. The same command asks"):
+            fill_pictures(listed, given, tmp_path / "filled", quiet=True)
+        replay.faults = Faults()
+        assert len(Dataset.open(fill_pictures(listed, given, tmp_path / "filled", quiet=True).folder)) == 5

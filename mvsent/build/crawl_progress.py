@@ -60,7 +60,7 @@ class StageProgress:
         """Show the hosts that are asked less often since they refused, with their requests per second."""
         said = ", ".join(f"{host} slowed down to {rate:.1f} a second" for host, rate in slowed.items())
         if said and not self._slowed:
-            log.warning("%s, as it answers 429 or 503; no picture is lost by that", said)
+            log.warning("%s, as it answers 429 or 503; pictures wait meanwhile", said)
         self._slowed = said
 
     def add(self, n_more: int, **counts: int) -> None:

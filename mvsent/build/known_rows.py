@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mvsent.build.assemble import assemble, n_kept, wanted_parts
+from mvsent.build.assemble import assemble, n_kept, refuse_failed, wanted_parts
 from mvsent.build.crawl_folder import PARTS, clear_up, discard, workplace, write_dataset
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.fetch import fetch_parts, fetch_policy
@@ -147,12 +147,17 @@ def _without_parts(work: Path) -> Iterator[None]:
 
 
 def _refuse_nothing(rows: KnownRows, parts: Sequence[Path]) -> None:
-    """Raise InputError if no row can be kept."""
+    """Raise InputError if no row can be kept, AllFailed if only hosts are to blame."""
     if n_kept(parts, rows.settings):
         return
     tables = [pq.read_table(rejected_path(part)) for part in parts]
-    counts = Counter(reason for table in tables for reason in table["reason"].to_pylist())
-    raise rows.nothing(counts, tables[0]["detail"][0].as_py())
+    rejections = [
+        (reason, detail)
+        for table in tables
+        for reason, detail in zip(table["reason"].to_pylist(), table["detail"].to_pylist(), strict=True)
+    ]
+    refuse_failed(parts[0].parent, rejections)
+    raise rows.nothing(Counter(reason for reason, _ in rejections), rejections[0][1])
 
 
 def _assemble(rows: KnownRows, folder: Path, out: Path, *, quiet: bool) -> None:

@@ -94,7 +94,7 @@ class FlickrSettings(BuildSettings):
     license: str = setting(
         "",
         DATA,
-        "Licences by name or by Flickr's number, as cc-by,cc0 or 4,11; or all-cc, commercial, derivatives.",
+        "Licences, any of them: as cc-by,cc0 or 4,11 or commercial (docs/flickr.md#licences).",
         unset="all",
     )
     dumps: tuple[str, ...] = setting(
