@@ -20,6 +20,10 @@ class Reason(StrEnum):
         return reason
 
     LABEL_CONFLICT = "label-conflict", "is positive in one modality and negative in the other"
+    LABELS_DIFFER = (
+        "labels-differ",
+        "is neutral in one modality and not in the other (`--pairs consistent`)",
+    )
     NO_MAJORITY = "no-majority", "has no majority among its annotators in one modality"
     LABEL_MISSING = "label-missing", "has no label, in a table of which other rows have one"
     IMAGE_MISSING = "image-missing", "has no picture file, no address of one, or only Flickr's placeholder"

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sklearn.model_selection import StratifiedKFold
 
+from mvsent.curate.tenths import tenths
 from mvsent.errors import SplitError, UsageError, did_you_mean, first_line
 from mvsent.pairs import Label
 from mvsent.storage import readable
 
 log = logging.getLogger("mvsent")
 
-PROTOCOLS = ("paper-5x", "kfold-5", "kfold-10", "grouped-paper-5x", "grouped-kfold-5", "grouped-kfold-10")
+PLAIN = ("paper-5x", "kfold-5", "kfold-10")
+GROUPED, GROUPED_NEAR = "grouped-", "grouped-near-"
+"""Protocols that begin so keep duplicates on one side; the second near copies, too."""
+PROTOCOLS = tuple(before + name for before in ("", GROUPED, GROUPED_NEAR) for name in PLAIN)
 N_FOLDS = {name: 5 if "5" in name else 10 for name in PROTOCOLS}
 """Protocol → number of folds."""
-GROUPED = "grouped-"
 
 ROLES = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -32,6 +33,7 @@ ABSENT = -1
 """The role of a row that a fold does not use."""
 
 _BLOCK = 65_536  # rows read or written at a time
+_LEAK = b"mvsent.leak"
 _LEFT_OUT = b"mvsent.left_out"
 """In the file's metadata: the number of rows that no fold uses, so that a lost row is still found."""
 
@@ -47,12 +49,14 @@ class Split:
         protocol, seed: how it was made.
         ids: [N], row ids.
         roles: int8 [F, N], TRAIN, VALIDATION, TEST or ABSENT.
+        leak: as JSON, what it leaks, where that was measured; else empty.
     """
 
     protocol: str
     seed: int
     ids: Sequence[str]
     roles: Roles
+    leak: str = ""
 
     @property
     def n_folds(self) -> int:
@@ -90,17 +94,19 @@ def make_split(
         labels: int8 [N].
         groups: int [N], required by the grouped protocols: rows of a group get the same role in each fold.
 
-    Raises: UsageError for an unknown protocol; SplitError if a class would be missing from training.
+    A group that is larger than the test rows of a fold makes folds unequal, which is a warning.
+
+    Raises: UsageError for an unknown protocol; SplitError if a class would be missing from training, or if a
+        group has more than half of the rows.
     """
-    if protocol not in PROTOCOLS:
-        choice = f"Choose from {', '.join(PROTOCOLS)}"
-        raise UsageError(f"unknown protocol {protocol!r}", did_you_mean(protocol, PROTOCOLS) + choice)
-    if not protocol.startswith(GROUPED):
+    plain = plain_protocol(protocol)
+    if plain == protocol:
         groups = None
     elif groups is None:
         raise ValueError(f"{protocol} needs the groups of duplicates")
+    else:
+        _check_groups(protocol, ids, groups)
     # Every protocol is made of tenths: 8 + 1 + 1 of them, or two per fold for the test rows of five folds.
-    plain = protocol.removeprefix(GROUPED)
     if plain == "paper-5x":
         folds = [_fold(tenths(labels, groups, seed + i), [0], 1) for i in range(5)]
     else:
@@ -114,78 +120,51 @@ def make_split(
     return split
 
 
+def plain_protocol(protocol: str) -> str:
+    """The protocol that is the same but for the groups.
+
+    >>> plain_protocol("grouped-near-kfold-10"), plain_protocol("paper-5x")
+    ('kfold-10', 'paper-5x')
+
+    Raises: UsageError for an unknown protocol.
+    """
+    if protocol not in PROTOCOLS:
+        choice = f"Choose from {', '.join(PROTOCOLS)}"
+        raise UsageError(f"unknown protocol {protocol!r}", did_you_mean(protocol, PROTOCOLS) + choice)
+    return protocol.removeprefix(GROUPED_NEAR).removeprefix(GROUPED)
+
+
+def _check_groups(protocol: str, ids: Sequence[str], groups: Ints) -> None:
+    """Raises: SplitError if a group has more than half of the rows; warn if it is larger than a fold."""
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    largest = int(size.max(initial=0))
+    fold = 2 * len(ids) / 10 if protocol.endswith("kfold-5") else len(ids) / 10
+    if largest <= max(fold, 1):
+        return
+    two = " and ".join(ids[row] for row in np.flatnonzero(group == size.argmax())[:2])
+    found = f"{largest} of {len(ids)} rows are one group that stays on one side, such as {two}"
+    other = protocol.replace(GROUPED_NEAR, GROUPED)
+    looser = f"use {other}, which joins exact copies only" if other != protocol else "use a plain protocol"
+    if 2 * largest > len(ids):
+        raise SplitError(
+            f"{protocol}: {found}: that is more than half", f"Leave copies out of the dataset, or {looser}"
+        )
+    log.warning(
+        "%s: %s; a fold has %d test rows, but the one with this group has at least %d. For equal folds leave "
+        "copies out of the dataset, or %s",
+        protocol,
+        found,
+        round(fold),
+        largest,
+        looser,
+    )
+
+
 def _fold(tenth: Ints, test: Sequence[int], validation: int) -> Roles:
     roles = np.full(len(tenth), TRAIN, dtype=np.int8)
     roles[tenth == validation] = VALIDATION
     roles[np.isin(tenth, test)] = TEST
     return roles
-
-
-def tenths(labels: npt.NDArray[np.int8], groups: Ints | None, seed: int) -> Ints:
-    """Divide rows into ten parts with equal shares of every class: [N], 0 … 9; a group stays in one part.
-
-    Raises: SplitError if no class has ten rows.
-    """
-    counts = np.bincount(labels)
-    # StratifiedKFold needs one class with as many rows as folds; about smaller classes it only warns.
-    if len(labels) == 0 or counts.max() < 10:
-        raise SplitError(f"{len(labels)} rows are too few for tenths", "At least one class needs ten rows")
-    if groups is not None:
-        return _grouped_tenths(labels, groups, seed)
-    part = np.empty(len(labels), dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # `_check_classes` warns once, naming the class
-        folds = StratifiedKFold(10, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
-        for number, (_, test) in enumerate(folds):
-            part[test] = number
-    return part
-
-
-def _grouped_tenths(labels: npt.NDArray[np.int8], groups: Ints, seed: int) -> Ints:
-    """Assign groups, the largest first, to the part with fewest rows of their classes; single rows fill up.
-
-    scikit-learn's StratifiedGroupKFold has no shortcut for single rows: it takes seconds for the 4511 rows of
-    MVSA-Single, and balances the classes less well.
-    """
-    rng = np.random.default_rng(seed)
-    class_size = np.maximum(np.bincount(labels), 1)
-    part = np.full(len(labels), -1, dtype=np.int64)
-    filled = np.zeros((10, len(class_size)), dtype=np.int64)
-    # The rows of each group of two or more, the largest first, groups of equal size in random order.
-    _, group = np.unique(groups, return_inverse=True)
-    group = rng.permutation(group.max() + 1)[group]
-    size = np.bincount(group)
-    members = np.lexsort((group, -size[group]))
-    members = members[size[group[members]] > 1]
-    starts = np.flatnonzero(np.diff(group[members])) + 1
-    for rows in np.split(members, starts) if len(members) else []:
-        in_group = np.bincount(labels[rows], minlength=len(class_size))
-        # Both counts as shares of their class, so that a rare class weighs as much as a frequent one.
-        part[rows] = chosen = int(np.argmin(filled @ (in_group / class_size**2)))
-        filled[chosen] += in_group
-    order = rng.permutation(len(labels))
-    for label in range(len(class_size)):
-        single = order[(part[order] < 0) & (labels[order] == label)]
-        part[single] = np.repeat(np.arange(10), _top_up(filled[:, label], len(single)))
-    numbers: Ints = rng.permutation(10)[part]  # otherwise the largest group would always be in part 0
-    return numbers
-
-
-def _top_up(filled: Ints, n: int) -> Ints:
-    """The number of further rows that each part gets of `n`, so that the parts are as equal as possible.
-
-    >>> _top_up(np.array([4, 0, 1]), 4).tolist()
-    [0, 3, 1]
-    """
-    order = np.argsort(filled, kind="stable")
-    level = filled[order]
-    needed = level * np.arange(len(level)) - (np.cumsum(level) - level)  # raises all lower parts to this one
-    low = order[: np.searchsorted(needed, n, side="right")]
-    height, rest = divmod(int(filled[low].sum()) + n, len(low))
-    extra = np.zeros_like(filled)
-    extra[low] = height - filled[low]
-    extra[low[:rest]] += 1
-    return extra
 
 
 def _check_classes(split: Split, labels: npt.NDArray[np.int8]) -> None:
@@ -218,6 +197,8 @@ def write_split(split: Split, file: Path | IO[bytes]) -> None:
     metadata = {"mvsent.protocol": split.protocol, "mvsent.seed": str(split.seed)}
     if split.n_left_out:
         metadata[_LEFT_OUT.decode()] = str(split.n_left_out)
+    if split.leak:
+        metadata[_LEAK.decode()] = split.leak
     schema = pa.schema(
         [("id", pa.string()), ("fold", pa.int32()), ("role", pa.dictionary(pa.int8(), pa.string()))], metadata
     )
@@ -259,7 +240,8 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
     roles = roles_of(str(path), ids, fold, row, role)
     metadata = table.schema.metadata or {}
     protocol = metadata.get(b"mvsent.protocol", path.stem.encode()).decode()
-    split = Split(protocol, int(metadata.get(b"mvsent.seed", b"0")), ids, roles)
+    leak = metadata.get(_LEAK, b"").decode()
+    split = Split(protocol, int(metadata.get(b"mvsent.seed", b"0")), ids, roles, leak)
     if str(split.n_left_out).encode() != metadata.get(_LEFT_OUT, b"0"):
         example = ids[int(np.argmax((roles == ABSENT).all(axis=0)))]
         raise SplitError(
@@ -319,7 +301,7 @@ def _read_in_order(path: Path, ids: Sequence[str]) -> Split | None:
     if position < len(ids) or not folds:
         return None
     protocol, seed = metadata[b"mvsent.protocol"].decode(), int(metadata.get(b"mvsent.seed", b"0"))
-    return Split(protocol, seed, ids, np.stack(folds))
+    return Split(protocol, seed, ids, np.stack(folds), metadata.get(_LEAK, b"").decode())
 
 
 def _read_table(path: Path) -> pa.Table:

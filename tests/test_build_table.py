@@ -277,6 +277,33 @@ def test_labels_of_text_and_picture_are_joined_by_the_label_rule(tmp_path: Path,
     assert rejected(dataset) == [("table:pairs.csv:3", "label-conflict", detail)]
 
 
+def test_pairs_says_which_rows_are_kept_with_which_label(tmp_path: Path, out: Path) -> None:
+    given = [("positive", "positive", ""), ("neutral", "positive", "negative"), ("neutral", "", "neutral")]
+    rows = [
+        {"image": row["image"], "text": row["text"], "text_label": a, "image_label": b, "label": c}
+        for row, (a, b, c) in zip(drawn_rows(tmp_path), given, strict=True)
+    ]
+    table = as_csv(tmp_path, rows)
+    consistent = built(table, "--pairs", "consistent", out=out)
+    assert (consistent.labels.tolist(), consistent.name) == ([2], "table-consistent")
+    assert [reason for _, reason, _ in rejected(consistent)] == ["labels-differ", "label-missing"]
+    of_text = built(table, "--pairs", "text", out=out.with_name("text"))
+    assert of_text.labels.tolist() == [2, 1, 1]
+    by_paper = built(table, out=out.with_name("paper"))
+    assert (by_paper.labels.tolist(), by_paper.name) == ([0, 1], "table"), "the label of the pair counts"
+    with pytest.raises(UsageError, match="--label and --pairs consistent contradict each other"):
+        built(table, "--pairs", "consistent", "--label", "label", out=out.with_name("both"))
+
+
+def test_consistent_pairs_need_two_labels(tmp_path: Path, out: Path) -> None:
+    table = as_csv(tmp_path, drawn_rows(tmp_path))
+    with pytest.raises(
+        InputError, match=r"pairs.csv: --pairs consistent needs labels of .* only image, text"
+    ):
+        built(table, "--pairs", "consistent", out=out)
+    assert not out.exists()
+
+
 def test_annotators_in_columns_vote(tmp_path: Path, out: Path) -> None:
     votes = [("pos", "pos", "neg"), ("pos", "neu", "neg"), ("neu", "", "neu")]
     rows = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mvsent.curate.agreement import krippendorff_alpha
-from mvsent.curate.labels import MISSING, combine, decide, majority, vote_counts
+from mvsent.curate.labels import MISSING, combine, decide, from_modalities, majority, vote_counts
 from mvsent.pairs import Label
 from mvsent.reasons import Reason
 
@@ -150,6 +150,48 @@ def test_a_unanimous_vote_is_the_majority(all_votes):
 def test_the_rule_covers_all_nine_pairs():
     pairs = np.array(list(itertools.product(Label, Label)), dtype=np.int8)
     assert combine(pairs[:, 0], pairs[:, 1]).tolist() == [NEG, NEG, NONE, NEG, NEU, POS, NONE, POS, POS]
+
+
+# Which pairs are kept, by --pairs
+
+modalities = st.integers(0, 9).flatmap(
+    lambda n: st.tuples(*[arrays(np.int8, n, elements=st.integers(-1, 2))] * 2)
+)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "label", "reasons"),
+    [
+        ("paper", [POS, POS, NONE, NONE, NONE], [None, None, "label-conflict", "no-majority", "no-majority"]),
+        (
+            "consistent",
+            [POS, NONE, NONE, NONE, NONE],
+            [None, "labels-differ", "label-conflict", "no-majority", "no-majority"],
+        ),
+        ("text", [POS, POS, POS, NONE, NEU], [None, None, None, "no-majority", None]),
+        ("image", [POS, NEU, NEG, NEU, NONE], [None, None, None, None, "no-majority"]),
+    ],
+)
+def test_the_pairs_of_each_rule_and_why_others_are_dropped(pairs, label, reasons):
+    text, image = votes(POS, POS, POS, NONE, NEU), votes(POS, NEU, NEG, NEU, NONE)
+    decided = from_modalities(text, image, pairs)
+    assert (decided.label.tolist(), decided.reason.tolist()) == (label, reasons)
+    assert (decided.text_label.tolist(), decided.image_label.tolist()) == (text.tolist(), image.tolist())
+
+
+@given(modalities, st.sampled_from(["paper", "consistent", "text", "image"]))
+def test_a_row_of_any_rule_has_a_label_or_one_reason(given, pairs):
+    decided = from_modalities(*given, pairs)
+    assert [label == NONE for label in decided.label] == [reason is not None for reason in decided.reason]
+
+
+@given(modalities)
+def test_consistent_pairs_are_pairs_of_every_rule_with_the_same_label(given):
+    consistent = from_modalities(*given, "consistent")
+    assert (consistent.kept == ((given[0] == given[1]) & (given[0] != NONE))).all()
+    for pairs in ("paper", "text", "image"):
+        other = from_modalities(*given, pairs)
+        assert (other.label == consistent.label)[consistent.kept].all()
 
 
 def test_alpha_of_two_annotators_is_agreement_beyond_chance():

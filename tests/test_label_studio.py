@@ -119,6 +119,27 @@ def test_every_row_of_the_dataset_is_kept_or_has_its_reason(
     }
 
 
+def test_pairs_says_which_rows_are_kept(reconcile: Callable[..., AnnotatedResult], dataset: Path) -> None:
+    tasks = [
+        task("drawn:0", annotation(POS, POS)),
+        task("drawn:1", annotation(POS, NEU)),
+        task("drawn:2", annotation(POS, NEG)),
+        task("drawn:3", annotation(NEG, None)),
+    ]
+    result = reconcile(*tasks, pairs="consistent")
+    assert result.manifest.name.endswith("-annotated-consistent")
+    assert [row["id"] for row in read(result.folder)] == ["drawn:0"]
+    reasons = {id: reason for id, (reason, _) in rejected(result.folder).items()}
+    assert [reasons[f"drawn:{i}"] for i in (1, 2, 3)] == ["labels-differ", "label-conflict", "no-majority"]
+
+
+def test_consistent_pairs_need_annotations_of_both(reconcile: Callable[..., AnnotatedResult]) -> None:
+    only_texts = [task("drawn:0", annotation(POS, None)), task("drawn:1", annotation(NEG, None))]
+    with pytest.raises(InputError, match=r"export.json: .*--pairs consistent needs both\. Annotate both, or"):
+        reconcile(*only_texts, pairs="consistent")
+    assert [row["label"] for row in read(reconcile(*only_texts, pairs="text").folder)] == [2, 0]
+
+
 def test_ties_are_neutral_when_asked(reconcile: Callable[..., AnnotatedResult]) -> None:
     result = reconcile(
         task("drawn:0", annotation(POS, POS, by=1), annotation(NEG, POS, by=2)), ties="neutral"

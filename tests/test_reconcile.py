@@ -22,6 +22,7 @@ from mvsent.build.reconcile import reconcile
 from mvsent.cli import app, exit_code
 from mvsent.config import ReconcileSettings
 from mvsent.curate.text import clean_text
+from mvsent.datasets.stats import dataset_stats
 from mvsent.errors import InputError, OutputExistsError, UsageError
 from mvsent.pairs import PAIR_SCHEMA, Label
 from mvsent.shards.reader import Dataset
@@ -165,6 +166,79 @@ def test_dawid_skene_decides_when_asked(tmp_path, out):
         folder.row(vote, vote, vote).row(vote, vote, "neutral,neutral")
     result = run(folder, out, aggregate="dawid-skene")
     assert result.manifest.labels == {"negative": 2, "neutral": 2, "positive": 2}
+
+
+# Which pairs are kept, by --pairs
+
+
+def all_nine(folder):
+    """Every pair of labels once: rows 1 (negative, negative), 2 (negative, neutral) … 9 (positive, positive)."""
+    for text in Label:
+        for image in Label:
+            folder.row(f"{text},{image}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kept", "dropped"),
+    [
+        ("paper", {1: 0, 2: 0, 4: 0, 5: 1, 6: 2, 8: 2, 9: 2}, {"label-conflict": 2}),
+        ("consistent", {1: 0, 5: 1, 9: 2}, {"label-conflict": 2, "labels-differ": 4}),
+        ("text", {1: 0, 2: 0, 3: 0, 4: 1, 5: 1, 6: 1, 7: 2, 8: 2, 9: 2}, {}),
+        ("image", {1: 0, 2: 1, 3: 2, 4: 0, 5: 1, 6: 2, 7: 0, 8: 1, 9: 2}, {}),
+    ],
+)
+def test_pairs_says_which_rows_are_kept_with_which_label(mvsa, tmp_path, pairs, kept, dropped):
+    result = run(all_nine(mvsa), tmp_path / "out", pairs=pairs)
+    assert {row["id"]: row["label"] for row in rows(result.folder)} == {
+        f"mvsa-single:{number}": label for number, label in kept.items()
+    }
+    assert result.manifest.funnel.dropped == dropped and result.manifest.funnel.adds_up
+    assert result.manifest.settings["pairs"] == pairs
+
+
+def test_the_label_of_one_modality_is_that_of_its_majority(tmp_path, out):
+    folder = Folder(tmp_path / "MVSA", n_annotators=3)
+    folder.row("negative,positive", "negative,positive", "positive,neutral")
+    folder.row("negative,positive", "neutral,positive", "positive,neutral")
+    folder.row("negative,positive", "negative,neutral", "positive,negative")
+    result = run(folder, out, pairs="text")
+    assert [(row["id"], row["label"]) for row in rows(out)] == [
+        ("mvsa-multiple:1", 0),
+        ("mvsa-multiple:3", 0),
+    ]
+    assert [reason for _, reason, _ in rejected(out)] == ["no-majority"]
+    assert result.manifest.name == "mvsa-multiple-text"
+
+
+def test_a_dataset_of_other_pairs_has_another_name_and_folder_and_the_same_ids(mvsa, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    all_nine(mvsa)
+    assert command().exit_code == 0
+    printed = command("--pairs", "consistent")
+    assert "mvsa-single-consistent → data/mvsa-single-consistent" in printed.stdout
+    assert "Table I" not in printed.stdout, "the paper states no counts of these pairs"
+    consistent, by_paper = (tmp_path / "data" / name for name in ("mvsa-single-consistent", "mvsa-single"))
+    assert set(Dataset.open(consistent).ids) < set(Dataset.open(by_paper).ids)
+    assert "| pairs | consistent |" in (consistent / "README.md").read_text()
+    said = CliRunner().invoke(app, ["stats"]).stdout.splitlines()
+    assert ["pairs", "paper", "consistent"] in [line.split() for line in said]
+    assert ["the", "paper's", "1358", "470", "2683", "4511", "strong"] in [line.split() for line in said]
+    assert dataset_stats(consistent).document()["pairs"] == "consistent"
+    assert dataset_stats(consistent).paper is None
+
+
+def test_other_pairs_never_get_the_name_of_the_papers(mvsa, out):
+    with pytest.raises(UsageError, match=r"--name mvsa-multiple: .* not --pairs text.*mvsa-multiple-text"):
+        reconcile(all_nine(mvsa).root, out, ReconcileSettings(pairs="text"), name="mvsa-multiple", quiet=True)
+    assert left_behind(out) == []
+    named = reconcile(mvsa.root, out, ReconcileSettings(pairs="text"), name="mine", quiet=True)
+    assert named.manifest.name == "mine"
+
+
+def test_an_unknown_rule_for_pairs_is_refused_with_the_nearest(mvsa, out):
+    error = command(mvsa.row(GOOD).root, "--pairs", "consistant").exception
+    assert isinstance(error, UsageError) and "Did you mean 'consistent'?" in str(error)
 
 
 BROKEN = {

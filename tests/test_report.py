@@ -148,6 +148,19 @@ def test_dropped_conflicts_count_as_disagreement_of_the_modalities(tmp_path: Pat
     assert "same label in 75.0\u00a0% of the 9 kept pairs and 3 dropped conflicts" in page
 
 
+def test_dropped_differences_count_as_disagreement_too(tmp_path: Path) -> None:
+    rejected = dropped_rows(3, Reason.LABELS_DIFFER, "text positive, image neutral")
+    rejected += dropped_rows(1, detail="text positive, image negative")
+    rejected = [{**row, "id": str(i)} for i, row in enumerate(rejected)]
+    folder = write(tmp_path / "d", draw_pairs(8), rejected)
+    found = survey(Dataset.open(folder))
+    assert found.conflicts[Label.POSITIVE, Label.NEUTRAL] == 3
+    assert found.conflicts[Label.POSITIVE, Label.NEGATIVE] == 1 == found.conflicts.sum() - 3
+    page = page_of(folder, tmp_path / "r.html")
+    assert "same label in 66.7\u00a0% of the 8 kept pairs and 4 dropped conflicts" in page
+    assert "not included" not in page
+
+
 def test_conflicts_of_three_annotators_count_by_the_majority_of_their_votes(tmp_path: Path) -> None:
     details = [
         "text positive positive neutral, image negative negative negative",

@@ -15,14 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import PredefinedSplit
 from typer.testing import CliRunner
 
 from mvsent.cli import app
 from mvsent.config import TrainSettings
-from mvsent.curate.near_texts import near_text_pairs
 from mvsent.datasets.carve import carve_validation
 from mvsent.datasets.leaks import dataset_groups
 from mvsent.datasets.split import ensure_split, find_split, split_dataset
@@ -521,15 +518,6 @@ def test_near_copies_are_counted_apart_from_equal_rows(
     result = split_dataset(dataset, split_file=tmp_path / "s.csv")
     assert result.leak is not None and (result.leak.n_test, result.leak.n_leaked) == (3, 1)
     assert vars(result.near) == {"n_compared": 3, "n_texts": 1, "n_pictures": 1, "n_leaked": 2}
-
-
-def test_near_texts_are_those_of_scikit_learn() -> None:
-    words = ["it rains", "it rains again and again", "it rains again and agai", "so happy today", "", "x"]
-    dense = cosine_similarity(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(words))
-    np.fill_diagonal(dense, 0)
-    assert near_text_pairs(words).tolist() == np.argwhere(dense > 0.8).tolist() != []
-    assert near_text_pairs(words, np.array([2])).tolist() == [[2, 1]]
-    assert near_text_pairs(["", " "]).tolist() == []
 
 
 def test_validation_rows_are_carved_out_of_training_with_their_twins(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mvsent.cli import app, exit_code
+from mvsent.curate.tenths import tenths
 from mvsent.datasets import split as split_pipeline
 from mvsent.datasets.leaks import count_leak
 from mvsent.datasets.split import ensure_split, split_dataset
@@ -32,7 +33,6 @@ from mvsent.splits import (
     Split,
     make_split,
     read_split,
-    tenths,
     write_split,
 )
 
@@ -335,7 +335,7 @@ def test_twins_are_found_and_the_leak_is_told(
         == 0
     )
     printed = capsys.readouterr().out
-    assert "4 rows in 2 groups of duplicates, each kept on one side here." in printed
+    assert "4 rows in 2 groups, each kept on one side here; the largest has 2 rows." in printed
     assert "In kfold-10, " in printed
     assert f"grouped-kfold-10 → {folder}/splits/grouped-kfold-10.parquet" in printed
 

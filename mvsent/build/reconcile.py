@@ -1,6 +1,6 @@
 """MVSA's annotations, tweets and pictures to a dataset of pairs with one label each (paper §4.1 A).
 
-decide_votes  the annotators' votes → a label for each row, or no-majority or label-conflict
+decide_votes  the annotators' votes → a label for each row, or the reason why it has none
 examine       the text, then the picture of each labelled row → a pair, or the reason to drop it
 """
 
@@ -25,9 +25,10 @@ from mvsent.config import LabelRules, ReconcileSettings
 from mvsent.curate.aggregate import decide_by_dawid_skene
 from mvsent.curate.agreement import krippendorff_alpha
 from mvsent.curate.images import ImageFacts, check_image
-from mvsent.curate.labels import IMAGE, TEXT, Decisions, Labels, decide
+from mvsent.curate.labels import IMAGE, TEXT, Decisions, Labels, decide, from_modalities
+from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.curate.text import clean_text, decode_text
-from mvsent.errors import InputError
+from mvsent.errors import InputError, UsageError
 from mvsent.pairs import LABEL_NAMES, REJECTED_SCHEMA, VOTES, pair_table
 from mvsent.reasons import Reason, Rejection
 from mvsent.shards.manifest import Manifest
@@ -78,8 +79,9 @@ def reconcile(
 
     Args:
         root: the MVSA folder, or its zip.
-        out: None for data/mvsa-single or data/mvsa-multiple.
-        name: of the dataset; empty for mvsa-single or mvsa-multiple, by the number of annotators.
+        out: None for data/NAME.
+        name: of the dataset, and prefix of its ids. Empty: mvsa-single or mvsa-multiple, by the number of
+            annotators; the name also tells the pairs, as in mvsa-single-consistent, unlike the ids.
         workers: threads that read and check files in this process; 0 is one a core.
         engine: what reads and checks the files; workers of a cluster must find `root` under the same path.
 
@@ -87,12 +89,18 @@ def reconcile(
     """
     with open_mvsa(root) as mvsa:
         annotations = replace(mvsa.annotations(), given_name=name)
-        out = out or Path("data", annotations.name)
+        title = name or settings.dataset_name(annotations.name)
+        if settings.pairs != "paper" and title in PAPER_TABLE_I:
+            raise UsageError(
+                f"--name {name}: datasets of this name have the paper's pairs, not --pairs {settings.pairs}",
+                f"Leave it out, or choose another, such as {settings.dataset_name(name)}",
+            )
+        out = out or Path("data", title)
         with (
             staged(out, overwrite=overwrite) as folder,
             DatasetWriter(
                 folder,
-                annotations.name,
+                title,
                 settings=settings.model_dump(),
                 shard_size=settings.shard_size
                 or (PICTURELESS_SHARD_ROWS if settings.labels_only else SHARD_ROWS),
@@ -131,10 +139,10 @@ def reconcile(
 
 
 def decide_votes(votes: Labels, settings: LabelRules) -> Decisions:
-    """[N, K, 2] votes → one decision per row, by the rule of the settings."""
-    if settings.aggregate == "dawid-skene":
-        return decide_by_dawid_skene(votes)
-    return decide(votes, settings.ties)
+    """[N, K, 2] votes → one decision per row, by the rules of the settings."""
+    by_model = settings.aggregate == "dawid-skene"
+    decided = decide_by_dawid_skene(votes) if by_model else decide(votes, settings.ties)
+    return from_modalities(decided.text_label, decided.image_label, settings.pairs)
 
 
 def agreement_of(votes: Labels) -> dict[str, float | None]:

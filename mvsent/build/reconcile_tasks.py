@@ -45,8 +45,8 @@ def reconcile_tasks(
     The funnel's input is the rows of that dataset; a row without annotations is dropped as `not-annotated`.
 
     Args:
-        out: None for data/NAME-annotated.
-        name: of the new dataset; empty for NAME-annotated.
+        out: None for data/ and its name.
+        name: of the new dataset; empty for NAME-annotated, or NAME-annotated-consistent, by the pairs.
 
     Raises: InputError, DatasetError, UsageError or OutputExistsError; then `out` is as it was.
     """
@@ -62,7 +62,7 @@ def reconcile_tasks(
         raise InputError(f"{export}: more than {MAX_EXPORT_BYTES >> 20} MiB", "Export the project in parts")
     answers = parse_export(content, str(export))
     votes_of = _by_row(dataset, answers, export)
-    name = name or f"{dataset.name}-annotated"
+    name = name or settings.dataset_name(f"{dataset.name}-annotated")
     out = out or Path("data", name)
     described = settings.model_dump() | {
         "dataset": dataset.name,
@@ -74,6 +74,12 @@ def reconcile_tasks(
         # Sorted: the order of annotations in the export must not change the bytes.
         for place, person in enumerate(sorted(given)):
             dense[row, place] = given[person].text, given[person].image
+    one_sided = not (dense != MISSING).any(axis=(0, 1)).all()
+    if settings.pairs == "consistent" and one_sided:
+        raise InputError(
+            f"{export}: has labels of texts alone or pictures alone, and --pairs consistent needs both",
+            "Annotate both, or use --pairs text or image",
+        )
     # Dawid-Skene needs a column for each annotator, a majority does not.
     by_annotator = dense if settings.aggregate == "majority" else _votes_by_annotator(votes_of)
     decisions = decide_votes(by_annotator, settings)

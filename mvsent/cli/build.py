@@ -162,7 +162,8 @@ def build_table(
     from mvsent.build.table_cells import read_plan
     from mvsent.build.table_plan import render_dry_run, render_plan
 
-    plan = read_plan(files, given.resolve(), name or "table")
+    settings = given.resolve()
+    plan = read_plan(files, settings, name or settings.dataset_name("table"))
     if dry_run:
         typer.echo(json.dumps(plan.document(), indent=2) if as_json else render_dry_run(plan))
         return

@@ -32,15 +32,18 @@ def duplicate_groups(
     return groups_of([text_keys(texts), string_keys(sha256), look_keys(phash)], len(texts))
 
 
-def groups_of(keys: Iterable[Keys], n_rows: int) -> npt.NDArray[np.int64]:
-    """Group rows that share a key of any kind: the group number of each row [N].
+def groups_of(
+    keys: Iterable[Keys], n_rows: int, pairs: Iterable[npt.NDArray[np.int64]] = ()
+) -> npt.NDArray[np.int64]:
+    """Group rows that share a key of any kind, or are a pair: the group number of each row [N].
 
     Args:
         keys: one array [N] for each kind, read one after the other; `NO_KEY` marks rows without a key.
+        pairs: pairs of rows [P, 2], such as near copies; each pair at most once in an array.
 
     Groups are transitive, and numbered from 0 in the order of their first rows.
     """
-    edges = [np.zeros((2, 0), np.int64)]
+    edges = [np.zeros((2, 0), np.int64), *(each.T for each in pairs)]
     for each in keys:
         # Neighbours in sorted order are enough to connect all rows with the same key.
         order = np.argsort(each, kind="stable")
@@ -48,7 +51,7 @@ def groups_of(keys: Iterable[Keys], n_rows: int) -> npt.NDArray[np.int64]:
         same = np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != NO_KEY))
         edges.append(np.stack([order[same], order[same + 1]]))
     ends = np.concatenate(edges, axis=1)
-    # int8 cannot overflow: an edge occurs at most once for each kind of key, and equal edges are summed.
+    # int8 cannot overflow: an edge occurs at most once for each kind, and equal edges are summed.
     graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(n_rows, n_rows))
     _, group = connected_components(graph, directed=False)  # numbers groups in the order of their first rows
     numbers: npt.NDArray[np.int64] = group.astype(np.int64)

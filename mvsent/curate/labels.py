@@ -1,5 +1,8 @@
 """From annotations to one label: a vote in each modality, then the paper's rule (§4.1 A) between the two.
 
+Part of the literature keeps other pairs of MVSA: only those whose two labels agree, or all with the label of
+one modality.
+
 Arrays have a row per tweet: `N` tweets, `K` annotators; modality 0 is the text, 1 the image. A vote or label
 is a `Label` as int8, or `MISSING`.
 """
@@ -15,6 +18,8 @@ from mvsent.reasons import Reason
 
 Labels = npt.NDArray[np.int8]
 Ties = Literal["drop", "neutral"]
+Pairs = Literal["paper", "consistent", "text", "image"]
+"""The rule that makes one label of two; it decides which pairs are kept."""
 
 MISSING = np.int8(-1)
 """No vote, or no label that the votes agree on."""
@@ -43,7 +48,7 @@ class Decisions:
     label: Labels  # [N]
     text_label: Labels  # [N]
     image_label: Labels  # [N]
-    reason: npt.NDArray[np.object_]  # [N] of Reason (no-majority, label-conflict) or None
+    reason: npt.NDArray[np.object_]  # [N] of Reason (no-majority, label-conflict, labels-differ) or None
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
@@ -107,11 +112,24 @@ def decide(votes: Labels, ties: Ties = "drop") -> Decisions:
     return from_modalities(majority(votes[:, :, TEXT], ties), majority(votes[:, :, IMAGE], ties))
 
 
-def from_modalities(text: Labels, image: Labels) -> Decisions:
-    """Decide each tweet from the labels of its text [N] and image [N]."""
-    label = combine(text, image)
+def from_modalities(text: Labels, image: Labels, pairs: Pairs = "paper") -> Decisions:
+    """Decide each tweet from the labels of its text [N] and image [N].
+
+    Args:
+        pairs: `paper`: by `combine`. `consistent`: the label that both have. `text`, `image`: its label,
+            whatever the other.
+
+    >>> text, image = np.array([2, 1, 2], np.int8), np.array([2, 2, 0], np.int8)
+    >>> [from_modalities(text, image, pairs).label.tolist() for pairs in ("paper", "consistent", "image")]
+    [[2, 2, -1], [2, -1, -1], [2, 2, 0]]
+    """
+    by_paper = combine(text, image)
+    consistent = np.where(text == image, text, MISSING)
+    label = {"paper": by_paper, "consistent": consistent, "text": text, "image": image}[pairs]
+    dropped = label == MISSING
     reason = np.full(len(label), None, dtype=object)
-    reason[label == MISSING] = Reason.LABEL_CONFLICT
-    # Second, because a row without a majority cannot be in conflict.
-    reason[(text == MISSING) | (image == MISSING)] = Reason.NO_MAJORITY
+    reason[dropped] = Reason.LABELS_DIFFER
+    reason[dropped & (by_paper == MISSING)] = Reason.LABEL_CONFLICT
+    # Last, because a row without a majority cannot be in conflict.
+    reason[dropped & ((text == MISSING) | (image == MISSING))] = Reason.NO_MAJORITY
     return Decisions(label, text, image, reason)

@@ -1,7 +1,9 @@
 """The leak of a split: test rows that repeat, exactly or nearly, a training row of their fold."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import numpy.typing as npt
 
 from mvsent.curate.duplicates import Keys, account_of, groups_of, look_keys, string_keys, telling, text_keys
 from mvsent.curate.near import near_pairs
-from mvsent.curate.near_texts import near_text_pairs
+from mvsent.curate.near_texts import MAX_TEXTS, TooManyPairs, near_text_pairs
 from mvsent.curate.text import normalised_text
+from mvsent.errors import SplitError
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, Split
 
@@ -19,8 +22,6 @@ Flags = npt.NDArray[np.bool_]
 
 MAX_DIFFERING_BITS = 4
 """Perceptual hashes that differ in as many bits, of 64, show near copies; the default of `merge`, too."""
-MAX_COMPARISONS = 5 * 10**8
-"""Comparisons of texts, which take a minute or two; of more test rows a sample is compared."""
 _BATCH_ROWS = 8192  # without pictures
 
 
@@ -46,7 +47,7 @@ class NearLeak:
     """Test rows with a near copy, but no duplicate, among the training rows of their fold.
 
     Attributes:
-        n_compared: test rows that were compared, over all folds: all, or those of a sample.
+        n_compared: test rows, over all folds.
         n_texts: those with a training text whose character TF-IDF has a cosine above 0.8.
         n_pictures: those with a training picture whose perceptual hash differs in at most 4 bits.
         n_leaked: those with either.
@@ -59,27 +60,77 @@ class NearLeak:
 
 
 @dataclass(frozen=True)
+class Left:
+    """The leak that a grouped protocol leaves.
+
+    Attributes:
+        n_groups: groups of at least two rows that it keeps on one side.
+        n_rows, n_largest: rows in those groups, and in the largest of all.
+        n_test: test rows, over all folds.
+        n_leaked: test rows with a duplicate in training.
+        n_owners: test rows with a training row of their owner.
+        near: test rows with a near copy in training; None if there were too many rows to find them.
+    """
+
+    n_groups: int
+    n_rows: int
+    n_largest: int
+    n_test: int
+    n_leaked: int
+    n_owners: int
+    near: NearLeak | None
+
+    @classmethod
+    def of_json(cls, text: str) -> "Left":
+        """Read what `json.dumps(asdict(left))` wrote."""
+        given = json.loads(text)
+        return cls(**given | {"near": given["near"] and NearLeak(**given["near"])})
+
+
+@dataclass(frozen=True)
 class Alike:
     """Rows that are almost equal in one respect.
 
     Attributes:
-        value: int [N], the number of each row's value; -1 for a row without one.
-        pairs: int [P, 2], values that are near each other, in both orders.
+        value: int [N], the number of each row's value, from 0 without gaps; -1 for a row without one.
+        pairs: int [P, 2], values that are near each other; each pair once.
     """
 
     value: Ints
     pairs: Ints
 
+    @cached_property
+    def n_values(self) -> int:
+        return int(self.value.max(initial=-1)) + 1
+
+    @property
+    def rows(self) -> Ints:
+        """For each pair of values the first rows that have them: [P, 2]."""
+        value, first = np.unique(self.value, return_index=True)
+        return first[value >= 0][self.pairs]
+
     def in_training(self, train: Flags) -> Flags:
         """Whether a training row has a value near that of the row: [N]."""
-        n_values = int(self.value.max(initial=-1)) + 1
-        trained = np.zeros(n_values + 1, dtype=bool)
+        trained = np.zeros(self.n_values + 1, dtype=bool)
         trained[self.value[train]] = True
         trained[-1] = False  # where -1 writes: rows without a value
-        near = np.zeros(n_values + 1, dtype=bool)
-        first, second = self.pairs.T
-        near[first[trained[second]]] = True
+        near = np.zeros(self.n_values + 1, dtype=bool)
+        for first, second in (self.pairs.T, self.pairs.T[::-1]):
+            near[first[trained[second]]] = True
         return near[self.value]
+
+
+@dataclass(frozen=True)
+class NearCopies:
+    """Rows with near copies of each other's text or picture."""
+
+    texts: Alike
+    pictures: Alike
+
+    @property
+    def rows(self) -> list[Ints]:
+        """Pairs of rows [P, 2] that connect all near copies, beside equal rows."""
+        return [self.texts.rows, self.pictures.rows]
 
 
 def count_leak(split: Split, groups: Ints) -> Leak:
@@ -94,29 +145,56 @@ def count_leak(split: Split, groups: Ints) -> Leak:
     return Leak(int((size > 1).sum()), int(size[size > 1].sum()), n_test, n_leaked)
 
 
-def count_near_leak(split: Split, groups: Ints, texts: Alike, pictures: Alike, compared: Flags) -> NearLeak:
-    """Count the `compared` test rows of `split` that only a near copy leaks."""
+def count_near_leak(split: Split, groups: Ints, near: NearCopies) -> NearLeak:
+    """Count the test rows of `split` that only a near copy leaks; `groups` [N] are those of duplicates."""
     _, group = np.unique(groups, return_inverse=True)
     counts = np.zeros(4, dtype=np.int64)
     for roles in split.roles:
-        train, tested = roles == TRAIN, (roles == TEST) & compared
+        train, tested = roles == TRAIN, roles == TEST
         repeated = np.bincount(group[train], minlength=int(group.max(initial=-1)) + 1)[group] > 0
-        of_text, of_picture = (alike.in_training(train) & tested & ~repeated for alike in (texts, pictures))
+        of_text, of_picture = (
+            alike.in_training(train) & tested & ~repeated for alike in (near.texts, near.pictures)
+        )
         counts += [tested.sum(), of_text.sum(), of_picture.sum(), (of_text | of_picture).sum()]
     return NearLeak(*map(int, counts))
 
 
-def near_leak(dataset: Dataset, split: Split, groups: Ints) -> NearLeak:
-    """Count the near copies that `split` leaks, of all test rows or, in a large dataset, of a sample."""
+def left_by(dataset: Dataset, split: Split, groups: Ints, near: NearCopies | None) -> Left:
+    """Measure the leak that `split`, by a grouped protocol with these `groups` [N], leaves."""
+    duplicates = dataset_groups(dataset)
+    kept = count_leak(split, groups)
+    return Left(
+        kept.n_groups,
+        kept.n_rows,
+        int(np.bincount(groups).max(initial=0)),
+        kept.n_test,
+        count_leak(split, duplicates).n_leaked,
+        count_leak(split, owner_groups(dataset)).n_leaked,
+        count_near_leak(split, duplicates, near) if near else None,
+    )
+
+
+def find_near_copies(dataset: Dataset) -> NearCopies:
+    """Find the near copies of all rows.
+
+    Raises: SplitError if there are more than MAX_TEXTS rows, or too many texts that resemble each other.
+    """
+    exact = "Use a protocol that joins exact copies only, such as grouped-paper-5x"
+    if len(dataset) > MAX_TEXTS:
+        raise SplitError(
+            f"{dataset.folder}: has {len(dataset)} rows; near copies are found among at most {MAX_TEXTS}",
+            exact,
+        )
     texts = [normalised_text(text) if text else "" for text in cells(dataset, "text")]
     distinct, value = np.unique(np.array(texts, dtype=object), return_inverse=True)
-    tested = np.flatnonzero((split.roles == TEST).any(axis=0))
-    n_compared = min(len(tested), max(1, MAX_COMPARISONS // max(1, len(distinct))))
-    sample = np.sort(np.random.default_rng(0).permutation(tested)[:n_compared])
-    compared = np.zeros(len(dataset), dtype=bool)
-    compared[sample] = True
-    alike = Alike(value, near_text_pairs(distinct.tolist(), np.unique(value[sample])))
-    return count_near_leak(split, groups, alike, alike_pictures(dataset), compared)
+    del texts
+    try:
+        pairs = near_text_pairs(distinct.tolist())
+    except TooManyPairs:
+        raise SplitError(
+            f"{dataset.folder}: too many texts resemble each other to compare all that do", exact
+        ) from None
+    return NearCopies(Alike(value, pairs), alike_pictures(dataset))
 
 
 def alike_pictures(dataset: Dataset) -> Alike:
@@ -125,19 +203,24 @@ def alike_pictures(dataset: Dataset) -> Alike:
     known = telling(bits)
     value = np.full(len(dataset), -1, dtype=np.int64)
     distinct, value[known] = np.unique(bits[known], return_inverse=True)
-    pairs = near_pairs(distinct, MAX_DIFFERING_BITS)
-    return Alike(value, np.concatenate([pairs, pairs[:, ::-1]]))
+    return Alike(value, near_pairs(distinct, MAX_DIFFERING_BITS))
 
 
-def dataset_groups(dataset: Dataset, *, owners: bool = False) -> Ints:
-    """Group numbers [N] of duplicates, see `groups_of`; with `owners`, rows of one owner are a group, too."""
+def dataset_groups(dataset: Dataset, *, owners: bool = False, near: NearCopies | None = None) -> Ints:
+    """Group numbers [N] of duplicates, see `groups_of`.
+
+    Args:
+        owners: whether rows of one owner are a group, too.
+        near: near copies that are a group, too.
+    """
     kinds: list[tuple[str, Callable[[Iterator[Any]], Keys]]] = [
         ("text", text_keys),
         ("sha256", string_keys),
         ("phash", look_keys),
     ]
     keys = (of(cells(dataset, column)) for column, of in kinds)
-    return groups_of([*keys, _account_keys(dataset)] if owners else keys, len(dataset))
+    every = [*keys, _account_keys(dataset)] if owners else keys
+    return groups_of(every, len(dataset), near.rows if near else ())
 
 
 def owner_groups(dataset: Dataset) -> Ints:

@@ -1,6 +1,7 @@
 """A dataset's split: made by a named protocol or read from a file, and stored in the dataset's folder."""
 
 import errno
+import json
 import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,14 +11,36 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.datasets.carve import carve_validation
-from mvsent.datasets.leaks import Leak, NearLeak, count_leak, dataset_groups, near_leak, owner_groups
+from mvsent.datasets.leaks import (
+    Leak,
+    Left,
+    NearCopies,
+    NearLeak,
+    count_leak,
+    count_near_leak,
+    dataset_groups,
+    find_near_copies,
+    left_by,
+    owner_groups,
+)
 from mvsent.datasets.split_files import FoundSplit, SplitFiles, read_split_files
-from mvsent.errors import SplitError, UsageError, did_you_mean
+from mvsent.errors import SplitError, UsageError
 from mvsent.pairs import LABEL_NAMES
-from mvsent.report.datasets import leak_lines, shared_lines
+from mvsent.report.datasets import leak_lines, left_lines, shared_lines
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
-from mvsent.splits import GROUPED, PROTOCOLS, ROLES, VALIDATION, Split, make_split, read_split, write_split
+from mvsent.splits import (
+    GROUPED,
+    GROUPED_NEAR,
+    PROTOCOLS,
+    ROLES,
+    VALIDATION,
+    Split,
+    make_split,
+    plain_protocol,
+    read_split,
+    write_split,
+)
 from mvsent.storage import make_folder
 
 log = logging.getLogger("mvsent")
@@ -38,7 +61,8 @@ class SplitResult:
         labels: int8 [N].
         leak: the split's own; of a grouped protocol that of the plain one.
         owners: the same leak by owner: test rows with a training row of their owner.
-        near: the near copies that split files leak; None for a protocol.
+        near: the near copies that split files or a grouped protocol leak; None if there are too many rows.
+        left: the leak that a grouped protocol leaves; None for others.
         notes: how split files were read.
     """
 
@@ -48,6 +72,7 @@ class SplitResult:
     leak: Leak
     owners: Leak
     near: NearLeak | None = None
+    left: Left | None = None
     notes: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
@@ -65,6 +90,7 @@ class SplitResult:
             "leak": asdict(self.leak),
             "owners": asdict(self.owners),
             "near_copies": self.near and asdict(self.near),
+            "left": self.left and asdict(self.left),
             "notes": self.notes,
         }
 
@@ -90,16 +116,18 @@ def split_dataset(folder: Path, protocol: str = "", seed: int = 0, split_file: F
         path = keep_split(dataset, found.split)
         groups = dataset_groups(dataset)
         leak, owners = count_leaks(dataset, found.split, groups)
-        near = near_leak(dataset, found.split, groups)
-        return SplitResult(path, found.split, dataset.labels, leak, owners, near, found.notes)
+        near = _near_leak(dataset, found.split, groups)
+        return SplitResult(path, found.split, dataset.labels, leak, owners, near, notes=found.notes)
     protocol = protocol or DEFAULT_PROTOCOL
     split = find_split(dataset, protocol, seed)
     path = keep_split(dataset, split)
-    plain = split
-    if split.protocol.startswith(GROUPED):
-        plain = make_split(dataset.ids, dataset.labels, protocol.removeprefix(GROUPED), seed)
-    leak, owners = count_leaks(dataset, plain, dataset_groups(dataset))
-    return SplitResult(path, split, dataset.labels, leak, owners)
+    groups = dataset_groups(dataset)
+    if not protocol.startswith(GROUPED):
+        return SplitResult(path, split, dataset.labels, *count_leaks(dataset, split, groups))
+    left = leak_left(dataset, split)
+    plain = make_split(dataset.ids, dataset.labels, plain_protocol(protocol), seed)
+    leak, owners = count_leaks(dataset, plain, groups)
+    return SplitResult(path, split, dataset.labels, leak, owners, left.near, left)
 
 
 def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Files = None) -> Split:
@@ -121,7 +149,7 @@ def ensure_split(dataset: Dataset, protocol: str, seed: int = 0, split_file: Fil
         if error.errno not in _READ_ONLY:
             raise
         log.warning("%s: %s, so the split is not stored there", error.filename, error.strerror)
-    if log.isEnabledFor(logging.INFO) and (split_file is not None or not protocol.startswith(GROUPED)):
+    if log.isEnabledFor(logging.INFO):
         _tell(dataset, split, notes, of_files=split_file is not None)
     return split
 
@@ -135,13 +163,15 @@ def _tell(dataset: Dataset, split: Split, notes: list[str], *, of_files: bool) -
     which = f"{dataset.folder} {dataset.sha256} {split.protocol} {split.sha256}"
     if which not in _TOLD:
         _TOLD.add(which)
-        groups = dataset_groups(dataset)
-        leak, owners = (asdict(one) for one in count_leaks(dataset, split, groups))
-        if of_files:
-            near = asdict(near_leak(dataset, split, groups))
-            lines = [*notes, *leak_lines(leak, owners, near)]
+        if not of_files and split.protocol.startswith(GROUPED):
+            lines = left_lines(asdict(leak_left(dataset, split)), split.protocol)
         else:
+            groups = dataset_groups(dataset)
+            leak, owners = (asdict(one) for one in count_leaks(dataset, split, groups))
             lines = shared_lines(leak, owners, split.protocol)
+            if of_files:
+                near = _near_leak(dataset, split, groups)
+                lines = [*notes, *leak_lines(leak, owners, asdict(near) if near else None)]
         for line in lines:
             log.info("%s: %s", split.protocol, line)
 
@@ -154,14 +184,47 @@ def find_split(dataset: Dataset, protocol: str, seed: int, split_file: Files = N
     """
     if split_file is not None:
         return of_files(dataset, split_file, seed).split
-    if protocol not in PROTOCOLS:
-        choice = f"Choose from {', '.join(PROTOCOLS)}"
-        raise UsageError(f"unknown protocol {protocol!r}", did_you_mean(protocol, PROTOCOLS) + choice)
+    plain = plain_protocol(protocol)
     stored = splits_folder(dataset) / split_name(protocol, seed)
     if stored.exists():
         return read_split(stored, dataset.ids)
-    groups = dataset_groups(dataset, owners=True) if protocol.startswith(GROUPED) else None
-    return make_split(dataset.ids, dataset.labels, protocol, seed, groups)
+    if plain == protocol:
+        return make_split(dataset.ids, dataset.labels, protocol, seed)
+    near = _near_copies(dataset, protocol)
+    groups = _groups(dataset, protocol, near)
+    split = make_split(dataset.ids, dataset.labels, protocol, seed, groups)
+    return replace(split, leak=json.dumps(asdict(left_by(dataset, split, groups, near))))
+
+
+def leak_left(dataset: Dataset, split: Split) -> Left:
+    """The leak that a split by a grouped protocol leaves, as it was measured when the split was made.
+
+    Raises: SplitError, see `find_near_copies`, if it has to be measured now.
+    """
+    if split.leak:
+        return Left.of_json(split.leak)
+    near = _near_copies(dataset, split.protocol)  # a file of an earlier version
+    return left_by(dataset, split, _groups(dataset, split.protocol, near), near)
+
+
+def _groups(dataset: Dataset, protocol: str, near: NearCopies | None) -> npt.NDArray[np.int64]:
+    """The groups [N] that a grouped protocol keeps on one side."""
+    return dataset_groups(dataset, owners=True, near=near if protocol.startswith(GROUPED_NEAR) else None)
+
+
+def _near_copies(dataset: Dataset, protocol: str = "") -> NearCopies | None:
+    """The near copies; None if they cannot be found and the protocol can do without."""
+    try:
+        return find_near_copies(dataset)
+    except SplitError:
+        if protocol.startswith(GROUPED_NEAR):
+            raise
+        return None
+
+
+def _near_leak(dataset: Dataset, split: Split, groups: npt.NDArray[np.int64]) -> NearLeak | None:
+    near = _near_copies(dataset)
+    return count_near_leak(split, groups, near) if near else None
 
 
 def of_files(dataset: Dataset, split_file: SplitFiles | Path, seed: int) -> FoundSplit:

@@ -29,6 +29,7 @@ class DatasetStats:
         labels: label → number of rows.
         n_unlabelled: rows without a label.
         annotation: strong: people labelled the pairs; weak: the query did; empty: unknown.
+        pairs: the rule that made one label of two, as `--pairs` names it; empty if there were none.
         paper: the paper's label counts for a dataset of this name.
         words, widths, heights: `PERCENTILES` of words in a text and of pixels; empty without texts or
             pictures.
@@ -52,6 +53,7 @@ class DatasetStats:
     n_contradicted: int | None
     n_watermarked: int | None = None
     reminder: str = ""
+    pairs: str = ""
 
     @property
     def total(self) -> int:
@@ -66,6 +68,7 @@ class DatasetStats:
             "unlabelled": self.n_unlabelled,
             "total": self.total,
             "annotation": self.annotation,
+            "pairs": self.pairs,
             "paper": self.paper,
             "percentiles": list(PERCENTILES),
             "text_words": self.words,
@@ -108,6 +111,7 @@ def dataset_stats(folder: Path) -> DatasetStats:
     comparable = bool(words.any() or widths.any())
     twins, contradicted = _duplicates(groups, dataset.labels) if comparable else (None, None)
     paper = PAPER_TABLE_I.get(dataset.name)
+    has_two = dataset.table(["text_label"])["text_label"].null_count < len(dataset)
     return DatasetStats(
         folder=folder,
         name=dataset.name,
@@ -123,6 +127,7 @@ def dataset_stats(folder: Path) -> DatasetStats:
         n_contradicted=contradicted,
         n_watermarked=_n_watermarked(dataset),
         reminder=reminder(dataset.manifest, folder),
+        pairs=str(dataset.manifest.settings.get("pairs", "")) if has_two else "",
     )
 
 

@@ -6,12 +6,11 @@ import numpy as np
 
 from mvsent.curate.table_one import PAPER_TABLE_I
 from mvsent.pairs import LABEL_NAMES, UNLABELLED, Label
-from mvsent.reasons import Reason
 from mvsent.report.charts import Bar, count_bars, funnel_bars, histogram, share_bars
 from mvsent.report.document import render_document
 from mvsent.report.gallery import MAX_TERMS, MAX_TEXT, Gallery, shown
 from mvsent.report.histograms import Counts, percentiles
-from mvsent.report.survey import NOT_STATED, Survey, kappa
+from mvsent.report.survey import CONFLICTS, NOT_STATED, Survey, kappa
 from mvsent.report.tables import UNDEFINED, in_percent
 from mvsent.shards.manifest import Manifest
 from mvsent.shards.manifest_notes import gaps, other_notes
@@ -139,7 +138,7 @@ def _modality_words(manifest: Manifest, survey: Survey) -> str:
     rows = f"the {total:,} kept pairs" + (f" and {dropped:,} dropped conflicts" if dropped else "")
     beyond = kappa(everything)
     chance = "" if beyond is None else f"; Cohen’s kappa is {beyond:.3f} (1: always, 0: as by chance)"
-    n_others = manifest.funnel.dropped.get(Reason.LABEL_CONFLICT, 0) - dropped
+    n_others = sum(manifest.funnel.dropped.get(reason, 0) for reason in CONFLICTS) - dropped
     brackets = " Dropped conflicts are in brackets." if dropped else ""
     brackets += f" {n_others:,} further dropped conflicts are not included." if n_others > 0 else ""
     return f"Text and picture have the same label in {in_percent(agreed)} of {rows}{chance}.{brackets}"

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mvsent.curate.near_texts import MAX_TEXTS
 from mvsent.pairs import LABEL_NAMES, UNLABELLED
 from mvsent.report.tables import UNDEFINED, aligned, percent
+from mvsent.splits import GROUPED, GROUPED_NEAR, PROTOCOLS, plain_protocol
 
 _MAX_ENTRIES = 6  # entries of an export that are listed
+_NOT_COUNTED = f"near copies are not counted: more than {MAX_TEXTS} rows, or too many that resemble others"
 
 
 def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
@@ -28,6 +31,8 @@ def render_stats(documents: Sequence[Mapping[str, Any]]) -> str:
         ["rows with a duplicate", *(_share(d["duplicates"], d["total"]) for d in documents)],
         ["… that has another label", *(_share(d["contradicted"], d["total"]) for d in documents)],
     ]
+    if any(d["pairs"] for d in documents):
+        figures.insert(0, ["pairs", *(d["pairs"] or UNDEFINED for d in documents)])
     if any(d["watermarked"] is not None for d in documents):
         figures.append(
             ["images with a watermark", *(_share(d["watermarked"], d["total"]) for d in documents)]
@@ -71,7 +76,7 @@ def _counted(n: int, noun: str) -> str:
 def render_split(document: Mapping[str, Any]) -> str:
     """Render the rows of each fold by role, the labels of test rows, and the leak.
 
-    Of a grouped protocol that is the leak of the plain one.
+    Of a grouped protocol that is the leak of the plain one, and what is left of it.
     """
     seed = f", seed {document['seed']}" if document["seed"] else ""
     rows = []
@@ -83,23 +88,20 @@ def render_split(document: Mapping[str, Any]) -> str:
         f"{document['protocol']}{seed} → {document['path']}",
         aligned(("fold", "train", "validation", "test", *tested), rows),
     ]
-    leak, owners = document["leak"], document["owners"]
-    plain = document["protocol"].removeprefix("grouped-")
-    told = []
-    if document["near_copies"]:
-        told = [*document["notes"], *leak_lines(leak, owners, document["near_copies"])]
-    elif plain == document["protocol"]:
-        told = shared_lines(leak, owners, plain)
-    else:
-        told = [
-            f"{leak['n_rows']} rows in {_counted(leak['n_groups'], 'group')} of duplicates, each kept on one "
-            "side here",
-            f"in {plain}, {_of(leak['n_leaked'], leak['n_test'])} test rows have a duplicate in training",
-        ]
+    leak, owners, protocol = document["leak"], document["owners"], document["protocol"]
+    if document["left"]:
+        own, *left = left_lines(document["left"], protocol)
+        shared = f"{_of(leak['n_leaked'], leak['n_test'])} test rows have a duplicate in training"
+        told = [own, f"in {plain_protocol(protocol)}, {shared}"]
         if owners["n_leaked"]:
             told.append(
                 f"{_of(owners['n_leaked'], owners['n_test'])} share an owner with training rows there"
             )
+        told += left
+    elif protocol in PROTOCOLS:
+        told = shared_lines(leak, owners, protocol)
+    else:
+        told = [*document["notes"], *leak_lines(leak, owners, document["near_copies"])]
     if told:
         parts.append("\n".join(f"{line[0].upper()}{line[1:]}." for line in told))
     return "\n\n".join(parts)
@@ -115,15 +117,41 @@ def shared_lines(leak: Mapping[str, int], owners: Mapping[str, int], protocol: s
     ]
 
 
-def leak_lines(leak: Mapping[str, int], owners: Mapping[str, int], near: Mapping[str, int]) -> list[str]:
-    """Sentences on the test rows of split files that repeat training rows, exactly or nearly."""
-    sample = near["n_compared"] < leak["n_test"]
-    of = f"{_of(near['n_leaked'], near['n_compared'])} {'sampled ' if sample else ''}test rows"
+def left_lines(left: Mapping[str, Any], protocol: str) -> list[str]:
+    """Sentences on the groups of a grouped protocol, and on the test rows that it leaks still."""
     lines = [
-        f"{_of(leak['n_leaked'], leak['n_test'])} test rows have an equal text or picture in training",
-        f"{of} have no equal but a near copy there: {near['n_texts']} of the text, "
-        f"{near['n_pictures']} of the picture",
+        f"{left['n_rows']} rows in {_counted(left['n_groups'], 'group')}, each kept on one side here; the "
+        f"largest has {_counted(left['n_largest'], 'row')}"
     ]
+    near, apart = left["near"], ""
+    told = [(left["n_leaked"], "share a text or picture with training rows")]
+    told += [(left["n_owners"], "share an owner with training rows")]
+    if near:
+        of = f"{near['n_texts']} by text, {near['n_pictures']} by picture"
+        told.append((near["n_leaked"], f"have a near copy in training ({of})"))
+        if near["n_leaked"] and not protocol.startswith(GROUPED_NEAR):
+            apart = f"; {protocol.replace(GROUPED, GROUPED_NEAR)} keeps these apart"
+    found = [f"{_of(n, left['n_test'])} test rows {what}" for n, what in told if n]
+    if found:
+        lines.append(f"what is left: {', '.join(found)}{apart}")
+    else:
+        copy = ", or has a near copy there" if near else ""
+        lines.append(f"no test row shares a text, picture or owner with training rows{copy}")
+    return lines if near else [*lines, _NOT_COUNTED]
+
+
+def leak_lines(
+    leak: Mapping[str, int], owners: Mapping[str, int], near: Mapping[str, int] | None
+) -> list[str]:
+    """Sentences on the test rows of split files that repeat training rows, exactly or nearly."""
+    lines = [f"{_of(leak['n_leaked'], leak['n_test'])} test rows have an equal text or picture in training"]
+    if near:
+        lines.append(
+            f"{_of(near['n_leaked'], near['n_compared'])} test rows have no equal but a near copy there: "
+            f"{near['n_texts']} of the text, {near['n_pictures']} of the picture"
+        )
+    else:
+        lines.append(_NOT_COUNTED)
     if owners["n_leaked"]:
         lines.append(
             f"{_of(owners['n_leaked'], owners['n_test'])} test rows share an owner with training rows"

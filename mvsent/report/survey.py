@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mvsent.curate.labels import MISSING, combine, majority
+from mvsent.curate.labels import from_modalities, majority
 from mvsent.pairs import LABEL_NAMES, WATERMARKED, Label
 from mvsent.reasons import Reason
 from mvsent.report.histograms import Counts, added, word_counts
@@ -19,6 +19,8 @@ MAX_KINDS = 20_000
 """Maximum number of queries, licences or sources counted by name; the rows of others are counted together."""
 OTHERS = "(others)"
 NOT_STATED = "(not stated)"
+CONFLICTS = (Reason.LABEL_CONFLICT, Reason.LABELS_DIFFER)
+"""Reasons of rows whose text and picture have different labels."""
 _BATCH_ROWS = 4096
 _COLUMNS = [
     "text",
@@ -117,16 +119,15 @@ def survey(dataset: Dataset) -> Survey:
             np.maximum.at(highest, parents, cast)
             counts.n_unanimous[modality] += int((several & (lowest == highest) & (lowest >= 0)).sum())
     for dropped in read_rejected(dataset.folder):
-        conflicts = dropped.filter(pc.equal(dropped["reason"], str(Reason.LABEL_CONFLICT)))
-        # Few different details describe all conflicts, so each is parsed once.
-        for entry in pc.value_counts(conflicts["detail"]):
-            if matched := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
-                text, image = (
-                    majority(np.array([[Label.parse(word) for word in words.split()]], dtype=np.int8))  # [1]
-                    for words in matched.groups()
-                )
-                if combine(text, image) == MISSING and MISSING not in (*text, *image):
-                    counts.conflicts[text, image] += entry["counts"].as_py()
+        for reason in CONFLICTS:
+            conflicts = dropped.filter(pc.equal(dropped["reason"], str(reason)))
+            # Few different details describe all conflicts, so each is parsed once.
+            for entry in pc.value_counts(conflicts["detail"]):
+                if matched := _CONFLICT.fullmatch(entry["values"].as_py() or ""):
+                    votes = ([[Label.parse(word) for word in words.split()]] for words in matched.groups())
+                    text, image = (majority(np.array(one, dtype=np.int8)) for one in votes)  # [1], [1]
+                    if from_modalities(text, image, "consistent").reason.tolist() == [reason]:
+                        counts.conflicts[text, image] += entry["counts"].as_py()
     return counts
 
 

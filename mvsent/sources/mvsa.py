@@ -65,7 +65,7 @@ class Annotations:
 
     @property
     def name(self) -> str:
-        """The given name, else mvsa-single or mvsa-multiple by the number of annotators."""
+        """The prefix of the ids: the given name, else mvsa-single or mvsa-multiple, by the annotators."""
         return self.given_name or ("mvsa-single" if self.votes.shape[1] == 1 else "mvsa-multiple")
 
 

@@ -96,7 +96,10 @@ def find_columns(names: Sequence[str], settings: TableSettings, where: str) -> C
         found[role], also[role] = _usual(role, free, where)
         taken.update(found[role])
     modalities = ("text_label", "image_label")
-    if found["label"]:
+    if settings.pairs != "paper":
+        _refuse_one_label(found, by_user, settings, names, where)
+        found["label"] = ()
+    elif found["label"]:
         if by_user & {*modalities} and "label" not in by_user:
             found["label"] = ()  # the user wants a label that follows from the two
         for role in modalities:  # one label a modality is stored, several would be another vote
@@ -162,6 +165,25 @@ def _usual(role: str, names: Sequence[str], where: str) -> tuple[tuple[str, ...]
         best = [name for name, match in numbered.items() if match and match["role"] in wanted]
         return tuple(best), ()
     return tuple(best), tuple(name for tier in tiers for name in tier if name not in best)
+
+
+def _refuse_one_label(
+    found: Mapping[str, Collection[str]],
+    by_user: Collection[str],
+    settings: TableSettings,
+    names: Sequence[str],
+    where: str,
+) -> None:
+    if "label" in by_user:
+        raise UsageError(
+            f"--label and --pairs {settings.pairs} contradict each other", "Leave one of them out"
+        )
+    if not (found["text_label"] and found["image_label"]):
+        raise InputError(
+            f"{where}: --pairs {settings.pairs} needs labels of the texts and of the pictures; it has only "
+            f"{shown(names)}",
+            "Name their columns: --text-label COLUMN --image-label COLUMN",
+        )
 
 
 def _refuse_uneven(found: Mapping[str, Collection[str]], where: str) -> None:
