@@ -105,9 +105,10 @@ def recorded(stated: "Setting", value: Any) -> Any:
 
 def _if_path(value: str) -> str:
     """A path, or that of NAME=PATH, as an absolute one; anything else as it is."""
-    if _is_path(value.strip()):
-        return str(Path(value.strip()).resolve())
-    name, equals, path = value.partition("=")
+    given = value.strip()
+    if _is_path(given):
+        return str(Path(given).resolve())
+    name, equals, path = given.partition("=")
     return f"{name}={Path(path).resolve()}" if equals and _is_path(path) else value
 
 

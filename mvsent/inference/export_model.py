@@ -11,8 +11,10 @@ from torch import Tensor
 
 from mvsent import __version__
 from mvsent.errors import MvsentError, UsageError, did_you_mean
+from mvsent.features.backbone import Backbone
 from mvsent.inference.graphs import FORMS, SEQUENCES, Graph, batch_size_of
 from mvsent.inference.model import Model, load
+from mvsent.runs.inputs.image_vector import ImageVector
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.staging import claimed
 
@@ -130,18 +132,25 @@ def description(model: Model, graph: Graph, done: ExportedModel, vocabulary: str
         name, longest = Path(reader.encoder.name).name, run.resolved.max_tokens
         steps["words"] = {"transformer": name, "sha256": reader.encoder.weights_sha256, "max_words": longest}
     if backbone := reader.backbone:
-        std = (1 / (255 * backbone.scale)).flatten().tolist()
-        steps["pictures"] = {
-            "backbone": backbone.name,
-            "tap": backbone.tap,
-            "sha256": backbone.weights_sha256,
-            "side": backbone.size,
-            "resize": "the whole picture to a square, bilinear with antialiasing, nothing cropped",
-            "mean": (backbone.mean / 255).flatten().tolist(),
-            "std": std,
-            "missing": "zeros",
+        steps["pictures"] = {"backbone": backbone.name, "tap": backbone.tap, **_pictures(backbone)}
+    if vectors := reader.of(ImageVector):
+        steps["image_vector"] = {
+            "about": "the vectors of the whole picture by these encoders, side by side",
+            "encoders": [{"encoder": each.name, **_pictures(each)} for each in vectors.networks],
         }
     return about
+
+
+def _pictures(network: Backbone) -> dict[str, Any]:
+    """The preparation of the pictures that a network reads."""
+    return {
+        "sha256": network.weights_sha256,
+        "side": network.size,
+        "resize": "the whole picture to a square, bilinear with antialiasing, nothing cropped",
+        "mean": (network.mean / 255).flatten().tolist(),
+        "std": (1 / (255 * network.scale)).flatten().tolist(),
+        "missing": "zeros",
+    }
 
 
 def _tensor(graph: Graph, name: str) -> dict[str, Any]:
