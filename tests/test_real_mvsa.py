@@ -1,21 +1,27 @@
 """The published MVSA folder that MVSENT_MVSA_ROOT names gives the paper's numbers."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mvsent.build.from_table import build_table
 from mvsent.build.reconcile import reconcile
 from mvsent.build.table_cells import read_plan
 from mvsent.config import ReconcileSettings
+from mvsent.curate.near_texts import near_text_pairs
 from mvsent.curate.table_one import PAPER_TABLE_I
-from mvsent.curate.text import clean_text, decode_text
+from mvsent.curate.text import clean_text, decode_text, normalised_text
+from mvsent.datasets.split import split_dataset
 from mvsent.shards.reader import Dataset
 from mvsent.sources.table import TableSettings
+from mvsent.splits import TEST
 from tests.tables import write_csv, write_jsonl
 
 ROOT = os.environ.get("MVSENT_MVSA_ROOT", "")
@@ -59,6 +65,48 @@ def test_a_quarter_of_the_texts_end_in_an_ellipsis_and_none_is_mojibake(result):
         "Ã©",
     ):  # undecodable bytes; GB18030 read as Latin-1; UTF-8 read as Latin-1
         assert not pc.any(pc.match_substring(texts, sign)).as_py()
+
+
+# Other pairs, and splits. The literature that uses consistent pairs counts 2592 of them.
+
+PAIRS = {"consistent": (724, 470, 1398), "text": (1217, 1921, 1731), "image": (1223, 938, 2708)}
+
+
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_the_pairs_of_each_rule_are_as_many_as_their_labels_say(pairs, result, tmp_path):
+    if result.manifest.name != "mvsa-single":
+        pytest.skip("MVSENT_MVSA_ROOT is not MVSA-Single")
+    made = reconcile(
+        Path(ROOT), tmp_path / "out", ReconcileSettings(pairs=pairs, labels_only=True), quiet=True
+    ).manifest
+    assert made.name == f"mvsa-single-{pairs}"
+    assert tuple(made.labels.values()) == PAIRS[pairs]
+    given = Counter()  # counted in the published file, by nothing of ours
+    for line in (Path(ROOT) / "labelResultAll.txt").read_text().split("\n")[1:]:
+        if line.strip():
+            text, image = line.strip().split("\t")[1].split(",")
+            given[text if pairs == "text" else image] += pairs != "consistent" or text == image
+    assert made.labels == dict(given)
+
+
+def test_near_protocols_leave_no_near_copy_that_scikit_learn_finds(result):
+    dataset = Dataset.open(result.folder)
+    texts = [normalised_text(text) for text in dataset.table(["text"])["text"].to_pylist()]
+    distinct, value = np.unique(texts, return_inverse=True)
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(distinct.tolist())
+    near = np.argwhere(np.triu((vectors @ vectors.T).toarray(), 1) > 0.8)
+    assert near_text_pairs(distinct.tolist()).tolist() == near.tolist() != []
+    exact, grouped = (
+        split_dataset(result.folder, f"{name}kfold-10") for name in ("grouped-", "grouped-near-")
+    )
+    for split, is_near in ((exact.split, False), (grouped.split, True)):
+        tested = (split.roles == TEST).argmax(axis=0)  # the fold that tests each row
+        apart = [len({*tested[value == one], *tested[value == other]}) > 1 for one, other in near]
+        assert any(apart) is not is_near
+    assert grouped.left.near.n_leaked == 0
+    if result.manifest.name == "mvsa-single":
+        assert (exact.left.near.n_leaked, exact.left.near.n_compared) == (112, 4511)
+        assert (grouped.left.n_rows, grouped.left.n_groups, grouped.left.n_largest) == (547, 217, 29)
 
 
 # The same pairs as a table

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -594,3 +595,67 @@ def test_parquet_ids_of_any_type() -> None:
         stream = io.BytesIO()
         pq.write_table(pa.table({"tweet_id": column}), stream)
         assert parse_split_table("train.parquet", stream.getvalue()).ids.to_pylist() == ["1", "2"]
+
+
+# In a benchmark
+
+
+def three_tables(folder: Path, numbers: list[str]) -> list[object]:
+    for name, rows in (("train", numbers[:40]), ("val", numbers[40:50]), ("test", numbers[50:])):
+        pd.DataFrame({"id": [f"{row}.jpg" for row in rows], "label": "x"}).to_csv(folder / f"{name}.csv")
+    return ["--split-file", folder]
+
+
+def three_lists_of_objects(folder: Path, numbers: list[str]) -> list[object]:
+    for name, rows in (("train", numbers[:40]), ("val", numbers[40:50]), ("test", numbers[50:])):
+        (folder / f"{name}.json").write_text(json.dumps([{"id": int(row), "label": 0} for row in rows]))
+    return ["--split-file", ",".join(str(folder / f"{name}.json") for name in FILE_NAMES)]
+
+
+def folds_of_line_numbers(folder: Path, numbers: list[str]) -> list[object]:
+    for fold in range(10):
+        order = [(row + 6 * fold) % 60 for row in range(60)]
+        for name, rows in (("train", order[:40]), ("val", order[40:50]), ("test", order[50:])):
+            (folder / f"{name}_{fold + 1}.txt").write_text("\n".join(map(str, rows)))
+    (folder / "list.csv").write_text("ID,text,image\n" + "".join(f"{row},x,x\n" for row in numbers))
+    return ["--split-file", folder, "--split-ids", folder / "list.csv", "--folds", "0,9"]
+
+
+def one_object_of_roles(folder: Path, numbers: list[str]) -> list[object]:
+    roles = {"train": numbers[:40], "dev": numbers[40:50], "test": numbers[50:]}
+    (folder / "split.json").write_text(json.dumps(roles))
+    return ["--split-file", folder / "split.json"]
+
+
+def folds_held_out(folder: Path, numbers: list[str]) -> list[object]:
+    pd.DataFrame({"id": numbers, "fold": [row % 5 + 1 for row in range(60)]}).to_csv(folder / "folds.csv")
+    return ["--split-file", folder / "folds.csv", "--validation-share", "0.2", "--folds", "4"]
+
+
+LAYOUTS = {
+    three_tables: ("file-published", [10]),
+    three_lists_of_objects: ("file-published", [10]),
+    folds_of_line_numbers: ("file-published", [10, 10]),
+    one_object_of_roles: ("file-split", [10]),
+    folds_held_out: ("file-folds", [12]),
+}
+SHORT = shlex.split(
+    "--models logistic --table 2 --weights random --words random --text-vector none --threads 1"
+)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_a_benchmark_runs_on_a_public_split_of_every_layout(
+    layout: Callable[[Path, list[str]], list[object]],
+    make_dataset: Callable[..., Path],
+    sixty_pairs: pa.Table,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "published").mkdir()
+    numbers = [id.partition(":")[2] for id in sixty_pairs["id"].to_pylist()]
+    given = layout(tmp_path / "published", numbers)
+    done = run("benchmark", make_dataset(sixty_pairs), *given, *SHORT, "--out", tmp_path / "out", "--json")
+    rows = {row["system"]: row for row in json.loads(done.stdout)["tables"][0]["rows"]}
+    name, n_test = LAYOUTS[layout]
+    assert (rows["logistic"]["protocol"], rows["logistic"]["failure"]) == (name, ""), rows["logistic"]
+    assert [fold["n_test"] for fold in rows["logistic"]["folds"]] == n_test

@@ -26,7 +26,7 @@ def reconcile_mvsa(
         ),
     ] = None,
     given: "Given[ReconcileSettings]",
-    name: Annotated[str | None, options.dataset_name("mvsa-single or mvsa-multiple")] = None,
+    name: Annotated[str | None, options.dataset_name("mvsa-single or mvsa-multiple, and the --pairs")] = None,
     workers: options.Workers = 0,
     engine: options.EngineOptions,
     out: options.OutByName = None,
@@ -38,7 +38,9 @@ def reconcile_mvsa(
 
     Each pair gets one label by the paper's rules. For the text and for the picture it is the label that most
     annotators chose. Equal labels stay, a positive or negative one beats neutral, and positive against
-    negative is dropped. Every dropped row is listed with its reason in rejected.parquet.
+    negative is dropped. Part of the literature uses other pairs: those whose two labels are equal (--pairs
+    consistent), or all with the label of one (--pairs text, --pairs image); their dataset is named after
+    that. Every dropped row is listed with its reason in rejected.parquet.
 
     Example: mvsent reconcile-mvsa MVSA_Single
     """
@@ -117,10 +119,11 @@ def split(
 ) -> None:
     """Divide a dataset into training, validation and test rows.
 
-    The protocols are paper-5x, kfold-5, kfold-10, and each with grouped- before it. The same seed gives the
-    same split every time. The grouped protocols keep duplicates (the same text except for links and names,
-    or the same picture) and the rows of one owner on one side. Every split reports how many test rows share a
-    text, a picture or an owner with training rows, a grouped one for its plain protocol.
+    The protocols are paper-5x, kfold-5, kfold-10, and each with grouped- or grouped-near- before it. The same
+    seed gives the same split every time. The grouped protocols keep duplicates (the same text except for
+    links and names, or the same picture) and the rows of one owner on one side, grouped-near- also near
+    copies, such as cut retweets. Every split reports how many test rows share a text, a picture or an owner
+    with training rows, a grouped one for its plain protocol; and a grouped one what it leaves.
 
     A split of others is read from --split-file: tables, JSON or lists, whose names or columns tell roles and
     folds (docs/splits.md). Rows that it does not name are left out. What leaks across it is counted.
