@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from mvsent.errors import DatasetError, MvsentError
-from mvsent.features import cache
+from mvsent.features import cache_entry
 from mvsent.features.cache import cached_maps, cached_pixels
+from mvsent.features.cache_entry import CacheEntry
 from mvsent.features.cache_folder import default_cache_dir
 from mvsent.features.pixels import pixel_batches
 from mvsent.shards.reader import Dataset
@@ -132,16 +133,16 @@ def test_after_kill_9_the_next_run_goes_on_and_gives_the_same(
 
 def fail_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk be full after `n` batches."""
-    append, calls = cache._Entry._append, []
+    append, calls = CacheEntry._append, []
 
-    def appending(self: cache._Entry, file: object, batch: np.ndarray, done: int) -> None:
+    def appending(self: CacheEntry, file: object, batch: np.ndarray, done: int) -> None:
         calls.append(done)
         if len(calls) > n:
             file.write(batch.data[:1])  # type: ignore[attr-defined]
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(self, file, batch, done)
 
-    monkeypatch.setattr(cache._Entry, "_append", appending)
+    monkeypatch.setattr(CacheEntry, "_append", appending)
 
 
 def test_a_disk_that_fills_up_is_named_and_what_was_done_is_kept(
@@ -161,7 +162,9 @@ def test_a_disk_that_fills_up_is_named_and_what_was_done_is_kept(
 def test_too_little_room_is_said_before_anything_is_computed(
     tmp_path: Path, dataset: Dataset, tiny: TinyBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mvsent.features.cache.shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    monkeypatch.setattr(
+        "mvsent.features.cache_entry.shutil.disk_usage", lambda path: SimpleNamespace(free=100)
+    )
     with pytest.raises(MvsentError, match="MVSENT_CACHE"):
         cached_maps(dataset, tiny, cache_dir=tmp_path, quiet=True)
     assert TinyBackbone.n_seen == 0
@@ -189,7 +192,7 @@ def test_of_two_at_once_one_computes_and_the_other_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, go, waiting = threading.Event(), threading.Event(), threading.Event()
-    monkeypatch.setattr(cache.log, "warning", lambda *args: waiting.set())
+    monkeypatch.setattr(cache_entry.log, "warning", lambda *args: waiting.set())
     results: list[np.ndarray] = []
 
     def slow(start: int) -> Iterator[np.ndarray]:
@@ -201,8 +204,8 @@ def test_of_two_at_once_one_computes_and_the_other_waits(
         raise AssertionError("computed twice")
         yield
 
-    def entry() -> cache._Entry:
-        return cache._Entry(tmp_path, "test", (8, 1), np.dtype(np.uint8), {"a": 1})
+    def entry() -> CacheEntry:
+        return CacheEntry(tmp_path, "test", (8, 1), np.dtype(np.uint8), {"a": 1})
 
     first = threading.Thread(target=lambda: results.append(entry().values(slow, "first", quiet=True)))
     first.start()

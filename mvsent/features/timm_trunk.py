@@ -11,7 +11,7 @@ from mvsent.errors import WeightsError, first_line
 from mvsent.features.backbone import MeanOfMap
 
 
-class Output(Enum):
+class TrunkEnd(Enum):
     """The output of a trunk: one feature level, the features that the head pools, or the pooled vector."""
 
     LEVEL = "map"
@@ -20,7 +20,7 @@ class Output(Enum):
 
 
 def trunk_of(
-    network: nn.Module, name: str, output: Output, level: int, *, size: int
+    network: nn.Module, name: str, output: TrunkEnd, level: int, *, size: int
 ) -> tuple[nn.Module, torch.Size]:
     """The network up to its `output`, and the shape of that for one picture of `size` pixels.
 
@@ -30,16 +30,16 @@ def trunk_of(
     Raises: WeightsError if the network `name` has no such output.
     """
     choices: list[Callable[[], nn.Module]] = [partial(Level, network, level)]
-    if output is not Output.LEVEL:
+    if output is not TrunkEnd.LEVEL:
         # timm itself turns tokens of transformers into maps, as their order differs from family to family.
         choices = [partial(LastMap, network), partial(Level, network, level, norm=True), *choices]
-    if output is Output.VECTOR:
+    if output is TrunkEnd.VECTOR:
         choices.insert(0, partial(Pooled, network))
     problems = []
     for choice in choices:
         try:
             trunk = choice()
-            if output is Output.VECTOR and not isinstance(trunk, Pooled):
+            if output is TrunkEnd.VECTOR and not isinstance(trunk, Pooled):
                 trunk = MeanOfMap(trunk)
             with torch.inference_mode():
                 shape = trunk.eval()(torch.zeros(1, 3, size, size)).shape
@@ -47,7 +47,7 @@ def trunk_of(
             problems.append(first_line(error))
             continue
         # The class token of some networks looks like a map of one region.
-        if len(shape) == (2 if output is Output.VECTOR else 4) and shape[2:] != (1, 1):
+        if len(shape) == (2 if output is TrunkEnd.VECTOR else 4) and shape[2:] != (1, 1):
             return trunk, shape
         problems.append(f"its output is {' × '.join(map(str, shape))}")
     raise WeightsError(f"{name}: has no {output.value} ({problems[0]})", "Choose another backbone")
