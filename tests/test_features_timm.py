@@ -30,6 +30,11 @@ NETWORKS = ("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "te
 one with channels last, and one whose convolutions change their weights."""
 
 
+class Hostile:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("hostile-was-here"),))
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     """A hub without repositories, and an empty cache."""
@@ -262,6 +267,45 @@ def test_published_weights_come_from_the_hub_and_are_pinned(
     ) as caught:
         load_backbone("test_vit")
     assert "hf download timm/test_vit.r160_in1k" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_timm_itself_has_fetched_is_enough_without_a_network(
+    hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "published").mkdir()
+    network_of("test_resnet", tmp_path / "published" / "model.safetensors")
+    hub.repositories["timm/test_resnet.r160_in1k"] = tmp_path / "published"
+    theirs = timm.create_model("test_resnet", pretrained=True).eval()
+    hub.repositories.clear()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    backbone = load_backbone("test_resnet")
+    pixels = pictures(backbone)
+    close(backbone(pixels), theirs.forward_features(normalised(theirs, pixels)))
+
+
+def test_a_repository_with_a_pickle_alone_is_read_as_tensors_and_never_run(
+    hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "published").mkdir()
+    state = network_of("test_resnet", tmp_path / "w.safetensors").state_dict()
+    torch.save(state, tmp_path / "published" / "pytorch_model.bin")
+    hub.repositories["timm/test_resnet.r160_in1k"] = tmp_path / "published"
+    by_file = load_backbone("test_resnet", weights=str(tmp_path / "w.safetensors"))
+    assert load_backbone("test_resnet").weights_sha256 == by_file.weights_sha256
+    (tmp_path / "hostile").mkdir()
+    (tmp_path / "hostile" / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile()))
+    hub.repositories["timm/test_vit.r160_in1k"] = tmp_path / "hostile"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin: cannot be read as a state_dict"):
+        load_backbone("test_vit")
+    assert not Path("hostile-was-here").exists()
+
+
+def test_a_gated_repository_says_how_to_get_it(hub: type[Hub], tmp_path: Path) -> None:
+    hub.repositories["timm/test_vit.r160_in1k"] = tmp_path
+    hub.gated.add("timm/test_vit.r160_in1k")
+    with pytest.raises(WeightsError, match=r"test_vit.* is gated.*hf auth login.*--weights PATH"):
+        load_backbone("test_vit")
 
 
 def test_a_folder_or_repository_in_timms_layout_is_a_backbone(
