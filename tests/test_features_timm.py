@@ -259,6 +259,8 @@ def test_published_weights_come_from_the_hub_and_are_pinned(
     assert backbone.revision == COMMIT
     by_file = load_backbone("test_resnet", weights=str(tmp_path / "published" / "model.safetensors"))
     assert backbone.weights_sha256 == by_file.weights_sha256
+    with pytest.raises(WeightsError, match="has no such revision"):
+        load_backbone("test_resnet", revision="b" * 40)
     hub.repositories.clear()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert load_backbone("test_resnet", revision=COMMIT).weights_sha256 == by_file.weights_sha256
@@ -323,6 +325,9 @@ def test_a_folder_or_repository_in_timms_layout_is_a_backbone(
     assert (here.name, here.size, there.name, there.revision) == ("my network", 96, "network", COMMIT)
     assert here.weights_sha256 == there.weights_sha256
     assert (here.mean.flatten() / 255).tolist() == pytest.approx([0.1, 0.2, 0.3])
+    about["pretrained_cfg"]["mean"] = [0.5, 0.5, 0.5]
+    (folder / "config.json").write_text(json.dumps(about))
+    assert load_backbone(str(folder), tap="layer2").weights_sha256 != here.weights_sha256
     with pytest.raises(UsageError, match=r"has its own weights\. Leave out --weights"):
         load_backbone(str(folder), weights="random")
     (folder / "model.safetensors").unlink()
