@@ -71,7 +71,7 @@ def test_the_models_command_prints_each_with_kind_tables_and_numbers() -> None:
     assert "mvsa-single accuracy 79.47, F1 79.59" in shown
     published = "mvsa-multiple accuracy 70.00, F1 70.17; flickr accuracy 81.90, F1 82.44"
     assert f"    dmlanet w/o SMAtt  (without=semantic)  {published}\n" in shown
-    assert "uses if there: lexicon, text vector" in shown
+    assert "uses if there: image vector, lexicon, modality labels, text vector" in shown
 
 
 def test_the_models_command_prints_every_ablation_as_table_4_calls_it() -> None:

@@ -26,7 +26,7 @@ def blobs(n_rows: int, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
 
 
 def remembered(n_rows: int = 90, capacity: int = 1000) -> Memory:
-    memory = Memory(5, [3, 3], width=0.7, capacity=capacity)
+    memory = Memory([(5, 1.0)], [3, 3], width=0.7, capacity=capacity)
     memory.solve(blobs(n_rows), blobs(40, seed=1))
     return memory
 
@@ -41,6 +41,50 @@ def test_it_is_kernel_ridge_regression_of_the_training_rows(monkeypatch: pytest.
     reference.fit((x - mean) / std, one_hot - one_hot.mean(dim=0))
     expected = reference.predict((new - mean) / std) + one_hot.mean(dim=0).numpy()
     np.testing.assert_allclose(remembered()(new)[0].numpy(), expected, atol=2e-3)
+
+
+def test_blocks_count_as_much_as_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "RIDGES", (0.3,))
+    monkeypatch.setattr(memory_module, "SCALES", (1.0,))
+    (x, (y, _)), (new, _) = blobs(90), blobs(20, seed=2)
+    mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
+    memory = Memory([(2, 1.5), (3, 0.4)], [3], width=0.7, capacity=1000)
+    memory.solve((x, [y]), (x, [y]))
+    root = torch.tensor([1.5 / 2] * 2 + [0.4 / 3] * 3).sqrt()
+    one_hot = nn.functional.one_hot(y, 3).double()
+    reference = KernelRidge(alpha=0.3, kernel="rbf", gamma=0.7)
+    reference.fit((x - mean) / std * root, one_hot - one_hot.mean(dim=0))
+    expected = reference.predict((new - mean) / std * root) + one_hot.mean(dim=0).numpy()
+    np.testing.assert_allclose(memory(new)[0].numpy(), expected, atol=2e-3)
+
+
+def test_refitted_it_is_the_memory_of_all_rows_with_what_was_chosen() -> None:
+    train, validation = blobs(60), blobs(40, seed=1)
+    memory, other = remembered(), Memory([(5, 1.0)], [3, 3], width=0.7, capacity=1000)
+    memory.solve(train, validation)
+    ridges, scale = list(memory.chosen_ridges), memory.scale.clone()
+    both = (
+        torch.cat([train[0], validation[0]]),
+        [torch.cat(each) for each in zip(train[1], validation[1], strict=True)],
+    )
+    memory.refit(both)
+    assert memory.chosen_ridges == ridges and torch.equal(memory.scale, scale)
+    other.chosen_ridges, other.scale = ridges, scale
+    other.refit(both)
+    new = blobs(20, seed=2)[0]
+    for one, another in zip(memory(new), other(new), strict=True):
+        torch.testing.assert_close(one, another)
+    assert len(memory.keys) == 100
+
+
+def test_a_memory_of_a_version_without_blocks_weighs_every_feature_alike() -> None:
+    memory = remembered()
+    state = {name: value for name, value in memory.state_dict().items() if name != "factor"}
+    again = Memory([(2, 9.0), (3, 0.1)], [3, 3], width=0.7, capacity=1000)
+    again.load_state_dict(state)
+    new = blobs(20, seed=2)[0]
+    for one, another in zip(memory(new), again(new), strict=True):
+        torch.testing.assert_close(one, another)
 
 
 def test_rows_it_never_saw_are_told_by_those_that_are_like_them() -> None:
@@ -58,7 +102,7 @@ def test_of_more_pairs_than_it_keeps_every_one_still_counts() -> None:
 
 
 def test_a_class_that_no_row_is_known_of_gets_even_answers() -> None:
-    memory = Memory(5, [3], width=0.7, capacity=100)
+    memory = Memory([(5, 1.0)], [3], width=0.7, capacity=100)
     (x, (y, _)) = blobs(30)
     memory.solve((x, [torch.full_like(y, -1)]), (x, [torch.full_like(y, -1)]))
     assert memory(x)[0].abs().max() == 0
@@ -67,7 +111,7 @@ def test_a_class_that_no_row_is_known_of_gets_even_answers() -> None:
 def test_a_constant_feature_and_a_far_row_stay_finite() -> None:
     x, targets = blobs(30)
     x[:, 0] = 3.0
-    memory = Memory(5, [3, 3], width=0.7, capacity=100)
+    memory = Memory([(5, 1.0)], [3, 3], width=0.7, capacity=100)
     memory.solve((x, targets), (x, targets))
     assert all(logits.isfinite().all() for logits in memory(torch.full((2, 5), 1e30)))
 

@@ -301,7 +301,7 @@ def halves() -> tuple[Batch, Batch]:
 
 def test_logistic_regression_is_scikit_learns_on_standardised_features() -> None:
     train, validation = halves()
-    network = built("logistic", c="0.1")
+    network = built("logistic", c="0.1", refit=False)
     network.solve(lambda: [train], lambda: [validation])
 
     def features(batch: Batch) -> np.ndarray:
@@ -325,13 +325,54 @@ def test_logistic_regression_keeps_the_strength_that_the_validation_rows_like_be
         return float(accuracy), -float(cross_entropy(logits, validation.target))
 
     def solved(c: str) -> torch.nn.Module:
-        network = built("logistic", c=c)
+        network = built("logistic", c=c, refit=False)
         network.solve(lambda: [train], lambda: [validation])
         return network
 
     each = [quality(solved(c)) for c in ("0.0001", "0.01", "1.0")]
     assert len(set(each)) == 3
     assert quality(solved("1.0,0.01,0.0001")) == pytest.approx(max(each), abs=1e-4)
+
+
+def test_logistic_regression_is_fitted_on_validation_rows_too_once_they_have_chosen() -> None:
+    train, validation = halves()
+    network, plain = built("logistic", c="1.0,0.01"), built("logistic", c="1.0,0.01", refit=False)
+    for each in (network, plain):
+        each.solve(lambda: [train], lambda: [validation])
+    x = torch.cat([network.features(train), network.features(validation)]).detach().double().numpy()
+    y = torch.cat([train.target, validation.target]).numpy()
+    mean, std = x.mean(0), x.std(0)
+    fits = [LogisticRegression(C=c, max_iter=1000).fit((x - mean) / std, y) for c in (1.0, 0.01)]
+    expected = [fit.predict_proba((x[:48] - mean) / std) for fit in fits]
+    found = torch.softmax(network(train).logits, dim=1).detach().numpy()
+    assert min(np.abs(found - each).max() for each in expected) < 1e-3
+    assert not torch.allclose(network.mean, plain.mean)
+
+
+def test_the_label_rule_is_taken_as_far_as_the_validation_rows_like_it() -> None:
+    random = torch.Generator().manual_seed(0)
+
+    def rows(n: int) -> Batch:
+        # Each modality's label is written in its own features; the class follows by the rule alone.
+        text, image = (torch.randint(0, 3, (n,), generator=random) for _ in range(2))
+        image = torch.where((text - image).abs() == 2, text, image)  # no contradictions
+        target = torch.where(text == 1, image, text)
+        batch = pairs(n_pairs=n)
+        vector, regions = batch.text_vector.clone() * 0.1, batch.regions.clone() * 0.1
+        vector[torch.arange(n), text] += 3
+        regions[torch.arange(n), image] += 3
+        given = {"text_target": text, "image_target": image, "target": target}
+        return replace(batch, text_vector=vector, regions=regions, **given)
+
+    train, validation, new = rows(120), rows(60), rows(60)
+    network = built("logistic")
+    network.solve(lambda: [train], lambda: [validation])
+    assert network.ruled > 0
+    assert (network(new).logits.argmax(dim=1) == new.target).float().mean() > 0.9
+    unlabelled = replace(validation, text_target=None, image_target=None)
+    without = built("logistic")
+    without.solve(lambda: [train], lambda: [unlabelled])
+    assert without.ruled == 0
 
 
 def test_without_a_text_vector_logistic_regression_has_the_mean_of_the_words() -> None:
@@ -344,7 +385,7 @@ def test_without_a_text_vector_logistic_regression_has_the_mean_of_the_words() -
 def test_a_class_without_a_training_row_is_never_chosen(present: list[int]) -> None:
     train, validation = halves()
     seen = replace(train, target=torch.tensor(present)[torch.arange(48) % len(present)])
-    network = built("logistic", c="1.0")
+    network = built("logistic", c="1.0", refit=False)
     network.solve(lambda: [seen], lambda: [validation])
     chosen = network(seen).logits.argmax(dim=1)
     assert set(chosen.tolist()) == set(present)

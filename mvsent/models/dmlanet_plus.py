@@ -25,6 +25,7 @@ from mvsent.models.attention import (
     regions_of,
 )
 from mvsent.models.batch import (
+    IMAGE_VECTOR,
     LEXICON,
     MODALITY_LABELS,
     REGIONS,
@@ -37,7 +38,7 @@ from mvsent.models.batch import (
 )
 from mvsent.models.encoders import Standardize, WordEmbedding
 from mvsent.models.label_rule import apply_rule, label_rule
-from mvsent.models.memory import PairMemory, whole_text
+from mvsent.models.memory import PairMemory, present, whole_text
 from mvsent.models.registry import ModelCard, register
 from mvsent.pairs import Label
 from mvsent.setting import Settings
@@ -59,6 +60,7 @@ class DMLANetPlusOptions(Settings):
     memory: bool = True  # attention over training pairs
     memory_width: float = Field(default=0.7, gt=0, allow_inf_nan=False)
     memory_pairs: int = Field(default=4096, ge=1)  # kept of the training pairs
+    refit: bool = True  # the memory on validation rows, too, once everything is chosen by them
     share: float | None = Field(default=None, ge=0, le=1)  # of the memory; none: fitted on validation rows
     members: int = Field(default=1, ge=1)  # networks with other seeds, averaged
 
@@ -74,7 +76,7 @@ class DMLANetPlusOptions(Settings):
         fidelity="substitute",
         fidelity_note="It is not the paper's network, but one in its spirit.",
         reads=frozenset({REGIONS, WORDS}),
-        may_read=frozenset({TEXT_VECTOR, LEXICON, MODALITY_LABELS}),
+        may_read=frozenset({TEXT_VECTOR, IMAGE_VECTOR, LEXICON, MODALITY_LABELS}),
         options=DMLANetPlusOptions,
         ablations={
             "w/o memory": {"memory": "false"},
@@ -140,17 +142,20 @@ class DMLANetPlus(nn.Module):
         return probabilities
 
     def settle(self, train: Batches, validation: Batches) -> None:
-        """Solve the memory on the training rows, and choose its share on the validation rows."""
+        """Solve the memory on training rows, choose its share on validation rows, and refit it on both."""
         if self.memory is None:
             return
-        self.memory.solve(self._known(train), self._known(validation))
+        known = self.memory.known(train, self.embedding), self.memory.known(validation, self.embedding)
+        self.memory.solve(*known)
         if self.options.share is not None:
             self.share.fill_(self.options.share)
-            return
-        network, memory = torch.cat([self._of_truth(batch) for batch in validation()], dim=1)  # [N] each
-        shares = torch.linspace(0, 1, _SHARES, device=network.device)
-        likely = network + shares[:, None] * (memory - network)  # [21, N]
-        self.share.copy_(shares[_log(likely).sum(dim=1).argmax()])
+        else:
+            network, memory = torch.cat([self._of_truth(batch) for batch in validation()], dim=1)  # [N] each
+            shares = torch.linspace(0, 1, _SHARES, device=network.device)
+            likely = network + shares[:, None] * (memory - network)  # [21, N]
+            self.share.copy_(shares[_log(likely).sum(dim=1).argmax()])
+        if self.options.refit:
+            self.memory.refit(*known)
 
     def _of_truth(self, batch: Batch) -> Tensor:
         """Probability of the true class by network and by memory, `[2, B]`."""
@@ -159,20 +164,6 @@ class DMLANetPlus(nn.Module):
         network = self.by_network([member(batch, words, mask) for member in self.members])
         both = torch.stack([network, self.by_memory(batch, words, mask)])  # [2, B, n_classes]
         return both.gather(2, batch.target.expand(2, -1).unsqueeze(-1)).squeeze(-1)
-
-    def _known(self, rows: Batches) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Vectors of the texts and pictures of all rows, and the classes of each target, -1 if unknown."""
-        assert self.memory is not None
-        texts, images, targets = [], [], []
-        for batch in rows():
-            text, image = self.memory.vectors(batch, *self.embedding(batch))
-            texts.append(text)
-            images.append(image)
-            assert batch.target is not None
-            unknown = torch.full_like(batch.target, -1)
-            given = (batch.text_target, batch.image_target)
-            targets.append([*(unknown if each is None else each for each in given), batch.target])
-        return torch.cat(texts), torch.cat(images), [torch.cat(each) for each in zip(*targets, strict=True)]
 
 
 class _Member(nn.Module):
@@ -301,18 +292,6 @@ class _Member(nn.Module):
                 each = nn.functional.cross_entropy(logits, target.clamp(min=0), reduction="none")
                 loss = loss + (each * known).sum() / known.sum().clamp(min=1)
         return loss
-
-
-def present(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Whether each pair has a picture, and a text, `[B, 1]` each."""
-    assert batch.regions is not None
-    see, read = (
-        batch.regions.new_ones(batch.regions.shape[0], 1)
-        if flag is None
-        else flag.to(batch.regions.dtype).unsqueeze(1)
-        for flag in (batch.has_image, batch.has_text)
-    )
-    return see, read
 
 
 def _log(probabilities: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""pair-memory: the memory of dmlanet-plus alone, which is solved at once."""
+
+from pydantic import Field
+from torch import nn
+
+from mvsent.models.batch import (
+    IMAGE_VECTOR,
+    LEXICON,
+    MODALITY_LABELS,
+    REGIONS,
+    TEXT_VECTOR,
+    WORDS,
+    Batch,
+    Batches,
+    Output,
+    Sizes,
+)
+from mvsent.models.encoders import WordEmbedding
+from mvsent.models.memory import PairMemory, present
+from mvsent.models.registry import ModelCard, register
+from mvsent.setting import Settings
+
+_TINY = 1e-6
+
+
+class PairMemoryOptions(Settings):
+    """What it reads, and how it remembers."""
+
+    lexicon: bool = True
+    heads: bool = True  # a label of each modality, joined by the label rule
+    width: float = Field(default=0.7, gt=0, allow_inf_nan=False)
+    pairs: int = Field(default=4096, ge=1)  # kept of the training pairs
+    refit: bool = True  # on validation rows, too, once everything is chosen by them
+
+
+@register(
+    ModelCard(
+        name="pair-memory",
+        citation=(
+            "mvsent: a baseline that no paper claims. Kernel ridge regression of both modalities' labels and "
+            "of the class on whole vectors of text and picture, joined by the label rule"
+        ),
+        url="https://scikit-learn.org/stable/modules/kernel_ridge.html",
+        fidelity="exact",
+        fidelity_note="It is defined by its code.",
+        reads=frozenset({REGIONS, WORDS}),
+        may_read=frozenset({TEXT_VECTOR, IMAGE_VECTOR, LEXICON, MODALITY_LABELS}),
+        options=PairMemoryOptions,
+        ablations={
+            "w/o lexicon": {"lexicon": "false"},
+            "w/o label rule": {"heads": "false"},
+            "w/o refit": {"refit": "false"},
+        },
+        kind="ours",
+    )
+)
+class PairMemoryAlone(nn.Module):
+    """Kernel ridge regression on the vectors of training pairs; see `memory`."""
+
+    def __init__(self, sizes: Sizes, options: PairMemoryOptions) -> None:
+        super().__init__()
+        self.refit = options.refit
+        self.embedding = WordEmbedding(sizes)
+        self.memory = PairMemory(
+            sizes, lexicon=options.lexicon, heads=options.heads, width=options.width, capacity=options.pairs
+        )
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits `[B, n_classes]`, the logarithms of the probabilities."""
+        vectors = self.memory.vectors(batch, *self.embedding(batch))
+        return Output(self.memory(*vectors, *present(batch)).clamp_min(_TINY).log())
+
+    def solve(self, train: Batches, validation: Batches) -> None:
+        """Choose ridges and scales on the validation rows, and solve on all rows."""
+        known = self.memory.known(train, self.embedding), self.memory.known(validation, self.embedding)
+        self.memory.solve(*known)
+        if self.refit:
+            self.memory.refit(*known)
