@@ -370,9 +370,8 @@ class TrainSettings(Settings):
     image_vector: str = setting(
         "auto",
         INPUTS,
-        "Vector of the whole picture, if the model reads one: auto (the backbone's, if it is a CLIP or SigLIP), none, "
-        "backbone, an encoder as for --backbone, NAME=PATH of its weights, a .parquet or .npz of id and vector, or "
-        "several, as a,b.",
+        "Vector of the whole picture, if the model reads one: auto, none, backbone, an encoder as for --backbone, "
+        "NAME=PATH of its weights, a .parquet or .npz of id and vector, or several, as a,b.",
         path="perhaps",
     )
     max_words: int = setting(
