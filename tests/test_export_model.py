@@ -17,7 +17,7 @@ from mvsent.errors import MvsentError, OutputExistsError, UsageError
 from mvsent.inference import graphs
 from mvsent.inference.export_model import SUFFIX, TOLERANCE, export_model
 from mvsent.inference.graphs import Graph, UnpackedBiGRU
-from mvsent.models.batch import Batch
+from mvsent.models.batch import Batch, Solved
 from mvsent.models.encoders import BiGRUEncoder
 from mvsent.runs.train import train
 from mvsent.shards.staging import lock_file, locked
@@ -46,6 +46,11 @@ def graph_of(name: str) -> Graph:
         network.settle(lambda: data, lambda: data)
         network.share.fill_(0.5)
         assert network.memory.ruled and (network(batches[1]).logits - before).abs().max() > TOLERANCE
+    if isinstance(network, Solved):
+        data = [replace(pairs(), image_target=torch.arange(8) % 3)]
+        network.solve(lambda: data, lambda: data)
+        if name == "logistic":
+            network.ruled.fill_(0.5)
     no_inputs = {"target", "text_target", "image_target"}
     names = [
         f.name for f in fields(Batch) if getattr(batches[0], f.name) is not None and f.name not in no_inputs

@@ -132,11 +132,12 @@ class MemoryByProducts(Memory):
     """A `Memory` that computes distances by products, as ONNX has no operator for distances."""
 
     def _kernel(self, x: Tensor) -> Tensor:
-        keys = self.keys.float()
+        root = self.factor.sqrt()
+        x, keys = x * root, self.keys.float() * root
         products = x @ keys.T
         # Rounding can make the smallest distances negative, hence the clamp.
         squared = (x * x).sum(dim=1, keepdim=True) + (keys * keys).sum(dim=1) - 2 * products
-        return torch.exp(-self.width / max(1, x.shape[1]) * squared.clamp_min(0))
+        return torch.exp(-squared.clamp_min(0))
 
 
 def _placed(items: Tensor, places: Tensor) -> Tensor:

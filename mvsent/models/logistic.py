@@ -104,7 +104,7 @@ class Logistic(nn.Module):
         if self.ruled == 0:
             return logits
         by_rule = apply_rule(self.rule, self.of_text(x), self.of_image(x))
-        return logits.log_softmax(dim=1).lerp(by_rule.to(logits.dtype), self.ruled.to(logits.dtype))
+        return logits.log_softmax(dim=1).lerp(by_rule.to(logits.dtype), self.ruled)
 
     def features(self, batch: Batch) -> Tensor:
         """`[B, F]`: the mean of the map, vectors of picture and text, the lexicon.
