@@ -154,10 +154,11 @@ class TimmNetwork:
         """
         from timm.models import group_parameters
 
-        matcher = getattr(self.empty, "group_matcher", None)
-        if matcher is None:
+        try:
+            matcher = self.empty.group_matcher(coarse=True)  # type: ignore[operator]
+        except (AttributeError, AssertionError):  # a few families lack it, or know single layers alone
             return []
-        stages = group_parameters(self.empty, matcher(coarse=True), reverse=True)
+        stages = group_parameters(self.empty, matcher, reverse=True)
         stage_of = {name: stages[name] for name in parameters if name in stages}
         # A level may be of layers without parameters, or of a normalisation alone.
         within = [stage for name, stage in stage_of.items() if name.startswith(f"{level}.")]
@@ -182,7 +183,8 @@ def load_timm(
     """
     levels, scaling = of.levels, of.scaling
     if tap and tap not in levels:
-        known = f"Its levels are: {', '.join(levels)}; without --tap its last map is read"
+        names = ", ".join(filter(None, dict.fromkeys(levels)))
+        known = f"Its levels are: {names}; without --tap its last map is read"
         raise UsageError(f"{of.name} has no tap {tap!r}", did_you_mean(tap, levels) + known)
     _refuse_too_large(of)
     commit = ""
