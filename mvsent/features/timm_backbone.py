@@ -104,9 +104,7 @@ class TimmNetwork:
         for options in tried:
             try:
                 return self.build(pretrained=True, **options)
-            except (
-                Exception
-            ) as error:  # of any kind, as timm first renames what it takes for original weights
+            except Exception as error:  # of many kinds: timm renames what it takes for original weights
                 log.debug("%s: %s", source, error)
         body, given = (
             {key: value for key, value in each.items() if not key.startswith(self.heads)}
