@@ -23,7 +23,7 @@ FEW, MANY = (int(n) for n in os.environ.get("BENCH_MEMORY_ROWS", "100000,1000000
 COMMANDS = {
     "stats": ["stats", "{data}"],
     "validate": ["validate", "{data}"],
-    "split": ["split", "{data}", "--protocol", "grouped-paper-5x"],
+    "split": ["split", "{data}", "--protocol", "paper-5x"],  # of near copies see bench_near
     "export": ["export", "{data}", "--to", "webdataset", "--out", "{scratch}/tars", "--overwrite"],
     "report": ["report", "{data}", "--out", "{scratch}/page.html"],
     "merge": ["merge", "{data}", "{other}", "--out", "{scratch}/merged", "--overwrite"],

@@ -76,3 +76,8 @@ def test_the_benchmark_plants_neighbours_up_to_the_distance_and_all_are_found() 
     assert np.bincount(apart).tolist() == [0, 50, 50, 50, 50]
     found = bench_near.measured(20_000)
     assert found["found"] == found["planted"] == 200
+
+
+def test_the_benchmark_plants_cut_captions_and_all_are_found() -> None:
+    found = bench_near.measured_texts(2000)
+    assert found["found"] == found["planted"] == 20

@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.float32]
 
 MIN_COSINE = 0.8
 MAX_TEXTS = 500_000
-"""Texts of captions' length take about 4 GB, and some minutes."""
-MAX_COMPARED = 1 << 26
-"""Pairs of texts that are compared, which takes ten minutes; they are many if texts come from templates."""
+"""Captions take 4 to 6 GB, and three to ten minutes of a core."""
+MAX_COMPARED = 1 << 25
+"""Pairs of texts that are compared, which takes five minutes; they are many if texts come from templates."""
 
 _REST = 0.7  # length of a rest; with a smaller one more pairs share an n-gram, and fewer of them are compared
 _ROWS = 1 << 14  # texts cut at a time
