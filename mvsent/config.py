@@ -2,9 +2,10 @@
 
 # Longer than 350 lines, so that the settings of all commands are found in one place.
 import tomllib
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import field_validator
 
@@ -101,6 +102,19 @@ class LabelRules(Settings):
         "Which pairs are kept: by the paper's rule, only those whose text and picture have one label, or all "
         "with the label of their text or image.",
     )
+
+    @classmethod
+    def checked(cls, given: Mapping[str, tuple[Any, str]], help: str) -> Self:
+        """As of any settings. Raises: UsageError for a rule on ties beside a model that knows none."""
+        settings = super().checked(given, help)
+        place = given["ties"][1] if "ties" in given else ""
+        # A file of `mvsent init` states the default.
+        if settings.aggregate == "dawid-skene" and (settings.ties != "drop" or place.startswith("--")):
+            raise UsageError(
+                f"{place}: has no effect with --aggregate dawid-skene, which decides all pairs with votes",
+                "Leave one of them out",
+            )
+        return settings
 
     def dataset_name(self, of_paper: str) -> str:
         """The name of a dataset of these pairs; `of_paper` is that by the paper's rule.

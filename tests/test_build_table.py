@@ -321,7 +321,6 @@ def test_annotators_in_columns_vote(tmp_path: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("aggregate", ["majority", "dawid-skene"])
 def test_annotators_in_rows_vote(aggregate: str, tmp_path: Path, out: Path) -> None:
-    pytest.importorskip("crowdkit")
     pairs = drawn_rows(tmp_path, 6)
     rows = [
         {"id": n, **row, "worker": worker, "label": row["label"] if worker != "c" or n else "negative"}

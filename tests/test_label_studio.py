@@ -290,7 +290,6 @@ def test_one_task_with_countless_annotators_does_not_fill_the_memory(
 def test_dawid_skene_knows_an_annotator_by_name_in_any_task(
     reconcile: Callable[..., AnnotatedResult],
 ) -> None:
-    pytest.importorskip("crowdkit")
     words = [POS, NEG, POS, NEG, POS, NEG]
     tasks = [
         task(

@@ -160,12 +160,34 @@ def test_a_tie_is_neutral_when_asked(tmp_path, out):
 
 
 def test_dawid_skene_decides_when_asked(tmp_path, out):
-    pytest.importorskip("crowdkit")
     folder = Folder(tmp_path / "MVSA", n_annotators=3)
     for vote in ("positive,positive", "negative,negative", "neutral,neutral"):
         folder.row(vote, vote, vote).row(vote, vote, "neutral,neutral")
     result = run(folder, out, aggregate="dawid-skene")
     assert result.manifest.labels == {"negative": 2, "neutral": 2, "positive": 2}
+
+
+@pytest.mark.parametrize("words", [("--ties", "neutral"), ("--ties", "drop")])
+def test_ties_are_refused_beside_dawid_skene_which_knows_none(mvsa, out, words):
+    mvsa.row(GOOD)
+    result = command(mvsa.root, "--out", out, "--aggregate", "dawid-skene", *words)
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception).startswith("--ties: has no effect with --aggregate dawid-skene")
+    assert not out.exists()
+
+
+def test_a_file_of_settings_may_state_the_default_of_ties_beside_dawid_skene(
+    mvsa, out, tmp_path, monkeypatch
+):
+    mvsa.row(GOOD)
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / "mvsent.toml"
+    settings.write_text('[reconcile-mvsa]\nties = "drop"\n')
+    command(mvsa.root, "--out", out, "--aggregate", "dawid-skene", "--quiet")
+    assert json.loads((out / "dataset.json").read_text())["settings"]["aggregate"] == "dawid-skene"
+    settings.write_text('[reconcile-mvsa]\nties = "neutral"\n')
+    result = command(mvsa.root, "--out", out, "--aggregate", "dawid-skene")
+    assert str(result.exception).startswith("mvsent.toml [reconcile-mvsa]: ties: has no effect")
 
 
 # Which pairs are kept, by --pairs
