@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mvsent.api import PairSplit as PairSplit
     from mvsent.api import Run as Run
     from mvsent.api import benchmark as benchmark
+    from mvsent.api import compare as compare
     from mvsent.api import draw as draw
     from mvsent.api import load as load
     from mvsent.api import open as open
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mvsent.api import train as train
 else:
     _CLASSES = ("AttendedPairs", "Pair", "PairDataset", "PairSplit", "Run")
-    _API = {*_CLASSES, "benchmark", "draw", "load", "open", "score", "train"}
+    _API = {*_CLASSES, "benchmark", "compare", "draw", "load", "open", "score", "train"}
 
     def __getattr__(name):
         """The functions of `mvsent.api`, imported when one is first used, so that commands start fast."""

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from mvsent.config import TrainSettings
 from mvsent.pairs import LABEL_NAMES
-from mvsent.runs.run_folder import Resolved, RunFolder
+from mvsent.runs.run_folder import ROWS, Resolved, RunFolder
+from mvsent.runs.seen_rows import KINDS
 
 SHARES = np.array([0.3, 0.1, 0.6])  # those of MVSA-Single
 
@@ -24,9 +25,14 @@ def write_run(
     n_rows: int = 120,
     classes: Sequence[int] = (0, 1, 2),
     dataset_sha256: str = "d" * 64,
+    trained_labels: Sequence[int] | None = (0, 1, 2, 2, 2),
     **settings: Any,
 ) -> Path:
-    """A run of DMLANet on `mvsa-single`, whose dataset folder does not exist."""
+    """A run of DMLANet on `mvsa-single`, whose dataset folder does not exist.
+
+    `trained_labels` are recorded as those of the training rows of every fold; None: no row is recorded, as by
+    earlier versions.
+    """
     resolved = Resolved(
         dataset_name="mvsa-single",
         dataset_sha256=dataset_sha256,
@@ -41,12 +47,22 @@ def write_run(
     )
     settings = {"dataset": str(path.parent / "gone"), **settings}
     run = RunFolder.create(path, TrainSettings(**settings), resolved, overwrite=False)
+    if trained_labels is not None:
+        write_record(run.path, trained_labels, n_folds)
     for fold in range(n_folds) if finished is None else finished:
         run.fold(fold).mkdir()
         parts = [predictions(n_rows, classes, seed=fold, role=role) for role in ("validation", "test")]
         pq.write_table(pa.concat_tables(parts), run.fold(fold) / "predictions.parquet")
         (run.fold(fold) / "history.csv").write_text(history(8 + fold, seed=fold))
     return path
+
+
+def write_record(path: Path, labels: Sequence[int], n_folds: int) -> None:
+    """A `rows.parquet` of rows like no others, all of them trained on in every fold."""
+    keys = {kind: np.arange(1, len(labels) + 1, dtype=np.uint64) for kind in KINDS}
+    names = [f"{flag}_{fold}" for flag in ("fold", "trained") for fold in range(n_folds)]
+    flags = {name: np.ones(len(labels), bool) for name in names}
+    pq.write_table(pa.table({**keys, "label": np.array(labels, np.int8), **flags}), path / ROWS)
 
 
 def answers(

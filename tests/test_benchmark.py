@@ -21,19 +21,23 @@ from mvsent.cli import app
 from mvsent.config import TrainSettings
 from mvsent.datasets.split import split_dataset
 from mvsent.errors import Interrupted, SplitError, UsageError
-from mvsent.learn.significance import corrected_t_test
+from mvsent.learn.bootstrap import Answered, interval, pair_numbers, resampled_means
+from mvsent.learn.significance import corrected_t_test, holm
 from mvsent.models import registry
 from mvsent.report import benchmark_tables as report
 from mvsent.runs import benchmark as harness
 from mvsent.runs import evaluate as evaluation
 from mvsent.runs.benchmark_plan import Asked, plan, systems
 from mvsent.runs.benchmark_results import make_row
+from mvsent.runs.run_folder import RunFolder
 from mvsent.runs.train import train
+from mvsent.runs.trial import saved_trial
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, VALIDATION
 from tests import programs
 from tests.drawing import draw_pairs
 from tests.run_folder import write_run
+from tests.test_second_annotation import twice
 
 SHORT = shlex.split(
     "--weights random --words random --text-vector none --epochs 2 --batch-size 16 --threads 1"
@@ -144,7 +148,57 @@ def test_the_leak_is_the_plain_accuracy_minus_the_grouped_one(table_two: Path) -
     [header] = [line for line in lines if line.startswith("| system")]
     place = [cell.strip() for cell in header.split("|")].index("leak")
     [shown] = [line.split("|")[place].strip() for line in lines if line.startswith("| image-only")]
-    assert shown == f"{100 * rows['image-only', 'paper-5x']['leak']:+.2f}", "a reader sees points"
+    low, leak, high = (
+        100 * rows["image-only", "paper-5x"][name] for name in ("leak_low", "leak", "leak_high")
+    )
+    assert shown == f"{leak:+.2f} ({low:+.2f} to {high:+.2f})", "a reader sees points"
+
+
+@pytest.mark.slow
+def test_a_leak_has_an_interval_of_pairs_that_are_drawn_with_all_their_test_rows(table_two: Path) -> None:
+    """A system without an error has no leak, and an interval of 0."""
+    for row in rows_of(table_two):
+        assert row["leak_low"] <= row["leak"] <= row["leak_high"], row["system"]
+    plain, grouped = (
+        saved_trial(RunFolder.open(table_two / "small" / protocol / "image-only-s0"))
+        for protocol in ("paper-5x", "grouped-paper-5x")
+    )
+    pairs = pair_numbers([fold.answers.ids for trial in (plain, grouped) for fold in trial.tested])
+    both = [Answered(plain.answered.folds, pairs[:3]), Answered(grouped.answered.folds, pairs[3:])]
+    one, other = (means["accuracy"] for means in resampled_means(both, [0, 1, 2], only=["accuracy"]))
+    [row] = [r for r in rows_of(table_two) if (r["system"], r["protocol"]) == ("image-only", "paper-5x")]
+    assert (row["leak_low"], row["leak_high"]) == pytest.approx(interval(one - other))
+
+
+@pytest.mark.slow
+def test_the_printed_p_is_corrected_for_every_comparison_of_the_table(table_two: Path) -> None:
+    rows = rows_of(table_two)
+    assert [row["p_holm"] for row in rows] == holm([row["p"] for row in rows])
+    n = sum(row["p"] is not None for row in rows)
+    least = min((row for row in rows if row["p"] is not None), key=lambda row: row["p"])
+    assert least["p_holm"] == pytest.approx(min(1, n * least["p"]))
+    page = (table_two / "results.md").read_text()
+    assert f"after Holm's correction for the {n} comparisons of the table; results.csv also has it" in page
+    assert "| p (Holm) |" in page
+
+
+def test_the_agreement_of_people_is_a_line_but_no_system(
+    make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset = make_dataset(twice(40, n_agreeing=30, n_others=0))
+    result = harness.benchmark(asked(dataset, tmp_path / "out", "text-only"), quiet=True)
+    *_, row = result.document["tables"][0]["rows"]
+    assert (row["system"], row["kind"], row["model"], row["fidelity"]) == (
+        "second annotation",
+        "annotators",
+        "",
+        "",
+    )
+    assert row["accuracy"]["mean"] == 0.75 and row["roc_auc_macro"] is None and row["p"] is None
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "| second annotation | – | – | 75.00 (59.81–85.81) |" in page
+    assert "second annotation: no system, but people: of 40 pairs that were annotated twice" in page
+    assert result.to_pandas()["kind"].tolist()[-1] == "annotators"
 
 
 @pytest.mark.slow

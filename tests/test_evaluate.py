@@ -19,6 +19,7 @@ from mvsent.learn import metrics
 from mvsent.learn.metrics import CLASS, METRICS, ByClass, Metric, register, score
 from mvsent.pages.report_run import run_report
 from mvsent.report.benchmark_tables import render_csv
+from mvsent.report.results import render_results
 from mvsent.runs import evaluate as evaluation
 from mvsent.runs import predictor as predictor_module
 from mvsent.runs.benchmark_results import summaries
@@ -95,7 +96,18 @@ def test_the_document_says_what_was_measured_and_stands_beside_the_paper(run):
     assert document["majority"].keys() == document["metrics"].keys()
 
 
-def test_the_majority_baseline_learns_from_validation_rows(run):
+def test_the_majority_baseline_has_the_label_shares_of_the_training_rows(tmp_path):
+    run = write_run(tmp_path / "run", trained_labels=[1, 1, 1, 0, 2])
+    neutral = np.mean([np.mean(answers(120, (0, 1, 2), fold)[0] == 1) for fold in range(3)])
+    document = evaluate(run, ["roc"]).document
+    assert document["majority"]["accuracy"]["mean"] == pytest.approx(neutral)
+    hits = [answers(120, (0, 1, 2), fold)[0] == 1 for fold in range(3)]
+    losses = [-np.where(of_fold, np.log(0.6), np.log(0.2)).mean() for of_fold in hits]
+    assert document["majority"]["log_loss"]["mean"] == pytest.approx(np.mean(losses))
+    assert not [note for note in document["notes"] if "majority baseline" in note]
+
+
+def test_of_an_older_run_whose_dataset_is_gone_it_has_those_of_the_validation_rows(tmp_path):
     def only_neutral_in_validation(table):
         role, label = table["role"].to_pylist(), table["label"].to_pylist()
         return with_column(
@@ -104,10 +116,40 @@ def test_the_majority_baseline_learns_from_validation_rows(run):
             np.array([1 if r == "validation" else y for r, y in zip(role, label, strict=True)], np.int8),
         )
 
+    run = write_run(tmp_path / "run", trained_labels=None)
     for fold in range(3):
         rewrite(run, fold, only_neutral_in_validation)
     shares = [np.mean(answers(120, (0, 1, 2), fold)[0] == 1) for fold in range(3)]
-    assert evaluate(run, ["roc"]).document["majority"]["accuracy"]["mean"] == pytest.approx(np.mean(shares))
+    document = evaluate(run, ["roc"]).document
+    assert document["majority"]["accuracy"]["mean"] == pytest.approx(np.mean(shares))
+    [note] = [note for note in document["notes"] if "majority baseline" in note]
+    assert "has the label shares of the validation rows: an earlier version trained the run" in note
+
+
+def test_a_pair_that_two_folds_test_counts_once_in_the_confusion_matrix(run):
+    """Its rows say how many pairs there are, and the title too."""
+    document = evaluate(run, ["roc"]).document
+    assert np.sum(document["confusion"]) == document["n_pairs"] == 360
+    assert "360 test rows, seed 0" in render_results(document)
+    twice = pq.read_table(run / "fold-0" / "predictions.parquet")
+    pq.write_table(twice, run / "fold-1" / "predictions.parquet")
+    document = evaluate(run, ["confusion"]).document
+    assert document["n_pairs"] == 240
+    labels = np.concatenate([answers(120, (0, 1, 2), fold)[0] for fold in (0, 2)])
+    assert np.sum(document["confusion"], axis=1) == pytest.approx(np.bincount(labels), abs=1e-4)
+    assert [np.sum(fold["confusion"]) for fold in document["folds"]] == [120, 120, 120]
+    assert "360 test rows of 240 pairs, seed 0" in render_results(document)
+
+
+def test_repeated_rows_make_the_interval_wider(run):
+    """Three folds with the rows and answers of one say what that one says."""
+    (run / "config.toml").write_text((run / "config.toml").read_text().replace("folds = []", "folds = [0]"))
+    [once] = [evaluate(run, ["roc"]).document["metrics"]["accuracy"]]
+    (run / "config.toml").write_text((run / "config.toml").read_text().replace("folds = [0]", "folds = []"))
+    for fold in (1, 2):
+        shutil.copy(run / "fold-0" / "predictions.parquet", run / f"fold-{fold}")
+    thrice = evaluate(run, ["roc"]).document["metrics"]["accuracy"]
+    assert (thrice["low"], thrice["high"]) == pytest.approx((once["low"], once["high"]))
 
 
 @pytest.mark.slow

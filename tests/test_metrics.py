@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from mvsent.learn.answers import Predicted, confusion_counts, prior_prob
-from mvsent.learn.bootstrap import bootstrap_intervals, summarise
+from mvsent.learn.bootstrap import Answered, interval, resampled_means, summarise
 from mvsent.learn.metrics import METRICS, ByClass, score, values
 from mvsent.pairs import LABEL_NAMES
 
@@ -27,6 +27,12 @@ def predictions(n_rows, seed=0, skill=1.0, classes=THREE):
     logits[:, np.setdiff1d(range(3), classes)] = -np.inf
     y_prob = np.exp(logits)
     return y_true, y_prob / y_prob.sum(axis=1, keepdims=True)
+
+
+def answered(*folds):
+    """Folds that test no pair twice."""
+    ends = np.cumsum([len(y_true) for y_true, _ in folds])
+    return Answered(folds, np.split(np.arange(ends[-1]), ends[:-1]))
 
 
 def by_scikit_learn(y_true, y_prob, classes, weights):
@@ -191,7 +197,7 @@ def test_the_prior_ranks_nothing_and_names_the_majority():
 def test_intervals_hold_the_mean_and_narrow_with_more_rows():
     def width(n_rows):
         folds = [predictions(n_rows, seed) for seed in range(3)]
-        _, summary = summarise(folds, THREE, n=400)
+        _, summary = summarise(answered(*folds), THREE, n=400)
         del summary["expected_calibration_error"]  # its resamplings look worse calibrated than the rows
         for name, value in summary.items():
             assert value["low"] < value["mean"] < value["high"], name
@@ -203,20 +209,21 @@ def test_intervals_hold_the_mean_and_narrow_with_more_rows():
 def test_the_accuracy_interval_is_the_binomial_one():
     y_true, y_prob = predictions(1000)
     accuracy = (y_true == y_prob.argmax(1)).mean()
-    low, high = bootstrap_intervals([(y_true, y_prob)], THREE, n=4000)["accuracy"]
+    [means] = resampled_means([answered((y_true, y_prob))], THREE, n=4000, only=["accuracy"])
+    low, high = interval(means["accuracy"])
     half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / 1000)
     assert (low, high) == pytest.approx((accuracy - half, accuracy + half), abs=0.003)
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others():
-    folds = [predictions(50)]
-    once, again, other = (bootstrap_intervals(folds, THREE, n=100, seed=seed) for seed in (3, 3, 4))
+    fold = answered(predictions(50))
+    once, again, other = (summarise(fold, THREE, n=100, seed=seed)[1] for seed in (3, 3, 4))
     assert once == again != other
 
 
 def test_a_class_missing_from_one_fold_is_averaged_over_the_others():
     folds = [predictions(80, seed=1), predictions(80, seed=2), predictions(80, seed=3, classes=TWO)]
-    per_fold, summary = summarise(folds, THREE, n=50)
+    per_fold, summary = summarise(answered(*folds), THREE, n=50)
     assert per_fold[2]["f1_neutral"] is None
     f1s = [metrics["f1_neutral"] for metrics in per_fold[:2]]
     assert summary["f1_neutral"]["mean"] == pytest.approx(np.mean(f1s))
@@ -225,7 +232,7 @@ def test_a_class_missing_from_one_fold_is_averaged_over_the_others():
 
 
 def test_one_fold_has_no_standard_deviation_and_a_class_of_no_fold_no_summary():
-    _, summary = summarise([predictions(40, classes=TWO)], THREE, n=20)
+    _, summary = summarise(answered(predictions(40, classes=TWO)), THREE, n=20)
     assert summary["accuracy"]["std"] is None
     assert set(summary["f1_neutral"].values()) == {None}
 
@@ -238,7 +245,7 @@ def test_confusion_counts_rows_by_label_and_prediction():
 def test_memory_does_not_grow_with_the_number_of_resamplings():
     def peak(n):
         tracemalloc.start()
-        bootstrap_intervals([predictions(10_000)], THREE, n=n)
+        resampled_means([answered(predictions(10_000))], THREE, n=n)
         bytes_used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return bytes_used

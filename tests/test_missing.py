@@ -166,7 +166,7 @@ def test_what_the_pictures_show_does_not_matter_where_they_are_missing(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answers(modality: str) -> np.ndarray:
-        return missing_trial(RunFolder.open(trained), modality, quiet=True).folds[0][1]
+        return missing_trial(RunFolder.open(trained), modality, quiet=True).answered.folds[0][1]
 
     seen = {modality: answers(modality) for modality in FLAG}
     maps = DatasetPairs.maps
@@ -206,9 +206,11 @@ def test_links_lead_to_the_training_rows_of_the_fold(
         threads=1,
     )
     run = RunFolder.open(train(settings, out=tmp_path / "runs" / "run", quiet=True).run)
-    with_links = missing_trial(run, "text", quiet=True).folds[0][1]
+    with_links = missing_trial(run, "text", quiet=True).answered.folds[0][1]
     monkeypatch.setattr(Examples, "without", lambda self, modality: self)
-    saved, whole = saved_trial(run).folds[0][1], missing_trial(run, "text", quiet=True).folds[0][1]
+    saved, whole = (
+        trial.answered.folds[0][1] for trial in (saved_trial(run), missing_trial(run, "text", quiet=True))
+    )
     assert abs(whole - saved).max() < 1e-5
     assert abs(with_links - saved).max() > 1e-5
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mvsent.inference.model import Model
     from mvsent.runs.benchmark import Benchmark
+    from mvsent.runs.compare import RunComparison
 
 __all__ = [
     "AttendedPairs",
@@ -33,6 +34,7 @@ __all__ = [
     "PairSplit",
     "Run",
     "benchmark",
+    "compare",
     "draw",
     "load",
     "open",
@@ -221,6 +223,23 @@ def benchmark(
         against="dmlanet",
     )
     return run_benchmark(asked, jobs=jobs, overwrite=overwrite, quiet=quiet)
+
+
+def compare(runs: Sequence[Place], *, permutations: int = 9999, seed: int = 0) -> "RunComparison":
+    """Test whether runs differ on their common test rows, every two of them, as `mvsent compare` does.
+
+    The result has `to_pandas()`, with differences, intervals and p-values.
+
+    Args:
+        runs: runs, their folders, or folders of runs, such as a benchmark's of one protocol.
+        permutations: random permutations of each permutation test.
+        seed: of permutations and intervals.
+
+    Raises: as `mvsent.runs.compare.compare_runs`.
+    """
+    from mvsent.runs.compare import compare_runs
+
+    return compare_runs([folder_of(run) for run in runs], permutations=permutations, seed=seed)
 
 
 def _probabilities(given: Any) -> npt.NDArray[np.float64]:

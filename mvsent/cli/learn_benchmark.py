@@ -1,4 +1,4 @@
-"""The command that compares models."""
+"""Commands that compare models and runs."""
 
 import json
 import sys
@@ -148,6 +148,38 @@ def benchmark(
         typer.echo("\n" + "\n".join(map(str, result.files)))
     if result.failures:
         raise typer.Exit(UNFINISHED)
+
+
+@command("compare", "Learn")
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two run folders or more, or a folder of runs, such as a benchmark's of one protocol.",
+            metavar="RUN...",
+        ),
+    ],
+    permutations: Annotated[
+        int,
+        typer.Option("--permutations", min=99, max=10**6, help="Random permutations of each test."),
+    ] = 9999,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Test whether runs differ on their common test rows.
+
+    Prints each run's accuracy and weighted F1, and for every two runs the differences with 95% intervals and
+    the p-values of four tests, corrected for the number of comparisons: McNemar's, permutations of accuracy
+    and of F1, and the corrected resampled t-test over folds. The runs need the same dataset and split.
+
+    Example: mvsent compare runs/logistic-mvsa-single-paper-5x-s0 runs/dmlanet-mvsa-single-paper-5x-s0
+    """
+    from mvsent.report.comparison import render_comparison
+    from mvsent.runs.compare import compare_runs
+
+    result = compare_runs(runs, permutations=permutations, seed=seed)
+    typer.echo(json.dumps(result.document, indent=2) if as_json else render_comparison(result.document))
 
 
 def _cells_as_text(cells: list[Any]) -> str:

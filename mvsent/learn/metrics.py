@@ -6,7 +6,7 @@ macro average over such a class, because a mean over the other classes is anothe
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,12 +94,17 @@ def headlines() -> dict[str, Metric]:
     return {key: metric for metric in METRICS for key in metric.keys(metric.headline)}
 
 
-def values(answers: Predicted) -> dict[str, Floats]:
-    """Every metric [R] by key: NAME, or NAME_weighted, NAME_macro, NAME_micro and NAME_CLASS."""
+def values(answers: Predicted, only: Collection[str] = ()) -> dict[str, Floats]:
+    """Every metric [R] by key: NAME, or NAME_weighted, NAME_macro, NAME_micro and NAME_CLASS.
+
+    With `only`, the metrics of these names alone.
+    """
     support = answers.counts[1]
-    share = support / support.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # a resampling may leave a fold without rows
+        share = support / support.sum(axis=1, keepdims=True)
     by_key: dict[str, Floats] = {}
-    for name, value in ((metric.name, score(answers)) for metric, score in METRICS.items()):
+    chosen = {metric.name: score for metric, score in METRICS.items() if not only or metric.name in only}
+    for name, value in ((name, score(answers)) for name, score in chosen.items()):
         if not isinstance(value, ByClass):
             by_key[name] = value
             continue

@@ -9,8 +9,10 @@ from typing import Any
 
 from mvsent.errors import UsageError
 from mvsent.learn.metrics import headlines
+from mvsent.report.comparison import p_value, points
 from mvsent.report.results import interval, mean_std
 from mvsent.report.tables import UNDEFINED, aligned, percent
+from mvsent.splits import PROTOCOLS, plain_protocol
 
 Document = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -19,7 +21,7 @@ BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 
 _TITLES = {"2": "Table II", "3": "Table III", "4": "Table IV", "all": "All systems"}
 _PLAIN = ("dataset", "table", "system", "model", "ablation", "kind", "fidelity", "protocol", "split_sha256")
-_OTHERS = ("parameters", "seconds", "p", "leak", "failure")
+_OTHERS = ("parameters", "seconds", "p", "p_holm", "leak", "leak_low", "leak_high", "failure")
 
 
 class Grid:
@@ -31,17 +33,21 @@ class Grid:
         """System → protocol → row."""
         for row in table["rows"]:
             self.lines.setdefault(row["system"], {})[row["protocol"]] = row
-        self.pairs = [p for p in self.protocols if f"grouped-{p}" in self.protocols]
-        """The plain protocols whose grouped one is in the table, too."""
+        self.grouped = [  # split files have names of their own
+            name
+            for name in PROTOCOLS
+            if name in self.protocols and plain_protocol(name) in {*self.protocols} - {name}
+        ]
+        """The grouped protocols whose plain one is in the table, too."""
 
     def header(self) -> list[str]:
         """The titles of the columns."""
         of_protocols = [
             title
             for protocol in self.protocols
-            for title in (f"{protocol}: accuracy (95 % interval)", "F1 weighted", "F1 macro", "p")
+            for title in (f"{protocol}: accuracy (95 % interval)", "F1 weighted", "F1 macro", "p (Holm)")
         ]
-        leaks = ["leak" if len(self.pairs) == 1 else f"leak, {protocol}" for protocol in self.pairs]
+        leaks = ["leak" if len(self.grouped) == 1 else f"leak, {protocol}" for protocol in self.grouped]
         return [
             "system",
             "fidelity",
@@ -58,10 +64,10 @@ class Grid:
 
     def _line(self, by_protocol: Mapping[str, Row]) -> list[str]:
         first = next(iter(by_protocol.values()))
-        cells = [first["system"], first["fidelity"], _published(first)]
+        cells = [first["system"], first["fidelity"] or UNDEFINED, _published(first)]
         for protocol in self.protocols:
             cells += _measured(by_protocol.get(protocol))
-        cells += [_points(by_protocol[p]["leak"] if p in by_protocol else None) for p in self.pairs]
+        cells += [_leak(by_protocol.get(protocol)) for protocol in self.grouped]
         parameters = [row["parameters"] for row in by_protocol.values() if row["parameters"] is not None]
         seconds = [row["seconds"] for row in by_protocol.values() if row["seconds"] is not None]
         return [
@@ -84,27 +90,13 @@ def _measured(row: Row | None) -> list[str]:
     if row["failure"]:
         return ["failed", *[UNDEFINED] * 3]
     accuracy = f"{mean_std(row['accuracy'])} ({interval(row['accuracy'])})"
-    return [accuracy, mean_std(row["f1_weighted"]), mean_std(row["f1_macro"]), _p_value(row["p"])]
+    return [accuracy, mean_std(row["f1_weighted"]), mean_std(row["f1_macro"]), p_value(row["p_holm"])]
 
 
-def _p_value(p: float | None) -> str:
-    """A p-value with three decimals.
-
-    >>> _p_value(0.0312), _p_value(0.00002), _p_value(None)
-    ('0.031', '<0.001', '–')
-    """
-    if p is None:
+def _leak(row: Row | None) -> str:
+    if row is None or row["leak"] is None:
         return UNDEFINED
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _points(difference: float | None) -> str:
-    """The difference of two shares in percentage points.
-
-    >>> _points(0.0123), _points(None)
-    ('+1.23', '–')
-    """
-    return UNDEFINED if difference is None else f"{100 * difference:+.2f}"
+    return points(row["leak"], {"low": row["leak_low"], "high": row["leak_high"]})
 
 
 def title(table: Mapping[str, Any]) -> str:
@@ -122,15 +114,39 @@ def caption(document: Document, table: Mapping[str, Any]) -> str:
         f"Protocol: {'; '.join(splits)}",
         f"Seed: {', '.join(map(str, seeds))}",
         f"Settings other than the defaults: {', '.join(settings)}" if settings else "",
-        "In percent, mean ± standard deviation over folds; the interval is a bootstrap of the test rows",
-        f"p: corrected resampled t-test of the accuracy against {document['against']} on the same folds"
-        if any(row["p"] is not None for row in table["rows"])
-        else f"No p: it needs {document['against']} among the systems, and three folds",
-        "leak: accuracy by the plain protocol minus by the grouped one, in points" if grid.pairs else "",
+        "In percent, mean ± standard deviation over folds; intervals are from a bootstrap of distinct pairs",
+        _of_tests(document, table),
+        "leak: accuracy by the plain protocol minus by the grouped one, in points, with 95 % interval"
+        if grid.grouped
+        else "",
+        *_of_people(table),
         "Parameters are those that were trained; seconds are those of all trainings of the line, "
         "without the shared features",
     ]
     return ". ".join(filter(None, sentences)) + "."
+
+
+def _of_tests(document: Document, table: Mapping[str, Any]) -> str:
+    """The sentence on the p-values, without its full stop."""
+    n = sum(row["p"] is not None for row in table["rows"])
+    if not n:
+        return f"No p: it needs {document['against']} among the systems, and three folds"
+    family = f"the {n} comparisons of the table" if n > 1 else "the only comparison of the table"
+    return (
+        f"p: corrected resampled t-test of the accuracy against {document['against']} on the same folds, "
+        f"after Holm's correction for {family}; results.csv also has it without that correction"
+    )
+
+
+def _of_people(table: Mapping[str, Any]) -> list[str]:
+    """The sentence on the second annotation, without its full stop; none if the table has no such line."""
+    n_pairs = next((row["n_pairs"] for row in table["rows"] if row["kind"] == "annotators"), None)
+    if n_pairs is None:
+        return []
+    return [
+        f"second annotation: no system, but people: of {n_pairs} pairs that were annotated twice, the share "
+        "with the same label again, with Wilson's interval"
+    ]
 
 
 def _split(table: Mapping[str, Any], protocol: str) -> str:
@@ -263,7 +279,7 @@ def render_terminal(document: Document) -> str:
     for table in document["tables"]:
         grid = Grid(table)
         columns = [title for protocol in grid.protocols for title in (protocol, "F1 weighted")]
-        header = ["accuracy, percent", "published", *columns, *["leak"] * len(grid.pairs)]
+        header = ["accuracy, percent", "published", *columns, *["leak"] * len(grid.grouped)]
         lines = []
         for by_protocol in grid.lines.values():
             first = next(iter(by_protocol.values()))
@@ -274,8 +290,7 @@ def render_terminal(document: Document) -> str:
                     cells += ["failed" if row else UNDEFINED, UNDEFINED]
                 else:
                     cells += [mean_std(row["accuracy"]), mean_std(row["f1_weighted"])]
-            leaks = [by_protocol[p]["leak"] if p in by_protocol else None for p in grid.pairs]
-            lines.append([*cells, *map(_points, leaks)])
+            lines.append([*cells, *(_leak(by_protocol.get(protocol)) for protocol in grid.grouped)])
         parts += [f"{title(table)}\n\n{aligned(header, lines)}", *failures(table)]
     return "\n\n".join(parts)
 

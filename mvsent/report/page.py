@@ -13,7 +13,8 @@ CAPTIONS = {
     "roc": "ROC curves, each class against the rest. Line: mean over folds; band: ± one standard deviation.",
     "prc": "Precision-recall curves, each class against the rest. Line: mean over folds; band: ± one "
     "standard deviation; thin line: chance.",
-    "confusion": "Confusion matrix over all test folds: share of each true class, and number of rows.",
+    "confusion": "Confusion matrix over all test folds: share of each true class, and number of pairs. A "
+    "pair that several folds test counts once, divided among their answers.",
     "curves": "Training curves: (a) loss, (b) accuracy. Thin: a fold; thick: their mean ± one standard "
     "deviation while every fold was training; dot: the epoch whose network was kept.",
 }

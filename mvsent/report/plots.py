@@ -146,22 +146,24 @@ def training_curves(histories: Sequence[Mapping[str, Floats]], kept: Sequence[in
 
 
 @mpl.rc_context(_STYLE)
-def confusion(counts: npt.NDArray[np.integer], labels: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """Confusion matrix: shares of each label's rows, as colour and text, with counts below them.
+def confusion(counts: Floats, labels: Sequence[str], predicted: Sequence[str]) -> Figure:
+    """Confusion matrix: shares of each label's pairs, as colour and text, with counts below them.
 
     Args:
-        counts: rows of each label (first axis) that were predicted as each label (second axis).
+        counts: pairs of each label (first axis) that were predicted as each label (second axis); with one
+            decimal where a pair is divided among the answers of several folds.
         labels: names of the first axis.
         predicted: names of the second axis.
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    decimals = 0 if np.allclose(counts, np.round(counts), atol=1e-3) else 1
     figure = Figure(figsize=(2.7, 2.7 * len(labels) / len(predicted) + 0.1), layout="constrained")
     axes = figure.subplots()
     # Not imshow, which would embed pixels in an SVG.
     axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
     for (row, column), share in np.ndenumerate(shares):
-        text = "–" if np.isnan(share) else f"{in_percent(share)}\n({counts[row, column]:,})"
+        text = "–" if np.isnan(share) else f"{in_percent(share)}\n({counts[row, column]:,.{decimals}f})"
         color = "white" if share > 0.55 else "black"  # legible on its cell
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=color)
     axes.set_xticks(np.arange(len(predicted)) + 0.5, predicted)

@@ -55,6 +55,19 @@ def seen_sentence(document: Document) -> str:
     return left if unseen_metrics(document) else "Every row was seen in training or validation"
 
 
+def second_annotation(document: Document) -> str:
+    """A sentence on how often a second annotation agrees, without its full stop; empty if unknown."""
+    again = document.get("second_annotation")
+    if not again:
+        return ""
+    accuracy, f1 = again["metrics"]["accuracy"], again["metrics"]["f1_weighted"]
+    return (
+        f"Second annotation: {again['n_pairs']} pairs of {document['dataset']} were annotated twice, and "
+        f"{percent(accuracy['mean'])} % got the same label again ({interval(accuracy)}; weighted F1 "
+        f"{percent(f1['mean'])})"
+    )
+
+
 def page_tables(document: Document) -> dict[str, Any]:
     """The tables of results and of folds, as the templates name their parts."""
     header, rows = result_table(document)
@@ -81,8 +94,8 @@ def footnotes(document: Document) -> list[str]:
     """Sentences on the metrics in the table of results, without their full stops."""
     metrics = dict.fromkeys(shown(document).values())
     arrow = [LOWER_IS_BETTER] if any(metric.lower_is_better for metric in metrics) else []
-    seen = [sentence] if (sentence := seen_sentence(document)) else []
-    return [*seen, *arrow, *(metric.caution for metric in metrics if metric.caution)]
+    told = filter(None, (second_annotation(document), seen_sentence(document)))
+    return [*told, *arrow, *(metric.caution for metric in metrics if metric.caution)]
 
 
 def number(value: float | None, unit: str) -> str:
@@ -118,10 +131,12 @@ def result_title(document: Document) -> str:
     notes = [document["fidelity"], *(f"{key}={value}" for key, value in document["options"].items())]
     model = f"{document['model']} ({', '.join(notes)})"
     n_test = sum(fold["n_test"] for fold in document["folds"])
+    n_pairs = document.get("n_pairs", n_test)  # a file of an older version does not say
+    of_pairs = "" if n_pairs == n_test else f" of {n_pairs} pairs"
     without = f" without {document['missing']}" if "missing" in document else ""
     return (
-        f"{model} on {document['dataset']}{without}, {document['protocol']}, {folds}, {n_test} test rows, "
-        f"seed {seeds}"
+        f"{model} on {document['dataset']}{without}, {document['protocol']}, {folds}, "
+        f"{n_test} test rows{of_pairs}, seed {seeds}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +10,29 @@ import numpy as np
 
 from mvsent import __version__
 from mvsent.config import TrainSettings
-from mvsent.datasets.split import find_split
-from mvsent.datasets.split_files import SplitFiles
-from mvsent.errors import MvsentError, SplitError
+from mvsent.errors import MvsentError
+from mvsent.learn.bootstrap import Answered, interval, pair_numbers, resampled_means
 from mvsent.learn.metrics import headlines
-from mvsent.learn.significance import corrected_t_test
+from mvsent.learn.significance import corrected_t_test, holm
 from mvsent.report import benchmark_tables as report
 from mvsent.report import plots
 from mvsent.runs.benchmark_plan import Asked, Cell, slug
 from mvsent.runs.history import read_history
 from mvsent.runs.network import MODEL, trained_parameters
+from mvsent.runs.recipes import recipe_of
 from mvsent.runs.run_folder import HISTORY, RunFolder
+from mvsent.runs.seen_rows import training_labels
+from mvsent.runs.trial import saved_trial
 from mvsent.shards.atomic import atomic_write
-from mvsent.shards.reader import Dataset
-from mvsent.splits import GROUPED, TRAIN
+from mvsent.splits import PROTOCOLS, plain_protocol
 
 Document = dict[str, Any]
 Row = dict[str, Any]
 
 PRINTED = ("accuracy", "f1_weighted", "f1_macro")
 """The metrics of the printed tables; the files have all headline metrics."""
+
+_LEAK = ("leak", "leak_low", "leak_high")
 
 
 def collect(
@@ -37,7 +41,8 @@ def collect(
     """The content of `results.json`: for each dataset and table, a row for each system and protocol.
 
     Percentages are shares from 0 to 1, also those of the papers; `leak` is the difference of two shares.
-    Apart from the seconds, it does not depend on the time or order of the cells.
+    `p_holm` is `p`, corrected for all comparisons of the table. Apart from the seconds, it does not depend on
+    the time or order of the cells.
     """
     rows = {cell.path: row_or_failure(cell, failures.get(cell.path, "")) for cell in cells}
     compare(cells, rows, asked.against)
@@ -48,8 +53,11 @@ def collect(
         for table in asked.tables:
             systems = [system.name for system in asked.systems(table)]
             shown = [cell for cell in own if cell.system.name in systems]
-            found = [rows[cell.path] for cell in shown]
-            tables.append({"dataset": name, "table": table, "rows": [*majority_rows(shown, rows), *found]})
+            found = [dict(rows[cell.path]) for cell in shown]  # as the correction is that of this table
+            for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
+                row["p_holm"] = corrected
+            listed = [*majority_rows(shown, rows), *found, *second_annotation_rows(shown, rows)]
+            tables.append({"dataset": name, "table": table, "rows": listed})
     return {
         "mvsent_version": __version__,
         "command": list(command),
@@ -78,7 +86,8 @@ def make_row(cell: Cell, failure: str) -> Row:
     """The row of a cell without numbers; that of a failed one has the reason."""
     card, system = cell.system.card, cell.system
     published = system.published.get(cell.dataset.name)
-    given = {k: v for k, v in cell.settings.options.items() if k not in system.options}
+    implied = {**recipe_of(card.name, cell.settings.recipe).options, **system.options}
+    given = {k: v for k, v in cell.settings.options.items() if implied.get(k) != v}
     row: Row = {
         "dataset": cell.dataset.name,
         "system": system.name + "".join(f", {key}={value}" for key, value in given.items()),
@@ -92,7 +101,7 @@ def make_row(cell: Cell, failure: str) -> Row:
         "seed": cell.settings.seed,
         "published_accuracy": _share(published.accuracy if published else None),
         "published_f1": _share(published.f1 if published else None),
-        **dict.fromkeys((*headlines(), "parameters", "seconds", "p", "leak")),
+        **dict.fromkeys((*headlines(), "parameters", "seconds", "p", "p_holm", *_LEAK)),
         "folds": [],
         "notes": [],
         "run": str(cell.path),
@@ -133,25 +142,55 @@ def summaries(metrics: Mapping[str, Any]) -> Row:
 
 def majority_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
     """Rows of the majority baseline: one for each protocol, from any finished cell."""
-    finished = [cell for cell in cells if not rows[cell.path]["failure"]]
-    # All cells of a protocol have the same test rows, so any of them will do.
-    of_protocol = {cell.protocol: cell for cell in reversed(finished)}
+    of_protocol = any_cells(cells, rows)
+    told = {"system": "majority", "model": "majority", "kind": "baseline", "fidelity": "exact"}
+    found = {
+        protocol: without_model(rows[cell.path])
+        | told
+        | {"parameters": 0, "seconds": 0.0}
+        | summaries(cell.metrics["majority"])
+        for protocol, cell in of_protocol.items()
+    }
+    _set_leaks(of_protocol, found, majority=True)
+    return list(found.values())
+
+
+def second_annotation_rows(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> list[Row]:
+    """Rows of the agreement of people, one for each protocol, if pairs of the dataset were annotated twice.
+
+    They do not depend on the protocol: those pairs are all in the dataset, tested or not.
+    """
     found = []
-    for protocol in dict.fromkeys(cell.protocol for cell in finished):
-        cell = of_protocol[protocol]
-        row = rows[cell.path] | {"system": "majority", "model": "majority", "ablation": "", "options": {}}
-        row |= {
-            "kind": "baseline",
-            "fidelity": "exact",
-            "run": "",
-            "folds": [],
-            "parameters": 0,
-            "seconds": 0.0,
-        }
-        row |= {"notes": [], **dict.fromkeys(("published_accuracy", "published_f1", "p", "leak"))}
-        found.append(row | summaries(cell.metrics["majority"]))
-    _set_leaks({row["protocol"]: row for row in found})
+    for cell in any_cells(cells, rows).values():
+        if again := cell.metrics.get("second_annotation"):  # none in a file of an older version
+            row = without_model(rows[cell.path]) | {"system": "second annotation", "kind": "annotators"}
+            found.append(row | summaries(again["metrics"]) | {"n_pairs": again["n_pairs"]})
     return found
+
+
+def any_cells(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> dict[str, Cell]:
+    """Protocol → its first finished cell; any of them would do, as all have the same test rows."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if not rows[cell.path]["failure"]:
+            found.setdefault(cell.protocol, cell)
+    return found
+
+
+def without_model(row: Row) -> Row:
+    """The row of a cell without everything that belongs to its model."""
+    empty = (
+        "published_accuracy",
+        "published_f1",
+        "p",
+        "p_holm",
+        *_LEAK,
+        *headlines(),
+        "parameters",
+        "seconds",
+    )
+    names = dict.fromkeys(("model", "ablation", "fidelity", "run"), "")
+    return row | names | {"options": {}, "folds": [], "notes": []} | dict.fromkeys(empty)
 
 
 def compare(cells: Sequence[Cell], rows: Mapping[Path, Row], against: str) -> None:
@@ -166,7 +205,7 @@ def compare(cells: Sequence[Cell], rows: Mapping[Path, Row], against: str) -> No
         row, other = rows[cell.path], rows[reference.path]
         differences = paired_differences(row, other)
         if differences:
-            # Once for each dataset and protocol, as it reads the split.
+            # Once for each dataset and protocol, as it reads files.
             if key not in shares:
                 shares[key] = test_share(cell, [fold["n_test"] for fold in row["folds"]])
             if (share := shares[key]) is not None:
@@ -183,35 +222,44 @@ def paired_differences(row: Row, other: Row) -> list[float]:
 
 
 def test_share(cell: Cell, n_test: Sequence[int]) -> float | None:
-    """Mean ratio of test rows to training rows of a fold; None if the split has changed since the run."""
-    dataset, run = Dataset.open(Path(cell.settings.dataset)), RunFolder.open(cell.path)
-    try:
-        files = SplitFiles.of(cell.settings)
-        split = find_split(dataset, cell.settings.protocol, cell.settings.seed, files)
-    except SplitError:
+    """Mean ratio of test rows to training rows of a fold; None if the training rows are unknown."""
+    run = RunFolder.open(cell.path)
+    labels = training_labels(run)
+    if labels is None:
         return None
-    if split.sha256 != run.resolved.split_sha256:
-        return None
-    n_train = [len(split.rows(fold, TRAIN)) for fold in run.wanted_folds]
-    return float(np.mean(n_test) / np.mean(n_train))
+    return float(np.mean(n_test) / np.mean([len(labels[fold]) for fold in run.wanted_folds]))
 
 
 def worth_of_leak(cells: Sequence[Cell], rows: Mapping[Path, Row]) -> None:
-    """Set `leak` of every row whose protocol and its grouped counterpart are both present."""
-    systems: dict[tuple[str, str], dict[str, Row]] = {}
+    """Set `leak` and its interval in every row whose protocol and its plain or grouped one are present."""
+    systems: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in cells:
-        of_system = systems.setdefault((cell.dataset.name, cell.system.name), {})
-        of_system[cell.protocol] = rows[cell.path]
+        systems.setdefault((cell.dataset.name, cell.system.name), {})[cell.protocol] = cell
     for by_protocol in systems.values():
-        _set_leaks(by_protocol)
+        _set_leaks(by_protocol, {name: rows[cell.path] for name, cell in by_protocol.items()})
 
 
-def _set_leaks(by_protocol: Mapping[str, Row]) -> None:
-    """Accuracy by the plain protocol minus that by the grouped one, as shares from 0 to 1."""
-    for protocol, plain in by_protocol.items():
-        grouped = by_protocol.get(GROUPED + protocol)
-        if grouped and plain["accuracy"] and grouped["accuracy"]:
-            plain["leak"] = grouped["leak"] = plain["accuracy"]["mean"] - grouped["accuracy"]["mean"]
+def _set_leaks(cells: Mapping[str, Cell], rows: Mapping[str, Row], *, majority: bool = False) -> None:
+    """Accuracy by the plain protocol minus that by a grouped one, as shares, with its 95% interval.
+
+    A pair is resampled with its test rows in both protocols. If there are two grouped protocols, the row of
+    the plain one has the leak of exact duplicates.
+    """
+    for name in PROTOCOLS:  # `grouped-` comes before `grouped-near-`
+        plain, grouped = rows.get(plain_protocol(name)), rows.get(name)
+        if name == plain_protocol(name) or not (plain and grouped):
+            continue
+        if not (plain["accuracy"] and grouped["accuracy"]):
+            continue
+        trials = [saved_trial(RunFolder.open(cells[each].path)) for each in (plain_protocol(name), name)]
+        numbers = iter(pair_numbers([fold.answers.ids for trial in trials for fold in trial.tested]))
+        folds = [trial.baseline.folds if majority else trial.answered.folds for trial in trials]
+        both = [Answered(of_trial, list(islice(numbers, len(of_trial)))) for of_trial in folds]
+        resampled = resampled_means(both, trials[0].classes, only=["accuracy"])
+        low, high = interval(resampled[0]["accuracy"] - resampled[1]["accuracy"])
+        leak = plain["accuracy"]["mean"] - grouped["accuracy"]["mean"]
+        for row in (plain, grouped) if plain["leak"] is None else (grouped,):
+            row.update(zip(_LEAK, (leak, low, high), strict=True))
 
 
 def write_results(document: Document, out: Path, into: Path | None = None) -> list[Path]:

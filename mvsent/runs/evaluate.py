@@ -15,7 +15,7 @@ from mvsent.datasets.split_files import SplitFiles
 from mvsent.errors import UsageError, did_you_mean
 from mvsent.learn import curves
 from mvsent.learn.answers import confusion_counts
-from mvsent.learn.bootstrap import summarise
+from mvsent.learn.bootstrap import RESAMPLES, confusion_of_pairs, summarise
 from mvsent.learn.checkpoint import EpochRecord
 from mvsent.learn.loop import best_epoch
 from mvsent.learn.metrics import Scores
@@ -27,6 +27,7 @@ from mvsent.report.results import result_table, result_title, unseen_metrics
 from mvsent.runs.history import read_history
 from mvsent.runs.run_dataset import is_own
 from mvsent.runs.run_folder import METRICS, RunFolder
+from mvsent.runs.second_annotation import annotated_twice
 from mvsent.runs.trial import Trial, count_seen, fresh_trial, missing_trial, saved_trial
 from mvsent.shards.atomic import atomic_write
 from mvsent.shards.reader import Dataset
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mvsent")
 
-RESAMPLES = 1000
 MODALITIES = ("image", "text")
 
 Document = dict[str, Any]
@@ -160,8 +160,9 @@ def make_document(trial: Trial, seed: int) -> Document:
     """The content of `metrics.json`, which does not depend on time or machine."""
     run, card = trial.run, registry.card(trial.run.settings.model)
     files = SplitFiles.of(run.settings)
-    per_fold, metrics = summarise(trial.folds, trial.classes, n=RESAMPLES, seed=seed)
-    _, majority = summarise(trial.baseline_folds, trial.classes, n=RESAMPLES, seed=seed)
+    answered = trial.answered
+    per_fold, metrics = summarise(answered, trial.classes, n=RESAMPLES, seed=seed)
+    _, majority = summarise(trial.baseline, trial.classes, n=RESAMPLES, seed=seed)
     printed = registry.published(card.name, run.settings.options)
     # Papers report whole pairs of their own datasets.
     published = None if trial.is_fresh or trial.missing else printed.get(trial.dataset_name)
@@ -181,6 +182,8 @@ def make_document(trial: Trial, seed: int) -> Document:
         for label in trial.classes
         if label not in tested.answers.y_true
     ]
+    twice = annotated_twice(Dataset.open(trial.dataset)) if trial.dataset else None
+    again = twice.document(trial.classes, n=RESAMPLES, seed=seed) if twice else None
     return {
         "mvsent_version": __version__,
         "run": run.path.resolve().name,
@@ -196,12 +199,15 @@ def make_document(trial: Trial, seed: int) -> Document:
         "seeds": [run.settings.seed],
         "classes": [LABEL_NAMES[label] for label in trial.classes],
         "n_folds": run.resolved.n_folds,
-        "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95},
+        "n_pairs": answered.n_pairs,
+        "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95, "unit": "pair"},
         "notes": [*trial.notes, *undefined],
         "published": asdict(published) if published else None,
         **({"seen": seen_part(trial, seed)} if trial.is_fresh else {}),
         "metrics": metrics,
         "majority": majority,
+        **({"second_annotation": again} if again else {}),
+        "confusion": confusion_of_pairs(answered).tolist(),
         "folds": folds,
     }
 
@@ -216,7 +222,7 @@ def seen_part(trial: Trial, seed: int) -> Document | None:
     n_seen, by_kind = count_seen(trial.tested)
     unseen, scores, metrics = trial.unseen, dict[int, Scores](), None
     if unseen.tested:
-        per_fold, metrics = summarise(unseen.folds, trial.classes, n=RESAMPLES, seed=seed)
+        per_fold, metrics = summarise(unseen.answered, trial.classes, n=RESAMPLES, seed=seed)
         scores = dict(zip((tested.fold for tested in unseen.tested), per_fold, strict=True))
     return {
         "n_rows": len(trial.tested[0].answers.ids),
@@ -257,18 +263,19 @@ def write(folder: Path, document: Document, figures: dict[str, Figure]) -> Evalu
 
 
 def _draw_roc(trial: Trial, document: Document) -> Figure:
-    drawn = curves.roc_curves(trial.folds, trial.classes)
+    drawn = curves.roc_curves(trial.answered.folds, trial.classes)
     return plots.roc(drawn, curves.GRID, {of: document["metrics"][f"roc_auc_{of}"] for of in drawn})
 
 
 def _draw_prc(trial: Trial, document: Document) -> Figure:
-    drawn = curves.prc_curves(trial.folds, trial.classes)
+    folds = trial.answered.folds
+    drawn = curves.prc_curves(folds, trial.classes)
     scores = {of: document["metrics"][f"average_precision_{of}"] for of in drawn}
-    return plots.prc(drawn, curves.GRID, scores, curves.prevalence(trial.folds, trial.classes))
+    return plots.prc(drawn, curves.GRID, scores, curves.prevalence(folds, trial.classes))
 
 
 def _draw_confusion(trial: Trial, document: Document) -> Figure:
-    counts = np.sum([fold["confusion"] for fold in document["folds"]], axis=0)
+    counts = np.array(document["confusion"])
     known = trial.run.resolved.classes
     names = [LABEL_NAMES[label] for label in known]
     # A network can predict a class that another dataset does not have: [true classes, known classes].
@@ -287,7 +294,8 @@ def _draw_curves(trial: Trial, document: Document) -> Figure | None:
         }
         for history in histories
     ]
-    return plots.training_curves(columns, [best_epoch(history) for history in histories])
+    best = [best_epoch(history, trial.run.settings.best_by) for history in histories]
+    return plots.training_curves(columns, best)
 
 
 _DRAW: dict[str, Callable[[Trial, Document], Figure | None]] = {

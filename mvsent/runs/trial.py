@@ -5,19 +5,21 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mvsent.errors import DatasetError, RunError
-from mvsent.learn.answers import Fold, prior_prob
+from mvsent.learn.answers import prior_prob
+from mvsent.learn.bootstrap import Answered, pair_numbers
 from mvsent.models import registry
 from mvsent.models.batch import ANP_SCORES
 from mvsent.runs.predictions import Predictions, prediction_table, read_predictions, write_predictions
 from mvsent.runs.run_dataset import find_own, own_dataset, own_split
 from mvsent.runs.run_folder import METRICS, PREDICTIONS, RunFolder
-from mvsent.runs.seen_rows import KINDS, row_keys, seen_rows
+from mvsent.runs.seen_rows import KINDS, row_keys, seen_rows, training_labels
 from mvsent.shards.manifest import MANIFEST_FILE
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TRAIN
@@ -33,8 +35,8 @@ class JudgedFold:
     Attributes:
         fold: its number.
         answers: its predictions.
-        prior: labels for the majority baseline: those of the fold's validation rows, which
-            are saved with the run and have the same shares as its training rows.
+        prior: labels for the majority baseline: those of the fold's training rows, or of its validation
+            rows if nobody knows the others any more.
         seen: one of `seen_rows.KINDS` → bool [N], whether the network was trained or validated on a row with
             this id, text or picture; None for the run's own test rows, and if it is unknown.
     """
@@ -62,6 +64,7 @@ class Trial:
         tested: the finished folds.
         notes: caveats for the reader.
         missing: the modality that was removed; empty if none.
+        dataset: folder of the dataset of the rows; None if it is gone.
     """
 
     run: RunFolder
@@ -72,6 +75,7 @@ class Trial:
     tested: list[JudgedFold]
     notes: list[str]
     missing: str = ""
+    dataset: Path | None = None
 
     @property
     def is_fresh(self) -> bool:
@@ -84,35 +88,54 @@ class Trial:
         tested = [replace(t, answers=t.answers.take(t.is_new), seen=None) for t in self.tested]
         return replace(self, tested=[one for one in tested if one.answers.ids])
 
-    @property
-    def folds(self) -> list[Fold]:
-        """`(y_true, y_prob)` of each fold."""
-        return [(tested.answers.y_true, tested.answers.y_prob) for tested in self.tested]
+    @cached_property
+    def pairs(self) -> list[npt.NDArray[np.integer]]:
+        """Of each fold the number of the distinct pair in each row."""
+        return pair_numbers([tested.answers.ids for tested in self.tested])
 
     @property
-    def baseline_folds(self) -> list[Fold]:
+    def answered(self) -> Answered:
+        """The test rows with the answers of the networks."""
+        return Answered([(t.answers.y_true, t.answers.y_prob) for t in self.tested], self.pairs)
+
+    @property
+    def baseline(self) -> Answered:
         """The same rows with the answers of the majority baseline."""
-        return [(t.answers.y_true, prior_prob(t.prior, len(t.answers.ids))) for t in self.tested]
+        folds = [(t.answers.y_true, prior_prob(t.prior, len(t.answers.ids))) for t in self.tested]
+        return Answered(folds, self.pairs)
 
 
 def saved_trial(run: RunFolder, named: Path | None = None) -> Trial:
-    """The run's own test rows with the saved answers of its finished folds; the dataset is not read.
+    """The run's own test rows with the saved answers of its finished folds.
 
     `named` is the folder of the run's dataset, if the user gave it.
 
     Raises: RunError if no fold is finished, or if a fold's predictions are damaged.
     """
     resolved, notes, folder = run.resolved, _run_notes(run), located(run.settings.dataset)
-    if named is None and find_own(run) is None:
+    own = find_own(run) if named is None else named
+    if own is None:
         state = "has changed since" if (folder / MANIFEST_FILE).is_file() else "is gone"
         notes.append(f"{folder}: the dataset {state}, the saved predictions are evaluated")
+    if (trained := training_labels(run)) is None:
+        notes.append(
+            "the majority baseline has the label shares of the validation rows: an earlier version trained "
+            "the run without recording its training rows' labels"
+        )
     tested = []
     for fold in run.finished_folds:
         by_role = read_predictions(run.fold(fold) / PREDICTIONS, resolved.classes)
-        prior = by_role.get("validation", by_role["test"]).y_true
+        prior = by_role.get("validation", by_role["test"]).y_true if trained is None else trained[fold]
         tested.append(JudgedFold(fold, by_role["test"], prior))
     return Trial(
-        run, run.path, resolved.dataset_name, resolved.dataset_sha256, resolved.classes, tested, notes
+        run,
+        run.path,
+        resolved.dataset_name,
+        resolved.dataset_sha256,
+        resolved.classes,
+        tested,
+        notes,
+        dataset=own,
     )
 
 
@@ -155,7 +178,9 @@ def fresh_trial(run: RunFolder, dataset: Dataset, missing: str = "", *, quiet: b
         answers = read_predictions(path, run.resolved.classes)["test"]
         tested.append(JudgedFold(fold.fold, answers, fold.prior, seen))
     notes = [*_run_notes(run), *_seen_notes(run, dataset, tested)]
-    return Trial(run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes, missing)
+    return Trial(
+        run, folder, dataset.name, dataset.sha256, dataset.classes, tested, notes, missing, dataset.folder
+    )
 
 
 def missing_trial(run: RunFolder, modality: str, named: Path | None = None, *, quiet: bool) -> Trial:
