@@ -14,16 +14,16 @@ import numpy as np
 
 from mvsent.config import TrainSettings
 from mvsent.models import registry
-from mvsent.models.registry import Recipe
+from mvsent.models.registry import TrainingRecipe
 from mvsent.runs.history import read_history
 from mvsent.runs.run_folder import HISTORY, RunFolder
 from mvsent.runs.train import train
 
 CANDIDATES = {
-    "shared": Recipe("the same for every model", {"patience": 4}),
-    "small batches": Recipe("", {"batch_size": 32, "patience": 4}, {"dropout": 0.5}),
-    "trained words": Recipe("", {"batch_size": 32, "patience": 4}, {"train_words": True, "dropout": 0.5}),
-    "slow": Recipe(
+    "shared": TrainingRecipe("", {"patience": 4}),
+    "small batches": TrainingRecipe("", {"batch_size": 32, "patience": 4}, {"dropout": 0.5}),
+    "trained words": TrainingRecipe("", {"batch_size": 32, "patience": 4}, {"train_words": True, "dropout": 0.5}),
+    "slow": TrainingRecipe(
         "",
         {"batch_size": 32, "patience": 4, "learning_rate": 3e-4, "clip_norm": 1.0},
         {"train_words": True, "dropout": 0.5},

@@ -312,8 +312,8 @@ class TrainSettings(Settings):
     backbone: str = setting(
         "efficientnet_lite0",
         MODEL,
-        "Image network: efficientnet_lite0, inception_v3, resnet50, any name of timm's, or a folder or an id on "
-        "Hugging Face, such as openai/clip-vit-base-patch32.",
+        "Image network: efficientnet_lite0, inception_v3, resnet50, any name of timm's, or a folder or an id "
+        "on Hugging Face, such as openai/clip-vit-base-patch32.",
         completion="backbones",
         path="perhaps",
     )
@@ -347,19 +347,20 @@ class TrainSettings(Settings):
     text_vector: str = setting(
         "auto",
         INPUTS,
-        "Sentence encoder, if the model reads one: auto, none, minilm, mpnet, a folder, an id on Hugging Face, "
-        "a .parquet or .npz of id and vector, or several, as a,b.",
+        "Sentence encoder, if the model reads one: auto, none, minilm, mpnet, a folder, an id on Hugging "
+        "Face, a .parquet or .npz of id and vector, or several, as a,b.",
         path="perhaps",
     )
     text_pooling: Literal["auto", "mean", "cls", "max"] = setting(
         "auto",
         INPUTS,
-        "How a sentence encoder's tokens become one vector; auto: as the encoder was trained, else their mean.",
+        "How a sentence encoder's tokens become one vector; auto: as it was trained, else their mean.",
     )
     lexicon: str = setting(
         "vader",
         INPUTS,
-        "Sentiment lexicon, if the model reads one: vader, none, or SentiStrength's jar.",
+        "Sentiment lexicon, if the model reads one: vader; all (VADER, AFINN and TextBlob); none; or "
+        "SentiStrength's jar.",
         path="perhaps",
     )
     captions: str = setting(
@@ -384,8 +385,8 @@ class TrainSettings(Settings):
     image_vector: str = setting(
         "auto",
         INPUTS,
-        "Vector of the whole picture, if the model reads one: auto, none, backbone, an encoder as for --backbone, "
-        "NAME=PATH of its weights, a .parquet or .npz of id and vector, or several, as a,b.",
+        "Vector of the whole picture, if the model reads one: auto, none, backbone, an encoder as for "
+        "--backbone, NAME=PATH of its weights, a .parquet or .npz of id and vector, or several, as a,b.",
         path="perhaps",
     )
     max_words: int = setting(
@@ -399,8 +400,8 @@ class TrainSettings(Settings):
     recipe: Literal["own", "paper", "tuned", "shared"] = setting(
         "own",
         OPTIMISATION,
-        "Defaults of the settings below and of the model's options: paper, as its authors publish them; tuned, "
-        "as validation rows chose them; own, paper or else tuned; shared, the same for every model.",
+        "Defaults of the settings below and of the model's options: paper, as its authors publish them; "
+        "tuned, as validation rows chose them; own, paper or else tuned; shared, the same for every model.",
     )
     epochs: int = setting(50, OPTIMISATION, "Maximum number of epochs.", ge=1)
     patience: int = setting(10, OPTIMISATION, "Epochs without a better one before training stops.", ge=1)

@@ -68,6 +68,7 @@ def settings(dataset: Path, models: Path, **changes: object) -> TrainSettings:
         "backbone": str(models / "clip"),
         "words": str(models / "bert"),
         "text_vector": "none",
+        "image_vector": "none",
         "lexicon": "none",
         "epochs": 2,
         "batch_size": 16,

@@ -167,7 +167,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         from mvsent.report.cells import table
-        from mvsent.runs.train import read_result
+        from mvsent.runs.fold_result import read_result
 
         header = ("fold", "epochs", "best epoch", "validation accuracy", "test accuracy")
         results = [read_result(self.files, k) for k in self.files.finished_folds]

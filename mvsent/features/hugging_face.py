@@ -85,7 +85,7 @@ def revision_of(folder: Path) -> str:
 
 
 def _cached() -> str:
-    """What the hub's cache holds, for an error."""
+    """Name what the hub's cache holds, for an error."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 

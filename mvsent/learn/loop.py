@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -312,7 +311,7 @@ class Trainer:
 
 
 def best_epoch(history: list[EpochRecord], by: str = "accuracy") -> int:
-    """The index of the epoch to keep: by validation accuracy, then validation loss, then order; or by loss."""
+    """The index of the epoch to keep: by validation accuracy, then loss, then order; or by loss."""
 
     def quality(record: EpochRecord) -> tuple[float, ...]:
         accuracy, loss = record.validation_accuracy, -record.validation_loss

@@ -5,6 +5,7 @@ network has the matrices merged into its weights, so that nothing else needs pef
 """
 
 import copy
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -14,11 +15,8 @@ ALPHA = 2.0  # by which the matrices' product is scaled, ÷ rank: twice the rank
 DROPOUT = 0.05
 
 
-def add_lora(encoder: nn.Module, rank: int, *, layers: list[int] | None = None) -> list[nn.Parameter]:
-    """Add matrices of `rank` beside the linear layers of `encoder`, and return them.
-
-    Args:
-        layers: numbers of the transformer's layers that get some; None: all.
+def add_lora(encoder: nn.Module, rank: int, beside: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Add matrices of `rank` beside those linear layers of `encoder` whose weights are `beside`; return them.
 
     Raises: WeightsError if peft is missing; UsageError for an encoder without linear layers.
     """
@@ -26,17 +24,17 @@ def add_lora(encoder: nn.Module, rank: int, *, layers: list[int] | None = None) 
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise WeightsError("--lora needs the package peft", 'pip install "mvsent[lora]"') from None
-    names = sorted(
-        {name.rpartition(".")[2] for name, m in encoder.named_modules() if isinstance(m, nn.Linear)}
-    )
+    wanted = {id(parameter) for parameter in beside}
+    modules = encoder.named_modules()
+    names = [name for name, m in modules if isinstance(m, nn.Linear) and id(m.weight) in wanted]
     if not names:
-        raise UsageError("--lora: the encoder has no linear layers", "Fine-tune it without --lora")
+        what = "--lora: what is fine-tuned of the encoder has no linear layers"
+        raise UsageError(what, "Fine-tune it without --lora")
     config = LoraConfig(
         r=rank,
         lora_alpha=ALPHA * rank,  # type: ignore[arg-type]
         lora_dropout=DROPOUT,
         target_modules=names,
-        layers_to_transform=layers,
     )
     try:
         inject_adapter_in_model(config, encoder)

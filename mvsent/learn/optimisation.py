@@ -10,8 +10,8 @@ from torch import nn
 from mvsent.config import TrainSettings
 from mvsent.learn.finetune import ThroughEncoders
 
-_LAYER = re.compile(r"(?:layers?|blocks|h)\.(\d+)\.")
-"""The number of a layer in the name of a transformer's parameter."""
+_LAYER = re.compile(r"(?:layers?|blocks|stages|h)\.?(\d+)\.")
+"""The number of a layer, or of a stage and a block, in the name of a parameter."""
 
 RATE = "full_lr"  # of a parameter group: its learning rate before warm-up and decay
 
@@ -45,22 +45,23 @@ def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[s
     else:
         named = [(name, p) for name, p in network.named_parameters() if id(p) in of_encoders]
         depths = [_depth(name) for name, _ in named]
-        top = max(depths, default=0)
-        for depth in sorted(set(depths)):
-            rate = settings.encoder_learning_rate * settings.layer_decay ** (top - depth)
+        levels = sorted(set(depths))
+        for level, depth in enumerate(levels, start=1):
+            rate = settings.encoder_learning_rate * settings.layer_decay ** (len(levels) - level)
             params = [p for (_, p), own in zip(named, depths, strict=True) if own == depth]
             groups.append({"params": params, "lr": rate})
     return [group for group in groups if group["params"]]
 
 
-def _depth(name: str) -> int:
-    """The depth of a parameter in its transformer: 0 for embeddings, 1 for the first layer.
+def _depth(name: str) -> tuple[int, ...]:
+    """The depth of a parameter in its encoder, for comparison; that of embeddings is lowest.
 
     >>> _depth("transformer.encoder.layer.11.output.bias"), _depth("transformer.embeddings.weight")
-    (12, 0)
+    ((11,), ())
+    >>> _depth("backbone.stages.3.blocks.2.norm.weight"), _depth("backbone.layer4.1.conv1.weight")
+    ((3, 2), (4,))
     """
-    found = _LAYER.search(name)
-    return int(found[1]) + 1 if found else 0
+    return tuple(map(int, _LAYER.findall(name)))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int, per_epoch: int) -> None:

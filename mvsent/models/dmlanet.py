@@ -19,7 +19,7 @@ from mvsent.models.attention import (
 )
 from mvsent.models.batch import REGIONS, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
-from mvsent.models.registry import ModelCard, Published, Recipe, register
+from mvsent.models.registry import ModelCard, Published, TrainingRecipe, register
 from mvsent.setting import Settings
 
 
@@ -53,7 +53,7 @@ class DMLANetOptions(Settings):
         ),
         reads=frozenset({REGIONS, WORDS}),
         options=DMLANetOptions,
-        paper_recipe=Recipe(
+        paper_recipe=TrainingRecipe(
             "§4.2 of the paper; it converges after about 50 epochs",
             {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 256, "epochs": 50},
         ),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mvsent.models.attention import AdditiveAttention, weighted_sum
 from mvsent.models.batch import REGIONS, SCENE, WORDS, Batch, Output, Sizes
 from mvsent.models.encoders import LSTMEncoder, WordEmbedding
-from mvsent.models.registry import ModelCard, Published, Recipe, register
+from mvsent.models.registry import ModelCard, Published, TrainingRecipe, register
 from mvsent.setting import Settings
 
 
@@ -41,7 +41,7 @@ class MultiSentiNetOptions(Settings):
         reads=frozenset({REGIONS, WORDS}),
         may_read=frozenset({SCENE}),
         options=MultiSentiNetOptions,
-        paper_recipe=Recipe(
+        paper_recipe=TrainingRecipe(
             "its authors' code, https://github.com/xunan0812/MultiSentiNet (src/att_sc_ob_txt.py)",
             {
                 "optimizer": "rmsprop",

@@ -24,7 +24,7 @@ _TINY = 1e-6
 
 
 class PairMemoryOptions(Settings):
-    """What it reads, and how it remembers."""
+    """Its inputs, and how it remembers."""
 
     lexicon: bool = True
     heads: bool = True  # a label of each modality, joined by the label rule

@@ -24,7 +24,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a model is trained, where the user does not say otherwise.
 
     Attributes:
@@ -79,8 +79,8 @@ class ModelCard:
     published_ablations: dict[str, dict[str, Published]] = field(default_factory=dict)
     kind: Literal["paper", "baseline", "ours"] = "paper"
     unpublished_note: str = ""
-    paper_recipe: Recipe | None = None
-    tuned_recipe: Recipe | None = None
+    paper_recipe: TrainingRecipe | None = None
+    tuned_recipe: TrainingRecipe | None = None
 
 
 Network = type[nn.Module]

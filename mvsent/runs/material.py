@@ -1,5 +1,6 @@
 """The material of a run: its dataset, its split, its inputs and the words of the fold at hand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,11 +40,19 @@ class Material:
 
 
 def prepare(
-    settings: TrainSettings, *, device: torch.device, engine: Engine = LOCAL, quiet: bool
+    settings: TrainSettings,
+    *,
+    device: torch.device,
+    revisions: Mapping[str, str] | None = None,
+    engine: Engine = LOCAL,
+    quiet: bool,
 ) -> Material:
-    """Open the dataset, find its split, and read its inputs, unless they are streamed."""
+    """Open the dataset, find its split, and read its inputs, unless they are streamed.
+
+    `revisions` are the commits of a run that was begun, by id on Hugging Face's hub.
+    """
     dataset = Dataset.open(Path(settings.dataset))
-    reader = InputReader(Setup(settings, device, dataset))
+    reader = InputReader(Setup(settings, device, dataset, revisions=dict(revisions or {})))
     # Before the split is made, so that a refused dataset is left as it was.
     opened: Streamed | DatasetPairs
     if settings.stream:

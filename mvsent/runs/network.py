@@ -11,7 +11,6 @@ from torch import nn
 
 from mvsent.errors import RunError, UsageError, first_line
 from mvsent.features.backbone import Backbone
-from mvsent.features.hugging_face import layers_of
 from mvsent.features.transformer import TextEncoder
 from mvsent.features.vocabulary import Vocabulary
 from mvsent.learn.finetune import ThroughEncoders
@@ -69,10 +68,8 @@ def build_network(
 
 def _trained(encoder: Backbone | TextEncoder, which: str, rank: int) -> list[nn.Parameter]:
     """The parameters of an encoder that are trained, with LoRA's matrices of this rank if it is not 0."""
-    if rank:
-        layers = [len(layers_of(encoder)[1]) - 1] if which == "last" else None
-        return add_lora(encoder, rank, layers=layers)
-    return encoder.last_block_parameters() if which == "last" else [*encoder.parameters()]
+    tuned = encoder.last_block_parameters() if which == "last" else [*encoder.parameters()]
+    return add_lora(encoder, rank, tuned) if rank else tuned
 
 
 def save_network(network: nn.Module, path: Path) -> None:

@@ -3,13 +3,13 @@
 from mvsent.config import TrainSettings
 from mvsent.errors import UsageError
 from mvsent.models import registry
-from mvsent.models.registry import Recipe
+from mvsent.models.registry import TrainingRecipe
 
 
-def recipe_of(model: str, kind: str) -> Recipe:
+def recipe_of(model: str, kind: str) -> TrainingRecipe:
     """The recipe of `model` that `--recipe` names. Raises: UsageError if its authors publish none."""
     card = registry.card(model)
-    shared = Recipe("the same for every model")
+    shared = TrainingRecipe("the same for every model")
     if kind == "shared":
         return shared
     if kind == "paper" and card.paper_recipe is None:

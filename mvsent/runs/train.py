@@ -19,15 +19,16 @@ import torch
 from mvsent.config import TrainSettings
 from mvsent.errors import MvsentError, RunError, UsageError
 from mvsent.features.vocabulary import Vocabulary
-from mvsent.learn.loop import Fold, Trainer, best_epoch, inverse_frequency
+from mvsent.learn.loop import Fold, Trainer, inverse_frequency
 from mvsent.models import registry
 from mvsent.pairs import Label
-from mvsent.runs.history import read_history, write_history
+from mvsent.runs.fold_result import FoldResult, read_result
+from mvsent.runs.history import write_history
 from mvsent.runs.inputs.kind import OfFold
 from mvsent.runs.inputs.text_vector import TextVector
 from mvsent.runs.material import ROLE_NAMES, Material, fold_words, prepare
 from mvsent.runs.network import MODEL, VOCABULARY, build_network, save_network
-from mvsent.runs.predictions import prediction_table, read_predictions, write_predictions
+from mvsent.runs.predictions import prediction_table, write_predictions
 from mvsent.runs.progress import EpochProgress
 from mvsent.runs.recipes import with_recipe
 from mvsent.runs.run_folder import (
@@ -62,17 +63,6 @@ from mvsent.workers.ranks import Ranks, joined
 log = logging.getLogger("mvsent")
 
 CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """The result of one fold; accuracies from 0 to 1. Test rows are predicted once, at the end."""
-
-    fold: int
-    epochs: int
-    best_epoch: int
-    validation_accuracy: float
-    test_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -132,7 +122,9 @@ def train(
         threads = begun.resolved.threads if begun else threads_each(settings, n_apart * ranks.local_world)
         compute_alike(threads)
         device = rank_device(settings.device, ranks)
-        material = ranks.in_turn(partial(prepare, settings, device=device, engine=engine, quiet=quiet))
+        known = begun.resolved.revisions if begun else None
+        read = partial(prepare, settings, device=device, revisions=known, engine=engine, quiet=quiet)
+        material = ranks.in_turn(read)
         material = replace(material, ranks=ranks)
         split, folds = material.split, settings.folds or range(material.split.n_folds)
         check_ranks(ranks.world, min(settings.batch_size, *(len(split.rows(k, TRAIN)) for k in folds)))
@@ -315,7 +307,7 @@ def _train_one(sender: Connection, task: tuple[RunFolder, int, bool]) -> None:
     compute_alike(run.resolved.threads)
     try:
         device = compute_device(run.settings.device)
-        material = prepare(run.settings, device=device, quiet=True)
+        material = prepare(run.settings, device=device, revisions=run.resolved.revisions, quiet=True)
         sender.send(train_fold(run, fold, material, quiet=quiet))
     except Exception as error:
         if not isinstance(error, MvsentError):
@@ -339,13 +331,3 @@ def make_trainer(run: RunFolder, fold: int, material: Material) -> Trainer:
         weights = inverse_frequency(source.target[train_rows], len(run.resolved.classes))
     network = build_network(run, reader, torch.from_numpy(matrix), in_training=True)
     return Trainer(network, source, settings, reader.setup.device, weights, material.ranks)
-
-
-def read_result(run: RunFolder, fold: int) -> FoldResult:
-    """The result of a finished fold, from its own files."""
-    folder = run.fold(fold)
-    history = read_history(folder / HISTORY)
-    test = read_predictions(folder / PREDICTIONS, run.resolved.classes)["test"]
-    accuracy = float((test.y_prob.argmax(axis=1) == test.y_true).mean())
-    best = best_epoch(history, run.settings.best_by)
-    return FoldResult(fold, len(history), best, history[best].validation_accuracy, accuracy)

@@ -104,8 +104,8 @@ class Setup:
         return self._encoders[name]
 
     def revision(self, name: str) -> str:
-        """The commit of the hub's repository `name` that the run was trained with; empty in a training."""
-        return self.run.resolved.revisions.get(name, "") if self.run else ""
+        """The commit of the hub's repository `name` that the run was begun with; empty if there is none."""
+        return (self.run.resolved.revisions if self.run else self.revisions).get(name, "")
 
     def note_revision(self, name: str, commit: str) -> None:
         """Remember the commit that was loaded; it is empty for what is not from the hub."""
