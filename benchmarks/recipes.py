@@ -19,14 +19,15 @@ from mvsent.runs.history import read_history
 from mvsent.runs.run_folder import HISTORY, RunFolder
 from mvsent.runs.train import train
 
+_WORDS = {"train_words": True, "dropout": 0.5}
 CANDIDATES = {
     "shared": TrainingRecipe("", {"patience": 4}),
     "small batches": TrainingRecipe("", {"batch_size": 32, "patience": 4}, {"dropout": 0.5}),
-    "trained words": TrainingRecipe("", {"batch_size": 32, "patience": 4}, {"train_words": True, "dropout": 0.5}),
+    "trained words": TrainingRecipe("", {"batch_size": 32, "patience": 4}, _WORDS),
     "slow": TrainingRecipe(
         "",
         {"batch_size": 32, "patience": 4, "learning_rate": 3e-4, "clip_norm": 1.0},
-        {"train_words": True, "dropout": 0.5},
+        _WORDS,
     ),
 }
 FOLDS = [0, 1]
