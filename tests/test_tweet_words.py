@@ -82,7 +82,7 @@ words = st.from_regex(r"(?!http|www)[a-z]{1,9}", fullmatch=True).filter(
         ("＃happy##day#lovemydog", "happy day love my dog"),
         ("#1 # 1 a#b C# &#nothing", "1 # 1 a#b C# &#nothing"),
         ("#日本語 #Café #été2015", "日本語 Café été 2015"),
-        ("RT @LoveMyDog: hi @_anna_ @user", "RT @user Love My Dog : hi @user anna @user"),
+        ("RT @LoveMyDog: hi @_anna_ @user", "RT @user : hi @user @user"),
         ("mail ana@example.org, @ 5", "mail ana@example.org, @ 5"),
         ("sooo Goooood, YESSS heyyy meeee!!!", "so Good, YES hey me!!!"),
         ("www xxx zzzzzz III", "www xxx zzz III"),
@@ -94,7 +94,7 @@ words = st.from_regex(r"(?!http|www)[a-z]{1,9}", fullmatch=True).filter(
         (":-P ;p xP :-* :-/ :\\ <3333", ":P :P :P :* :/ :/ <3"),
         ("great:) see:( wow<3", "great :) see :( wow <3"),
         ("10:30 a:b f(x)=) 3:) C:/x (see: p)", "10:30 a:b f(x)=) 3:) C:/x (see: p)"),
-        ("good day ?? ???? bye", "good day bye"),
+        ("good day ????? ?? bye", "good day ?? ?? bye"),
         ("what?? (why ??) is it ?", "what?? (why ??) is it ?"),
         ("see https://t.co/a1?b=c#d, www.x.org http://… now", "see http http http now"),
         ("cut off htt… or h… or http", "cut off http or http or http"),
@@ -117,7 +117,7 @@ def test_an_emoticon_is_one_token(face: str) -> None:
 
 def test_the_tokens_of_a_tweet_are_words_users_links_and_emoticons() -> None:
     tweet = "RT @LoveMyDog: I don't care… #bestdayever :-)) http://t.co/x1"
-    expected = "rt <user> love my dog : i do n't care ... best day ever :) <url>"
+    expected = "rt <user> : i do n't care ... best day ever :) <url>"
     assert tokenize(spelled_out(tweet)) == expected.split()
 
 

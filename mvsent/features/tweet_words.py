@@ -1,4 +1,4 @@
-"""Tweets spelled out: hashtags and handles as words, emoticons in one form, no stretched words.
+"""Tweets spelled out: hashtags as words, handles, links and emoticons in one form, no stretched words.
 
 `spelled_out` rewrites a text for everything that reads its words: the tokenizer of `vocabulary`, whose tokens
 of a tweet are `tokenize(spelled_out(text))`, the lexicons, and the tokenizers of transformers.
@@ -8,12 +8,12 @@ of a tweet are `tokenize(spelled_out(text))`, the lexicons, and the tokenizers o
 | `https://t.co/x`, `www.x.org`, a link that is cut off: `htt…` | `http` |
 | `#BestDay`, `#best_day`, `#Best2Day` | `Best Day`, `best day`, `Best 2 Day` |
 | `#lovemydog`, `#THISISGREAT` | `love my dog`, `THIS IS GREAT`: the likeliest words |
-| `@LoveMyDog` | `@user Love My Dog` |
+| `@LoveMyDog` | `@user`: its words would be a name, and made answers worse |
 | `sooo`, `goooood` | `so`, `good`: one or two letters, whichever word is more frequent |
 | `:-))`, `=]`, `^_^` | `:)` |
 | `:'(`, `=[`, `</3`, `T_T` | `:(` |
 | `;-)`, `xD`, `:-P`, `:-*`, `:-/`, `<333` | `;)`, `:D`, `:P`, `:*`, `:/`, `<3` |
-| `??`, `????` between spaces, which stand for lost emoji in published tweets | nothing |
+| `???`, `????` between spaces, which stand for lost emoji in published tweets | `??` |
 | `&amp;lt;`, `&quot;` | `<`, `"` |
 """
 
@@ -89,7 +89,7 @@ def spelled_out(text: str) -> str:
     Idempotent, unless entities are nested more than twice.
 
     >>> spelled_out("RT @LoveMyDog: sooo happy ?? #bestdayever #ThrowBack :-)) http://t.co/x1")
-    'RT @user Love My Dog : so happy best day ever Throw Back :) http'
+    'RT @user : so happy ?? best day ever Throw Back :) http'
     """
     for _ in range(_MAX_ROUNDS):
         before, text = text, " ".join(_PART.sub(_written, html.unescape(text)).split())
@@ -107,17 +107,17 @@ def _written(match: re.Match[str]) -> str:
         case "tag":
             return f" {' '.join(divided(found))} "
         case "handle":
-            return f" {' '.join(['@user', *(divided(found) if found != 'user' else ())])} "
+            return " @user "
         case "url":
             return " http "
         case "lost":
-            return " "
+            return "??"
     return f" {_FACES[kind]} "
 
 
 @lru_cache(maxsize=2**16)
 def divided(tag: str) -> tuple[str, ...]:
-    """The words of a hashtag or handle without its sign.
+    """The words of a hashtag without its sign.
 
     Underscores, digits and capitals divide it. Letters between which there is no capital are divided into the
     likeliest English words, unless there are more than MAX_JOINED. No letter or digit is lost.
