@@ -55,7 +55,7 @@ clean: ## Remove .venv, caches and build output; keep data, runs and demo
 # The extras that each target installs; see [project.optional-dependencies] in pyproject.toml.
 .venv/demo-installed: EXTRAS := offline
 .venv/ray-installed: EXTRAS := offline,ray
-.venv/test-installed: EXTRAS := offline,transformers,lexicons,dawid-skene,tensorboard,dev
+.venv/test-installed: EXTRAS := offline,transformers,lexicons,tensorboard,dev
 .venv/bench-installed: EXTRAS := offline,bench
 .venv/docs-installed: EXTRAS := docs
 

