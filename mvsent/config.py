@@ -356,6 +356,12 @@ class TrainSettings(Settings):
         INPUTS,
         "How a sentence encoder's tokens become one vector; auto: as it was trained, else their mean.",
     )
+    tokens: Literal["plain", "tweets"] = setting(
+        "plain",
+        INPUTS,
+        "How texts are read: plain, as they are written; tweets, with hashtags as words, and handles, links, "
+        "emoticons and stretched words in one form.",
+    )
     lexicon: str = setting(
         "vader",
         INPUTS,

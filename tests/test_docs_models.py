@@ -20,6 +20,7 @@ FLAGS = (
     "scene-backbone",
     "captions",
     "lexicon",
+    "tokens",
     "anps",
     "fine-tune-words",
 )

@@ -1,7 +1,7 @@
 """Texts to word numbers: the tokenizer, and a vocabulary with a number for unknown words.
 
 The tokenizer follows the one that GloVe's vectors were made with (contractions as in the Penn Treebank), and
-adds rules for tweets:
+adds rules for tweets, which `--tokens tweets` spells out first (`tweet_words`):
 
 | in the text | becomes |
 |---|---|

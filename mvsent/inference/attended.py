@@ -96,6 +96,7 @@ def words_as_read(model: Model, text: str) -> list[str]:
     encoder, max_words = model.reader.encoder, model.run.resolved.max_words
     if not text.strip():
         return []
+    [text] = model.reader.setup.as_read([text])
     if encoder is not None:
         return encoder.pieces(text, model.reader.setup.max_tokens)
     return tokenize(text)[:max_words] if max_words else text.split()

@@ -12,6 +12,7 @@ from torch import Tensor
 from mvsent import __version__
 from mvsent.errors import MvsentError, UsageError, did_you_mean
 from mvsent.features.backbone import Backbone
+from mvsent.features.tweet_words import TWEETS
 from mvsent.inference.graphs import FORMS, SEQUENCES, Graph, batch_size_of
 from mvsent.inference.model import Model, load
 from mvsent.runs.inputs.image_vector import ImageVector
@@ -131,6 +132,8 @@ def description(model: Model, graph: Graph, done: ExportedModel, vocabulary: str
     if reader.encoder is not None:
         name, longest = Path(reader.encoder.name).name, run.resolved.max_tokens
         steps["words"] = {"transformer": name, "sha256": reader.encoder.weights_sha256, "max_words": longest}
+    if "words" in steps and run.settings.tokens == TWEETS:
+        steps["words"]["texts"] = "mvsent.features.tweet_words.spelled_out"
     if backbone := reader.backbone:
         steps["pictures"] = {"backbone": backbone.name, "tap": backbone.tap, **_pictures(backbone)}
     if vectors := reader.of(ImageVector):

@@ -73,7 +73,7 @@ class Streamed:
         return self.dataset.row_groups()
 
     def texts(self, rows: Rows) -> Iterator[str]:
-        """The texts of `rows`, in row order; a few thousand are in memory at a time.
+        """The texts of `rows` as they are read, in row order; a few thousand are in memory at a time.
 
         Raises: DatasetError naming one of them that has no text.
         """
@@ -85,7 +85,7 @@ class Streamed:
             if kept["text"].null_count:
                 without = kept["id"].filter(kept["text"].is_null())[0].as_py()
                 raise unreadable(self.dataset, without, _NO_TEXT)
-            yield from kept["text"].to_pylist()
+            yield from self.reader.setup.as_read(kept["text"].to_pylist())
 
     def source(self, fold: OfFold, missing: str = "") -> Stream[StoredRow, ReadyRow]:
         """The rows as a fold's network reads them, without the modality that is `missing`."""

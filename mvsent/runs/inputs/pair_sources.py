@@ -31,7 +31,7 @@ class Pairs(ABC):
 
     Attributes:
         ids: of the pairs; empty if they have none.
-        texts: of the pairs; empty if no input reads them.
+        texts: of the pairs, as `Setup.as_read` gives them; empty if no input reads them.
         target: `[N]` int64, index into the run's classes.
         flags: `has_image`, `has_text`: `[N]` bool, False where a modality is missing; absent if none ever is.
     """
@@ -99,7 +99,7 @@ class DatasetPairs(Pairs):
         if "text" in columns:
             if self._table["text"].null_count:
                 raise no_texts(self.dataset)
-            self.texts = self.column("text")
+            self.texts = setup.as_read(self.column("text"))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -135,7 +135,7 @@ class GivenPairs(Pairs):
 
     def __init__(self, setup: Setup, pictures: Sequence[Picture], texts: Sequence[str]) -> None:
         super().__init__(setup)
-        self.pictures, self.texts = pictures, list(texts)
+        self.pictures, self.texts = pictures, setup.as_read(texts)
         self.target = np.zeros(len(texts), np.int64)
         there = {
             "has_image": [picture.pixels is not None for picture in pictures],

@@ -13,6 +13,7 @@ from mvsent.errors import RunError
 from mvsent.features.backbone import Backbone, fused
 from mvsent.features.backbones import load_backbone, load_named
 from mvsent.features.transformer import TextEncoder, load_text_encoder
+from mvsent.features.tweet_words import as_read
 from mvsent.models import registry
 from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.reader import Dataset
@@ -66,6 +67,10 @@ class Setup:
         """
         assert self.dataset is not None
         return targets(self.dataset, self.run.resolved.classes if self.run else self.dataset.classes)
+
+    def as_read(self, texts: Iterable[str]) -> list[str]:
+        """The texts as `--tokens` has them read; every input that reads texts gets these."""
+        return as_read(texts, self.settings.tokens)
 
     @cached_property
     def max_words(self) -> int:
