@@ -22,7 +22,7 @@ from mvsent.runs import evaluate as evaluation
 from mvsent.runs.evaluate import evaluate
 from mvsent.runs.run_dataset import own_dataset, own_split
 from mvsent.runs.run_folder import RunFolder
-from mvsent.runs.seen_rows import row_keys, seen_rows
+from mvsent.runs.seen_rows import row_keys, seen_rows, training_labels
 from mvsent.runs.train import train
 from mvsent.shards.reader import Dataset
 from mvsent.splits import TEST, TRAIN, VALIDATION
@@ -244,6 +244,23 @@ def test_the_record_is_the_split_s(project: Path) -> None:
     for fold in range(5):
         by_id = known.among(fold, keys)["id"]
         assert np.flatnonzero(~by_id).tolist() == split.rows(fold, TEST).tolist()
+
+
+def test_the_labels_of_the_training_rows_are_recorded_or_read_from_the_dataset(moved: Path) -> None:
+    run = RunFolder.open(moved / "runs" / "run")
+    dataset = Dataset.open(moved / "data" / "small")
+    split = own_split(run, dataset)
+    expected = [dataset.labels[split.rows(fold, TRAIN)].tolist() for fold in range(5)]
+
+    def found() -> list[list[int]] | None:
+        labels = training_labels(run)
+        return None if labels is None else [of_fold.tolist() for of_fold in labels]
+
+    assert found() == expected
+    (run.path / "rows.parquet").unlink()
+    assert found() == expected
+    shutil.rmtree(moved / "data")
+    assert found() is None
 
 
 def test_an_old_run_without_a_record_is_compared_through_its_dataset(moved: Path, again: Path) -> None:
