@@ -146,12 +146,13 @@ def computed(
     answers = trainer.predict_proba(rows)
     trainer.network.train()
     loss, _ = trainer.objective(drawn(scale).batch(rows).to(device))
-    trainer.scaler.scale(loss).backward()
+    if loss.requires_grad:  # a memory has no parameters
+        trainer.scaler.scale(loss).backward()
     gradients = [
         p.grad.flatten() / trainer.scaler.get_scale()
         for p in trainer.network.parameters()
         if p.grad is not None
-    ]
+    ] or [torch.ones(1, device=device)]
     trainer.network.zero_grad(set_to_none=True)
     return {
         "loss": loss.detach().reshape(1).cpu(),

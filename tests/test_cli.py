@@ -281,5 +281,5 @@ def test_help_of_an_option_reads_alone() -> None:
     shown = CliRunner().invoke(app, ["train", "--help"]).output
     for cut in (" Of Adam.", " At most.", " Of the CPU."):
         assert cut not in shown
-    for whole in ("Adam's learning rate.", "Maximum number of epochs.", "CPU threads of torch."):
+    for whole in ("Half precision on CUDA.", "Maximum number of epochs.", "CPU threads of torch."):
         assert whole in " ".join(shown.split())
