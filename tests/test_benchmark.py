@@ -170,6 +170,21 @@ def test_a_leak_has_an_interval_of_pairs_that_are_drawn_with_all_their_test_rows
     assert (row["leak_low"], row["leak_high"]) == pytest.approx(interval(one - other))
 
 
+def test_a_table_of_two_grouped_protocols_has_a_leak_for_each() -> None:
+    summary = {"mean": 0.7, "std": None, "low": 0.6, "high": 0.8}
+    empty = ("published_accuracy", "published_f1", "p", "p_holm", "parameters", "seconds")
+    row = dict.fromkeys(empty) | {"system": "one", "fidelity": "exact", "failure": ""}
+    row |= dict.fromkeys(("accuracy", "f1_weighted", "f1_macro"), summary)
+    leaks = {"paper-5x": 0.01, "grouped-paper-5x": 0.01, "grouped-near-paper-5x": 0.02, "file-mine": None}
+    rows = [
+        row | {"protocol": name, "leak": leak, "leak_low": leak, "leak_high": leak}
+        for name, leak in leaks.items()
+    ]
+    grid = report.Grid({"rows": rows})
+    assert grid.header()[-4:-2] == ["leak, grouped-paper-5x", "leak, grouped-near-paper-5x"]
+    assert grid.cells()[0][-4:-2] == ["+1.00 (+1.00 to +1.00)", "+2.00 (+2.00 to +2.00)"]
+
+
 @pytest.mark.slow
 def test_the_printed_p_is_corrected_for_every_comparison_of_the_table(table_two: Path) -> None:
     rows = rows_of(table_two)

@@ -40,6 +40,11 @@ class Grid:
         ]
         """The grouped protocols whose plain one is in the table, too."""
 
+    @property
+    def leaks(self) -> list[str]:
+        """The titles of the columns of leaks."""
+        return ["leak" if len(self.grouped) == 1 else f"leak, {protocol}" for protocol in self.grouped]
+
     def header(self) -> list[str]:
         """The titles of the columns."""
         of_protocols = [
@@ -47,13 +52,12 @@ class Grid:
             for protocol in self.protocols
             for title in (f"{protocol}: accuracy (95 % interval)", "F1 weighted", "F1 macro", "p (Holm)")
         ]
-        leaks = ["leak" if len(self.grouped) == 1 else f"leak, {protocol}" for protocol in self.grouped]
         return [
             "system",
             "fidelity",
             "published accuracy / F1",
             *of_protocols,
-            *leaks,
+            *self.leaks,
             "parameters",
             "seconds",
         ]
@@ -279,7 +283,7 @@ def render_terminal(document: Document) -> str:
     for table in document["tables"]:
         grid = Grid(table)
         columns = [title for protocol in grid.protocols for title in (protocol, "F1 weighted")]
-        header = ["accuracy, percent", "published", *columns, *["leak"] * len(grid.grouped)]
+        header = ["accuracy, percent", "published", *columns, *grid.leaks]
         lines = []
         for by_protocol in grid.lines.values():
             first = next(iter(by_protocol.values()))
