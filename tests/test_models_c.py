@@ -339,6 +339,7 @@ def test_logistic_regression_is_fitted_on_validation_rows_too_once_they_have_cho
     network, plain = built("logistic", c="1.0,0.01"), built("logistic", c="1.0,0.01", refit=False)
     for each in (network, plain):
         each.solve(lambda: [train], lambda: [validation])
+        each.refit(lambda: [train], lambda: [validation])
     x = torch.cat([network.features(train), network.features(validation)]).detach().double().numpy()
     y = torch.cat([train.target, validation.target]).numpy()
     mean, std = x.mean(0), x.std(0)

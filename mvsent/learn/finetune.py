@@ -6,7 +6,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from mvsent.learn.batches import blanked
-from mvsent.models.batch import Batch, Batches, Output, Settled
+from mvsent.models.batch import Batch, Batches, Output, Refitted, Settled
 
 
 class ThroughEncoders(nn.Module):
@@ -51,6 +51,11 @@ class ThroughEncoders(nn.Module):
         """Settle the model, if it is a `Settled` one."""
         if isinstance(self.model, Settled):
             self.model.settle(lambda: map(self.encode, train()), lambda: map(self.encode, validation()))
+
+    def refit(self, train: Batches, validation: Batches) -> None:
+        """Refit the model, if it is a `Refitted` one."""
+        if isinstance(self.model, Refitted):
+            self.model.refit(lambda: map(self.encode, train()), lambda: map(self.encode, validation()))
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """The encoders' trained parameters."""

@@ -21,7 +21,7 @@ from mvsent.learn.batches import BatchSource, Rows, cut
 from mvsent.learn.checkpoint import Begun, Checkpoint, EpochRecord, random_state, restore_random_state
 from mvsent.learn.distributed import LossScale, Step, synced
 from mvsent.learn.optimisation import half_precision, make_optimizer, set_rates
-from mvsent.models.batch import Batch, Batches, Output, Settled, Solved
+from mvsent.models.batch import Batch, Batches, Output, Refitted, Settled, Solved
 from mvsent.workers.ranks import ALONE, Ranks
 
 log = logging.getLogger("mvsent")
@@ -81,6 +81,8 @@ class Trainer:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
+        self.of_validation: Probabilities | None = None
+        """Answers to the validation rows before the network was fitted on them; None if it never is."""
         self.step = Step()
         self.network = synced(self.network, self.ranks, self.step).to(self.device)
         if not isinstance(self.network, Solved):
@@ -154,6 +156,7 @@ class Trainer:
             self.network.eval()
             with torch.no_grad():
                 self.network.settle(self._batches_of(fold.train), self._batches_of(fold.validation))
+        self._refit(fold)
         return history
 
     def _solve(
@@ -168,7 +171,17 @@ class Trainer:
         record = EpochRecord(0, loss, accuracy, validation_loss, validation_accuracy, seconds)
         if on_epoch:
             on_epoch(record)
+        self._refit(fold)
         return record
+
+    def _refit(self, fold: Fold) -> None:
+        """Keep the answers to the validation rows, then let a model take these rows in, if it does so."""
+        if not isinstance(self.network, Refitted):
+            return
+        self.of_validation = self.predict_proba(fold.validation)
+        self.network.eval()
+        with torch.no_grad():
+            self.network.refit(self._batches_of(fold.train), self._batches_of(fold.validation))
 
     def _batches_of(self, rows: Rows) -> Batches:
         """The batches of `rows` on the device; can be iterated repeatedly."""

@@ -148,6 +148,14 @@ class Solved(Protocol):
 
 
 @runtime_checkable
+class Refitted(Protocol):
+    """A model that takes in the validation rows, too, once everything is chosen by them."""
+
+    def refit(self, train: Batches, validation: Batches) -> None:
+        """Fit what is fitted in closed form anew, on the rows of both."""
+
+
+@runtime_checkable
 class Settled(Protocol):
     """A model with a part that is fitted after its weights are chosen."""
 

@@ -142,7 +142,7 @@ class DMLANetPlus(nn.Module):
         return probabilities
 
     def settle(self, train: Batches, validation: Batches) -> None:
-        """Solve the memory on training rows, choose its share on validation rows, and refit it on both."""
+        """Solve the memory on the training rows, and choose its share on the validation rows."""
         if self.memory is None:
             return
         known = self.memory.known(train, self.embedding), self.memory.known(validation, self.embedding)
@@ -154,7 +154,11 @@ class DMLANetPlus(nn.Module):
             shares = torch.linspace(0, 1, _SHARES, device=network.device)
             likely = network + shares[:, None] * (memory - network)  # [21, N]
             self.share.copy_(shares[_log(likely).sum(dim=1).argmax()])
-        if self.options.refit:
+
+    def refit(self, train: Batches, validation: Batches) -> None:
+        """Refit the memory on training and validation rows."""
+        if self.memory is not None and self.options.refit:
+            known = (self.memory.known(rows, self.embedding) for rows in (train, validation))
             self.memory.refit(*known)
 
     def _of_truth(self, batch: Batch) -> Tensor:

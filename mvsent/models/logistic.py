@@ -84,6 +84,7 @@ class Logistic(nn.Module):
     def __init__(self, sizes: Sizes, options: LogisticOptions) -> None:
         super().__init__()
         self.options, self.sizes = options, sizes
+        self.chosen: list[float] = []
         self.embedding = None if sizes.text_size else WordEmbedding(sizes)
         n_features = sizes.channels + (sizes.text_size or sizes.word_size)
         n_features += sizes.n_lexicon + sizes.image_vector_size
@@ -130,9 +131,8 @@ class Logistic(nn.Module):
     def solve(self, train: Batches, validation: Batches) -> None:
         """Fit every strength; keep the one with the highest validation accuracy, then the lowest loss.
 
-        Ties go to the strongest penalty. The share of the label rule has the lowest validation loss. With
-        `refit`, everything is then fitted on training and validation rows. Mean and deviation are those of
-        the rows that are fitted.
+        Ties go to the strongest penalty. The share of the label rule has the lowest validation loss. Mean and
+        deviation are those of the training rows.
         """
         (x, targets), (unseen, truth) = self._gather(train), self._gather(validation)
         layers = (self.linear, self.of_text, self.of_image)
@@ -147,10 +147,18 @@ class Logistic(nn.Module):
             chosen.append(self.options.strengths[best] if len(fits) > 1 else self.options.strengths[0])
         if rules:
             self._choose_share((unseen - self.mean) / self.std, truth[0])
-        if self.options.refit:
-            standard = self._standardise(torch.cat([x, unseen]))
-            for layer, y, known, strength in zip(layers, targets, truth, chosen, strict=False):
-                _set(layer, self._fits(standard, torch.cat([y, known]), layer.out_features, [strength])[0])
+        self.chosen = chosen
+
+    @torch.no_grad()
+    def refit(self, train: Batches, validation: Batches) -> None:
+        """Fit again, with the strengths that `solve` chose, on training and validation rows."""
+        if not self.options.refit:
+            return
+        (x, targets), (unseen, truth) = self._gather(train), self._gather(validation)
+        standard = self._standardise(torch.cat([x, unseen]))
+        layers = (self.linear, self.of_text, self.of_image)
+        for layer, y, known, strength in zip(layers, targets, truth, self.chosen, strict=False):
+            _set(layer, self._fits(standard, torch.cat([y, known]), layer.out_features, [strength])[0])
 
     def _standardise(self, x: Tensor) -> Tensor:
         """Take mean and deviation of the rows; return them standardised."""

@@ -59,7 +59,7 @@ class PairMemoryAlone(nn.Module):
 
     def __init__(self, sizes: Sizes, options: PairMemoryOptions) -> None:
         super().__init__()
-        self.refit = options.refit
+        self.options = options
         self.embedding = WordEmbedding(sizes)
         self.memory = PairMemory(
             sizes, lexicon=options.lexicon, heads=options.heads, width=options.width, capacity=options.pairs
@@ -71,8 +71,10 @@ class PairMemoryAlone(nn.Module):
         return Output(self.memory(*vectors, *present(batch)).clamp_min(_TINY).log())
 
     def solve(self, train: Batches, validation: Batches) -> None:
-        """Choose ridges and scales on the validation rows, and solve on all rows."""
-        known = self.memory.known(train, self.embedding), self.memory.known(validation, self.embedding)
-        self.memory.solve(*known)
-        if self.refit:
-            self.memory.refit(*known)
+        """Solve on the training rows; choose ridges, scales and shares on the validation rows."""
+        self.memory.solve(*(self.memory.known(rows, self.embedding) for rows in (train, validation)))
+
+    def refit(self, train: Batches, validation: Batches) -> None:
+        """Solve again on training and validation rows."""
+        if self.options.refit:
+            self.memory.refit(*(self.memory.known(rows, self.embedding) for rows in (train, validation)))

@@ -265,7 +265,8 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
         for role, name in ROLE_NAMES.items():
             asked = split.rows(fold, role)
             y_prob = np.zeros((len(asked), len(Label)), np.float32)  # an absent sentiment has probability 0
-            y_prob[:, run.resolved.classes] = trainer.predict_proba(asked)
+            seen = trainer.of_validation if role == VALIDATION else None
+            y_prob[:, run.resolved.classes] = trainer.predict_proba(asked) if seen is None else seen
             labels = material.dataset.labels[asked]
             parts.append(prediction_table([split.ids[row] for row in asked], labels, y_prob, name))
         if ranks.first:
