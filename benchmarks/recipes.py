@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mvsent.config import TrainSettings
+from mvsent.learn.loop import best_epoch
 from mvsent.models import registry
 from mvsent.models.registry import TrainingRecipe
 from mvsent.runs.history import read_history
@@ -63,7 +64,7 @@ def quality(run: Path) -> tuple[float, float]:
     best: list[Any] = []
     for fold in FOLDS:
         history = read_history(RunFolder.open(run).fold(fold) / HISTORY)
-        best.append(max(history, key=lambda record: (record.validation_accuracy, -record.validation_loss)))
+        best.append(history[best_epoch(history)])
     return (
         float(np.mean([record.validation_accuracy for record in best])),
         float(np.mean([record.validation_loss for record in best])),

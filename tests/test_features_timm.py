@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mvsent.errors import UsageError, WeightsError
-from mvsent.features import timm_backbone
+from mvsent.features import hugging_face
 from mvsent.features.backbone import HALF, Backbone, Scaling, Tap, fused
 from mvsent.features.backbones import load_backbone, load_named
 from mvsent.features.cache import cached_maps
@@ -395,7 +395,7 @@ def test_without_timm_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(timm_backbone, "free_memory", lambda: 10**9)
+    monkeypatch.setattr(hugging_face, "free_memory", lambda: 10**9)
     ways = r"vit_giant_patch14_dinov2: its weights take 4\.5 GB, and 1\.0 GB of memory are free.*--image-vector FILE"
     with pytest.raises(WeightsError, match=ways):
         load_backbone("vit_giant_patch14_dinov2")

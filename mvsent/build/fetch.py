@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mvsent.build.assemble import is_enough
+from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.filters import Assembled
 from mvsent.build.parts import Partition, Recipe, fetch_partition, fetched_urls, part_path
 from mvsent.config import BuildSettings, PictureSettings
@@ -64,19 +65,16 @@ def fetch_parts(
     settings: Assembled,
     policy: FetchPolicy,
     engine: Engine,
+    stage: StageProgress,
     *,
     stop: threading.Event,
-    on_progress: Callable[[int, int], object],
-    on_pace: Callable[[Mapping[str, float]], object] = lambda slowed: None,
 ) -> None:
     """Fetch partitions until each has its part in `folder`, or the first ones hold enough pairs.
 
     Args:
         rows: numbers of the rows of each partition.
         load: gives the rows with these numbers.
-        on_progress: called with numbers of rows that are done, and of pictures among them.
-        on_pace: called now and then with the hosts that are asked less often since they refused, and the
-            requests per second to each.
+        stage: shows the rows that are done, and now and then the hosts that refuse.
 
     Raises: Interrupted if `stop` is set; Unreachable; EngineError; OSError. The parts and spools in `folder`
         then hold what was fetched, and the next call continues with either engine.
@@ -91,7 +89,7 @@ def fetch_parts(
                 return
             part = part_path(folder, index)
             if part.exists():
-                on_progress(len(numbers), pq.read_metadata(part).num_rows)
+                stage.add(len(numbers), pictures=pq.read_metadata(part).num_rows)
             else:
                 yield Partition(part.name, load(numbers))
 
@@ -105,9 +103,9 @@ def fetch_parts(
             # Ray's workers do not see the `stop` of this process; the office passes it on.
             on_wait=lambda: office.stop() if stop.is_set() else None,
         ):
-            on_progress(progress.n_done, progress.n_pictures)
+            stage.add(progress.n_done, pictures=progress.n_pictures)
             if progress.is_last or time.monotonic() - told_at > _TELL_S:
-                on_pace(office.slowed())
+                stage.tell_pace(office.slowed())
                 told_at = time.monotonic()
             if progress.is_last:
                 # An interrupted worker only obeyed the office; the cause is the first other error.

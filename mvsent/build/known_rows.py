@@ -13,13 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from mvsent.build.assemble import assemble, n_kept, refuse_failed, wanted_parts
 from mvsent.build.crawl_folder import PARTS, clear_up, discard, workplace, write_dataset
 from mvsent.build.crawl_progress import StageProgress
 from mvsent.build.fetch import fetch_parts, fetch_policy
-from mvsent.build.parts import Recipe, rejected_path
+from mvsent.build.parts import Recipe, rejections_of
 from mvsent.config import FetchSettings
 from mvsent.errors import InputError, UsageError
 from mvsent.shards.atomic import atomic_write
@@ -91,9 +89,8 @@ def build_known_rows(
                         settings,
                         policy,
                         engine,
+                        stage,
                         stop=stop,
-                        on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
-                        on_pace=stage.tell_pace,
                     )
                 _refuse_nothing(rows, wanted_parts(parts, settings))
             write_dataset(work, target, partial(_assemble, rows, parts, quiet=quiet), overwrite=overwrite)
@@ -150,12 +147,7 @@ def _refuse_nothing(rows: KnownRows, parts: Sequence[Path]) -> None:
     """Raise InputError if no row can be kept, AllFailed if only hosts are to blame."""
     if n_kept(parts, rows.settings):
         return
-    tables = [pq.read_table(rejected_path(part)) for part in parts]
-    rejections = [
-        (reason, detail)
-        for table in tables
-        for reason, detail in zip(table["reason"].to_pylist(), table["detail"].to_pylist(), strict=True)
-    ]
+    rejections = [each for part in parts for each in rejections_of(part)]
     refuse_failed(parts[0].parent, rejections)
     raise rows.nothing(Counter(reason for reason, _ in rejections), rejections[0][1])
 

@@ -97,6 +97,12 @@ def rejected_path(part: Path) -> Path:
     return part.with_suffix(".rejected.parquet")
 
 
+def rejections_of(part: Path) -> Iterator[tuple[str, str]]:
+    """Reasons and details of the rejections of a partition."""
+    table = pq.read_table(rejected_path(part), columns=["reason", "detail"])
+    return zip(table["reason"].to_pylist(), table["detail"].to_pylist(), strict=True)
+
+
 def fetch_partition(
     recipe: Recipe,
     policy: FetchPolicy,

@@ -9,14 +9,12 @@ Each stage continues where it was stopped, and its result does not depend on whe
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
-
-import pyarrow.parquet as pq
 
 from mvsent.build.assemble import assemble, n_kept, refuse_failed, wanted_parts
 from mvsent.build.crawl_folder import PARTS, clear_up, open_frontier, workplace, write_dataset
@@ -26,7 +24,7 @@ from mvsent.build.fetch import fetch_parts, fetch_policy, partitions
 from mvsent.build.filters import SIZES
 from mvsent.build.match_dump import broken_in, dump_notes, match_dump
 from mvsent.build.owners import owner_rejections
-from mvsent.build.parts import rejected_path, rejected_table
+from mvsent.build.parts import rejected_table, rejections_of
 from mvsent.config import BuildSettings
 from mvsent.errors import InputError, Interrupted
 from mvsent.limits import TokenBucket
@@ -119,9 +117,8 @@ def build(
                             settings,
                             policy,
                             engine,
+                            stage,
                             stop=stop,
-                            on_progress=lambda n, n_pictures: stage.add(n, pictures=n_pictures),
-                            on_pace=stage.tell_pace,
                         )
                 write_dataset(work, target, write, overwrite=overwrite)
         clear_up(work, target)
@@ -187,7 +184,7 @@ class Assembly:
         """
         frontier, settings = self.frontier, self.settings
         parts = wanted_parts(work / PARTS, settings)
-        rejections = [each for part in parts for each in _rejections(part)]
+        rejections = [each for part in parts for each in rejections_of(part)]
         if not n_kept(parts, settings):
             refuse_failed(work / PARTS, rejections)
             self._refuse(Counter(reason for reason, _ in rejections))
@@ -273,9 +270,3 @@ class Assembly:
             "query_not_found": dict(sorted(without.items())),
         }
         return {name: value for name, value in notes.items() if value} | dump_notes(self.frontier)
-
-
-def _rejections(part: Path) -> Iterator[tuple[str, str]]:
-    """Reasons and details of the rejections of a part."""
-    table = pq.read_table(rejected_path(part), columns=["reason", "detail"])
-    return zip(table["reason"].to_pylist(), table["detail"].to_pylist(), strict=True)

@@ -104,7 +104,8 @@ def load_model(folder: Path) -> nn.Module:
         does not hold a complete one.
     """
     transformers = _transformers(folder)
-    _refuse_too_large(folder)
+    files = [*folder.glob("*.safetensors")] or [*folder.glob(_PICKLED)]
+    refuse_too_large(folder, sum(file.stat().st_size for file in files), "encoder")
     with _refusal(folder):
         model, report = transformers.AutoModel.from_pretrained(
             folder,
@@ -165,15 +166,18 @@ def _no_transformers(name: object) -> WeightsError:
     )
 
 
-def _refuse_too_large(folder: Path) -> None:
-    """Raise WeightsError for a model that the free memory of this machine cannot hold."""
-    files = [*folder.glob("*.safetensors")] or [*folder.glob(_PICKLED)]
-    needed = sum(file.stat().st_size for file in files)
+def refuse_too_large(name: object, needed: int, kind: str, flag: str = "") -> None:
+    """Raise WeightsError for weights of `needed` bytes that the free memory of this machine cannot hold.
+
+    Args:
+        kind: of a smaller one to take, `encoder` or `backbone`.
+        flag: takes vectors that were computed elsewhere, as ` with --image-vector FILE`.
+    """
     free = free_memory()
     if free and needed > free:
         raise WeightsError(
-            f"{folder}: its weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free",
-            "Take a smaller encoder or another machine, or give vectors that you computed elsewhere",
+            f"{name}: its weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free",
+            f"Take a smaller {kind} or another machine, or give vectors that you computed elsewhere{flag}",
         )
 
 

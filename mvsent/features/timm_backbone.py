@@ -16,7 +16,7 @@ from torch import nn
 
 from mvsent.errors import UsageError, WeightsError, did_you_mean
 from mvsent.features.backbone import Backbone, Scaling, State, Tap
-from mvsent.features.hugging_face import free_memory, hub_folder, revision_of
+from mvsent.features.hugging_face import hub_folder, refuse_too_large, revision_of
 from mvsent.features.timm_trunk import TrunkEnd, trunk_of
 from mvsent.features.weights_file import downloading, misfits, read_state, unavailable, unfitting
 
@@ -184,7 +184,8 @@ def load_timm(
         names = ", ".join(filter(None, dict.fromkeys(levels)))
         known = f"Its levels are: {names}; without --tap its last map is read"
         raise UsageError(f"{of.name} has no tap {tap!r}", did_you_mean(tap, levels) + known)
-    _refuse_too_large(of)
+    needed = sum(4 * parameter.numel() for parameter in of.empty.parameters())
+    refuse_too_large(of.name, needed, "backbone", " with --image-vector FILE")
     commit = ""
     if weights == "random":
         network = of.random()
@@ -214,18 +215,6 @@ def load_timm(
     backbone.hash_scaling()
     backbone.revision = commit
     return backbone
-
-
-def _refuse_too_large(of: TimmNetwork) -> None:
-    """Raises: WeightsError for a network that the free memory of this machine cannot hold."""
-    needed = sum(4 * parameter.numel() for parameter in of.empty.parameters())
-    free = free_memory()
-    if free and needed > free:
-        raise WeightsError(
-            f"{of.name}: its weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free",
-            "Take a smaller backbone or another machine, or give vectors that you computed elsewhere with "
-            "--image-vector FILE",
-        )
 
 
 def is_timm(name: str) -> bool:

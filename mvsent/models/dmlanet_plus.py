@@ -38,12 +38,11 @@ from mvsent.models.batch import (
 )
 from mvsent.models.encoders import Standardize, WordEmbedding
 from mvsent.models.label_rule import apply_rule, label_rule
-from mvsent.models.memory import PairMemory, present, whole_text
+from mvsent.models.memory import PairMemory, log_of, present, whole_text
 from mvsent.models.registry import ModelCard, register
 from mvsent.pairs import Label
 from mvsent.setting import Settings
 
-_TINY = 1e-6
 _SHARES = 21  # of the memory in the whole, evenly from 0 to 1
 
 
@@ -125,7 +124,7 @@ class DMLANetPlus(nn.Module):
             likely = self.by_network(outputs)
             if self.memory is not None and self.share > 0:
                 likely = likely.lerp(self.by_memory(batch, words, mask).to(likely.dtype), self.share)
-            return Output(_log(likely), outputs[0].attention)
+            return Output(log_of(likely), outputs[0].attention)
         losses = [output.penalty for output in outputs if output.penalty is not None]
         if batch.target is not None:
             losses += [nn.functional.nll_loss(output.logits, batch.target) for output in outputs[1:]]
@@ -153,7 +152,7 @@ class DMLANetPlus(nn.Module):
             network, memory = torch.cat([self._of_truth(batch) for batch in validation()], dim=1)  # [N] each
             shares = torch.linspace(0, 1, _SHARES, device=network.device)
             likely = network + shares[:, None] * (memory - network)  # [21, N]
-            self.share.copy_(shares[_log(likely).sum(dim=1).argmax()])
+            self.share.copy_(shares[log_of(likely).sum(dim=1).argmax()])
 
     def refit(self, train: Batches, validation: Batches) -> None:
         """Refit the memory on training and validation rows."""
@@ -296,7 +295,3 @@ class _Member(nn.Module):
                 each = nn.functional.cross_entropy(logits, target.clamp(min=0), reduction="none")
                 loss = loss + (each * known).sum() / known.sum().clamp(min=1)
         return loss
-
-
-def _log(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp_min(_TINY).log()

@@ -237,7 +237,7 @@ class PairMemory(nn.Module):
         there, losses = text.new_ones(len(text), 1), []
         for share in JOINT_SHARES if self.ruled else JOINT_SHARES[:1]:
             self.joint.fill_(share)
-            losses.append((_loss(self(text, image, there, there).clamp_min(_TINY).log(), targets[2]), share))
+            losses.append((_loss(log_of(self(text, image, there, there)), targets[2]), share))
         self.joint.fill_(min(losses)[1])
 
     def refit(self, train: KnownPairs, validation: KnownPairs) -> None:
@@ -281,6 +281,11 @@ def present(batch: Batch) -> tuple[Tensor, Tensor]:
         for flag in (batch.has_image, batch.has_text)
     )
     return see, read
+
+
+def log_of(probabilities: Tensor) -> Tensor:
+    """Logarithms that are finite for a probability of zero, too."""
+    return probabilities.clamp_min(_TINY).log()
 
 
 def _of_present(see: Tensor, read: Tensor, both: Tensor, text: Tensor, image: Tensor) -> Tensor:

@@ -16,11 +16,9 @@ from mvsent.models.batch import (
     Sizes,
 )
 from mvsent.models.encoders import WordEmbedding
-from mvsent.models.memory import PairMemory, present
+from mvsent.models.memory import PairMemory, log_of, present
 from mvsent.models.registry import ModelCard, register
 from mvsent.setting import Settings
-
-_TINY = 1e-6
 
 
 class PairMemoryOptions(Settings):
@@ -68,7 +66,7 @@ class PairMemoryAlone(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Logits `[B, n_classes]`, the logarithms of the probabilities."""
         vectors = self.memory.vectors(batch, *self.embedding(batch))
-        return Output(self.memory(*vectors, *present(batch)).clamp_min(_TINY).log())
+        return Output(log_of(self.memory(*vectors, *present(batch))))
 
     def solve(self, train: Batches, validation: Batches) -> None:
         """Solve on the training rows; choose ridges, scales and shares on the validation rows."""
