@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib import util
-from itertools import product
+from itertools import chain, product
 from typing import Any, Literal, get_args
 
 from mvsent.errors import WeightsError
@@ -40,7 +40,7 @@ SEGMENTER = "wordsegment"
 MAX_JOINED = 60
 """Maximum number of letters that are divided into words; longer ones stay one word."""
 _MAX_STRETCHES = 4  # in a word, whose spellings are compared; each doubles their number
-_MAX_ROUNDS = 4
+_MAX_ROUNDS = 16  # one of them spells out all but the entities and emoticons that were joined or escaped
 
 _FORMS = {
     ":)": r"[:=][-'o^]?[)\]}]+ | \^[-_.]?\^ | \(\^[-_.]?\^\) | [(\[][-'o^]?[:=]",
@@ -56,17 +56,18 @@ _FORMS = {
 _FACES = {f"face{number}": face for number, face in enumerate(_FORMS)}
 _ANY_FACE = "|".join(f"(?P<face{number}> {forms} )" for number, forms in enumerate(_FORMS.values()))
 
+_HANDLE, _TAG = r"[@＠]\w+", r"[#＃]++\w+"
 _PART = re.compile(
     rf"""
       (?<![^\W_]) (?P<url> (?: https?: | www\. ) \S* | h (?: t (?: t (?:ps?)? )? )? …+ )
-    | (?<!\w) [@＠] (?P<handle> \w+ )
-    | (?<![\w&#＃]) [#＃]++ (?P<tag> \w+ )
+    | (?P<entities> (?: (?<!\w) {_HANDLE} | (?<![\w&#＃]) {_TAG} ) (?: {_HANDLE} | {_TAG} )* )
     | (?<![\d:;=<>()/^-]) (?: {_ANY_FACE} ) (?![\w:;=<>()/^-])
     | (?P<lost> (?<!\S) \?{{2,}} (?!\S) )
     | (?P<word> [^\W\d_]+ )
     """,
     re.VERBOSE,
 )
+_ENTITY = re.compile(f"{_HANDLE}|{_TAG}")
 _LETTERS_OR_DIGITS = re.compile(r"[^\W\d_]+|\d+")
 _BETWEEN_CAPITALS = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # BestDay, NYCParty
 _STRETCH = re.compile(r"([^\W\d_])\1{2,}", re.IGNORECASE)
@@ -86,7 +87,7 @@ def as_read(texts: Iterable[str], rules: TokenRules) -> list[str]:
 def spelled_out(text: str) -> str:
     """Rewrite a tweet by the table of this module; single spaced.
 
-    Idempotent, unless entities are nested more than twice.
+    Idempotent, unless a dozen escapes or emoticons are nested.
 
     >>> spelled_out("RT @LoveMyDog: sooo happy ?? #bestdayever #ThrowBack :-)) http://t.co/x1")
     'RT @user : so happy ?? best day ever Throw Back :) http'
@@ -104,10 +105,9 @@ def _written(match: re.Match[str]) -> str:
     match kind:
         case "word":
             return unstretched(found)
-        case "tag":
-            return f" {' '.join(divided(found))} "
-        case "handle":
-            return " @user "
+        case "entities":
+            words = [("@user",) if part[0] in "@＠" else divided(part) for part in _ENTITY.findall(found)]
+            return f" {' '.join(chain.from_iterable(words))} "
         case "url":
             return " http "
         case "lost":
