@@ -1,7 +1,7 @@
 """Run a Python command line in a child of the fork server: `python fork_client.py SOCKET -m mvsent …`.
 
-SIGINT and SIGTERM are passed on; the exit code, or the signal that ended the child, becomes this process's own.
-It imports little, and is run with `-I -S`, so that it starts in hundredths of a second.
+SIGINT, SIGTERM and SIGUSR1 are passed on; the exit code, or the signal that ended the child, becomes this
+process's own. It imports little, and is run with `-I -S`, so that it starts in hundredths of a second.
 """
 
 import json
@@ -32,7 +32,7 @@ def main() -> int:
     """Return the exit code, negative for a signal."""
     address, *words = sys.argv[1:]
     files = open_files()
-    passed_on = {signal.SIGINT, signal.SIGTERM}
+    passed_on = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}  # the last by launcher.py
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until it is known to whom
     server = socket.socket(socket.AF_UNIX)
     server.connect(address)

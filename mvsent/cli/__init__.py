@@ -67,12 +67,21 @@ def main() -> None:
         logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO
     )
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    code = exit_code(lambda: app(standalone_mode=False, color=colours()), command)
+    code = exit_code(_run, command)
     if code == BROKEN_PIPE:  # Python flushes once more when it ends, and would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if code == INTERRUPTED:  # one more Ctrl-C would tell of what Python does at its end
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _run() -> object:
+    """Run the command. One more Ctrl-C after it was interrupted would show what Python does at its end."""
+    result: object = INTERRUPTED
+    try:
+        result = app(standalone_mode=False, color=colours())
+    finally:
+        if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return result
 
 
 def colours() -> bool | None:
@@ -118,7 +127,7 @@ def exit_code(run: Callable[[], object], command: str = "") -> int:
         if (known := remote_problem(error)) is None:
             raise
         return _fail(str(known), known.exit_code)
-    if result == INTERRUPTED:  # Typer returns it rather than raise KeyboardInterrupt
+    if result == INTERRUPTED:
         interrupted = commands().get(command)
         again = "continues" if interrupted and interrupted.continues else "begins anew"
         return _fail(f"interrupted. The same command {again}", INTERRUPTED)
