@@ -32,7 +32,7 @@ test: .venv/test-installed ## Set up, then run every check: style, types, import
 	$(BIN)/lint-imports
 	$(PYTEST) $(ARGS)
 
-quick: .venv/test-installed ## Run the tests that take less than about a second each
+quick: .venv/test-installed ## Run the tests that take less than about half a second each
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-docs: .venv/test-installed ## Run every command on every page of the documentation, ten minutes

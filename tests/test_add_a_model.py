@@ -91,6 +91,7 @@ def test_a_model_is_one_class_and_its_card(small_dataset: Path, tmp_path: Path) 
     assert evaluated.exit_code == 0, evaluated.output
 
 
+@pytest.mark.slow
 def test_a_kind_of_input_is_one_class_for_training_streaming_and_new_pairs(
     small_dataset: Path, tmp_path: Path
 ) -> None:

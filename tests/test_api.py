@@ -198,6 +198,7 @@ def test_decoded_pairs_go_through_a_loader(dataset: mvsent.PairDataset) -> None:
     assert repr(rows) == "DecodedPairs(6 pairs, pictures (3, 32, 32))"
 
 
+@pytest.mark.slow
 def test_ready_inputs_are_those_that_a_trainer_reads(run: mvsent.Run, dataset: mvsent.PairDataset) -> None:
     """By name, from a run, and in a training: the same numbers."""
     material = prepare(run.settings, device=torch.device("cpu"), quiet=True)
@@ -229,6 +230,7 @@ def test_arguments_that_do_not_go_together_are_refused(dataset: mvsent.PairDatas
 # Runs
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_evaluated_and_its_predictions_are_a_table(
     run: mvsent.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

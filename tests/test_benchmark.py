@@ -197,6 +197,7 @@ def test_the_printed_p_is_corrected_for_every_comparison_of_the_table(table_two:
     assert "| p (Holm) |" in page
 
 
+@pytest.mark.slow
 def test_the_agreement_of_people_is_a_line_but_no_system(
     make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -361,6 +362,7 @@ def test_an_ablation_stands_beside_its_own_published_numbers(
     assert {row["published_accuracy"] for row in unpublished} == {None}
 
 
+@pytest.mark.slow
 def test_a_run_of_an_ablation_is_not_judged_beside_the_whole_model_s_numbers(tmp_path: Path) -> None:
     whole = write_run(tmp_path / "whole", options={"hidden": "16"})
     ablated = write_run(tmp_path / "ablated", options={"hidden": "16", "without": "self"})
@@ -425,6 +427,7 @@ def test_a_dry_run_lists_the_cells_and_runs_none(small_dataset: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_what_differs_and_how_it_is_replaced(small_dataset: Path, tmp_path: Path) -> None:
     harness.benchmark(asked(small_dataset, tmp_path, "logistic", "image-only"), quiet=True)
     words = [small_dataset, "--models", "logistic,image-only,hsan", "--table", "2", "--protocol", "paper-5x"]
@@ -458,6 +461,7 @@ def test_finished_cells_that_are_not_in_the_tables_are_named_in_one_note(
     assert len(again.document["tables"][0]["rows"]) == 3 and stamps(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_papers_and_ours_stand_in_one_unit_in_the_csv_and_in_percent_in_the_page(
     make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -563,6 +567,7 @@ def write_split_files(folder: Path, ids: list[str], n_train: int, n_test: int) -
     return folder
 
 
+@pytest.mark.slow
 def test_split_files_stand_for_the_protocol_in_every_command(
     make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
 ) -> None:

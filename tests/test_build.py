@@ -108,6 +108,7 @@ def test_getty_becomes_a_valid_dataset_whose_funnel_adds_up(replay: Replay, tmp_
     assert replay.calls["getty.token"] == 1
 
 
+@pytest.mark.slow
 def test_the_cards_count_licences_and_state_the_terms(replay: Replay, tmp_path: Path) -> None:
     card = (flickr(replay, tmp_path).folder / "README.md").read_text()
     assert "uses the Flickr API but is not endorsed or certified by SmugMug, Inc." in " ".join(card.split())
@@ -383,6 +384,7 @@ def test_titles_and_tags_can_be_part_of_the_text(replay: Replay, tmp_path: Path)
         assert row["text"].endswith(" ".join(row["tags"]))
 
 
+@pytest.mark.slow
 def test_conflicting_queries_can_be_decided_by_the_first(replay: Replay, tmp_path: Path) -> None:
     given = {"require_query": ("none",)}  # photos of another query contain the words of that one alone
     assert "duplicate-query-conflict" in flickr(replay, tmp_path, **given).manifest.funnel.dropped
@@ -390,6 +392,7 @@ def test_conflicting_queries_can_be_decided_by_the_first(replay: Replay, tmp_pat
     assert "duplicate-query-conflict" not in result.manifest.funnel.dropped
 
 
+@pytest.mark.slow
 def test_pictures_that_look_alike_are_dropped_when_asked(replay: Replay, tmp_path: Path) -> None:
     kept = flickr(replay, tmp_path).manifest.funnel.kept
     result = flickr(replay, tmp_path, near_duplicates="drop", overwrite=True)
@@ -452,6 +455,7 @@ def test_ctrl_c_finishes_what_is_under_way_and_the_same_command_continues(tmp_pa
         assert result.manifest.funnel.adds_up
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_line_and_the_same_command_continues(replay: Replay, tmp_path: Path) -> None:
     lexicon = write_lexicon(tmp_path / "lexicon.tsv")
     given = ["build-flickr", "--anps", str(lexicon), "--language", "any", "--images-per-second", "0", "-q"]
@@ -494,6 +498,7 @@ def test_refresh_writes_a_version_without_what_is_gone(replay: Replay, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flickr", "lexicon.tsv"]
 
 
+@pytest.mark.slow
 def test_refresh_asks_no_photo_twice_and_leaves_the_dataset_until_it_is_done(
     replay: Replay, tmp_path: Path
 ) -> None:

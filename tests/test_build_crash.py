@@ -174,6 +174,7 @@ def test_killed_as_each_file_appears_it_ends_with_the_same_bytes(
     assert files_of(out) == files
 
 
+@pytest.mark.slow
 def test_killed_as_its_database_begins_it_goes_on(
     settings: BuildSettings, source: str, undisturbed: tuple[Files, Counter[str]], tmp_path: Path
 ) -> None:

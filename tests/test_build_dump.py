@@ -160,6 +160,7 @@ def test_every_kind_of_dump_gives_the_same_pairs(
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "bz2")
 
 
+@pytest.mark.slow
 def test_ranges_of_any_size_read_each_line_once(drawing: DumpDrawing, tmp_path: Path) -> None:
     file = find_files([str(draw_dump(tmp_path / "dump.tsv", drawing, 60))])
     expected = [line.split("\t")[0].encode() for line in draw_lines(drawing, 60)]
@@ -174,6 +175,7 @@ def test_ranges_of_any_size_read_each_line_once(drawing: DumpDrawing, tmp_path: 
         assert read == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_find_the_same_in_the_same_order(
     workers: int, replay: Replay, drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -277,6 +279,7 @@ def run(*words: str) -> Any:
     return CliRunner().invoke(app, list(words), catch_exceptions=True)
 
 
+@pytest.mark.slow
 def test_a_truncated_bzip2_keeps_what_was_read_and_exits_with_3(
     replay: Replay, dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ ONLY_FLICKR = ["fail_0", "fail_105", "fail_201"]
 ONLY_GETTY = ["getty_per_second", "getty_token"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "fault"),
     [
@@ -220,6 +221,7 @@ def test_a_caption_that_is_null_has_its_reason(tmp_path: Path) -> None:
 # What the picture hosts answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -260,6 +262,7 @@ def test_a_fault_of_a_picture_that_passes_leaves_no_trace(
 # When nobody answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_pictures", [0, 10, 20])
 def test_an_outage_loses_no_picture_and_the_same_command_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], n_pictures: int

@@ -64,6 +64,7 @@ def run(csv: Path, out: Path, server: FaultServer, engine: Engine = LOCAL, **giv
     return build_table(read_plan([csv], settings, "mine"), out, workers=1, engine=engine, quiet=True)
 
 
+@pytest.mark.slow
 def test_addresses_are_fetched_and_recorded_beside_files(server: FaultServer, tmp_path: Path) -> None:
     places = addresses(server, 3)
     moved = server.url("/moved", redirect(places[0].replace("/0.jpg", "/again.jpg")))
@@ -81,6 +82,7 @@ def test_addresses_are_fetched_and_recorded_beside_files(server: FaultServer, tm
     assert [image["path"] for image in column(dataset, "image")] == [f"{n}.jpg" for n in range(5)]
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_fetched_are_dropped_with_reasons(
     server: FaultServer, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_t_test_is_that_of_the_folds_and_their_training_rows(runs: list[Path
     assert unknown["p"]["t_test"] is unknown["p_holm"]["t_test"] is None
 
 
+@pytest.mark.slow
 def test_runs_keep_their_numbers_if_all_rows_are_common(runs: list[Path]) -> None:
     document = compare_runs(runs[:2]).document
     for run, told in zip(runs, document["runs"], strict=False):

@@ -174,6 +174,7 @@ class Deaf(Shelf):
         return SearchPage(5000, window.page, 10, given, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uploads", [[50, 40, 30], [30, 40, 50], [-3, -2, -1], [7, 7, 7]])
 def test_a_query_whose_answers_are_always_the_same_is_ended_with_one_warning(
     uploads: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -416,6 +417,7 @@ def test_once_stopped_nothing_is_asked() -> None:
 # Sources that are not kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift", [-60, -7, 7, 60])
 def test_totals_that_shrink_or_grow_while_paging_lose_nothing(drift: int, tmp_path: Path) -> None:
     shelf = Shelf([n * 10 for n in range(1234)], FLICKR_PAGING)

@@ -75,6 +75,7 @@ def test_the_estimate_after_as_many_steps_is_that_of_crowd_kit():
     assert found[kind.ravel()] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_it_runs_until_no_label_moves_any_more(caplog):
     """A hundred steps, as many as crowd-kit takes, decide otherwise for hundreds of these rows."""
     _, votes = drawn(3000, BIASED)
@@ -94,6 +95,7 @@ def test_an_estimate_that_does_not_converge_says_so_and_of_which_votes(caplog):
     assert "some labels depend on where it stopped" in record.getMessage()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.lists(st.integers(-1, 2), min_size=3, max_size=3), min_size=1, max_size=12),

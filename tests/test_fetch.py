@@ -197,6 +197,7 @@ def test_a_slow_drip_cannot_outlast_the_deadline(server):
     assert time.monotonic() - start < 0.02 * len(PICTURE) / 2
 
 
+@pytest.mark.slow
 def test_the_deadline_is_for_all_redirects_together(server):
     for i in range(5):
         server.url(f"/{i}", late(redirect(f"/{i + 1}"), 0.2))
@@ -205,6 +206,7 @@ def test_the_deadline_is_for_all_redirects_together(server):
     assert "/5" not in server.requests
 
 
+@pytest.mark.slow
 def test_waiting_for_the_hosts_turn_is_not_held_against_a_picture(server):
     url = server.url("/a.jpg", answer(body=PICTURE))
     requests = [ImageRequest(str(i), url) for i in range(8)]
@@ -324,6 +326,7 @@ def test_a_picture_that_is_gone_is_http_404_and_not_asked_for_again(server, stat
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["500 Oops", "502 Bad", "503 Busy", "504 Late", "408 Slow"])
 def test_a_failure_that_passes_is_tried_again(server, status):
     url = server.url("/a.jpg", answer(status), answer(body=PICTURE))
@@ -341,12 +344,14 @@ def test_any_other_answer_is_an_http_error_at_once(server, status):
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_429_is_not_a_failure_of_the_picture(server):
     busy = [answer("429 Slow down", Retry_After="0")] * 5
     url = server.url("/a.jpg", *busy, answer(body=PICTURE))
     assert isinstance(outcome(server, url, retries=0), Fetched)
 
 
+@pytest.mark.slow
 def test_a_host_that_refuses_every_second_request_gives_every_picture(server):
     answers = [answer("429 No"), answer(body=PICTURE)]
     requests = [ImageRequest(str(i), server.url(f"/{i}", *answers)) for i in range(6)]
@@ -357,6 +362,7 @@ def test_a_host_that_refuses_every_second_request_gives_every_picture(server):
     assert limits.slowed()["127.0.0.1"] < 50.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["429 Slow down", "503 Busy"])
 def test_retry_after_is_obeyed_for_the_whole_host_up_to_the_cap(server, status):
     limits = HostLimits(None, clock=time.monotonic)
@@ -506,6 +512,7 @@ def n_done_before_the_second_is_read(server, **changes):
     return n_done
 
 
+@pytest.mark.slow
 def test_little_is_fetched_ahead_of_a_caller_who_takes_his_time(server):
     assert n_done_before_the_second_is_read(server, concurrency=2) <= 2 * fetch.downloads.AHEAD + 1
 

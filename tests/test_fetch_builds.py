@@ -27,6 +27,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvsent.fetch.client.backoff", lambda attempt, *, base_s: 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_build_whose_pictures_all_failed_asks_for_them_again(overwrite: bool, tmp_path: Path) -> None:
     with Replay(small_world(6)) as replay:

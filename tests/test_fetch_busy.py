@@ -67,6 +67,7 @@ class Mood:
 # One picture that is always refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", BUSY, ids=str)
 def test_a_picture_that_is_always_refused_is_dropped_and_the_build_ends(server, busy):
     requests = given(server, 5)
@@ -87,6 +88,7 @@ def test_the_next_process_knows_by_an_earlier_picture_that_the_host_gives_others
     assert end is None and "refused" in taken["bad"].detail
 
 
+@pytest.mark.slow
 def test_workers_of_one_office_end_with_it_too(server):
     limits = LeasedLimits(LimitsOffice(200.0, start_per_s=200.0), 200.0)
     requests = [*given(server, 5), ImageRequest("bad", server.url("/bad", answer("503 Busy")))]
@@ -95,6 +97,7 @@ def test_workers_of_one_office_end_with_it_too(server):
     assert end is None and len(taken) == 6 and isinstance(taken["bad"], Dropped)
 
 
+@pytest.mark.slow
 def test_more_bad_pictures_than_are_asked_for_at_once_do_not_keep_the_others(server):
     requests = [ImageRequest(f"bad {i}", server.url(f"/bad{i}", answer("429 No"))) for i in range(4)]
     taken, end = decided(
@@ -119,6 +122,7 @@ def test_a_size_that_is_busy_is_no_proof_that_the_picture_is_gone(server):
     assert taken == {} and end is not None
 
 
+@pytest.mark.slow
 def test_a_bad_picture_that_asks_for_long_pauses_is_put_off_until_the_others_are_there(server):
     bad = ImageRequest("bad", server.url("/bad", answer("429 No", Retry_After="9")))
     rules = policy(server, patience_s=1.5, max_wait_s=0.4, concurrency=4)
@@ -128,6 +132,7 @@ def test_a_bad_picture_that_asks_for_long_pauses_is_put_off_until_the_others_are
     assert before.count("/bad") == 3
 
 
+@pytest.mark.slow
 def test_a_busy_host_that_answers_slowly_uses_up_no_pictures_time(server):
     slow = [late(answer("503 Busy"), 0.3)] * 3
     url = server.url("/a.jpg", *slow, answer(body=PICTURE))
@@ -137,6 +142,7 @@ def test_a_busy_host_that_answers_slowly_uses_up_no_pictures_time(server):
 # A host that refuses everything
 
 
+@pytest.mark.slow
 def test_a_host_that_turns_busy_loses_no_picture_and_the_next_run_has_them_all(server):
     mood = Mood()
     requests = given(server, 1)
@@ -155,6 +161,7 @@ def test_a_host_that_turns_busy_loses_no_picture_and_the_next_run_has_them_all(s
     assert end is None and [type(one) for one in taken.values()] == [Fetched] * 30
 
 
+@pytest.mark.slow
 def test_a_ban_that_ends_with_the_patience_loses_no_picture(server):
     """The picture that the host gave before is given again, and from then on everything is, without a pause."""
     mood = Mood(Retry_After="1000000000")
@@ -175,6 +182,7 @@ def test_a_ban_that_ends_with_the_patience_loses_no_picture(server):
     assert begun == ["127.0.0.1"] and time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 def test_a_host_that_gives_a_picture_now_and_then_loses_none_by_one_refusal_after_it(server):
     """It gives one picture and refuses again: that says nothing about the one that is asked for next."""
     mood = Mood()
@@ -199,6 +207,7 @@ def test_a_host_that_redirects_everything_to_a_refusal_refuses(server):
     assert taken == {} and end is not None and noted == []
 
 
+@pytest.mark.slow
 def test_a_host_whose_answers_look_like_pictures_of_others_does_not_hold_the_build(server):
     """Redirects to another host and back count as answers, so that it never refuses everything."""
     with serving("127.0.0.2") as other:
@@ -249,6 +258,7 @@ def test_workers_without_patience_end_at_the_first_refusal_too(server):
     assert len(taken) == 3 and end is not None and server.requests[3:] == ["/0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", ["1000000000", "3600", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_no_pause_that_a_host_asks_for_outlasts_the_patience(server, wait):
     refusal = answer("429 No", Retry_After=wait)
@@ -260,6 +270,7 @@ def test_no_pause_that_a_host_asks_for_outlasts_the_patience(server, wait):
     assert time.monotonic() - start < 20  # not 60
 
 
+@pytest.mark.slow
 def test_turns_of_a_slow_host_that_are_far_away_do_not_outlast_the_patience(server):
     url = server.url("/a", answer("429 No"))
     start = time.monotonic()
@@ -298,6 +309,7 @@ def test_a_stop_ends_the_search_for_what_is_broken(server):
 # A whole build
 
 
+@pytest.mark.slow
 def test_a_table_with_a_broken_picture_and_a_broken_host_becomes_a_dataset(server, tmp_path, monkeypatch):
     monkeypatch.setattr("mvsent.build.fetch.FetchPolicy", partial(FetchPolicy, backoff_s=0.01))
     with serving("127.0.0.2") as broken:

@@ -350,6 +350,7 @@ def test_cut_off_answer_is_retry_later() -> None:
         assert type(failure_of(server.flickr_endpoint)) is RetryLater
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["api_silent", "api_drip"])
 def test_server_that_dawdles_is_left_at_the_deadline(fault: str) -> None:
     with Replay(faults=Faults(**{fault: 1.0})) as server:
@@ -358,6 +359,7 @@ def test_server_that_dawdles_is_left_at_the_deadline(fault: str) -> None:
         assert type(failure) is RetryLater and time.monotonic() - start < 5
 
 
+@pytest.mark.slow
 def test_server_that_drips_its_headers_is_left_at_the_deadline() -> None:
     with raw_server(http(b"{}", X_Long="x" * 2000), byte_pause_s=0.05) as address:
         start = time.monotonic()

@@ -264,6 +264,7 @@ def test_passing_faults_have_their_cause_and_pass(fault: str, kind: type[SourceF
         assert not server.trespasses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["api_silent", "api_drip"])
 def test_server_that_dawdles_is_left_at_the_deadline(fault: str) -> None:
     with Replay(World(photos=5), faults=Faults(**{fault: 1.0})) as server:

@@ -106,6 +106,7 @@ def test_the_near_copies_are_those_that_comparing_all_rows_finds(retold: Dataset
     assert rows == {(1, 2), (2, 3), (4, 5)}, "equal rows are no pair"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", NEAR)
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
@@ -122,6 +123,7 @@ def test_no_near_pair_is_ever_on_two_sides(retold: Dataset, protocol: str, seed:
 WORDS = ("rain again", "so happy", "monday", "the river walk", "love", "at nine", "in town", "with friends")
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     texts=st.lists(

@@ -121,6 +121,7 @@ def test_folds_that_test_the_same_pairs_say_no_more_than_one_of_them(tested):
     assert accuracy_interval(thrice, n=50) == pytest.approx(accuracy_interval(once, n=50))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(some_folds(), st.permutations(range(12)))
 def test_the_order_of_rows_and_the_numbers_of_pairs_do_not_matter_to_the_values(tested, numbers):

@@ -223,6 +223,7 @@ def test_selection_is_by_sign_strength_and_pattern_together():
     assert select(terms) == terms
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(Term, words, scores), max_size=12), st.floats(0, 4))
 def test_positive_and_negative_selections_make_up_all_that_is_strong(terms, strength):
     parts = [*select(terms, "positive", strength), *select(terms, "negative", strength)]

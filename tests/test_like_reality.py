@@ -77,6 +77,7 @@ def cli(*arguments: str) -> Any:
 # The pair has to be there
 
 
+@pytest.mark.slow
 def test_photos_without_the_pair_are_dropped_and_counted(tmp_path: Path) -> None:
     with Replay(small_world(30, like_reality=True)) as replay:
         result = build(tmp_path / "out", flickr_settings(replay, tmp_path))
@@ -123,6 +124,7 @@ def test_the_order_of_results_is_asked_for_and_recorded(tmp_path: Path, sort: st
 # Owners
 
 
+@pytest.mark.slow
 def test_an_album_does_not_fill_a_query(tmp_path: Path) -> None:
     with Replay(small_world(40, like_reality=True)) as replay:
         result = build(tmp_path / "out", flickr_settings(replay, tmp_path))
@@ -212,6 +214,7 @@ def lexicon(folder: Path, sentiments: dict[str, float] = ONE) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "why", "source"),
     [
@@ -242,6 +245,7 @@ def test_items_that_were_not_wanted_did_not_come_again(tmp_path: Path) -> None:
     assert result.manifest.funnel.input == 30 and result.manifest.notes is None
 
 
+@pytest.mark.slow
 def test_the_card_and_the_report_state_what_queries_lack(tmp_path: Path) -> None:
     with Replay(small_world(120, quirks=0), faults=Faults(getty_last_page=1)) as replay:
         result = build(tmp_path / "out", getty_settings(replay, tmp_path, per_query=0))
@@ -288,6 +292,7 @@ def test_a_host_that_refuses_every_second_request_for_an_hour_is_not_given_up() 
     assert longest < 60 and pace.rate_per_s is not None and pace.rate_per_s >= 0.1 and pace.is_slowed
 
 
+@pytest.mark.slow
 def test_a_size_that_is_refused_is_replaced_by_the_next_smaller_one(tmp_path: Path) -> None:
     world = small_world(8, quirks=0, side=1024)
     with Replay(world, faults=Faults(image_refused_above=700)) as replay:
@@ -306,6 +311,7 @@ def test_a_picture_that_is_gone_is_asked_for_in_two_sizes_at_most(tmp_path: Path
         assert replay.calls["image"] == 48
 
 
+@pytest.mark.slow
 def test_corrupt_sizes_are_replaced(tmp_path: Path) -> None:
     world = small_world(10, quirks=0, side=1024)
     with Replay(world, faults=Faults(image_corrupt=0.3, image_html=0.2)) as replay:
@@ -316,6 +322,7 @@ def test_corrupt_sizes_are_replaced(tmp_path: Path) -> None:
 # Getty
 
 
+@pytest.mark.slow
 def test_the_watermark_of_the_kept_size_is_a_column(tmp_path: Path) -> None:
     with Replay(small_world(6, quirks=0, like_reality=True, side=700)) as replay:
         replay.world.quirks = 1.0
@@ -345,6 +352,7 @@ def test_editorial_pictures_are_asked_for_without_a_parameter_of_the_other_famil
     assert all("graphical_styles=photography" in path and "sort_order=newest" in path for path in asked)
 
 
+@pytest.mark.slow
 def test_a_size_that_the_key_may_not_have_is_no_longer_asked_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -397,6 +405,7 @@ SECRETS = ("app-secret-77e1", "token-4b1d9c", "token-secret-9f20")
 LOGGED_IN = {**KEYS, **{key.name: SecretStr(text) for key, text in zip(LOGIN, SECRETS, strict=True)}}
 
 
+@pytest.mark.slow
 def test_moderate_photos_need_a_login_and_its_secrets_are_nowhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -460,6 +469,7 @@ def test_a_page_of_getty_says_which_images_have_a_watermark(tmp_path: Path) -> N
 # Datasets of addresses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["flickr", "getty"])
 def test_a_dataset_of_addresses_gets_its_pictures_elsewhere_and_later(source: str, tmp_path: Path) -> None:
     make: Callable[..., Any] = flickr_settings if source == "flickr" else getty_settings
@@ -487,6 +497,7 @@ def test_a_dataset_of_addresses_gets_its_pictures_elsewhere_and_later(source: st
         fill_pictures(whole.folder, given, tmp_path / "again", quiet=True)
 
 
+@pytest.mark.slow
 def test_pictures_of_one_dataset_never_continue_those_of_another(tmp_path: Path) -> None:
     with Replay(small_world(10, quirks=0)) as replay:
         host = replay.address.removeprefix("http://")
@@ -600,6 +611,7 @@ def test_pictures_that_are_gone_by_then_drop_their_pairs(tmp_path: Path) -> None
     assert filled.manifest.funnel.kept == 30 - dropped["http-404"]
 
 
+@pytest.mark.slow
 def test_a_search_that_is_stopped_after_every_page_notes_the_same(tmp_path: Path) -> None:
     world = World(ONE, photos=1300, side=64, quirks=1.0)
 

@@ -107,6 +107,7 @@ def test_only_the_named_fields_are_looked_at() -> None:
     assert not contains("", '<a href="happy-dog.html">here</a>', [], "happy dog", ["description"])
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(texts, texts, tags)
 def test_all_queries_at_once_give_what_each_gives_alone(
@@ -210,6 +211,7 @@ def test_the_texts_of_a_row_are_what_urllib_gives(cell: bytes) -> None:
     assert texts.tags == tuple(filter(None, tags))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.text(st.sampled_from("abA+%24cCeE 9é€,"), max_size=12) | st.text().map(quote)))
 def test_decoding_a_column_gives_what_urllib_gives(cells: list[str]) -> None:

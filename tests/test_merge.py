@@ -182,6 +182,7 @@ def test_whatever_the_rule_ids_stay_unique_and_every_dropped_row_names_another(
     assert (verdict.twin != np.arange(len(ids)))[~verdict.kept].all()
 
 
+@pytest.mark.slow
 @given(inputs)
 def test_by_the_rule_drop_no_kept_picture_has_another_label_elsewhere(datasets: list[list[Row]]) -> None:
     apart = [[(f"{number}{row[0]}", *row[1:]) for row in dataset] for number, dataset in enumerate(datasets)]
@@ -338,6 +339,7 @@ def test_pictures_are_read_a_row_group_at_a_time(
     assert max(n_rows for n_rows, with_pictures in sizes if with_pictures) == 10
 
 
+@pytest.mark.slow
 def test_datasets_in_object_storage_are_merged_there(
     two: tuple[Path, Path], bucket: Path, tmp_path: Path
 ) -> None:
@@ -349,6 +351,7 @@ def test_datasets_in_object_storage_are_merged_there(
         merge([two[0], there], there / "both")
 
 
+@pytest.mark.slow
 def test_splits_come_along_into_object_storage(two: tuple[Path, Path], bucket: Path) -> None:
     split = split_dataset(two[0], "kfold-5").split
     result = reshard(two[0], 20, bucket / "flickr")

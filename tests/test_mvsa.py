@@ -161,6 +161,7 @@ files = st.integers(1, 4).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(files, st.sampled_from(["\n", "\r\n"]))
 def test_what_is_written_is_read_back(rows, end):
     n_annotators = len(next(iter(rows.values())))

@@ -38,6 +38,7 @@ def test_the_banded_search_finds_what_comparing_all_pairs_finds(
     assert near_pairs(hashes, distance).tolist() == all_pairs(hashes, distance)
 
 
+@pytest.mark.slow
 @given(families, st.integers(1, 5), st.integers(1, 4), st.integers(1, 9))
 def test_it_finds_the_same_in_however_many_bands_two_have_to_agree_and_however_it_is_cut(
     family: list[tuple[int, list[int]]], distance: int, agreeing: int, chunk: int
@@ -78,6 +79,7 @@ def test_the_benchmark_plants_neighbours_up_to_the_distance_and_all_are_found() 
     assert found["found"] == found["planted"] == 200
 
 
+@pytest.mark.slow
 def test_the_benchmark_plants_cut_captions_and_all_are_found() -> None:
     found = bench_near.measured_texts(2000)
     assert found["found"] == found["planted"] == 20

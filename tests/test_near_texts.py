@@ -25,6 +25,7 @@ def by_comparing_all(texts: list[str], min_cosine: float) -> list[list[int]]:
     return np.argwhere(np.triu(cosine, 1) > min_cosine).tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(drawn_texts, st.sampled_from([0.71, 0.8, 0.95]))
 def test_the_pairs_are_those_that_scikit_learn_finds_among_all(texts: list[str], min_cosine: float) -> None:
@@ -34,6 +35,7 @@ def test_the_pairs_are_those_that_scikit_learn_finds_among_all(texts: list[str],
     assert near_text_pairs(texts, min_cosine).tolist() == at_threshold[0]
 
 
+@pytest.mark.slow
 @given(drawn_texts, st.integers(1, 4), st.integers(1, 5), st.integers(1, 40), st.integers(1, 3))
 def test_they_are_the_same_however_the_texts_are_cut(
     texts: list[str], rows: int, parts: int, products: int, compared: int
@@ -46,6 +48,7 @@ def test_they_are_the_same_however_the_texts_are_cut(
         assert near_text_pairs(texts).tolist() == expected
 
 
+@pytest.mark.slow
 def test_copies_are_found_among_thousands_of_texts_that_share_words() -> None:
     rng = np.random.default_rng(0)
     words = np.array(

@@ -122,6 +122,7 @@ def test_a_run_that_was_cut_off_is_finished_and_its_first_fold_stays(place: Path
     assert (place / "run/fold-0/predictions.parquet").read_bytes() == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["patience", "class_weights", "shuffle_buffer"])
 def test_a_run_from_before_a_setting_existed_is_finished(place: Path, setting: str) -> None:
     config = place / "run/config.toml"
@@ -188,6 +189,7 @@ def test_annotations_of_it_come_back(place: Path, n_more: int) -> None:
     check(place / "annotated", list(Dataset.open(place / "mvsa").ids), n_more=n_more)
 
 
+@pytest.mark.slow
 def test_what_flickr_has_no_more_is_taken_out(
     place: Path, n_more: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,7 @@ def found(browser: Any, selector: str) -> list[Any]:
     return list(browser.find_elements("css selector", selector))
 
 
+@pytest.mark.slow
 @ALL
 def test_a_page_opens_without_a_request_and_without_a_word_in_the_console(
     browser: Any, opened: Callable[..., Path], name: str
@@ -253,6 +254,7 @@ def test_a_row_to_look_at_leads_to_its_source(browser: Any, opened: Callable[...
     assert browser.title == "a source page"
 
 
+@pytest.mark.slow
 def test_rows_to_look_at_are_filtered_by_label_and_reason_and_words(
     browser: Any, opened: Callable[..., Path]
 ) -> None:

@@ -113,6 +113,7 @@ def test_so_does_a_run_of_another_kind(small_dataset: Path, tmp_path: Path, sett
         assert np.abs(np.array([answers[id][name] for name in ROW[1:]]) - wanted).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_without_a_fold_the_probabilities_of_all_are_averaged(run: Path, picture: Path) -> None:
     one_by_one = [mvsent.load(run, fold).predict([picture], ["so good"]).probabilities for fold in (0, 1)]
     together = mvsent.load(run).predict([picture], ["so good"]).probabilities
@@ -181,6 +182,7 @@ def bomb() -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -275,6 +277,7 @@ def test_a_parquet_table_keeps_its_types_and_loses_its_pictures(
     assert [bool(error) for error in found["error"].to_pylist()] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_is_read_with_the_texts_beside_them(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     (folder / "sub").mkdir(parents=True)
@@ -381,6 +384,7 @@ def test_a_scheduler_s_end_is_one_line(run: Path) -> None:
     assert last == "mvsent: interrupted. The same command begins anew"
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_strangers_escapes_and_does_not_obey_them(run: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_bytes("text,note\nfine,\x1b]0;mine\x07 żółw\n".encode())
@@ -504,6 +508,7 @@ def test_a_dataset_s_texts_are_clean_and_not_cleaned_again(make_dataset: Callabl
     assert counting.texts == [text] * 12
 
 
+@pytest.mark.slow
 def test_one_pair_is_a_line_or_json(run: Path, picture: Path) -> None:
     found = CliRunner().invoke(
         app, ["predict", str(run), "--image", str(picture), "--text", "so good", "--json"]

@@ -77,6 +77,7 @@ def test_a_modality_without_a_label_is_not_compared() -> None:
     assert distance(np.array([-1, 2, 2]), np.array([0, -1, 0])).tolist() == [0, 0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_most_planted_label_errors_are_flagged_and_rank_first(seed: int) -> None:
     true, labels, flipped = with_flips(1000, seed=seed)

@@ -71,6 +71,7 @@ def test_each_optimiser_is_torchs(optimizer: str) -> None:
     assert torch.equal(ours.weight, theirs.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", ["none", "linear", "cosine"])
 def test_learning_rates_rise_and_fall_as_those_of_transformers(decay: str) -> None:
     transformers = pytest.importorskip("transformers")
@@ -92,6 +93,7 @@ def test_learning_rates_rise_and_fall_as_those_of_transformers(decay: str) -> No
         schedule.step()
 
 
+@pytest.mark.slow
 def test_a_killed_fold_with_every_part_of_a_recipe_continues_bit_for_bit(tmp_path: Path) -> None:
     class Killed(BaseException):
         pass

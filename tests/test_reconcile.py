@@ -451,6 +451,7 @@ vote = st.tuples(st.sampled_from(list(Label)), st.sampled_from(list(Label))).map
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(votes=st.lists(st.lists(vote, min_size=3, max_size=3), min_size=1, max_size=12))
 def test_every_row_is_kept_or_dropped_once(tmp_path_factory, votes):

@@ -120,6 +120,7 @@ def test_windows_are_inclusive_at_both_ends() -> None:
     assert found == set(dates[10:21])
 
 
+@pytest.mark.slow
 def test_pages_past_the_cap_repeat_the_last_one() -> None:
     with Replay(World({"happy dog": 1.0}, photos=MAX_RESULTS + 700, quirks=0)) as server:
         last, beyond = (photos(server, page=page) for page in (8, 9))
@@ -172,6 +173,7 @@ def test_connection_is_kept_alive() -> None:
 # Pictures
 
 
+@pytest.mark.slow
 def test_pictures_that_are_offered_have_the_size_they_promise() -> None:
     with Replay(World(TWO, photos=12)) as server:
         for photo in photos(server):
@@ -382,6 +384,7 @@ def test_stopping_hangs_up_on_those_who_wait() -> None:
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 def test_every_fault_changes_what_is_asked_for_and_nothing_else() -> None:
     """A fault that no route asks for would be silently without effect."""
     form = {"api_key": KEY, "method": "flickr.photos.search", "text": "happy dog"}

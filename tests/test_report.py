@@ -344,6 +344,7 @@ def test_the_same_dataset_and_seed_give_the_same_page(tmp_path: Path) -> None:
     assert pages[0] == pages[1] != pages[2]
 
 
+@pytest.mark.slow
 def test_pictures_share_a_limit_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvsent.pages.report.MAX_PICTURE_BYTES", 30 * 3000)
     noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), dtype=np.uint8)
@@ -550,6 +551,7 @@ def run_on(folder: Path, path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_resamples")
 def test_a_run_is_evaluated_and_its_surest_errors_come_first(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", draw_pairs(60))
@@ -564,6 +566,7 @@ def test_a_run_is_evaluated_and_its_surest_errors_come_first(tmp_path: Path) -> 
     assert "accuracy" in tree.css_first("table").text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_resamples")
 def test_a_run_whose_dataset_is_gone_has_a_page_without_pictures_of_rows(tmp_path: Path) -> None:
     tree = rows_of(page_of(write_run(tmp_path / "runs" / "a-run"), tmp_path / "r.html"))
@@ -594,6 +597,7 @@ def test_an_evaluation_of_fewer_folds_or_edited_is_made_again(edited: Any, tmp_p
     assert json.loads((run / "metrics.json").read_text()) == document
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_resamples")
 def test_an_evaluation_older_than_a_metric_is_shown_as_it_is(tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs" / "a-run", n_folds=2)
@@ -608,6 +612,7 @@ def test_an_evaluation_older_than_a_metric_is_shown_as_it_is(tmp_path: Path) -> 
     assert json.loads((run / "metrics.json").read_text()) == document
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_resamples")
 def test_the_newest_run_is_reported_where_none_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -700,6 +705,7 @@ def test_a_metric_keeps_its_name_where_its_numbers_are_scrolled_to(browser: Any,
     assert last.rect["x"] + last.rect["width"] <= 375
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_words_are_searched_for_in_the_cards(browser: Any, queried: Any) -> None:
     open_page(browser, queried[0])
@@ -789,6 +795,7 @@ def test_nothing_is_wider_than_a_phone(browser: Any, queried: Any, hostile_page:
     assert browser.execute_script("return document.documentElement.scrollWidth") == 375
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_dark_mode_is_dark_and_light_mode_is_light(browser: Any, queried: Any) -> None:
     brightness = {}

@@ -93,6 +93,7 @@ def test_both_annotations_are_judged_by_the_other_one() -> None:
     assert "roc_auc_macro" not in metrics and "log_loss" not in metrics
 
 
+@pytest.mark.slow
 def test_eval_says_how_often_people_agree_if_the_dataset_tells(
     make_dataset: MakeDataset, small_dataset: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_hashtag_counts_as_its_words() -> None:
     assert all_scores(["#bestdayever"]).tolist() == all_scores(["best day ever"]).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["#" * 10**5, "good " * 20_000, "a" * 10**5, ":)" * 50_000, "not " * 25_000])
 def test_long_texts_take_seconds_at_most(text: str) -> None:
     all_scores(["good"])

@@ -101,6 +101,7 @@ def predicted(port: int, **fields: str | bytes) -> tuple[int, dict[str, Any]]:
     return status, json.loads(body)
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_model(port: int, model: Model, picture: bytes) -> None:
     for fields in ({"image": picture, "text": "so good"}, {"text": "so bad"}, {"image": picture}):
         status, found = predicted(port, **fields)

@@ -68,6 +68,7 @@ def is_closed_while_sending(connection: socket.socket, piece: bytes, most_second
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "piece"),
     [
@@ -100,6 +101,7 @@ def test_a_connection_in_use_stays_open_longer_than_a_head_may_take() -> None:
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_body_may_take_longer_than_a_head() -> None:
     with serving(Limits(head_seconds=0.2)) as port, begun(port, 4) as connection:
         connection.settimeout(0.6)
@@ -109,6 +111,7 @@ def test_a_body_may_take_longer_than_a_head() -> None:
         assert b" 200 " in connection.recv(2000)
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_take_its_answer_is_left() -> None:
     done = threading.Event()
 

@@ -110,6 +110,7 @@ def many_pairs(request: pytest.FixtureRequest) -> pa.Table:
     return with_heavy_images(draw_pairs(330, images=False), request.param)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(cuts=st.lists(st.integers(1, 329), max_size=6, unique=True))
 def test_the_bytes_do_not_depend_on_how_rows_are_handed_over(
@@ -302,6 +303,7 @@ def test_duckdb_reads_the_shards(small_dataset: Path, sixty_pairs: pa.Table) -> 
     assert rows == [(k, 20, smallest[k]) for k in range(3)]
 
 
+@pytest.mark.slow
 def test_polars_reads_the_shards(small_dataset: Path, sixty_pairs: pa.Table) -> None:
     polars = pytest.importorskip("polars")
     frame = polars.read_parquet(small_dataset / "data" / "*.parquet")

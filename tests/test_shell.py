@@ -338,6 +338,7 @@ def test_the_sections_of_doctor_are_bold_on_a_terminal_that_wants_it() -> None:
         assert on_a_terminal("doctor", before=healthy, **unwanted)[0].startswith("versions")
 
 
+@pytest.mark.slow
 def test_every_progress_bar_can_be_hidden() -> None:
     """A bar on what is no terminal fills a log file with its every state."""
     bars = [

@@ -28,6 +28,7 @@ def two_systems(n_pairs, rows_of_folds, seed=0, skills=(1.5, 0.5)):
     return [Answered([(labels[of], system(labels[of], rng, skill)) for of in rows], rows) for skill in skills]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "seed"), [("accuracy", 0), ("f1_weighted", 1), ("f1_weighted", 2)])
 def test_with_few_pairs_every_way_to_swap_them_is_tried(key, seed):
     first, second = two_systems(8, [range(6), [1, 7, 2, 5, 0, 4]], seed)
@@ -62,6 +63,7 @@ def test_the_same_seed_gives_the_same_p_value_and_the_same_system_1():
     assert permutation_test(first, first, THREE, "accuracy") == mcnemar(0, 0) == 1
 
 
+@pytest.mark.slow
 def test_permutations_reject_a_true_hypothesis_as_rarely_as_they_say():
     """Of 200 comparisons of equal systems on repeated rows, a tenth has p ≤ 0.1; 33 is 3 deviations more."""
     rejected = 0

@@ -120,6 +120,7 @@ def test_without_its_key_it_says_where_to_get_one() -> None:
     assert "No TOY_API_KEY is set. Get one at https://toys.example.org/keys" in str(result.exception)
 
 
+@pytest.mark.slow
 def test_its_build_is_a_dataset_whose_card_has_its_terms(images: str) -> None:
     given: dict[str, Any] = {"TOY_API_KEY": "sesame"}
     funnel = json.loads(run(f"build-toy --endpoint {images} --quiet --json", **given))["funnel"]
@@ -133,6 +134,7 @@ def test_its_build_is_a_dataset_whose_card_has_its_terms(images: str) -> None:
     assert "Toys are for playing with." in card and "license_link: https://toys.example.org/terms" in card
 
 
+@pytest.mark.slow
 def test_refresh_asks_the_source_that_the_dataset_is_of(images: str) -> None:
     run(f"build-toy --endpoint {images} --quiet --json", TOY_API_KEY="sesame")
     assert open_refreshable(Path("data/toy"))[1] is TOY

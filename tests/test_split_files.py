@@ -644,6 +644,7 @@ SHORT = shlex.split(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 def test_a_benchmark_runs_on_a_public_split_of_every_layout(
     layout: Callable[[Path, list[str]], list[object]],

@@ -112,6 +112,7 @@ def test_kfold_tests_every_row_once_and_validates_it_once(
     assert ((split.roles == VALIDATION).sum(axis=0) <= 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(rows=grouped(), seed=seeds)
 def test_every_row_has_one_role_in_every_fold(
@@ -125,6 +126,7 @@ def test_every_row_has_one_role_in_every_fold(
         assert all(np.array_equal(part, np.sort(part)) for part in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", GROUPED)
 @given(rows=grouped(), seed=seeds)
 def test_a_group_never_straddles_two_roles(
@@ -137,6 +139,7 @@ def test_a_group_never_straddles_two_roles(
     assert count_leak(split, groups).n_leaked == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(rows=grouped(), seed=seeds)
 def test_the_same_seed_gives_the_same_split(
@@ -225,6 +228,7 @@ def test_the_leak_counts_test_rows_with_a_twin_in_training() -> None:
 # Files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @settings(max_examples=25)
 @given(rows=grouped(), seed=seeds, shuffle=seeds)

@@ -104,6 +104,7 @@ def test_a_killed_build_never_looks_finished(killed: tuple[bool, list[Path]]) ->
     assert found.count(60) < len(outs) / 3  # most died before the end
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_command_succeeds(killed: tuple[bool, list[Path]], tmp_path: Path) -> None:
     had_old, outs = killed
     pairs = draw_pairs(60, images=False)

@@ -69,6 +69,7 @@ def test_pictures_are_not_read(small_dataset: Path, monkeypatch: pytest.MonkeyPa
     assert "image" not in asked
 
 
+@pytest.mark.slow
 def test_the_papers_row_stands_under_a_dataset_of_the_paper(
     make_dataset: Callable[..., Path], sixty_pairs: pa.Table, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_scheme_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatc
         located("s3://pairs/a")
 
 
+@pytest.mark.slow
 def test_a_dataset_there_is_byte_for_byte_the_one_here(
     bucket: Path, sixty_pairs: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_dataset_there_is_byte_for_byte_the_one_here(
     )
 
 
+@pytest.mark.slow
 def test_a_column_is_read_without_the_pictures(
     bucket: Path, s3_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +156,7 @@ def test_a_column_is_read_without_the_pictures(
     assert received < 6_000_000 < 40 * 400_000
 
 
+@pytest.mark.slow
 def test_no_reader_sees_half_a_dataset(bucket: Path, sixty_pairs: pa.Table) -> None:
     out = bucket / "small"
     seen = []
@@ -167,6 +170,7 @@ def test_no_reader_sees_half_a_dataset(bucket: Path, sixty_pairs: pa.Table) -> N
     assert len(Dataset.open(out)) == 60
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_nothing(bucket: Path, sixty_pairs: pa.Table) -> None:
     with (
         pytest.raises(ZeroDivisionError),
@@ -178,6 +182,7 @@ def test_a_failure_leaves_nothing(bucket: Path, sixty_pairs: pa.Table) -> None:
     assert names(bucket) == []
 
 
+@pytest.mark.slow
 def test_what_arrives_after_an_interrupt_is_no_obstacle(bucket: Path, sixty_pairs: pa.Table) -> None:
     with pytest.raises(KeyboardInterrupt), staged(bucket / "small"):
         raise KeyboardInterrupt
@@ -186,6 +191,7 @@ def test_what_arrives_after_an_interrupt_is_no_obstacle(bucket: Path, sixty_pair
     assert len(Dataset.open(bucket / "small")) == 60 and ".small.partial" not in names(bucket)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_replaced_only_when_asked(bucket: Path, sixty_pairs: pa.Table) -> None:
     out = write(bucket / "small", sixty_pairs)
     with pytest.raises(OutputExistsError, match=r"s3://pairs/small: already contains a finished dataset"):
@@ -201,6 +207,7 @@ def test_somebody_elses_objects_are_left_alone(bucket: Path, sixty_pairs: pa.Tab
     assert (bucket / "small" / "data" / "thesis.txt").read_bytes() == b"years of work"
 
 
+@pytest.mark.slow
 def test_two_writers_are_told_apart_wherever_they_run(bucket: Path, sixty_pairs: pa.Table) -> None:
     out = bucket / "small"
     with locked(lock_file(out)), pytest.raises(UsageError, match="another mvsent process is writing here"):
@@ -212,6 +219,7 @@ def test_two_writers_are_told_apart_wherever_they_run(bucket: Path, sixty_pairs:
     assert names(bucket) == [".small.lock"] and lock_file(out).read_text() == elsewhere
 
 
+@pytest.mark.slow
 def test_a_lock_is_known_by_the_answer_of_every_server(
     bucket: Path, s3_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +234,7 @@ def test_a_lock_is_known_by_the_answer_of_every_server(
         forget()
 
 
+@pytest.mark.slow
 def test_a_dead_process_of_the_same_number_holds_nothing(bucket: Path) -> None:
     lock = lock_file(bucket / "small")
     lock.write_text(
@@ -236,6 +245,7 @@ def test_a_dead_process_of_the_same_number_holds_nothing(bucket: Path) -> None:
     assert names(bucket) == []
 
 
+@pytest.mark.slow
 def test_what_another_process_took_over_meanwhile_stays_its(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +281,7 @@ def test_a_lock_that_changed_hands_is_not_given_back(bucket: Path) -> None:
     assert lock.read_text() == "another's"
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_neither_there_nor_free_is_given_up(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +299,7 @@ def test_the_first_error_is_shown_whatever_becomes_of_cleaning_up() -> None:
         raise StorageError("writing")
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_not_asked_once_more(bucket: Path, sixty_pairs: pa.Table) -> None:
     asked: list[BaseException] = []
     with pytest.raises(SilentStorageError), undoing(asked.append):
@@ -301,6 +313,7 @@ def test_a_server_that_does_not_answer_is_not_asked_once_more(bucket: Path, sixt
     assert not any(name.startswith(".small") for name in names(bucket))
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_PATIENCE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as hung:  # it takes connections, and never says a word
@@ -401,6 +414,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", REFUSALS)
 def test_storage_that_refuses_in_the_middle_is_one_line_and_leaves_no_dataset(
     fate: str, bucket: Path, s3_address: str, sixty_pairs: pa.Table, monkeypatch: pytest.MonkeyPatch
@@ -450,12 +464,14 @@ def test_a_run_in_a_bucket_that_is_not_there_is_not_said_to_lack_a_file(bucket: 
         RunFolder.open(located("s3://no-such-bucket/a"))
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_not_made(bucket: Path, sixty_pairs: pa.Table) -> None:
     with pytest.raises(MvsentError, match="no such bucket"):
         write(located("s3://no-such-bucket/small"), sixty_pairs)
     assert not located("s3://no-such-bucket").exists()
 
 
+@pytest.mark.slow
 def test_an_altered_shard_is_noticed(bucket: Path, sixty_pairs: pa.Table) -> None:
     out = write(bucket / "small", sixty_pairs)
     shard = out / "data" / "shard-00001.parquet"
@@ -471,6 +487,7 @@ def test_an_altered_shard_is_noticed(bucket: Path, sixty_pairs: pa.Table) -> Non
         Dataset.open(out)
 
 
+@pytest.mark.slow
 def test_an_export_goes_between_there_and_here(
     bucket: Path, sixty_pairs: pa.Table, small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -482,6 +499,7 @@ def test_an_export_goes_between_there_and_here(
         export(there, "csv", there / "csv", quiet=True)
 
 
+@pytest.mark.slow
 def test_what_a_killed_export_left_is_no_obstacle_and_others_files_are(
     bucket: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +516,7 @@ def test_what_a_killed_export_left_is_no_obstacle_and_others_files_are(
     assert len(names(bucket)) == 3 and "tars/export.json" in names(bucket)
 
 
+@pytest.mark.slow
 def test_a_replaced_export_stays_until_the_new_one_is_sent(
     bucket: Path, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

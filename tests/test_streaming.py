@@ -139,6 +139,7 @@ def numbers(firsts: Rows, buffer: int, workers: int = 1, log: list[str] | None =
     return Stream(np.arange(1000), firsts, buffer, read, decode, collate, workers)
 
 
+@pytest.mark.slow
 @given(layouts, st.integers(1, 30), st.integers(1, 9), seeds)
 def test_batches_are_those_of_their_steps_and_only_their_rows_are_decoded(
     sizes: list[int], buffer: int, batch_size: int, seed: int

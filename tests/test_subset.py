@@ -89,6 +89,7 @@ def test_a_list_of_ids_keeps_their_rows_in_the_order_of_the_dataset(
     assert validate(result.folder).problems == []
 
 
+@pytest.mark.slow
 def test_hugging_face_reads_a_subset(small_dataset: Path, tmp_path: Path) -> None:
     folder = subset(small_dataset, Selection(where="label = 'positive'"), tmp_path / "positive").folder
     loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
@@ -151,6 +152,7 @@ def test_a_role_needs_labels(varied: Path, tmp_path: Path) -> None:
         subset(varied, Selection(role="test", fold=0), tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_all_criteria_must_be_fulfilled_and_the_share_is_of_the_rest(
     small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -304,6 +306,7 @@ def test_without_duckdb_the_extra_is_named(varied: Path, monkeypatch: pytest.Mon
 # The new dataset
 
 
+@pytest.mark.slow
 def test_layout_and_sources_are_those_of_the_dataset(varied: Path, tmp_path: Path) -> None:
     result = subset(varied, Selection(where="label is not null"), tmp_path / "labelled")
     manifest = result.manifest
@@ -319,6 +322,7 @@ def test_layout_and_sources_are_those_of_the_dataset(varied: Path, tmp_path: Pat
     assert both.manifest.sources == ["flickr", "mvsa-single"]
 
 
+@pytest.mark.slow
 def test_a_subset_of_a_subset_has_the_whole_funnel(small_dataset: Path, tmp_path: Path) -> None:
     first = subset(small_dataset, Selection(where="label <> 'neutral'"), tmp_path / "a").folder
     second = subset(first, Selection(share=0.5), tmp_path / "b")
@@ -328,6 +332,7 @@ def test_a_subset_of_a_subset_has_the_whole_funnel(small_dataset: Path, tmp_path
     assert validate(second.folder).problems == []
 
 
+@pytest.mark.slow
 def test_nothing_is_written_if_no_row_is_selected_or_the_output_exists(
     small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -349,6 +354,7 @@ def test_nothing_is_written_if_no_row_is_selected_or_the_output_exists(
         subset(tmp_path / "nowhere", Selection(share=0.5), tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_a_subset_in_object_storage(small_dataset: Path, bucket: Path, tmp_path: Path) -> None:
     there = subset(small_dataset, Selection(where="label = 'neutral'"), bucket / "neutral")
     assert (
@@ -362,6 +368,7 @@ def test_a_subset_in_object_storage(small_dataset: Path, bucket: Path, tmp_path:
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_funnel(small_dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "positive"
     said = run("subset", small_dataset, "--where", "label = 'positive'", "--share", 0.5, "--out", out).stdout

@@ -123,6 +123,7 @@ def own_file(path: Path, ids: list[str], width: int = 3) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_vectors_are_clips_own_beside_those_that_timms_classifier_reads(
     small_dataset: Path, models: Path
 ) -> None:
@@ -252,6 +253,7 @@ def test_an_encoder_that_is_not_there_is_one_line(small_dataset: Path, tmp_path:
         assert "\n" not in str(told.value) and given.partition("=")[2] in str(told.value)
 
 
+@pytest.mark.slow
 def test_an_encoder_of_the_hub_is_recorded_by_its_commit_and_found_without_a_network(
     small_dataset: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

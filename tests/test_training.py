@@ -48,11 +48,13 @@ def records(history: list[EpochRecord]) -> list[tuple]:
     ]
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_written_in_the_rows(tmp_path: Path) -> None:
     history = trainer(made_up(), epochs=30).fit(FOLD, tmp_path / "c.pt")
     assert history[best_epoch(history)].validation_accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_a_killed_fold_continues_bit_for_bit(tmp_path: Path) -> None:
     class Killed(BaseException):
         pass

@@ -69,6 +69,7 @@ words = st.from_regex(r"(?!http|www)[a-z]{1,9}", fullmatch=True).filter(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tweet", "text"),
     [
@@ -119,6 +120,7 @@ def test_the_tokens_of_a_tweet_are_words_users_links_and_emoticons() -> None:
     assert tokenize(spelled_out(tweet)) == expected.split()
 
 
+@pytest.mark.slow
 @given(st.lists(words, max_size=8).map(" ".join))
 def test_plain_words_keep_every_letter(text: str) -> None:
     assert spelled_out(text) == text
@@ -172,6 +174,7 @@ def test_more_letters_than_the_maximum_stay_one_word() -> None:
     assert len(divided(joined[:MAX_JOINED])) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
