@@ -81,6 +81,7 @@ def train(dataset: Path, out: Path, *more: str) -> RunFolder:
     return RunFolder.open(out)
 
 
+@pytest.mark.slow
 def test_a_model_is_one_class_and_its_card(small_dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip("vaderSentiment")
     toy_model(LEXICON)

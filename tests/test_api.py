@@ -216,6 +216,7 @@ def test_ready_inputs_are_those_that_a_trainer_reads(run: mvsent.Run, dataset: m
         assert "regions" in repr(ready)
 
 
+@pytest.mark.slow
 def test_arguments_that_do_not_go_together_are_refused(dataset: mvsent.PairDataset, run: mvsent.Run) -> None:
     with pytest.raises(UsageError, match="epochs: goes only with inputs"):
         dataset.to_torch(epochs=1)
@@ -433,6 +434,7 @@ def test_texts_of_strangers_are_escaped_in_a_notebook(make_dataset: Callable[...
     assert len(page) < 5 * 9000  # a notebook keeps it in its file
 
 
+@pytest.mark.slow
 def test_drawn_data_is_drawn_once(tmp_path: Path) -> None:
     first = mvsent.draw(tmp_path / "drawn", rows=30)
     made = (tmp_path / "drawn" / "dataset.json").stat().st_mtime_ns

@@ -83,6 +83,7 @@ def rejected(folder: Path) -> dict[str, str]:
     return dict(zip(table["id"].to_pylist(), table["reason"].to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 def test_flickr_becomes_a_valid_dataset_whose_funnel_adds_up(replay: Replay, tmp_path: Path) -> None:
     result = flickr(replay, tmp_path)
     dataset = Dataset.open(result.folder)
@@ -100,6 +101,7 @@ def test_flickr_becomes_a_valid_dataset_whose_funnel_adds_up(replay: Replay, tmp
     assert not (result.folder / "parts").exists()
 
 
+@pytest.mark.slow
 def test_getty_becomes_a_valid_dataset_whose_funnel_adds_up(replay: Replay, tmp_path: Path) -> None:
     result = getty(replay, tmp_path)
     assert validate(result.folder, quiet=True).problems == []
@@ -116,11 +118,13 @@ def test_the_cards_count_licences_and_state_the_terms(replay: Replay, tmp_path: 
     assert "machine-learning use" in (getty(replay, tmp_path).folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_one_call_a_query_where_a_page_holds_it_all(replay: Replay, tmp_path: Path) -> None:
     flickr(replay, tmp_path)
     assert replay.calls["flickr.photos.search"] == len(SENTIMENTS)
 
 
+@pytest.mark.slow
 def test_no_picture_is_fetched_for_a_candidate_that_its_words_drop(replay: Replay, tmp_path: Path) -> None:
     result = flickr(replay, tmp_path)
     by_words = {
@@ -217,6 +221,7 @@ def test_a_key_file_that_others_can_read_is_warned_of(
     assert "chmod 600" in caplog.text and "abc" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_wrong_key_ends_the_build_at_once(replay: Replay, tmp_path: Path) -> None:
     with pytest.raises(BadKey) as failure:
         build(tmp_path / "flickr", flickr_settings(replay, tmp_path), key="other")
@@ -225,6 +230,7 @@ def test_a_wrong_key_ends_the_build_at_once(replay: Replay, tmp_path: Path) -> N
     assert flickr(replay, tmp_path).manifest.funnel.adds_up
 
 
+@pytest.mark.slow
 def test_the_daily_limit_ends_the_build_for_today_and_tomorrow_it_goes_on(
     replay: Replay, tmp_path: Path
 ) -> None:
@@ -237,6 +243,7 @@ def test_the_daily_limit_ends_the_build_for_today_and_tomorrow_it_goes_on(
     assert replay.calls["getty.search"] == len(SENTIMENTS) + 1
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_had_have_a_reason_each(replay: Replay, tmp_path: Path) -> None:
     replay.faults = Faults(
         image_404=0.1, image_html=0.1, image_svg=0.1, image_corrupt=0.1, image_noai=0.1, image_private=0.1
@@ -270,6 +277,7 @@ def test_somebody_elses_folder_is_left_alone(replay: Replay, tmp_path: Path) -> 
     assert (tmp_path / "flickr" / "thesis.tex").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_dataset_is_replaced_only_when_asked_and_only_by_a_finished_one(
     replay: Replay, tmp_path: Path
 ) -> None:
@@ -285,6 +293,7 @@ def test_a_finished_dataset_is_replaced_only_when_asked_and_only_by_a_finished_o
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["notes.txt", "models/network.bin", "data/notes.txt"])
 def test_a_finished_dataset_with_files_of_others_is_not_replaced_and_nothing_is_asked(
     replay: Replay, tmp_path: Path, name: str
@@ -301,6 +310,7 @@ def test_a_finished_dataset_with_files_of_others_is_not_replaced_and_nothing_is_
     assert not replay.requests
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_renamed_is_built_in_but_not_replaced_and_nothing_is_asked(
     replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +354,7 @@ def test_a_crawl_of_another_version_is_refused(replay: Replay, tmp_path: Path) -
         flickr(replay, tmp_path)
 
 
+@pytest.mark.slow
 def test_at_most_so_many_pairs_spread_over_the_queries(replay: Replay, tmp_path: Path) -> None:
     result = flickr(replay, tmp_path, max_pairs=10)
     assert result.manifest.funnel.kept == 10
@@ -353,6 +364,7 @@ def test_at_most_so_many_pairs_spread_over_the_queries(replay: Replay, tmp_path:
     assert replay.calls["image"] < 40
 
 
+@pytest.mark.slow
 def test_weak_words_are_not_searched_for(replay: Replay, tmp_path: Path) -> None:
     flickr(replay, tmp_path, min_sentiment=1.0)
     assert replay.calls["flickr.photos.search"] == sum(abs(s) >= 1 for s in SENTIMENTS.values())
@@ -377,6 +389,7 @@ def test_masked_texts_do_not_hold_the_query(replay: Replay, tmp_path: Path) -> N
         assert row["query"] not in row["text"].lower()
 
 
+@pytest.mark.slow
 def test_titles_and_tags_can_be_part_of_the_text(replay: Replay, tmp_path: Path) -> None:
     settings = flickr_settings(replay, tmp_path, text_fields="title,tags")
     result = build(tmp_path / "flickr", settings)
@@ -418,6 +431,7 @@ def test_a_password_in_the_address_of_the_token_is_refused_without_repeating_it(
     assert "geheim" not in str(failure.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_last_day_that_a_calendar_has_can_be_searched(replay: Replay, tmp_path: Path) -> None:
     result = flickr(replay, tmp_path, until=date.max)
     assert result.manifest.settings["until"] == "9999-12-31T23:59:59+00:00"
@@ -483,6 +497,7 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_continues(replay: Re
     assert result.manifest.funnel.adds_up
 
 
+@pytest.mark.slow
 def test_refresh_writes_a_version_without_what_is_gone(replay: Replay, tmp_path: Path) -> None:
     folder = flickr(replay, tmp_path).folder
     before = Dataset.open(folder)
@@ -561,6 +576,7 @@ def test_refresh_stops_when_flickr_refuses_one_photo_after_the_other(tmp_path: P
     assert len(asked) == 20 and end.value.exit_code == 3
 
 
+@pytest.mark.slow
 def test_a_spoilt_memory_of_a_refresh_is_named_with_what_to_do(replay: Replay, tmp_path: Path) -> None:
     folder = flickr(replay, tmp_path).folder
     memory = tmp_path / ".flickr.refresh.sqlite"
@@ -652,6 +668,7 @@ def test_an_unfinished_build_is_named_as_one(tmp_path: Path) -> None:
         Dataset.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_card_says_that_labels_are_weak_and_how_the_dataset_was_made(
     replay: Replay, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_duckdb_finds_the_same_rows_by_a_pair_in_the_title(
     assert {id for (id,) in found} == kept | set(rejected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "bz2", "gz", "25 columns", "parquet", "csv", "several", "ranges"])
 def test_every_kind_of_dump_gives_the_same_pairs(
     kind: str,
@@ -217,6 +218,7 @@ def test_a_photo_of_both_signs_is_known_as_one_though_a_pair_is_full(replay: Rep
     assert both == (2,)
 
 
+@pytest.mark.slow
 def test_videos_and_lines_with_other_columns_are_dropped_with_a_reason(
     replay: Replay, drawing: DumpDrawing, tmp_path: Path
 ) -> None:
@@ -313,6 +315,7 @@ def test_a_truncated_bzip2_keeps_what_was_read_and_exits_with_3(
     assert "can be kept" in str(strict.exception) and "breaks off" in str(strict.exception)
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_and_writes_nothing(replay: Replay, dump: Path, tmp_path: Path) -> None:
     lexicon = flickr_settings(replay, tmp_path).anps
     before = sorted(tmp_path.rglob("*"))
@@ -329,6 +332,7 @@ def test_a_dry_run_counts_and_writes_nothing(replay: Replay, dump: Path, tmp_pat
     assert plan["rows"]["rows"] == N_ROWS
 
 
+@pytest.mark.slow
 def test_several_files_follow_one_option_as_a_shell_writes_them(
     dump: Path, replay: Replay, tmp_path: Path
 ) -> None:
@@ -462,6 +466,7 @@ def interrupted(
     return scanned
 
 
+@pytest.mark.slow
 def test_a_stopped_scan_continues_without_the_parts_that_are_done(
     replay: Replay, drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,6 +481,7 @@ def test_a_stopped_scan_continues_without_the_parts_that_are_done(
     assert files_of(out) == files_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_changed_or_other_files_are_refused_on_resume(
     replay: Replay, drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -546,6 +552,7 @@ def _in_parts(settings: FlickrSettings, out: Path) -> None:
         flickr_dump.plan_parts = plan_parts  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 def test_a_scan_in_processes_stops_when_asked(
     drawing: DumpDrawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

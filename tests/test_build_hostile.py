@@ -112,6 +112,7 @@ def test_a_fault_of_the_api_that_passes_leaves_no_trace(
     assert replay.trespasses == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", list(SETTINGS))
 @pytest.mark.parametrize(("fault", "named"), [("api_html", "HTML"), ("api_jsonp", "JSONP")])
 def test_what_is_no_json_ends_the_build_by_name_and_the_same_command_goes_on(
@@ -209,6 +210,7 @@ def test_a_photo_without_words_addresses_or_an_id_has_its_reason(server: FaultSe
     assert result.manifest.funnel.adds_up
 
 
+@pytest.mark.slow
 def test_a_caption_that_is_null_has_its_reason(tmp_path: Path) -> None:
     with Replay(small_world(quirks=4)) as odd:
         result = built(odd, tmp_path, "getty")
@@ -295,6 +297,7 @@ def hang_up(replay: Replay) -> None:
 # What lies in the folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["another version", "no database"])
 def test_a_crawl_that_cannot_go_on_is_kept_until_its_owner_wants_it_begun_anew(
     replay: Replay, tmp_path: Path, undisturbed: dict[str, Any], content: str
@@ -315,6 +318,7 @@ def test_a_crawl_that_cannot_go_on_is_kept_until_its_owner_wants_it_begun_anew(
     assert rows(result.folder) == undisturbed["flickr"]
 
 
+@pytest.mark.slow
 def test_a_crawl_that_another_program_holds_is_never_thrown_away(
     replay: Replay, tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +435,7 @@ def test_a_clock_that_jumps_changes_no_id_and_never_breaks_the_quota(
     assert most_in_an_hour(asked_at) == 3
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_put_back_before_the_build_goes_on_never_breaks_the_quota(
     replay: Replay, tmp_path: Path, undisturbed: dict[str, Any], clock: Clock
 ) -> None:

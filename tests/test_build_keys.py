@@ -62,6 +62,7 @@ def left_behind(folder: Path) -> dict[str, str]:
     return texts
 
 
+@pytest.mark.slow
 def test_what_a_crawl_leaves_behind_and_logs(
     replay: Replay, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +78,7 @@ def test_what_a_crawl_leaves_behind_and_logs(
         assert_no_secret_in(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", list(SETTINGS))
 def test_what_a_killed_build_leaves_behind(replay: Replay, tmp_path: Path, source: str) -> None:
     requests, victim = replay.requests, []
@@ -151,6 +153,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "place"),
     [

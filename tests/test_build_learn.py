@@ -29,6 +29,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield build(project / "data" / request.param, settings).folder
 
 
+@pytest.mark.slow
 def test_a_built_dataset_is_valid(folder: Path) -> None:
     assert validate(folder, quiet=True).problems == []
 

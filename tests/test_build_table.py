@@ -359,6 +359,7 @@ def test_a_row_without_a_label_is_dropped_or_kept(tmp_path: Path, out: Path) -> 
 # Texts and filters
 
 
+@pytest.mark.slow
 def test_the_papers_filters_are_off_until_asked_for(tmp_path: Path, out: Path) -> None:
     rows = drawn_rows(tmp_path, 4)
     for row, text in zip(
@@ -405,6 +406,7 @@ def test_texts_are_cleaned_as_everywhere_and_strangers_characters_do_no_harm(
     ]
 
 
+@pytest.mark.slow
 def test_a_megabyte_in_a_cell_of_a_csv_is_one_dropped_row(tmp_path: Path, out: Path) -> None:
     rows = drawn_rows(tmp_path)
     rows[1]["text"] = "ab " * 400_000
@@ -717,6 +719,7 @@ def test_the_bytes_depend_neither_on_workers_nor_on_where_the_table_is(
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
 def test_a_table_and_its_pictures_in_object_storage(bucket: Path, tmp_path: Path, out: Path) -> None:
     rows = drawn_rows(tmp_path)
     for name in [row["image"] for row in rows]:
@@ -729,6 +732,7 @@ def test_a_table_and_its_pictures_in_object_storage(bucket: Path, tmp_path: Path
     assert column(local, "text") == [row["text"] for row in rows[:3]]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_the_tables_own_has_to_be_allowed(
     bucket: Path, tmp_path: Path, out: Path
 ) -> None:

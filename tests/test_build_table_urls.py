@@ -241,6 +241,7 @@ def test_killed_at_each_step_of_its_end_it_leaves_the_old_dataset_or_the_new_one
     raise AssertionError("it never came to an end")
 
 
+@pytest.mark.slow
 def test_a_build_killed_before_the_swap_is_not_taken_for_another_one(
     server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,6 +200,7 @@ def test_a_folder_of_runs_stands_for_them_and_equal_names_are_told_apart(runs: l
     assert [run["name"] for run in document["runs"]] == [f"{runs[0].parent.name}/dmlanet", "other/dmlanet"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_tables_and_one_json_document(runs: list[Path]) -> None:
     shown = typed(*runs)
     assert shown.exit_code == 0, shown.output

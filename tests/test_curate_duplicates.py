@@ -60,6 +60,7 @@ rows = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(rows)
 def test_groups_are_the_transitive_closure_of_sharing(rows):
     found = duplicate_groups(*(list(column) for column in zip(*rows, strict=True))) if rows else np.array([])

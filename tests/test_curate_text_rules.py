@@ -163,6 +163,7 @@ def test_the_count_is_that_of_the_plain_words(text):
     assert count_words(text) == count_words(plain_words(text))
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"[a-z]{1,9}('[a-z]{1,3})?", fullmatch=True), max_size=30))
 def test_spaced_words_are_counted_one_by_one(words):
     assert count_words(" ".join(words)) == len(words)
@@ -229,6 +230,7 @@ def test_the_querys_own_words_go(text, query, masked):
     assert mask_query(text, query) == masked
 
 
+@pytest.mark.slow
 @given(pieces, st.from_regex(r"[a-z]{2,6}_[a-z]{2,6}", fullmatch=True))
 def test_no_word_of_the_query_is_left(text, query):
     adjective, noun = query.split("_")

@@ -77,6 +77,7 @@ def test_metrics_are_those_of_the_test_rows_and_their_mean_over_folds(run):
     )
 
 
+@pytest.mark.slow
 def test_the_document_says_what_was_measured_and_stands_beside_the_paper(run):
     document = evaluate(run, ["roc"]).document
     told = {
@@ -127,6 +128,7 @@ def test_of_an_older_run_whose_dataset_is_gone_it_has_those_of_the_validation_ro
     assert "has the label shares of the validation rows: an earlier version trained the run" in note
 
 
+@pytest.mark.slow
 def test_a_pair_that_two_folds_test_counts_once_in_the_confusion_matrix(run):
     """Its rows say how many pairs there are, and the title too."""
     document = evaluate(run, ["roc"]).document
@@ -142,6 +144,7 @@ def test_a_pair_that_two_folds_test_counts_once_in_the_confusion_matrix(run):
     assert "360 test rows of 240 pairs, seed 0" in render_results(document)
 
 
+@pytest.mark.slow
 def test_repeated_rows_make_the_interval_wider(run):
     """Three folds with the rows and answers of one say what that one says."""
     (run / "config.toml").write_text((run / "config.toml").read_text().replace("folds = []", "folds = [0]"))
@@ -168,6 +171,7 @@ def test_pictures_that_are_not_asked_for_are_not_drawn(run):
     assert "ROC curves" not in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_pictures_of_an_earlier_evaluation_follow_the_new_numbers(run):
     evaluate(run, ["confusion"])
     old = (run / "confusion.svg").read_bytes()
@@ -370,6 +374,7 @@ def test_fresh_answers_are_saved_as_the_run_s_own_are(run, small_dataset, predic
     assert saved["id"].to_pylist() == Dataset.open(small_dataset).ids
 
 
+@pytest.mark.slow
 def test_a_dataset_of_fewer_classes_is_judged_on_those(run, make_dataset, predictor):
     pairs = draw_pairs(40, images=False)
     polar = pairs.filter(pa.compute.not_equal(pairs["label"], 1))
@@ -485,11 +490,13 @@ def test_without_argument_the_newest_run_is_judged_and_the_table_printed(run, mo
     ]
 
 
+@pytest.mark.slow
 def test_json_prints_the_document_and_nothing_else(run):
     result = invoke(str(run), "--json", "--metrics", "roc")
     assert json.loads(result.stdout) == json.loads((run / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_seed_moves_the_intervals_and_not_the_means(run):
     one, other = (
         json.loads(invoke(str(run), "--json", "--metrics", "roc", "--seed", s).stdout) for s in "12"
@@ -498,6 +505,7 @@ def test_the_seed_moves_the_intervals_and_not_the_means(run):
     assert one["metrics"]["accuracy"]["low"] != other["metrics"]["accuracy"]["low"]
 
 
+@pytest.mark.slow
 def test_a_failed_write_leaves_the_old_numbers(run, monkeypatch):
     evaluate(run, ["roc"])
     old = (run / "metrics.json").read_bytes()

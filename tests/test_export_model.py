@@ -170,6 +170,7 @@ def test_a_network_that_answers_otherwise_afterwards_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_requests_that_cannot_be_met_are_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

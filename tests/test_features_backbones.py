@@ -104,6 +104,7 @@ def test_every_tensor_of_a_lite_package_has_its_place_in_timms_network(name: str
     assert not matched.missing_keys and not matched.unexpected_keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LITE)
 def test_a_lite_network_sees_a_uniform_in_the_portrait_of_an_admiral(name: str) -> None:
     pytest.importorskip("timm")
@@ -257,6 +258,7 @@ def test_lite0_without_its_packages_says_what_to_install(
         load_backbone("efficientnet_lite0")
 
 
+@pytest.mark.slow
 def test_random_weights_are_said_loudly_and_are_the_same_every_time(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="mvsent"):
         first = load_backbone("inception_v3", tap="mixed_5b", weights="random")

@@ -39,6 +39,7 @@ def hub(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield kind
 
 
+@pytest.mark.slow
 def test_an_encoder_of_the_hub_is_downloaded_once_and_pinned_to_its_commit(
     hub: type[Hub], bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_model_larger_than_the_free_memory_says_so(bert: Path, monkeypatch: py
 # Pooling
 
 
+@pytest.mark.slow
 def test_each_pooling_is_the_one_of_sentence_transformers(bert: Path, tmp_path: Path) -> None:
     models = pytest.importorskip("sentence_transformers.models")
     from sentence_transformers import SentenceTransformer

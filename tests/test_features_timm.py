@@ -79,6 +79,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_map_vector_and_logits_are_timms_for_the_same_weights(tmp_path: Path, name: str) -> None:
     reference = network_of(name, tmp_path / "w.safetensors")
@@ -394,6 +395,7 @@ def test_without_timm_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
         load_backbone("convnext_tiny")
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -403,6 +405,7 @@ def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built(
         load_backbone("vit_giant_patch14_dinov2")
 
 
+@pytest.mark.slow
 def test_a_network_of_other_than_square_pictures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     name = next(
         name for name in timm.list_pretrained() if len({*timm.get_pretrained_cfg(name).input_size[1:]}) > 1

@@ -301,6 +301,7 @@ def test_a_picture_that_an_earlier_process_fetched_tells_a_dead_host_from_a_dead
     assert fetched(requests, both, known=known) == ({}, True)
 
 
+@pytest.mark.slow
 def test_a_picture_that_comes_too_slowly_is_no_outage(server):
     requests = [ImageRequest("a", server.url("/a", drip(PICTURE)))]
     taken, is_out = fetched(requests, policy(server, timeout_s=0.1))

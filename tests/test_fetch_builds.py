@@ -54,6 +54,7 @@ def test_a_build_whose_pictures_are_gone_is_told_to_widen_its_filters(tmp_path: 
         build(tmp_path / "out", flickr_settings(replay, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_build_that_a_host_refuses_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with Replay(small_world(6)) as replay:
         settings = flickr_settings(replay, tmp_path, patience=0)

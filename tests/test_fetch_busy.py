@@ -218,6 +218,7 @@ def test_a_host_whose_answers_look_like_pictures_of_others_does_not_hold_the_bui
     assert end is None and "refused" in taken["a"].detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "is_dropped"), [(1, True), (20, True), (21, False)])
 def test_a_host_that_never_gave_anything_costs_only_its_few_pictures(server, n, is_dropped):
     with serving("127.0.0.2") as broken:

@@ -75,6 +75,7 @@ def test_texts_outside_5_to_100_words_are_rejected(text: str, reason: Reason) ->
     assert rejected(found(description=text)).reason is reason
 
 
+@pytest.mark.slow
 def test_a_text_in_another_language_is_rejected_with_the_language() -> None:
     one = found(description="Mein Hund schläft heute den ganzen Tag in der Sonne")
     rejection = rejected(one, language="en")

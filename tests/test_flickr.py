@@ -388,6 +388,7 @@ def continuing(peer: socket.socket) -> None:
         peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", [continuing, silence, drip(b" " * 10_000, every_s=0.2)])
 def test_no_thread_stays_behind_the_deadline(flood: Callable[[socket.socket], None]) -> None:
     with serving() as server:

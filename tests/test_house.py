@@ -68,6 +68,7 @@ def test_no_function_outside_the_models_takes_more_than_ten_parameters() -> None
     assert long == []
 
 
+@pytest.mark.slow
 def test_a_docstring_says_what_its_function_does_and_does_not_begin_with_what() -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     riddles = [

@@ -87,6 +87,7 @@ def test_any_text_has_a_known_language_and_a_probability(text):
     assert 0 <= confidence <= 1
 
 
+@pytest.mark.slow
 def test_only_the_first_2000_characters_are_looked_at(monkeypatch):
     looked_at = []
     identifier = SimpleNamespace(classify=lambda words: looked_at.append(words) or ("en", 1.0))

@@ -205,6 +205,7 @@ def test_any_bytes_are_a_lexicon_or_refused_with_the_file(data):
         assert terms
 
 
+@pytest.mark.slow
 @given(st.dictionaries(words, scores, min_size=1, max_size=8))
 def test_what_is_written_is_read_back(found):
     terms = [Term(word, score) for word, score in found.items()]

@@ -103,6 +103,7 @@ def test_photos_without_the_pair_are_dropped_and_counted(tmp_path: Path) -> None
     assert len(kept) < every.manifest.funnel.kept
 
 
+@pytest.mark.slow
 def test_fields_that_must_contain_the_pair_can_be_named(tmp_path: Path) -> None:
     with Replay(small_world(8)) as replay:
         settings = flickr_settings(replay, tmp_path, require_query=("tags",))
@@ -112,6 +113,7 @@ def test_fields_that_must_contain_the_pair_can_be_named(tmp_path: Path) -> None:
             FlickrSettings(require_query=wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", ["date", "relevance", "interesting"])
 def test_the_order_of_results_is_asked_for_and_recorded(tmp_path: Path, sort: str) -> None:
     with Replay(small_world(8, quirks=0)) as replay:
@@ -239,6 +241,7 @@ def test_what_a_query_lacks_is_in_the_notes_a_warning_and_the_card(
     assert "The query 'happy dog' listed" in caplog.text and "of 230 that were promised" in caplog.text
 
 
+@pytest.mark.slow
 def test_items_that_were_not_wanted_did_not_come_again(tmp_path: Path) -> None:
     with Replay(small_world(60, quirks=0)) as replay:
         result = build(tmp_path / "out", flickr_settings(replay, tmp_path, per_query=5))
@@ -303,6 +306,7 @@ def test_a_size_that_is_refused_is_replaced_by_the_next_smaller_one(tmp_path: Pa
         assert row["url"].endswith(f"-{row['width']}x{row['height']}.jpg")
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_is_asked_for_in_two_sizes_at_most(tmp_path: Path) -> None:
     world = small_world(4, quirks=0, side=1024)
     with Replay(world, faults=Faults(image_404=0.999)) as replay:
@@ -523,6 +527,7 @@ def test_pictures_of_one_dataset_never_continue_those_of_another(tmp_path: Path)
         assert len(Dataset.open(filled)) == 30
 
 
+@pytest.mark.slow
 def test_pictures_of_a_host_that_was_not_allowed_are_fetched_once_it_is(tmp_path: Path) -> None:
     with Replay(small_world(10, quirks=0)) as replay:
         listed = build(tmp_path / "listed", flickr_settings(replay, tmp_path, metadata_only=True)).folder

@@ -118,6 +118,7 @@ def test_all_queries_at_once_give_what_each_gives_alone(
     assert together == alone
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(texts, st.sampled_from(QUERIES))
 @example("SK\u0130happydog", "happy dog")

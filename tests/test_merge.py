@@ -171,6 +171,7 @@ def test_the_first_rule_keeps_what_comparing_row_by_row_keeps(
     assert merged(keys(*datasets), "first", distance).kept.tolist() == one_by_one(datasets, distance)
 
 
+@pytest.mark.slow
 @given(inputs, st.sampled_from(CONFLICT_RULES), st.sampled_from([None, 3]))
 def test_whatever_the_rule_ids_stay_unique_and_every_dropped_row_names_another(
     datasets: list[list[Row]], rule: str, distance: int | None

@@ -221,6 +221,7 @@ def test_saved_and_loaded_it_says_the_same(name: str) -> None:
     torch.testing.assert_close(other(batch).logits, network(batch).logits, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL_MODELS)
 def test_it_can_overfit_eight_pairs(name: str) -> None:
     network, batch = fresh(name), pairs()

@@ -199,6 +199,7 @@ def test_dmaf_gives_the_weight_to_the_classifier_that_is_right() -> None:
     assert network.late.tolist() == [0.0, 1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_dmafs_late_weights_are_the_likeliest_of_the_grid() -> None:
     network, batch = built("dmaf"), pairs(n_pairs=32)
     halves = [batch.map(lambda tensor: tensor[:16]), batch.map(lambda tensor: tensor[16:])]

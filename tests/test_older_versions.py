@@ -106,6 +106,7 @@ def probabilities(path: str) -> dict[str, list[float]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fold", [0, 1])
 def test_a_network_gives_the_answers_that_it_gave_in_training(fold: int) -> None:
     run(f"predict run mvsa --out answers.parquet --fold {fold}")

@@ -155,6 +155,7 @@ def test_a_page_opens_without_a_request_and_without_a_word_in_the_console(
     assert console(browser) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hostile explain", "hostile review"])
 def test_what_strangers_wrote_stays_text(browser: Any, opened: Callable[..., Path], name: str) -> None:
     opened(name)
@@ -178,6 +179,7 @@ def test_nothing_is_wider_than_a_phone(browser: Any, opened: Callable[..., Path]
     assert browser.execute_script("return document.documentElement.scrollWidth") == 375
 
 
+@pytest.mark.slow
 @ALL
 def test_a_page_has_one_title_and_names_for_all_that_can_be_used_or_seen(
     browser: Any, opened: Callable[..., Path], name: str
@@ -274,6 +276,7 @@ def test_rows_to_look_at_are_filtered_by_label_and_reason_and_words(
     assert browser.find_element("css selector", "output").text == "1 of 12 cards"
 
 
+@pytest.mark.slow
 def test_a_twin_is_shown_though_the_filter_had_hidden_it(browser: Any, opened: Callable[..., Path]) -> None:
     from selenium.webdriver.support.ui import Select
 
@@ -295,6 +298,7 @@ def test_the_navigation_has_the_names_of_the_headings(
     assert [link.text for link in found(browser, "nav a")] == [title.text for title in found(browser, "h2")]
 
 
+@pytest.mark.slow
 @PLAIN
 def test_in_the_dark_the_page_is_dark_and_in_the_light_it_is_light(
     browser: Any, opened: Callable[..., Path], name: str
@@ -308,6 +312,7 @@ def test_in_the_dark_the_page_is_dark_and_in_the_light_it_is_light(
     assert brightness[DARK] < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
 @ALL
 def test_every_word_stands_out_from_what_is_behind_it(

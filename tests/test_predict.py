@@ -121,6 +121,7 @@ def test_without_a_fold_the_probabilities_of_all_are_averaged(run: Path, picture
     assert np.abs(one_by_one[0] - one_by_one[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_path_its_bytes_and_the_decoded_picture_get_one_answer(model: Model, picture: Path) -> None:
     data = picture.read_bytes()
     with Image.open(io.BytesIO(data)) as decoded:
@@ -232,6 +233,7 @@ def test_a_path_that_is_no_file_is_an_error_of_its_row(
     assert said in found["error"] and found["n"] == 1 and found["p_negative"] is None
 
 
+@pytest.mark.slow
 def test_a_link_to_a_picture_is_followed(run: Path, tmp_path: Path, picture: Path) -> None:
     (tmp_path / "link.jpg").symlink_to(picture)
     (tmp_path / "pairs.csv").write_text("image\nlink.jpg\n")
@@ -240,6 +242,7 @@ def test_a_link_to_a_picture_is_followed(run: Path, tmp_path: Path, picture: Pat
     )
 
 
+@pytest.mark.slow
 def test_a_csv_table_comes_back_with_answers(run: Path, tmp_path: Path, picture: Path) -> None:
     table, out = tmp_path / "pairs.csv", tmp_path / "answers.csv"
     table.write_bytes(
@@ -255,6 +258,7 @@ def test_a_csv_table_comes_back_with_answers(run: Path, tmp_path: Path, picture:
     assert sum(float(rows[0][name]) for name in ROW[1:]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_parquet_table_keeps_its_types_and_loses_its_pictures(
     run: Path, tmp_path: Path, picture: Path
 ) -> None:
@@ -348,6 +352,7 @@ def test_a_broken_table_is_one_clear_line_and_writes_nothing(run: Path, tmp_path
     assert not out.exists() and sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
+@pytest.mark.slow
 def test_cells_of_another_type_are_errors_of_their_rows(run: Path, tmp_path: Path) -> None:
     table, out = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
     table.write_text('{"text": 7}\n{"image": ["a"], "text": "b"}\n{"text": "good"}\n')
@@ -489,6 +494,7 @@ def test_a_text_of_a_table_is_judged_as_a_dataset_would_have_it_and_comes_back_a
         assert raw_row[name] == pytest.approx(clean_row[name], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_typed_text_is_cleaned_too(run: Path, model: Model) -> None:
     assert predict_pair(run, None, RAW) == predict_pair(run, None, CLEAN)
     assert (model.predict(texts=[RAW]).probabilities == model.predict(texts=[CLEAN]).probabilities).all()

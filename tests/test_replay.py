@@ -335,6 +335,7 @@ def test_drip_comes_a_byte_at_a_time() -> None:
         assert [len(next(chunks)) for _ in range(3)] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_bomb_is_small_and_valid_and_unpacks_to_900_megapixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert len(bomb()) < 200_000

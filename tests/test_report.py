@@ -713,6 +713,7 @@ def test_words_are_searched_for_in_the_cards(browser: Any, queried: Any) -> None
     assert len(visible(browser)) == 1
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_link_leads_to_the_source_page_and_does_not_say_from_where(browser: Any, queried: Any) -> None:
     page, visits = queried

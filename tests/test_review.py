@@ -181,6 +181,7 @@ def flipped(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     return write(tmp_path / "d", plain(labels.tolist())), wrong, informed(true)
 
 
+@pytest.mark.slow
 def test_most_planted_label_errors_are_at_the_top(
     tmp_path: Path, flipped: tuple[Path, np.ndarray, np.ndarray]
 ) -> None:

@@ -69,6 +69,7 @@ def assert_as_the_packages_say(texts: list[str]) -> None:
         assert column(texts, f"textblob_{name}") == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_packages_on_the_same_texts() -> None:
     assert_as_the_packages_say(TWEETS)
 

@@ -114,6 +114,7 @@ def test_answers_are_those_of_the_model(port: int, model: Model, picture: bytes)
         np.testing.assert_allclose(given, expected.probabilities[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_was_looked_at_comes_when_it_is_asked_for(port: int, picture: bytes) -> None:
     _, bare = predicted(port, image=picture, text="so good")
     assert (bare["maps"], bare["words"], bare["shades"]) == ({}, [], {})
@@ -278,6 +279,7 @@ def test_one_request_too_many_is_told_to_come_back(model: Model) -> None:
         assert predicted(port, text="good")[0] == 200
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long_is_not_waited_for(model: Model) -> None:
     stuck = Stuck(model)
     with serving(stuck, Limits(seconds=0.2)) as port:  # type: ignore[arg-type]
@@ -287,6 +289,7 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(model: Model) -> None:
             stuck.go.set()
 
 
+@pytest.mark.slow
 def test_a_request_that_never_ends_gives_its_place_back(model: Model) -> None:
     with serving(model, Limits(body_seconds=0.2, under_way=1)) as port:
         with socket.create_connection(("127.0.0.1", port), 20) as connection:
@@ -430,6 +433,7 @@ def test_told_to_end_it_first_answers_who_has_begun_to_ask(
     assert said == "efficientnet_lite0 has RANDOM weights: its features say nothing about pictures\n"
 
 
+@pytest.mark.slow
 def test_no_run_is_one_line(tmp_path: Path) -> None:
     command = programs.mvsent("serve", "--port", "0")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

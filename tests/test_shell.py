@@ -224,6 +224,7 @@ def completed(*words: str) -> tuple[list[str], bool]:
     return done.stdout.split(), done.stderr.strip() != "False"
 
 
+@pytest.mark.slow
 def test_bash_is_given_a_script_that_completes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", AS_INSTALLED, "--show-completion", "bash"],
@@ -237,6 +238,7 @@ def test_bash_is_given_a_script_that_completes() -> None:
     assert "_MVSENT_COMPLETE=complete_bash" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
@@ -328,6 +330,7 @@ def test_nothing_is_coloured_in_a_pipe() -> None:
     assert done.stderr.startswith("mvsent: nowhere.tsv: No such file")
 
 
+@pytest.mark.slow
 def test_the_sections_of_doctor_are_bold_on_a_terminal_that_wants_it() -> None:
     healthy = (
         "from mvsent import doctor\n"

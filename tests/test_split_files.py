@@ -579,6 +579,7 @@ def test_a_run_tells_once_what_its_split_files_leak(
     assert len(told) == 1 and told[0].startswith("file-published: ")
 
 
+@pytest.mark.slow
 def test_split_files_in_object_storage(
     bucket: Path, make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
 ) -> None:

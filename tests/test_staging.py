@@ -171,6 +171,7 @@ def test_an_interrupt_removes_the_half_written_folder(tmp_path: Path, sixty_pair
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_same_output_is_refused(tmp_path: Path, sixty_pairs: pa.Table) -> None:
     holding = "import sys, pathlib\nfrom mvsent.shards.staging import staged\n"
     holding += "with staged(pathlib.Path(sys.argv[1])): print('holding', flush=True); sys.stdin.readline()"

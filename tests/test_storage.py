@@ -76,6 +76,7 @@ def test_a_place_on_this_machine_is_a_path(given: str | Path, path: Path) -> Non
     assert located(given) == path and not is_remote(located(given))
 
 
+@pytest.mark.slow
 def test_an_address_survives_being_taken_for_a_path() -> None:
     assert str(located(Path("s3://pairs/a/b"))) == str(located("s3://pairs/a/b")) == "s3://pairs/a/b"
     assert is_remote(located("s3://pairs/a"))
@@ -200,6 +201,7 @@ def test_what_is_finished_is_replaced_only_when_asked(bucket: Path, sixty_pairs:
     assert len(Dataset.open(out)) == 30 and len(names(bucket)) == 6
 
 
+@pytest.mark.slow
 def test_somebody_elses_objects_are_left_alone(bucket: Path, sixty_pairs: pa.Table) -> None:
     (bucket / "small" / "data" / "thesis.txt").write_bytes(b"years of work")
     with pytest.raises(UsageError, match="not part of a dataset"):
@@ -333,6 +335,7 @@ def test_everything_under_a_name_is_removed_literally(bucket: Path) -> None:
     assert names(bucket) == ["x2/a", "y/a"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_console_made_is_an_empty_one(bucket: Path, sixty_pairs: pa.Table) -> None:
     bucket.fs.pipe_file("pairs/small/", b"")
     write(bucket / "small", sixty_pairs)

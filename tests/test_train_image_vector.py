@@ -141,6 +141,7 @@ def test_the_vectors_are_clips_own_beside_those_that_timms_classifier_reads(
     np.testing.assert_allclose(found[0, :8], theirs, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "backbone", "width"),
     [
@@ -160,6 +161,7 @@ def test_by_default_it_is_the_backbones_own_vector_or_what_the_model_needs(
     assert_judged_as_in_training(run, small_dataset)
 
 
+@pytest.mark.slow
 def test_the_backbones_vector_does_not_depend_on_its_tap(small_dataset: Path) -> None:
     chosen = settings(small_dataset, backbone="test_resnet", weights="random", image_vector="backbone")
     cut = chosen.model_copy(update={"model": "may", "tap": "layer2"})

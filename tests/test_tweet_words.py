@@ -114,6 +114,7 @@ def test_an_emoticon_is_one_token(face: str) -> None:
     assert tokenize(spelled_out(f"so {face}, {face}")) == ["so", face, ",", face]
 
 
+@pytest.mark.slow
 def test_the_tokens_of_a_tweet_are_words_users_links_and_emoticons() -> None:
     tweet = "RT @LoveMyDog: I don't care… #bestdayever :-)) http://t.co/x1"
     expected = "rt <user> : i do n't care ... best day ever :) <url>"

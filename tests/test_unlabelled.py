@@ -132,6 +132,7 @@ def test_a_pair_without_a_label_contradicts_no_label(tmp_path: Path) -> None:
     assert Dataset.open(tmp_path / "c").ids[:] == [f"a:{row}" for row in range(6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "split", "review"])
 @pytest.mark.parametrize(
     ("labels", "said"),

@@ -55,6 +55,7 @@ def test_swapping_the_signs_swaps_the_label(sentiments, conflict, minimum):
     assert swapped == ({POSITIVE: NEGATIVE, NEGATIVE: POSITIVE}.get(label, label))
 
 
+@pytest.mark.slow
 @given(found, st.sampled_from(("drop", "mean")), st.randoms())
 def test_the_order_of_finding_matters_only_to_first(sentiments, conflict, random):
     shuffled = random.sample(sentiments, len(sentiments))
