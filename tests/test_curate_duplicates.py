@@ -1,6 +1,7 @@
 """Groups of the same tweet: what joins two rows, and what must not."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 

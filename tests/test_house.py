@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mvsent"
 ROOT = PACKAGE.parent
