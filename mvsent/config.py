@@ -414,6 +414,11 @@ class TrainSettings(Settings):
     best_by: Literal["accuracy", "loss"] = setting(
         "accuracy", OPTIMISATION, "What makes an epoch the best one on the validation rows."
     )
+    choose_on: Literal["validation", "test"] = setting(
+        "validation",
+        OPTIMISATION,
+        "Rows that choose the best epoch. test is wrong: it shows by how much that makes figures too high.",
+    )
     batch_size: int = setting(256, OPTIMISATION, "Pairs in a training step.", ge=1)  # as in the paper
     optimizer: Literal["adam", "adamw", "rmsprop"] = setting(
         "adam", OPTIMISATION, "Optimiser; adamw decays the weights apart from the gradients."

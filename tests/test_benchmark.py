@@ -508,7 +508,7 @@ def with_shuffled_test_labels(pairs: pa.Table, tested: set[str]) -> pa.Table:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["dmlanet", "logistic", "dmaf"])
+@pytest.mark.parametrize("model", ["dmlanet", "logistic", "dmaf", "pair-memory"])
 def test_shuffled_test_labels_change_no_epoch_weight_or_hyperparameter(
     model: str, make_dataset: Callable[..., Path], sixty_pairs: pa.Table, tmp_path: Path
 ) -> None:

@@ -15,7 +15,9 @@ from mvsent.learn.finetune import ThroughEncoders
 from mvsent.learn.loop import best_epoch
 from mvsent.learn.optimisation import half_precision, make_optimizer, parameter_groups, rate_share, set_rates
 from mvsent.models import registry
+from mvsent.runs.evaluate import evaluate
 from mvsent.runs.recipes import recipe_of, with_recipe
+from mvsent.runs.train import train
 from tests.test_training import FOLD, made_up, records, trainer
 
 CPU = torch.device("cpu")
@@ -133,6 +135,30 @@ def test_the_best_epoch_may_be_chosen_by_the_loss() -> None:
     ]
     assert best_epoch(history) == 0
     assert best_epoch(history, "loss") == 1
+
+
+@pytest.mark.slow
+def test_test_rows_choose_an_epoch_only_where_asked_and_the_figures_say_so(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings(
+        dataset=str(small_dataset),
+        model="dmaf",
+        weights="random",
+        words="random",
+        epochs=4,
+        batch_size=16,
+        folds=[0],
+        choose_on="test",
+    )
+    done = train(settings, out=tmp_path / "run", quiet=True)
+    [fold] = done.folds
+    assert fold.validation_accuracy == fold.test_accuracy
+    document = evaluate(done.run, [], quiet=True).document
+    assert any("the TEST ROWS chose the best epochs" in note for note in document["notes"])
+    for model in ("logistic", "pair-memory", "dmlanet-plus"):  # would be fitted on the rows that choose
+        with pytest.raises(UsageError, match=f"--choose-on test: {model} would be fitted on test rows"):
+            train(settings.model_copy(update={"model": model}), out=tmp_path / model)
 
 
 def test_lower_layers_of_an_encoder_learn_more_slowly() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import mvsent.models
 from mvsent.errors import UsageError, did_you_mean
-from mvsent.models.batch import Sizes, Solved
+from mvsent.models.batch import Settled, Sizes, Solved
 from mvsent.setting import Settings
 
 
@@ -153,6 +153,12 @@ def is_solved(name: str) -> bool:
     """Whether model `name` is fitted as a whole instead of by gradient steps."""
     card(name)
     return issubclass(_MODELS[name][1], Solved)
+
+
+def has_epochs_alone(name: str) -> bool:
+    """Whether model `name` is trained by gradient steps, and no part of it is fitted otherwise."""
+    card(name)
+    return not issubclass(_MODELS[name][1], (Solved, Settled))
 
 
 def _import_all() -> None:

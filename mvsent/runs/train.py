@@ -44,7 +44,7 @@ from mvsent.runs.run_folder import (
 from mvsent.runs.seen_rows import record_rows
 from mvsent.shards.reader import Dataset
 from mvsent.shards.staging import locked
-from mvsent.splits import TRAIN, VALIDATION
+from mvsent.splits import TEST, TRAIN, VALIDATION
 from mvsent.storage import make_folder, remove
 from mvsent.workers.devices import (
     check_devices,
@@ -128,8 +128,7 @@ def train(
         material = replace(material, ranks=ranks)
         split, folds = material.split, settings.folds or range(material.split.n_folds)
         check_ranks(ranks.world, min(settings.batch_size, *(len(split.rows(k, TRAIN)) for k in folds)))
-        if settings.words == "random" and material.reader.numbers_words:
-            log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
+        warn_of(settings, material)
         resolved = resolve(settings, material, threads)
         if begun:
             check_same(begun, resolved)
@@ -152,11 +151,23 @@ def train(
 
 
 def refuse_contradiction(settings: TrainSettings) -> None:
-    """Raises: UsageError for split files together with a protocol other than the default."""
+    """Raises: UsageError for settings that exclude each other."""
     if settings.split_file and settings.protocol != TrainSettings().protocol:
         raise UsageError(
             f"--split-file and --protocol {settings.protocol} contradict each other", "Leave one of them out"
         )
+    if settings.choose_on == "test" and not registry.has_epochs_alone(settings.model):
+        raise UsageError(
+            f"--choose-on test: {settings.model} would be fitted on test rows", "Train another model by it"
+        )
+
+
+def warn_of(settings: TrainSettings, material: Material) -> None:
+    """Log what makes the figures of these settings worth less."""
+    if settings.words == "random" and material.reader.numbers_words:
+        log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
+    if settings.choose_on == "test":
+        log.warning("the test rows choose the best epoch, so the figures will be TOO HIGH")
 
 
 def changed(run: RunFolder, changes: Mapping[str, Any]) -> RunFolder:
@@ -258,7 +269,8 @@ def train_fold(run: RunFolder, fold: int, material: Material, *, quiet: bool) ->
         # By fold, so that its numbers do not depend on the folds trained before it.
         torch.manual_seed(run.settings.seed * 1000 + fold)
         trainer = make_trainer(run, fold, material)
-        rows = Fold(fold, split.rows(fold, TRAIN), split.rows(fold, VALIDATION))
+        chooses = VALIDATION if run.settings.choose_on == "validation" else TEST
+        rows = Fold(fold, split.rows(fold, TRAIN), split.rows(fold, chooses))
         with EpochProgress(run, fold, quiet=quiet) if ranks.first else nullcontext() as progress:
             history = trainer.fit(rows, folder / CHECKPOINT, on_epoch=progress, stop=stop.is_set)
         parts = []

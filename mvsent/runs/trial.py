@@ -242,7 +242,7 @@ def finished_folds(run: RunFolder) -> list[int]:
 
 
 def _run_notes(run: RunFolder) -> list[str]:
-    """Caveats of a run: unfinished folds, random weights, substitutes for absent inputs.
+    """Caveats of a run: unfinished folds, test rows that chose, random weights, substitutes for inputs.
 
     Raises: RunError if no fold is finished.
     """
@@ -253,6 +253,8 @@ def _run_notes(run: RunFolder) -> list[str]:
             f"ONLY {len(finished)} OF {len(wanted)} FOLDS are finished, these are their numbers; "
             f"missing: {', '.join(missing)}. Finish them: {resume}"
         )
+    if run.settings.choose_on == "test":
+        notes.append("the TEST ROWS chose the best epochs: these figures are too high")
     random = {
         "backbone's weights": run.settings.weights == "random" and run.resolved.backbone_sha256,
         "word vectors": run.settings.words == "random" and run.resolved.words_sha256,
