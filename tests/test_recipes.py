@@ -143,7 +143,7 @@ def test_test_rows_choose_an_epoch_only_where_asked_and_the_figures_say_so(
 ) -> None:
     settings = TrainSettings(
         dataset=str(small_dataset),
-        model="dmaf",
+        model="comn",
         weights="random",
         words="random",
         epochs=4,
@@ -156,7 +156,12 @@ def test_test_rows_choose_an_epoch_only_where_asked_and_the_figures_say_so(
     assert fold.validation_accuracy == fold.test_accuracy
     document = evaluate(done.run, [], quiet=True).document
     assert any("the TEST ROWS chose the best epochs" in note for note in document["notes"])
-    for model in ("logistic", "pair-memory", "dmlanet-plus"):  # would be fitted on the rows that choose
+    for model in (
+        "logistic",
+        "pair-memory",
+        "dmlanet-plus",
+        "dmaf",
+    ):  # would be fitted on the rows that choose
         with pytest.raises(UsageError, match=f"--choose-on test: {model} would be fitted on test rows"):
             train(settings.model_copy(update={"model": model}), out=tmp_path / model)
 
@@ -188,3 +193,26 @@ def test_a_share_of_the_rate_is_above_zero_and_at_most_one(decay: str) -> None:
             shares = [rate_share(step, n, warmup, decay) for step in range(n)]
             assert all(0 < share <= 1 for share in shares)
             assert np.argmax(shares) <= np.ceil(warmup * n)
+
+
+@pytest.mark.slow
+def test_an_option_for_an_input_that_the_model_does_not_read_is_told(
+    small_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TrainSettings(
+        dataset=str(small_dataset),
+        model="image-only",
+        text_vector="minilm",
+        image_vector="none",
+        lexicon="all",
+        captions="captions.csv",
+        weights="random",
+        epochs=1,
+        folds=[0],
+    )
+    train(settings, out=tmp_path / "run", quiet=True)
+    told = [record.message for record in caplog.records if "has no effect" in record.message]
+    assert told == [
+        f"{option} has no effect, as image-only does not read it"
+        for option in ("--text-vector", "--lexicon", "--captions")
+    ]

@@ -168,6 +168,8 @@ def warn_of(settings: TrainSettings, material: Material) -> None:
         log.warning("word vectors are RANDOM: they know nothing about words until they are trained")
     if settings.choose_on == "test":
         log.warning("the test rows choose the best epoch, so the figures will be TOO HIGH")
+    for option in material.reader.setup.without_effect:
+        log.warning("%s has no effect, as %s does not read it", option, settings.model)
 
 
 def changed(run: RunFolder, changes: Mapping[str, Any]) -> RunFolder:

@@ -15,12 +15,23 @@ from mvsent.features.backbones import load_backbone, load_named
 from mvsent.features.transformer import TextEncoder, load_text_encoder
 from mvsent.features.tweet_words import as_read
 from mvsent.models import registry
+from mvsent.models.batch import ANP_SCORES, CAPTION, IMAGE_VECTOR, LEXICON, SCENE, TEXT_VECTOR
 from mvsent.runs.run_folder import RunFolder
 from mvsent.shards.reader import Dataset
 
 TWEET_WORDS, CAPTION_WORDS = 40, 100
 TWEET_TOKENS, CAPTION_TOKENS = 64, 128
 """More than words, as a transformer splits rare words and adds special tokens."""
+
+_INPUT_OF = {
+    "text_vector": TEXT_VECTOR,
+    "image_vector": IMAGE_VECTOR,
+    "lexicon": LEXICON,
+    "captions": CAPTION,
+    "anps": ANP_SCORES,
+    "scene_backbone": SCENE,
+}
+"""Setting → the only input that it is about."""
 
 
 @dataclass
@@ -52,6 +63,17 @@ class Setup:
     def optional(self) -> frozenset[str]:
         """The inputs that the model uses if there are any."""
         return registry.card(self.settings.model).may_read
+
+    @property
+    def without_effect(self) -> list[str]:
+        """The options that were given and are about inputs that the model does not read."""
+        given = {name: each for name, each in TrainSettings.stated().items() if name in _INPUT_OF}
+        return [
+            each.flag
+            for name, each in given.items()
+            if getattr(self.settings, name) not in (each.field.default, "none")
+            and _INPUT_OF[name] not in self.needed | self.optional
+        ]
 
     @property
     def linked(self) -> bool:
