@@ -138,6 +138,10 @@ class Memory(nn.Module):
     def _solutions(self, x: Tensor, deviations: Tensor, ridges: Sequence[float]) -> list[Tensor]:
         """Values `[n_keys, total]` for each ridge that fit the training rows best."""
         among = self._kernel(self.keys.float()).double()  # [K, K]
+        identity = torch.eye(len(among), dtype=among.dtype, device=among.device)
+        if len(x) == len(among):  # every row is a key, and the equations below have the kernel as a factor
+            factors = (torch.linalg.cholesky(among + ridge * identity) for ridge in ridges)
+            return [torch.cholesky_solve(deviations, factor) for factor in factors]
         gram, seen = torch.zeros_like(among), among.new_zeros(len(among), deviations.shape[1])
         for start in range(0, len(x), _CHUNK):
             # In double precision, because the product squares the condition number of the kernel.
@@ -145,7 +149,7 @@ class Memory(nn.Module):
             gram += part.T @ part
             seen += part.T @ deviations[start : start + _CHUNK]
         # Repeated tweets are equal keys, which make the system singular.
-        jitter = 1e-8 * torch.eye(len(among), dtype=among.dtype, device=among.device) * gram.diagonal().mean()
+        jitter = 1e-8 * identity * gram.diagonal().mean()
         return [torch.linalg.solve(gram + ridge * among + jitter, seen) for ridge in ridges]
 
     def _parts(self, outputs: Tensor) -> tuple[Tensor, ...]:
