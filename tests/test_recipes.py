@@ -156,12 +156,7 @@ def test_test_rows_choose_an_epoch_only_where_asked_and_the_figures_say_so(
     assert fold.validation_accuracy == pytest.approx(fold.test_accuracy)
     document = evaluate(done.run, [], quiet=True).document
     assert any("the TEST ROWS chose the best epochs" in note for note in document["notes"])
-    for model in (
-        "logistic",
-        "pair-memory",
-        "dmlanet-plus",
-        "dmaf",
-    ):  # would be fitted on the rows that choose
+    for model in ("logistic", "pair-memory", "dmlanet-plus", "dmaf"):
         with pytest.raises(UsageError, match=f"--choose-on test: {model} would be fitted on test rows"):
             train(settings.model_copy(update={"model": model}), out=tmp_path / model)
 
